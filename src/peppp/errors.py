@@ -1,0 +1,33 @@
+"""Errors whose message is one line: what was given, what is allowed, what to do."""
+
+
+class PepppError(Exception):
+    """Base of all errors that peppp raises on purpose; the command line prints it and exits with 2."""
+
+
+class FormatError(PepppError):
+    """A text or a number that does not describe a format, a configuration or a rounding."""
+
+
+class SizeError(PepppError):
+    """A text that does not describe a number of bytes."""
+
+
+class DataError(PepppError):
+    """A data set that cannot be found, read or trained on."""
+
+
+class NetworkError(PepppError):
+    """A network that is not known, or a module that cannot be trained at low precision."""
+
+
+class StoreError(PepppError):
+    """A file that is not a store or a table, or one that cannot be written."""
+
+
+class TableError(PepppError):
+    """An error matrix or a table whose contents contradict what they should hold."""
+
+
+class BudgetError(PepppError):
+    """A budget, cap or count that leaves nothing to measure or to choose from."""

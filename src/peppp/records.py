@@ -1,0 +1,185 @@
+"""What is stored: the recipe of a training, its footprint and its measurement. Plain frozen data."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from peppp.errors import FormatError
+from peppp.formats import Configuration
+
+# Raised whenever a stored error could change: older rows are kept, never mixed with newer ones.
+ARITHMETIC_VERSION = 1
+
+ROUNDINGS = ("nearest", "stochastic")
+_ROLES = ("values", "errors", "gradient", "states")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingModes:
+    """The rounding mode of each role: weights and activations, back-propagated errors, gradient, states.
+
+    States are the optimizer's momentum and accumulator (or an adaptive optimizer's moments).
+
+    >>> RoundingModes.parse("stochastic").errors
+    'stochastic'
+    >>> str(RoundingModes.parse("values=nearest,states=stochastic,gradient=stochastic,errors=nearest"))
+    'values=nearest,errors=nearest,gradient=stochastic,states=stochastic'
+    """
+
+    values: str
+    errors: str
+    gradient: str
+    states: str
+
+    @classmethod
+    def parse(cls, text: "str | RoundingModes") -> "RoundingModes":
+        """Modes of a text: one mode for all roles, or ``role=mode`` for each of the four."""
+        if isinstance(text, RoundingModes):
+            return text
+        if text in ROUNDINGS:
+            return cls(text, text, text, text)
+        modes = dict(part.partition("=")[::2] for part in text.split(","))
+        if set(modes) != set(_ROLES) or not set(modes.values()) <= set(ROUNDINGS):
+            raise FormatError(
+                f"not a rounding: {text!r}; write nearest or stochastic, or one for each role: "
+                "values=nearest,errors=nearest,gradient=stochastic,states=stochastic"
+            )
+        return cls(**modes)
+
+    def __str__(self) -> str:
+        modes = asdict(self)
+        if len(set(modes.values())) == 1:
+            return self.values
+        return ",".join(f"{role}={modes[role]}" for role in _ROLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything, the seed apart, that makes two errors comparable: one recipe, one kind of row.
+
+    ``epochs`` is raised where a task is so small that they hold fewer than ``min_steps`` optimizer steps.
+    ``error_format`` is the format of back-propagated errors: ``A``, ``B`` or a format's text.
+    ``resolution`` is the side of the square images in pixels; 0 leaves the data as they are.
+    The defaults are the paper's (section 4); it is silent on rounding, errors and accumulator.
+
+    >>> Recipe().digest == Recipe(learning_rate=0.001).digest != Recipe(learning_rate=0.01).digest
+    True
+    """
+
+    network: str = "resnet8"
+    resolution: int = 0
+    epochs: int = 10
+    min_steps: int = 0
+    batch_size: int = 32
+    optimizer: str = "sgd"
+    learning_rate: float = 0.001
+    optimizer_options: tuple[tuple[str, float], ...] = (("momentum", 0.9), ("weight_decay", 5e-4))
+    rounding: str = "stochastic"
+    error_format: str = "A"
+    accumulator: bool = True
+    loss: str = "cross_entropy"
+    augmentation: str = "none"
+    arithmetic_version: int = ARITHMETIC_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that depend on every field and on nothing else."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The recipe as one line of canonical JSON (sorted keys)."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """The recipe that :meth:`to_json` wrote; unknown keys are refused with a ValueError."""
+        values = json.loads(text)
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or not set(values) <= names:
+            raise ValueError(f"not a recipe: {text[:80]!r}")
+        options = values.get("optimizer_options", [])
+        values["optimizer_options"] = tuple((str(name), float(value)) for name, value in options)
+        return cls(**values)
+
+
+def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    return mapping if isinstance(mapping, MappingProxyType) else MappingProxyType(dict(mapping))
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes of one training, known before it runs.
+
+    ``weights`` and ``activations`` (tensors kept for the backward pass, each storage once) are in Format A,
+    ``gradients`` and each of the optimizer's ``states`` in Format B, ``raw`` is what stays in fp32 or as
+    integers (norm statistics, pooling indices). ``working`` is the extra fp32 memory of the backward pass at
+    its worst moment; it is reported apart and not part of ``total``.
+    """
+
+    weights: int
+    activations: int
+    gradients: int
+    states: Mapping[str, int]
+    raw: int = 0
+    working: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "states", _frozen(self.states))
+
+    @property
+    def optimizer(self) -> int:
+        """Bytes in Format B: the gradient and the optimizer's states."""
+        return self.gradients + sum(self.states.values())
+
+    @property
+    def total(self) -> int:
+        """Bytes kept from forward to backward and between steps."""
+        return self.weights + self.activations + self.optimizer + self.raw
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of ``Footprint(**data)``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"states": dict(self.states)}
+
+
+class Outcome(StrEnum):
+    """How a training ended. A diverged one is a result: its error is that of guessing."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One training and its test. Errors are fractions in [0, 1].
+
+    ``task`` is the data set's name, ``fingerprint`` a digest of its contents, ``group`` the name of the
+    source it shares with siblings (for leave-one-group-out). ``repeat`` counts measurements that share
+    everything else. ``curve`` holds (epoch, test error) of some epochs. ``seconds`` is the whole training.
+    """
+
+    task: str
+    fingerprint: str
+    group: str
+    configuration: Configuration
+    recipe: Recipe
+    seed: int
+    test_error: float
+    train_error: float
+    curve: tuple[tuple[int, float], ...]
+    footprint: Footprint
+    outcome: Outcome
+    seconds: float
+    repeat: int = 0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", _frozen(self.provenance))
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int]:
+        """What identifies it: task fingerprint, configuration, recipe digest, seed, repeat."""
+        return (self.fingerprint, str(self.configuration), self.recipe.digest, self.seed, self.repeat)
