@@ -159,6 +159,7 @@ class Measurement:
     ``task`` is the data set's name, ``fingerprint`` a digest of its contents, ``group`` the name of the
     source it shares with siblings (for leave-one-group-out). ``repeat`` counts measurements that share
     everything else. ``curve`` holds (epoch, test error) of some epochs. ``seconds`` is the whole training.
+    ``chance_error`` is the error of guessing, 1 - 1/classes: what a diverged training is given.
     """
 
     task: str
@@ -167,6 +168,7 @@ class Measurement:
     configuration: Configuration
     recipe: Recipe
     seed: int
+    chance_error: float
     test_error: float
     train_error: float
     curve: tuple[tuple[int, float], ...]
