@@ -106,7 +106,8 @@ class FloatFormat:
     @property
     def min_exponent(self) -> int:
         """Exponent of the smallest normal number."""
-        return (1 if self.flavour == "qpytorch-0.2" else 2) - (1 << (self.exponent_bits - 1))
+        lowest = (1 if self.flavour == "qpytorch-0.2" else 2) - (1 << (self.exponent_bits - 1))
+        return max(lowest, -126)  # fp32's, in which all arithmetic runs
 
     @property
     def max_exponent(self) -> int:
@@ -143,7 +144,7 @@ class FloatFormat:
     @property
     def subnormals(self) -> bool:
         """Whether numbers below ``min_normal`` other than zero exist."""
-        return FLAVOURS[self.flavour].subnormals
+        return FLAVOURS[self.flavour].subnormals or self.exponent_bits == 8
 
     @property
     def min_normal(self) -> float:
