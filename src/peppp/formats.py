@@ -130,7 +130,7 @@ class FloatFormat:
     @property
     def overflow(self) -> Overflow:
         """What a number too large to represent becomes."""
-        if self.flavour == "ieee" or (self.exponent_bits == 8 and self.flavour.startswith("qpytorch")):
+        if self.flavour == "ieee" or (self.exponent_bits == 8 and self.flavour == "qpytorch"):
             return "inf"
         if self.flavour == "ocp" and self.exponent_bits >= 4:
             return "inf" if self.exponent_bits == 5 else "nan"

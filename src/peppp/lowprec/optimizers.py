@@ -1,0 +1,171 @@
+"""Format B around torch's optimizers: gradient, states and accumulator of few bits, weights in Format A.
+
+Each step, with g, v, acc and w the gradient, momentum, accumulator and weight of a parameter:
+g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v), of the unrounded v; w = qA(acc);
+v = qB(v). Multiplications and additions are separate float32 operations, in torch.optim.SGD's order.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+from peppp.lowprec.conversion import LowPrecision, low_precision_state
+from peppp.lowprec.functions import Precision
+from peppp.lowprec.rounding import quantize
+from peppp.lowprec.streams import mix
+
+# What is rounded in an update, as numbers of its key.
+_GRADIENT, _ACCUMULATOR, _WEIGHT, _FIRST_STATE = range(4)
+
+
+def low_precision_optimizer(
+    optimizer: torch.optim.Optimizer, module: nn.Module, *, accumulator: bool = True
+) -> "LowPrecisionOptimizer":
+    """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
+
+    ``module`` is one that :func:`peppp.lowprec.conversion.low_precision` made, ``optimizer`` a fresh one over
+    its parameters: SGD (momentum, weight decay), or any other whose states have their parameter's shape (as
+    Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
+    accumulator the update falls on the Format A weights themselves.
+
+    Raises NetworkError for parameters of another module, an optimizer that has stepped already, or one of
+    SGD's rarer options.
+    """
+    state = low_precision_state(module)
+    own = set(module.parameters())
+    groups = optimizer.param_groups
+    if any(parameter not in own for group in groups for parameter in group["params"]):
+        raise NetworkError(
+            f"{type(optimizer).__name__} holds a parameter that is not one of {type(module).__name__}'s; "
+            "give it the parameters of the converted module"
+        )
+    if optimizer.state:
+        raise NetworkError(f"{type(optimizer).__name__} has stepped already; convert a fresh optimizer")
+    if isinstance(optimizer, torch.optim.SGD):
+        for option in ("nesterov", "dampening", "maximize"):
+            if any(group[option] for group in groups):
+                raise NetworkError(f"SGD with {option} has no low-precision form; leave it out, or use AdamW")
+        return LowPrecisionSGD(optimizer, state, accumulator=accumulator)
+    return LowPrecisionOptimizer(optimizer, state, accumulator=accumulator)
+
+
+class LowPrecisionOptimizer(torch.optim.Optimizer):
+    """Any torch optimizer, stepping on the accumulator; its states rounded to Format B after each step."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, state: LowPrecision, *, accumulator: bool) -> None:
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self.base = optimizer
+        self.param_groups = optimizer.param_groups
+        self.state = optimizer.state
+        self.low_precision = state
+        self.accumulators: dict[Tensor, Tensor] = {}
+        key = state.clock.update_key()
+        with torch.no_grad():
+            for index, parameter in enumerate(self._parameters()):
+                first = self._round_b(parameter.data, mix(mix(key, index), _ACCUMULATOR))
+                self._round_a(first, mix(mix(key, index), _WEIGHT), out=parameter.data)
+                if accumulator:
+                    self.accumulators[parameter] = first
+        state.parameters_rounded = True
+
+    @property
+    def precision(self) -> Precision:
+        """The formats and rounding modes."""
+        return self.low_precision.precision
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def _round_a(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+        return quantize(
+            x, self.precision.configuration.format_a, self.precision.modes.values, seed=key, out=out
+        )
+
+    def _round_b(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+        return quantize(
+            x, self.precision.configuration.format_b, self.precision.modes.states, seed=key, out=out
+        )
+
+    def _round_gradient(self, gradient: Tensor, key: int) -> Tensor:
+        p = self.precision
+        return quantize(
+            gradient, p.configuration.format_b, p.modes.gradient, seed=mix(key, _GRADIENT), out=gradient
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on the rounded gradients; advances the clock of the random bits."""
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        else:
+            loss = None
+        key = self.low_precision.clock.update_key()
+        self._update({parameter: mix(key, index) for index, parameter in enumerate(self._parameters())})
+        self.low_precision.clock.advance()
+        return loss
+
+    def _update(self, keys: dict[Tensor, int]) -> None:
+        weights = {}
+        for parameter, key in keys.items():
+            if parameter.grad is not None:
+                self._round_gradient(parameter.grad, key)
+                weights[parameter] = parameter.data
+                parameter.data = self.accumulators.get(parameter, parameter.data)
+        self.base.step()
+        for parameter, weight in weights.items():
+            key = keys[parameter]
+            if parameter in self.accumulators:
+                self._round_b(parameter.data, mix(key, _ACCUMULATOR), out=parameter.data)
+            self._round_a(parameter.data, mix(key, _WEIGHT), out=weight)
+            parameter.data = weight
+            named = sorted((name, value) for name, value in self.state[parameter].items())
+            for number, (_, value) in enumerate(named):
+                if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
+                    self._round_b(value, mix(key, _FIRST_STATE + number), out=value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs."""
+        clock = self.low_precision.clock
+        return self.base.state_dict() | {
+            "accumulators": [self.accumulators.get(parameter) for parameter in self._parameters()],
+            "clock": {"seed": clock.seed, "step": clock.step},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave; the module's own state_dict holds the weights."""
+        self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        for parameter, saved in zip(self._parameters(), state_dict["accumulators"], strict=True):
+            if saved is not None:
+                self.accumulators[parameter] = saved.to(parameter.device).clone()
+        clock = self.low_precision.clock
+        clock.seed, clock.step = state_dict["clock"]["seed"], state_dict["clock"]["step"]
+        clock.training_pass = clock.evaluation_pass = -1
+
+
+class LowPrecisionSGD(LowPrecisionOptimizer):
+    """SGD in the order of operations that the module's docstring gives."""
+
+    def _update(self, keys: dict[Tensor, int]) -> None:
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is None:
+                    continue
+                key = keys[w]
+                acc = self.accumulators.get(w, w.data)
+                d = self._round_gradient(w.grad, key)
+                if group["weight_decay"]:
+                    d = d + acc * group["weight_decay"]
+                v = d
+                if group["momentum"]:
+                    momentum = self.state[w].setdefault("momentum_buffer", torch.zeros_like(w))
+                    v = momentum * group["momentum"] + d
+                    self._round_b(v, mix(key, _FIRST_STATE), out=momentum)
+                acc.copy_(acc - v * group["lr"])
+                if w in self.accumulators:
+                    self._round_b(acc, mix(key, _ACCUMULATOR), out=acc)
+                self._round_a(acc, mix(key, _WEIGHT), out=w.data)

@@ -1,0 +1,1 @@
+"""One training at one configuration, and its measurement."""

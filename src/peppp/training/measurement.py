@@ -1,0 +1,86 @@
+"""``measure``: one training turned into a Measurement, with its footprint and where it was made."""
+
+import platform
+import time
+from dataclasses import replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from peppp.footprint.counting import ElementCounts, count_elements
+from peppp.formats import Configuration
+from peppp.records import Footprint, Measurement, Recipe
+from peppp.tasks import networks
+from peppp.tasks.dataset import Dataset
+from peppp.training.loop import train
+
+
+def measure(
+    dataset: Dataset, configuration: Configuration, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
+) -> Measurement:
+    """Train ``recipe.network`` on ``dataset`` at ``configuration``, test it, and say all that is kept of it.
+
+    The recipe's resolution becomes the data set's own.
+    """
+    recipe = with_resolution(recipe, dataset)
+    start = time.perf_counter()
+    training = train(dataset, configuration, recipe, seed, device=device)
+    return Measurement(
+        task=dataset.name,
+        fingerprint=dataset.fingerprint,
+        group=dataset.group,
+        configuration=configuration,
+        recipe=recipe,
+        seed=seed,
+        chance_error=dataset.chance_error,
+        test_error=training.test_error,
+        train_error=training.train_error,
+        curve=training.curve,
+        footprint=footprint(dataset, configuration, recipe),
+        outcome=training.outcome,
+        seconds=round(time.perf_counter() - start, 3),
+        provenance=provenance(device),
+    )
+
+
+def with_resolution(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """The recipe at the data set's resolution."""
+    return replace(recipe, resolution=dataset.resolution)
+
+
+def footprint(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> Footprint:
+    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it."""
+    counts = network_counts(recipe.network, len(dataset.classes), dataset.resolution, recipe.batch_size)
+    return counts.footprint(configuration, optimizer=recipe.optimizer, accumulator=recipe.accumulator)
+
+
+@lru_cache(maxsize=64)
+def network_counts(network: str, classes: int, resolution: int, batch_size: int) -> ElementCounts:
+    """The element counts of a network by name, at a resolution and batch size."""
+    module = networks.build(network, classes=classes, device="meta")
+    return count_elements(module, (3, resolution, resolution), batch_size)
+
+
+@lru_cache(maxsize=8)
+def provenance(device: str) -> dict[str, str]:
+    """Versions and models that an error can depend on."""
+    names = ("peppp", "torch", "numpy", "pillow")
+    return {name: version(name) for name in names} | {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
