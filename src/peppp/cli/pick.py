@@ -1,0 +1,87 @@
+"""``peppp pick``: the precision to train at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peppp.cli.options import (
+    Batch,
+    Device,
+    Epochs,
+    Json,
+    LearningRate,
+    MinSteps,
+    Network,
+    Resolution,
+    Rounding,
+    Seed,
+    Table,
+    Workers,
+    check_device,
+    worker_count,
+)
+
+
+def command(
+    data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
+    budget: Annotated[str, typer.Option(help="Memory that the training may take, as 100MB or 1.5GiB.")],
+    network: Network = "resnet8",
+    measurements: Annotated[int, typer.Option(min=0, help="Configurations to train on the data.")] = 6,
+    cap: Annotated[
+        str | None, typer.Option(help="Memory that each of these may take [default: the budget].")
+    ] = None,
+    table: Table = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
+    resolution: Resolution = 0,
+    epochs: Epochs = 10,
+    min_steps: MinSteps = 0,
+    batch: Batch = 32,
+    learning_rate: LearningRate = 0.001,
+    rounding: Rounding = "stochastic",
+    seed: Seed = 0,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep the measurements there; the same line again uses them.")
+    ] = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a few configurations, predict all others, pick the best within the budget.
+
+    Example: peppp pick my_images/ --network resnet18 --budget 100MB --measurements 6 --html report.html
+    """
+    from peppp.campaign.progress import Display
+    from peppp.choice import pick
+    from peppp.page.report import check_writable
+    from peppp.records import Recipe, RoundingModes
+
+    check_device(device)
+    RoundingModes.parse(rounding)
+    if html is not None:
+        check_writable(html)  # before hours of training, not after
+    recipe = Recipe(
+        epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=learning_rate, rounding=rounding
+    )
+    with Display() as display:
+        chosen = pick(
+            data,
+            budget=budget,
+            network=network,
+            measurements=measurements,
+            table=table,
+            recipe=recipe,
+            resolution=resolution,
+            cap=cap,
+            rank=rank,
+            seed=seed,
+            store=store,
+            workers=worker_count(workers, device),
+            device=device,
+            progress=display,
+        )
+    typer.echo(chosen.to_json() if json else str(chosen))
+    if html is not None:
+        chosen.report(html)
+        typer.echo(f"page      {html}", err=json)
