@@ -110,6 +110,12 @@ def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapping if isinstance(mapping, MappingProxyType) else MappingProxyType(dict(mapping))
 
 
+def _rebuilt(record: Any) -> tuple[Any, ...]:
+    """What pickling and copying need to make a record again: read-only mappings can do neither."""
+    values = (getattr(record, f.name) for f in fields(record))
+    return type(record), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes of one training, known before it runs.
@@ -129,6 +135,9 @@ class Footprint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "states", _frozen(self.states))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt(self)
 
     @property
     def optimizer(self) -> int:
@@ -180,6 +189,9 @@ class Measurement:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", _frozen(self.provenance))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt(self)
 
     @property
     def key(self) -> tuple[str, str, str, int, int]:

@@ -6,7 +6,6 @@ uses it, so that a ReLU can take it over and the network's own result, which nob
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -114,6 +113,15 @@ def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, 
         state.clock, state.recorded, state.leaves = clock, None, []
 
 
+@dataclass(slots=True)
+class Scope:
+    """A running container: its key, and how many operations and inner calls it has seen."""
+
+    key: int
+    operations: int = 0
+    calls: int = 0
+
+
 @dataclass
 class LowPrecision:
     """The state of one converted module: its precision, its clock and where its forward pass stands."""
@@ -121,18 +129,17 @@ class LowPrecision:
     precision: Precision
     clock: Clock
     parameters_rounded: bool = False
-    calls: Counter[str] = field(default_factory=Counter)
-    keys: list[list[int]] = field(default_factory=list)  # of each open frame: its key, operations so far
-    pass_key: int = 0
+    scopes: list["Scope"] = field(default_factory=list)  # of the containers that are running, outermost first
+    issued: dict[str, list[int]] = field(default_factory=dict)  # keys of each container's calls in this pass
     recorded: list[tuple[RoundingPoint, Point]] | None = None
     leaves: list[str] = field(default_factory=list)
     unrounded: list[str] = field(default_factory=list)
 
     def next_point(self, operation: str) -> Point:
         """The rounding point of the operation that runs now."""
-        frame = self.keys[-1]
-        point = Point(self.precision, mix(frame[0], frame[1]))
-        frame[1] += 1
+        scope = self.scopes[-1]
+        point = Point(self.precision, mix(scope.key, scope.operations))
+        scope.operations += 1
         if self.recorded is not None:
             module = "input" if operation == "input" else (self.leaves[-1] or "(module)")
             self.recorded.append((RoundingPoint(module, operation), point))
@@ -184,36 +191,47 @@ class _Frame:
         """Open the container: a key for its points, and the mode where it is not on yet."""
         state = self.state
         if self.is_root:
-            self._begin_pass(module)
-        self.modes.append(None if state.keys else _RoundingMode(state))
-        state.keys.append([mix(mix(state.pass_key, self.name_key), state.calls[self.name]), 0])
-        state.calls[self.name] += 1
+            scope = Scope(self._begin_pass(module))
+        elif state.scopes:
+            outer = state.scopes[-1]
+            scope = Scope(mix(mix(outer.key, self.name_key), outer.calls))
+            outer.calls += 1
+            state.issued.setdefault(self.name, []).append(scope.key)
+        else:
+            scope = Scope(self._issued_key())
+        self.modes.append(None if state.scopes else _RoundingMode(state))
+        state.scopes.append(scope)
         if self.is_root:
             args, kwargs = _map_tensors((args, kwargs), self._round_input)
         if self.modes[-1] is not None:
             self.modes[-1].__enter__()  # type: ignore[no-untyped-call]
         return (args, kwargs) if self.is_root else None
 
+    def _issued_key(self) -> int:
+        """The key of a container that runs by itself, as when it is recomputed: that of its call before.
+
+        Backward recomputes the last call first.
+        """
+        keys = self.state.issued.get(self.name, [0])
+        return keys.pop() if len(keys) > 1 else keys[0]
+
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Close it; the whole network's own results lose their mark, and so stay unrounded."""
-        state = self.state
-        state.keys.pop()
+        self.state.scopes.pop()
         mode = self.modes.pop()
         if mode is not None:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-            if not self.is_root:
-                state.calls[self.name] -= 1  # run by itself, as when it is recomputed: the same bits again
         return _map_tensors(output, _unrounded) if self.is_root else None
 
-    def _begin_pass(self, module: nn.Module) -> None:
+    def _begin_pass(self, module: nn.Module) -> int:
         state = self.state
         if not state.parameters_rounded:
             state.round_parameters(module)
         training = module.training and torch.is_grad_enabled()
         if training and state.clock.training_pass >= 0:
             state.round_gradients(module)
-        state.pass_key = state.clock.begin_pass(training)
-        state.calls.clear()
+        state.issued.clear()
+        return state.clock.begin_pass(training)
 
     def _round_input(self, tensor: Tensor) -> Tensor:
         if tensor.dtype != torch.float32:

@@ -1,0 +1,215 @@
+"""Pareto frontiers between memory and error, and how far an estimated one is from the true one (section 4).
+
+All functions take arrays and never change them. A frontier is a step curve: the least error that can be had
+within each memory. The metrics normalise memory by the largest permissible one, so that all configurations
+lie in the unit square with the reference point (1, 1); a configuration at memory 1 adds no area to it.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peppp.errors import BudgetError
+
+Place = Literal["estimated", "true"]
+
+
+def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.bool_]:
+    """Which configurations are Pareto optimal among the feasible ones: [d] bool.
+
+    A point is Pareto optimal if every feasible point that is nowhere larger equals it (section 2). So of
+    several configurations with the same memory only those of the least error are, and exact duplicates of
+    a Pareto optimal point are too.
+
+    ``memory`` and ``error`` are [d] real, ``feasible`` is [d] bool (default: all). Raises ValueError where
+    shapes differ or a feasible entry is not finite.
+
+    >>> nondominated([1, 2, 2, 2, 4], [0.5, 0.3, 0.3, 0.4, 0.3])
+    array([ True,  True,  True, False, False])
+    """
+    m, e, allowed = _checked(memory, error, feasible)
+    levels, level = np.unique(m[allowed], return_inverse=True)  # distinct memories, ascending
+    least = np.full(levels.shape, np.inf)  # least error at each of them
+    np.minimum.at(least, level, e[allowed])
+    least_below = np.concatenate([[np.inf], np.minimum.accumulate(least)[:-1]])
+    steps_down = least < least_below[: len(least)]
+    mask = np.zeros(m.shape, dtype=bool)
+    mask[allowed] = steps_down[level] & (e[allowed] == least[level])
+    return mask
+
+
+def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.intp]:
+    """Indices of the Pareto optimal configurations, by ascending memory: [p] integers.
+
+    Exact duplicates keep the order of their indices; nothing feasible gives no index.
+
+    >>> frontier([4, 1, 2, 3], [0.1, 0.5, 0.3, 0.4])
+    array([1, 2, 0])
+    >>> frontier([4, 1, 2, 3], [0.1, 0.5, 0.3, 0.4], feasible=[False, True, False, True])
+    array([1, 3])
+    """
+    indices = np.flatnonzero(nondominated(memory, error, feasible))
+    return indices[np.argsort(np.asarray(memory)[indices], kind="stable")]
+
+
+def hypervolume(memory: ArrayLike, error: ArrayLike, *, reference: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Area that the points dominate below and left of the ``reference`` (memory, error).
+
+    Zitzler and Thiele, 1998. Units are those of the arguments: nothing is normalised here. Points beyond
+    the reference dominate nothing.
+
+    Two steps, 0.5 wide and 0.5 high, then 0.25 wide and 0.75 high:
+
+    >>> hypervolume([0.25, 0.75], [0.5, 0.25])
+    0.4375
+    """
+    points = _staircase(_columns(memory, error))
+    edges = np.append(np.minimum(points[:, 0], reference[0]), reference[0])
+    heights = reference[1] - np.minimum(points[:, 1], reference[1])
+    return float(np.diff(edges) @ heights)
+
+
+def convergence(
+    memory: ArrayLike,
+    true_error: ArrayLike,
+    estimated_error: ArrayLike,
+    *,
+    feasible: ArrayLike | None = None,
+    at: Place = "estimated",
+) -> float:
+    """Mean distance of the estimated frontier's points to the closest true one (section 4, Figure 8a).
+
+    The points stand at their estimated errors, as in the paper, or ``at`` the true errors of the same
+    configurations. Estimates are clipped to [0, 1]. Also known as the generational distance with p = 1
+    (Deb et al., 2002); it can prefer a dominated frontier, so read it beside :func:`igd_plus`.
+
+    Raises BudgetError if nothing is feasible.
+
+    The true frontier is (0.5, 0.5) and (1, 0.25); the estimated one is 0.25 too high, then exact:
+
+    >>> convergence([1, 2], [0.5, 0.25], [0.75, 0.25])
+    0.125
+    """
+    true, estimated = _frontiers(memory, true_error, estimated_error, feasible, at)
+    distances = np.linalg.norm(estimated[:, None] - true[None], axis=2)  # [estimated, true]
+    return float(distances.min(axis=1).mean())
+
+
+def hyperdiff(
+    memory: ArrayLike,
+    true_error: ArrayLike,
+    estimated_error: ArrayLike,
+    *,
+    feasible: ArrayLike | None = None,
+    at: Place = "estimated",
+) -> float:
+    """Absolute difference between the hypervolumes of the true and the estimated frontier (Figure 8b).
+
+    Where the two curves cross, differences cancel; :func:`frontier_area_difference` does not let them.
+    With ``at="true"`` it hardly depends on the estimates. Arguments as for :func:`convergence`.
+
+    >>> hyperdiff([1, 2, 4], [0.75, 0.5, 0.25], [0.5, 0.5, 0.25])  # 0.25 too low over 0.25 of the memory
+    0.0625
+    """
+    true, estimated = _frontiers(memory, true_error, estimated_error, feasible, at)
+    return abs(hypervolume(true[:, 0], true[:, 1]) - hypervolume(estimated[:, 0], estimated[:, 1]))
+
+
+def frontier_area_difference(
+    memory: ArrayLike,
+    true_error: ArrayLike,
+    estimated_error: ArrayLike,
+    *,
+    feasible: ArrayLike | None = None,
+    at: Place = "estimated",
+) -> float:
+    """Area between the step curves of the true and the estimated frontier in the unit square.
+
+    Left of its first point a curve has error 1. Never less than :func:`hyperdiff`, and zero only for equal
+    curves. Arguments as for :func:`convergence`.
+
+    Too high over one quarter of the memory and too low over the next, so that HyperDiff is zero:
+
+    >>> arguments = [1, 2, 3, 4], [0.75, 0.5, 0.25, 0.25], [1.0, 0.25, 0.25, 0.25]
+    >>> frontier_area_difference(*arguments), hyperdiff(*arguments)
+    (0.125, 0.0)
+    """
+    true, estimated = _frontiers(memory, true_error, estimated_error, feasible, at)
+    edges = np.unique(np.concatenate([true[:, 0], estimated[:, 0], [1.0]]))
+    gaps = np.abs(_height(_staircase(true), edges[:-1]) - _height(_staircase(estimated), edges[:-1]))
+    return float(np.diff(edges) @ gaps)
+
+
+def igd_plus(
+    memory: ArrayLike,
+    true_error: ArrayLike,
+    estimated_error: ArrayLike,
+    *,
+    feasible: ArrayLike | None = None,
+    at: Place = "estimated",
+) -> float:
+    """Mean distance by which the estimated frontier falls short of each point of the true one.
+
+    The modified inverted generational distance of Ishibuchi et al., 2015; unlike :func:`convergence` it
+    never prefers a dominated frontier. Arguments as for :func:`convergence`.
+
+    The estimated frontier lacks the second true point, whose error its only point exceeds by 0.25:
+
+    >>> igd_plus([1, 2], [0.5, 0.25], [0.5, 0.75])
+    0.125
+    """
+    true, estimated = _frontiers(memory, true_error, estimated_error, feasible, at)
+    shortfall = np.maximum(estimated[None] - true[:, None], 0.0)  # [true, estimated, 2]
+    return float(np.linalg.norm(shortfall, axis=2).min(axis=1).mean())
+
+
+def _checked(
+    memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    m, e = np.asarray(memory, dtype=np.float64), np.asarray(error, dtype=np.float64)
+    allowed = np.ones(m.shape, dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
+    if m.ndim != 1 or m.shape != e.shape or m.shape != allowed.shape:
+        raise ValueError(
+            f"memory, error and feasible are arrays [d] of one length, not {m.shape}, {e.shape}, "
+            f"{allowed.shape}"
+        )
+    if not (np.isfinite(m[allowed]).all() and np.isfinite(e[allowed]).all()):
+        raise ValueError("memory and error must be finite wherever a configuration is feasible")
+    return m, e, allowed
+
+
+def _columns(memory: ArrayLike, error: ArrayLike) -> NDArray[np.float64]:
+    """Points [p, 2] of memory and error."""
+    return np.column_stack([np.asarray(memory, dtype=np.float64), np.asarray(error, dtype=np.float64)])
+
+
+def _staircase(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The Pareto optimal among points [p, 2], by ascending memory."""
+    return points[frontier(points[:, 0], points[:, 1])]
+
+
+def _height(staircase: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Error of a step curve at each memory: that of its last point at or left of it, else 1."""
+    last = np.searchsorted(staircase[:, 0], memory, side="right")
+    return np.concatenate([[1.0], np.minimum(staircase[:, 1], 1.0)])[last]
+
+
+def _frontiers(
+    memory: ArrayLike,
+    true_error: ArrayLike,
+    estimated_error: ArrayLike,
+    feasible: ArrayLike | None,
+    at: Place,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points [p, 2] of the true and [q, 2] of the estimated frontier, memory as a share of the largest."""
+    if at not in ("estimated", "true"):
+        raise ValueError(f"the frontier's points stand at their estimated or their true errors, not {at!r}")
+    m, true, allowed = _checked(memory, true_error, feasible)
+    estimated = np.clip(np.asarray(estimated_error, dtype=np.float64), 0.0, 1.0)
+    if not allowed.any():
+        raise BudgetError("no configuration is feasible, so there is no frontier; raise the budget")
+    share = m / m[allowed].max()
+    best, chosen = frontier(m, true, allowed), frontier(m, estimated, allowed)
+    placed = true if at == "true" else estimated
+    return _columns(share[best], true[best]), _columns(share[chosen], placed[chosen])

@@ -1,0 +1,59 @@
+"""Slow readable twins, written from the paper's definitions, that the fast code is compared with."""
+
+import numpy as np
+
+
+def nondominated(memory, error, feasible):
+    """Section 2: c1 is Pareto optimal if for any other feasible c2, c2 <= c1 implies c2 = c1."""
+    points = list(zip(memory, error, strict=True))
+
+    def optimal(c1):
+        others = [c2 for c2, allowed in zip(points, feasible, strict=True) if allowed]
+        return all(c2 == c1 for c2 in others if c2[0] <= c1[0] and c2[1] <= c1[1])
+
+    return [bool(allowed) and optimal(c1) for c1, allowed in zip(points, feasible, strict=True)]
+
+
+def soft_impute(E, observed, shrinkage, iterations=20_000, tolerance=1e-12):
+    """Algorithm 1 as printed, with one lambda throughout."""
+    estimate = np.zeros(E.shape)
+    for _ in range(iterations):
+        filled = np.where(observed, E, estimate)
+        U, S, Vt = np.linalg.svd(filled, full_matrices=False)
+        last, estimate = estimate, U @ np.diag(np.maximum(S - shrinkage, 0)) @ Vt
+        if np.abs(estimate - last).max() < tolerance:
+            break
+    return estimate
+
+
+def accelerated_soft_impute(E, observed, weights, shrinkage, iterations):
+    """Nesterov's method of 1983 with TFOCS's step sizes (Becker et al., 2011), written as two sequences.
+
+    Restarts where the step points against the last move (O'Donoghue and Candes, 2015).
+    """
+    W = np.where(observed, weights, 0.0) / weights[observed].mean()
+    x = z = np.zeros(E.shape)
+    L, theta = W.max(), 1.0
+    for _ in range(iterations):
+        x_old, z_old, L_old, theta_old = x, z, L, theta
+        L = 0.9 * L
+        while True:
+            theta = 2 / (1 + np.sqrt(1 + 4 * (L / L_old) / theta_old**2))
+            y = (1 - theta) * x_old + theta * z_old
+            gradient = W * np.where(observed, y - E, 0.0)
+            U, S, Vt = np.linalg.svd(y - gradient / L, full_matrices=False)
+            x = U @ np.diag(np.maximum(S - shrinkage / L, 0)) @ Vt
+            local = (W * (x - y) ** 2).sum() / ((x - y) ** 2).sum()
+            if local <= L or W.max() <= L:
+                break
+            L = min(W.max(), max(local, 2 * L))
+        z = x_old + (x - x_old) / theta
+        if ((y - x) * (x - x_old)).sum() > 0:
+            theta, z = 1.0, x
+    return x
+
+
+def log_determinant(Y, S):
+    """log det of the sum of y_j y_j^T over j in S, where row j of Y is y_j; -inf if it is singular."""
+    sign, value = np.linalg.slogdet(sum(np.outer(Y[j], Y[j]) for j in S))
+    return value if sign > 0 else -np.inf

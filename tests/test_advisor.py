@@ -1,0 +1,352 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from peppp.advisor import Advisor
+from peppp.errors import BudgetError, PepppError, TableError
+from peppp.formats import Configuration, paper_grid
+from peppp.metalearn.design import d_optimal
+from peppp.pareto import frontier
+from peppp.records import Footprint
+from peppp.tables import ErrorMatrix, Row
+
+GRID = paper_grid()[:20]
+BYTES = 1000 + 10 * np.random.default_rng(7).permutation(20)  # 1000, 1010, .. 1190 in some order
+
+
+def footprint(total):
+    return Footprint(100, total - 400, 100, {"momentum": 100, "accumulator": 50}, raw=50)
+
+
+FOOTPRINTS = {c: footprint(int(total)) for c, total in zip(GRID, BYTES, strict=True)}
+
+
+def table(values, chance_error=1.0):
+    rows = [Row(f"task{i}", "", "", chance_error) for i in range(len(values))]
+    return ErrorMatrix.from_values(np.asarray(values), rows, GRID)
+
+
+def errors(rank, tasks=8, seed=0):
+    """Errors [tasks, 20] of a planted rank, in (0, 1)."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(0.1, 1, (tasks, rank)) @ rng.uniform(0.1, 0.9 / rank, (rank, 20))
+
+
+def measured(advisor, truth):
+    """The advisor after it has been told every error it asked for, and the order it asked in."""
+    known, order = dict(zip(GRID, truth, strict=True)), []
+    while (configuration := advisor.ask()) is not None:
+        order.append(configuration)
+        advisor.tell(configuration, known[configuration])
+    return advisor, order
+
+
+def estimates(advisor):
+    return np.array([p.estimated_error for p in advisor.predictions()])
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_table_of_planted_rank_predicts_a_new_task_exactly(rank):
+    *known, new = errors(rank)
+    advisor, _ = measured(Advisor(table(known), FOOTPRINTS, 1190, measurements=rank), new)
+    np.testing.assert_allclose(estimates(advisor), new, atol=1e-12)
+
+
+def test_a_planted_rank_one_table_with_gaps_is_predicted_closely():
+    *known, new = errors(1, tasks=40)
+    known = np.where(np.random.default_rng(0).random((39, 20)) < 0.6, known, np.nan)
+    advisor, _ = measured(Advisor(table(known), FOOTPRINTS, 1190, rank=1, shrinkage=1e-3), new)
+    np.testing.assert_allclose(estimates(advisor), new, atol=0.01)
+
+
+@pytest.mark.parametrize("chance_error", [None, 0.7])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("measurements", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("budget", [1000, 1050, 1100, 1190])
+def test_the_pick_has_the_least_error_within_the_budget(budget, measurements, seed, chance_error):
+    *known, new = np.clip(errors(3, seed=seed) + np.random.default_rng(seed).normal(0, 0.05, (8, 20)), 0, 1)
+    within = budget >= BYTES
+    advisor = Advisor(
+        table(known, 0.9),
+        FOOTPRINTS,
+        budget,
+        measurements=min(measurements, within.sum()),
+        chance_error=chance_error,
+    )
+    pick = measured(advisor, new)[0].recommend()
+    believed = [
+        (round(p.error, 9), p.footprint.total) for p in pick.predictions if p.footprint.total <= budget
+    ]
+    assert (round(pick.predicted_error, 9), pick.footprint.total) == min(believed)
+    assert pick.footprint == FOOTPRINTS[pick.configuration]
+    assert [p.permissible for p in pick.predictions] == within.tolist()
+    for p, error in zip(pick.predictions, new, strict=True):
+        if p.measured_error is not None:
+            assert p.error == p.measured_error == error
+            assert p.permissible
+    # The chosen one is the Pareto optimal one with the highest allowed memory (section 3.2).
+    expected = frontier(BYTES, np.array([p.error for p in pick.predictions]).round(9), within)
+    assert pick.frontier == tuple(GRID[j] for j in expected)
+    assert pick.configuration == pick.frontier[-1]
+
+
+def test_ties_in_error_go_to_less_memory():
+    constant = np.full((3, 20), 0.5)
+    pick = measured(Advisor(table(constant), FOOTPRINTS, 1190), constant[0])[0].recommend()
+    assert pick.footprint.total == 1000
+
+
+def test_the_budget_is_inclusive():
+    known = errors(1)
+    assert Advisor(table(known), FOOTPRINTS, 1000, measurements=1).recommend().footprint.total == 1000
+    assert Advisor(table(known), FOOTPRINTS, "1.19 KB").recommend().budget == 1190
+
+
+def test_a_measured_error_stands_against_the_prediction():
+    known = errors(1)
+    advisor, order = measured(Advisor(table(known), FOOTPRINTS, 1190, measurements=6), known[0])
+    best = advisor.recommend().configuration
+    spoiled = next(c for c in order if c != best)
+    again = Advisor(table(known), FOOTPRINTS, 1190, measurements=6)
+    for configuration in order:
+        again.tell(configuration, 0.0 if configuration == spoiled else known[0][GRID.index(configuration)])
+    pick = again.recommend()
+    assert (pick.configuration, pick.predicted_error, pick.source) == (spoiled, 0.0, "measured")
+
+
+def test_without_measurements_the_column_means_are_believed_and_called_unreliable():
+    known = errors(3)
+    advisor = Advisor(table(known), FOOTPRINTS, 1190)
+    np.testing.assert_allclose(estimates(advisor), known.mean(axis=0))
+    assert not advisor.recommend().reliable
+    assert dict(advisor.recommend().measured) == {}
+
+
+def test_with_chance_errors_they_are_means_of_multiples_of_chance():
+    known = errors(3) / 2
+    advisor = Advisor(table(known, chance_error=0.5), FOOTPRINTS, 1190, chance_error=0.9)
+    np.testing.assert_allclose(estimates(advisor), np.clip(0.9 * known.mean(axis=0) / 0.5, 0, 1))
+
+
+def test_a_task_of_another_difficulty_is_predicted_when_errors_are_multiples_of_chance():
+    *known, new = errors(2)
+    # The same tasks as seen with two and with ten classes.
+    advisor = Advisor(
+        table(np.array(known) * 0.5, chance_error=0.5), FOOTPRINTS, 1190, chance_error=0.9, rank=2
+    )
+    advisor, _ = measured(advisor, 0.9 * new)
+    np.testing.assert_allclose(estimates(advisor), 0.9 * new, atol=1e-12)
+
+
+@pytest.mark.parametrize(("measurements", "reliable"), [(1, False), (2, False), (3, True), (4, True)])
+def test_fewer_measurements_than_the_rank_are_allowed_and_called_unreliable(measurements, reliable):
+    *known, new = errors(3)
+    advisor, _ = measured(Advisor(table(known), FOOTPRINTS, 1190, measurements=measurements), new)
+    pick = advisor.recommend()
+    assert (pick.rank, pick.reliable) == (3, reliable)
+    assert ("unreliable" in str(pick)) is not reliable
+    assert np.isfinite(estimates(advisor)).all()
+
+
+def test_predictions_are_clipped_to_fractions():
+    # The first component alone, fitted to an error of 1, predicts more than 1 elsewhere.
+    known = errors(1)
+    advisor = Advisor(table(known), FOOTPRINTS, 1190, measurements=1)
+    smallest = GRID[int(known[0].argmin())]
+    advisor.tell(smallest, 1.0)
+    assert estimates(advisor).max() == 1.0
+
+
+def test_it_asks_for_the_d_optimal_design_within_the_cap_in_its_order():
+    known = errors(3)
+    Y = np.linalg.svd(known, full_matrices=False)[2][:3].T
+    expected = [GRID[j] for j in d_optimal(Y, 5, feasible=BYTES <= 1100)]
+    for _ in range(2):
+        advisor = Advisor(table(known), FOOTPRINTS, 1190, measurements=5, cap=1100)
+        assert list(advisor.plan) == expected
+        assert measured(advisor, known[0])[1] == expected
+
+
+def test_asking_twice_is_asking_once():
+    advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
+    assert advisor.ask() == advisor.ask() == advisor.plan[0]
+
+
+def test_errors_told_unasked_count_as_measurements():
+    known = errors(3)
+    advisor = Advisor(table(known), FOOTPRINTS, 1190, measurements=3)
+    other = next(c for c in GRID if c not in advisor.plan)
+    advisor.tell(other, 0.25)
+    _, order = measured(advisor, known[0])
+    assert tuple(order) == advisor.plan[:2]
+    assert advisor.recommend().measured[other] == 0.25
+
+
+def test_a_configuration_can_be_told_by_its_text_and_twice_alike():
+    advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
+    advisor.tell(str(GRID[3]), 0.5)
+    advisor.tell(GRID[3], 0.5)
+    assert dict(advisor.recommend().measured) == {GRID[3]: 0.5}
+
+
+@pytest.mark.parametrize("error", [float("nan"), float("inf"), -0.01, 1.01, 35.0])
+def test_an_error_that_is_no_fraction_is_refused(error):
+    advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
+    with pytest.raises(TableError, match="fraction between 0 and 1"):
+        advisor.tell(GRID[0], error)
+    assert advisor.recommend().measured == {}
+
+
+def test_a_second_error_of_a_configuration_is_refused_and_the_first_is_kept():
+    advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
+    advisor.tell(GRID[0], 0.5)
+    with pytest.raises(TableError, match=r"1-3-1/1-6-7 was told to be 0\.5, now 0\.6"):
+        advisor.tell(GRID[0], 0.6)
+    assert advisor.recommend().measured[GRID[0]] == 0.5
+
+
+@pytest.mark.parametrize("text", ["fp32/fp32", str(GRID[0])])
+def test_an_unknown_configuration_is_refused(text):
+    footprints = {c: f for c, f in FOOTPRINTS.items() if c != GRID[0]}
+    advisor = Advisor(table(errors(3)), footprints, 1190)
+    with pytest.raises(TableError, match="not among the 19 configurations"):
+        advisor.tell(text, 0.5)
+
+
+def test_configurations_that_only_the_table_or_only_the_footprints_know_are_left_out():
+    stranger = Configuration.parse("fp32/fp32")
+    footprints = {stranger: footprint(400)} | {c: FOOTPRINTS[c] for c in GRID[5:15]}
+    advisor, order = measured(Advisor(table(errors(3)), footprints, 1190), errors(3)[0])
+    assert advisor.configurations == GRID[5:15]
+    assert set(order) <= set(GRID[5:15])
+    assert [p.configuration for p in advisor.recommend().predictions] == list(GRID[5:15])
+    with pytest.raises(TableError, match="no configuration of the table has a footprint"):
+        Advisor(table(errors(3)), {stranger: footprint(400)}, 1190)
+
+
+def test_a_budget_below_every_footprint_names_the_smallest_that_works():
+    smallest = GRID[int(BYTES.argmin())]
+    with pytest.raises(BudgetError, match=rf"a budget of 999B .* 1000B \(1\.00 KB\), for {smallest}"):
+        Advisor(table(errors(3)), FOOTPRINTS, 999)
+    with pytest.raises(BudgetError, match=r"a cap of 500B .* 1000B"):
+        Advisor(table(errors(3)), FOOTPRINTS, 1190, cap=500)
+
+
+def test_more_measurements_than_permissible_configurations_are_refused_with_both_numbers():
+    with pytest.raises(BudgetError, match=r"6 measurements .* 5 configurations"):
+        Advisor(table(errors(3)), FOOTPRINTS, 1040, measurements=6)
+    with pytest.raises(BudgetError, match=r"6 measurements .* 2 configurations"):
+        Advisor(table(errors(3)), FOOTPRINTS, 1190, measurements=6, cap=1010)
+    with pytest.raises(BudgetError, match="-1 measurements"):
+        Advisor(table(errors(3)), FOOTPRINTS, 1190, measurements=-1)
+
+
+@pytest.mark.parametrize("chance_error", [0.0, 1.5, float("nan")])
+def test_a_chance_error_that_is_none_is_refused(chance_error):
+    with pytest.raises(TableError, match="the chance error is"):
+        Advisor(table(errors(3)), FOOTPRINTS, 1190, chance_error=chance_error)
+
+
+def test_every_error_message_is_one_line():
+    attempts = [
+        lambda: Advisor(table(errors(3)), FOOTPRINTS, 999),
+        lambda: Advisor(table(errors(3)), FOOTPRINTS, 1040),
+        lambda: Advisor(table(errors(3)), {}, 1190),
+        lambda: Advisor(table(errors(3)), FOOTPRINTS, 1190).tell(GRID[0], np.nan),
+        lambda: Advisor(table(errors(3)), FOOTPRINTS, 1190).tell("fp32/fp32", 0.1),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PepppError) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+def test_measurements_may_take_more_memory_than_the_budget_if_the_cap_says_so():
+    advisor, order = measured(Advisor(table(errors(3)), FOOTPRINTS, 1000, cap=1190), errors(3)[0])
+    assert any(FOOTPRINTS[c].total > 1000 for c in order)
+    assert advisor.recommend().footprint.total == 1000
+
+
+def test_inputs_are_never_changed():
+    known, footprints = table(errors(3)), dict(FOOTPRINTS)
+    before = known.values.copy()
+    advisor, _ = measured(Advisor(known, footprints, 1190), errors(3)[0])
+    footprints.clear()
+    assert len(advisor.recommend().predictions) == 20
+    assert (known.values == before).all()
+
+
+def test_what_is_recommended_earlier_is_not_changed_by_telling_more():
+    advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
+    advisor.tell(GRID[0], 0.5)
+    pick = advisor.recommend()
+    text = pick.to_json()
+    advisor.tell(GRID[1], 0.5)
+    assert pick.to_json() == text
+
+
+def finished_pick(**names):
+    *known, new = errors(3)
+    return measured(Advisor(table(known), FOOTPRINTS, 1100, measurements=4, **names), new)[0].recommend()
+
+
+def test_the_summary_says_what_was_measured_and_what_only_predicted():
+    pick = finished_pick(task="digits", network="resnet8")
+    text = str(pick)
+    assert f"{pick.configuration} for digits on resnet8 within 1.10 KB" in text
+    assert f"{pick.predicted_error:.3f}, {pick.source}" in text
+    for configuration, error in pick.measured.items():
+        assert f"{configuration} {error:.3f}" in text
+    unmeasured = Advisor(table(errors(3)), FOOTPRINTS, 1100).recommend()
+    assert "for a new task within" in str(unmeasured)
+    assert ", estimated" in str(unmeasured)
+    assert "measured  nothing" in str(unmeasured)
+
+
+def test_a_pick_is_plain_data_as_json():
+    pick = finished_pick(task="digits")
+    data = json.loads(pick.to_json())
+    assert data == pick.to_dict()
+    assert data["configuration"] == str(pick.configuration)
+    assert data["predicted_error"] == pick.predicted_error
+    assert data["source"] in ("measured", "estimated")
+    assert data["measured"] == {str(c): error for c, error in pick.measured.items()}
+    assert data["footprint"]["total"] == pick.footprint.total
+    assert data["frontier"] == [str(c) for c in pick.frontier]
+    assert [row["permissible"] for row in data["predictions"]] == [p.permissible for p in pick.predictions]
+    for row in data["predictions"]:
+        assert row["measured"] in (None, row["estimated"])
+
+
+def test_page_data_is_what_the_page_reads():
+    pick = finished_pick(task="digits", network="resnet8")
+    page = pick.page_data()
+    assert set(page) == {"title", "task", "network", "budget", "rank", "rows", "frontier", "pick"}
+    assert (page["task"], page["network"], page["budget"], page["rank"]) == ("digits", "resnet8", 1100, 3)
+    assert page["rows"][page["pick"]]["configuration"] == str(pick.configuration)
+    assert [page["rows"][i]["configuration"] for i in page["frontier"]] == [str(c) for c in pick.frontier]
+    row = page["rows"][0]
+    assert row["format_a"] == {"text": "1-3-1", "exponent_bits": 3, "mantissa_bits": 1}
+    assert row["format_b"] == {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
+    total = FOOTPRINTS[GRID[0]].total
+    assert row["memory"] == {"weights": 100, "activations": total - 400, "optimizer": 250, "raw": 50}
+    assert row["total"] == sum(row["memory"].values()) == total
+    assert row["interval"] is None
+    assert json.loads(json.dumps(page, allow_nan=False)) == page
+
+
+def test_the_report_is_one_html_page(tmp_path):
+    pick = finished_pick(task="digits & letters")
+    pick.report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert str(pick.configuration) in page
+    assert "digits &amp; letters" in page
+    assert pick._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_the_advisor_needs_no_torch():
+    code = "import sys, peppp.advisor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
