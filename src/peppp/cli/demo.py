@@ -88,7 +88,10 @@ def command(
         for configuration in (chosen.configuration, FP32_CONFIGURATION)
     ]
     with Display(console) as display:
-        proofs = {m.configuration: m for m in measure_cells(proof_cells, store=store, workers=count, progress=display)}
+        proofs = {
+            m.configuration: m
+            for m in measure_cells(proof_cells, store=store, workers=count, progress=display)
+        }
     proof, reference = proofs[chosen.configuration], proofs[FP32_CONFIGURATION]
     page = folder / "report.html"
     facts = {

@@ -1,6 +1,6 @@
 """``peppp formats``: what a format can represent."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +11,9 @@ from peppp.formats import PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="A format, as 1-4-3 or 1-4-3@ocp.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A format, as 1-4-3 or 1-4-3@ocp.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
     """Limits of the paper's formats, or of one with all its numbers.
@@ -28,14 +30,18 @@ def command(
         table.add_column(title, justify="left" if title == "format" else "right")
     for row in rows:
         keys = ("max", "min_normal", "min_subnormal", "epsilon")
-        table.add_row(row["format"], str(row["bits"]), *(f"{row[k]:.6g}" for k in keys), row["overflow"], row["ties"])
+        table.add_row(
+            row["format"], str(row["bits"]), *(f"{row[k]:.6g}" for k in keys), row["overflow"], row["ties"]
+        )
     Console().print(table)
     if name and chosen[0].bits <= 10:
         positive = [f"{value:.6g}" for value in chosen[0].values() if value >= 0]
-        Console().print(f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False)
+        Console().print(
+            f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False
+        )
 
 
-def _describe(fmt: FloatFormat) -> dict[str, str | int | float]:
+def _describe(fmt: FloatFormat) -> dict[str, Any]:
     return {
         "format": str(fmt),
         "bits": fmt.bits,

@@ -26,13 +26,17 @@ from peppp.units import format_bytes
 
 
 def command(
-    store: Annotated[Path, typer.Argument(help="SQLite file to keep measurements in; made if it is not there.")],
+    store: Annotated[
+        Path, typer.Argument(help="SQLite file to keep measurements in; made if it is not there.")
+    ],
     data: Annotated[
-        str, typer.Option(help="Data sets, separated by commas: digits, digits:0246, folder:imgs, npz:set.npz.")
+        str,
+        typer.Option(help="Data sets, separated by commas: digits, digits:0246, folder:imgs, npz:set.npz."),
     ],
     network: Network = "resnet8",
     configurations: Annotated[
-        str, typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +.")
+        str,
+        typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
     ] = "paper",
     sample: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the configurations measured on each data set.")
@@ -44,7 +48,9 @@ def command(
     batch: Batch = 32,
     learning_rate: LearningRate = 0.001,
     rounding: Rounding = "stochastic",
-    error_format: Annotated[str, typer.Option(help="Format of back-propagated errors: A, B or a format.")] = "A",
+    error_format: Annotated[
+        str, typer.Option(help="Format of back-propagated errors: A, B or a format.")
+    ] = "A",
     seed: Seed = 0,
     workers: Workers = None,
     device: Device = "cpu",

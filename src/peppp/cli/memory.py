@@ -10,7 +10,6 @@ from peppp.cli.options import Batch, Json, parse_configurations, print_json
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
-from peppp.units import format_bytes
 
 
 def command(
@@ -19,7 +18,8 @@ def command(
     batch: Batch = 32,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
     configuration: Annotated[
-        str, typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +.")
+        str,
+        typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
     ] = "fp32+paper",
     json: Json = False,
 ) -> None:
@@ -40,25 +40,20 @@ def command(
         return
     reference = counts.footprint(FP32_CONFIGURATION).total
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("configuration (A/B)")
-    for title in ("weights", "activations", "gradients", *sorted(_states(rows)), "raw", "total", "of fp32"):
-        table.add_column(title, justify="right")
+    table.add_column("A/B", no_wrap=True)
+    for title in ("weights", "activations", "optimizer", "raw", "total", "of fp32"):
+        table.add_column(title, justify="right", no_wrap=True)
     for c, f in rows:
-        states = [format_bytes(f.states[n]) if n in f.states else "-" for n in sorted(_states(rows))]
-        parts = [format_bytes(size) for size in (f.weights, f.activations, f.gradients)]
-        share = f"{f.total / reference:.0%}"
-        table.add_row(str(c), *parts, *states, format_bytes(f.raw), format_bytes(f.total), share)
+        sizes = (f.weights, f.activations, f.optimizer, f.raw, f.total)
+        table.add_row(str(c), *(f"{size / 10**6:.1f}" for size in sizes), f"{f.total / reference:.0%}")
     console = Console()
-    console.print(f"{network} on {input}, batch {batch}, SGD with momentum; MB = 10^6 bytes, computed", style="dim")
+    console.print(f"{network} on {input}, batch {batch}, SGD with momentum; computed, in MB (10^6 bytes)")
     console.print(table)
     console.print(
-        "Kept between steps and from forward to backward; the working memory of the backward pass comes on top.",
+        "optimizer: gradient, momentum, accumulator; raw: what stays fp32, as statistics of norms.\n"
+        "That is what is kept; the working memory of a backward pass comes on top.",
         style="dim",
     )
-
-
-def _states(rows: list[tuple[Configuration, Footprint]]) -> set[str]:
-    return {name for _, footprint in rows for name in footprint.states}
 
 
 def _plain(configuration: Configuration, footprint: Footprint) -> dict[str, Any]:

@@ -12,11 +12,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, data order and rounding.")]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes of one thread each; 0 is this process [default: cores].")
+    int | None,
+    typer.Option(min=0, help="Worker processes of one thread each; 0 is this process [default: cores]."),
 ]
-Network = Annotated[str, typer.Option(help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory.")]
+Network = Annotated[
+    str, typer.Option(help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory.")
+]
 Table = Annotated[
-    str | None, typer.Option(help="Store or table of other tasks' measurements [default: the one that ships].")
+    str | None,
+    typer.Option(help="Store or table of other tasks' measurements [default: the one that ships]."),
 ]
 Resolution = Annotated[int, typer.Option(min=0, help="Side of the images in pixels; 0 is their own, or 32.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
@@ -48,7 +52,9 @@ def check_device(device: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise FormatError(f"no device {device!r} here ({reason}); give cpu, or cuda where torch has it") from None
+        raise FormatError(
+            f"no device {device!r} here ({reason}); give cpu, or cuda where torch has it"
+        ) from None
     return device
 
 

@@ -21,6 +21,7 @@ from peppp.cli.options import (
     check_device,
     worker_count,
 )
+from peppp.errors import StoreError
 
 
 def command(
@@ -54,13 +55,14 @@ def command(
     """
     from peppp.campaign.progress import Display
     from peppp.choice import pick
-    from peppp.page.report import check_writable
     from peppp.records import Recipe, RoundingModes
 
     check_device(device)
     RoundingModes.parse(rounding)
-    if html is not None:
-        check_writable(html)  # before hours of training, not after
+    if html is not None and not html.parent.is_dir():  # said before the training, not after
+        raise StoreError(
+            f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
+        )
     recipe = Recipe(
         epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=learning_rate, rounding=rounding
     )

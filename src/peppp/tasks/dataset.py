@@ -64,10 +64,10 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
 def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
     """The test part of a set without one: ``share`` of each class, at least one image; mask over labels."""
     sizes = np.bincount(labels, minlength=len(classes))
-    for name, size in zip(classes, sizes, strict=True):
+    for name, size in zip(classes, sizes.tolist(), strict=True):
         if size < 2:
             raise DataError(
-                f"class {name!r} has {size} image{'s' * (size != 1)}; a class needs one to train and one to "
+                f"class {name!r} has {size} image{'' if size == 1 else 's'}; a class needs one to train and one to "
                 "test: add images, or remove the class"
             )
     return stratified(labels, np.maximum(1, np.round(sizes * share).astype(np.int64)), seed)

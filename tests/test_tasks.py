@@ -1,0 +1,269 @@
+"""Data sets from what people have on disk, and networks by name; each wrong input in one line."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from peppp.errors import DataError, NetworkError
+from peppp.tasks import networks
+from peppp.tasks.readers import load
+
+RNG = np.random.default_rng(0)
+
+
+def picture(height=8, width=8, channels=3):
+    return RNG.integers(0, 256, (height, width, channels), dtype=np.uint8).squeeze()
+
+
+def save(path, image=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture() if image is None else image).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("cat", "dog"):
+        for i in range(5):
+            save(tmp_path / "pets" / name / f"{i}.png")
+    return tmp_path / "pets"
+
+
+def arrays(**changes):
+    count, labels = 6, np.arange(6) % 2
+    images = RNG.integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    given = {
+        "x_train": images,
+        "x_test": images[:3],
+        "y_train": labels,
+        "y_test": labels[:3],
+        "classes": np.array(["even", "odd"]),
+    }
+    return {name: value for name, value in (given | changes).items() if value is not None}
+
+
+def test_digits_are_the_1797_of_scikit_learn():
+    data = load("digits")
+    assert (len(data.train_labels) + len(data.test_labels), data.resolution) == (1797, 8)
+    assert data.classes == tuple("0123456789")
+    assert data.chance_error == pytest.approx(0.9)
+    assert data.train_images.max() == 255
+    assert abs(len(data.test_labels) - 0.2 * 1797) < 5
+    assert set(data.test_labels) == set(range(10))
+
+
+def test_partitions_of_the_digits_are_siblings():
+    data = load("digits:579")
+    assert (data.name, data.group, data.classes) == ("digits-579", "digits", ("5", "7", "9"))
+    assert set(data.train_labels) == {0, 1, 2}
+    assert data.fingerprint != load("digits").fingerprint
+    assert load("digits:975").fingerprint == data.fingerprint
+
+
+def test_a_folder_without_a_test_part_is_split_in_each_class(folder):
+    data = load(str(folder))
+    assert (data.name, data.classes, data.resolution) == ("pets", ("cat", "dog"), 8)
+    assert np.bincount(data.train_labels).tolist() == [4, 4]
+    assert np.bincount(data.test_labels).tolist() == [1, 1]
+    again = load(f"folder:{folder}")
+    assert again.fingerprint == data.fingerprint
+    assert (again.train_images == data.train_images).all()
+    save(folder / "cat" / "0.png")
+    assert load(str(folder)).fingerprint != data.fingerprint
+
+
+def test_a_folder_with_a_test_part_keeps_it(tmp_path):
+    for part, count in (("train", 3), ("test", 2)):
+        for name in ("a", "b"):
+            for i in range(count):
+                save(tmp_path / "set" / part / name / f"{i}.jpg", quality=90)
+    data = load(str(tmp_path / "set"))
+    assert (len(data.train_labels), len(data.test_labels)) == (6, 4)
+
+
+def test_images_are_cropped_to_their_middle_and_resized_with_lanczos(tmp_path):
+    wide = picture(40, 60)
+    for name in ("a", "b"):
+        for i in range(2):
+            save(tmp_path / name / f"{i}.png", wide)
+    data = load(str(tmp_path), resolution=16)
+    expected = Image.fromarray(wide[:, 10:50]).resize((16, 16), Image.Resampling.LANCZOS)
+    assert (data.train_images[0] == np.asarray(expected)).all()
+
+
+def test_grey_images_get_three_equal_channels(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / name / "0.png", picture(channels=1))
+        save(tmp_path / name / "1.png", picture())
+    data = load(str(tmp_path))
+    grey = [np.ptp(image, axis=2).max() == 0 for image in (*data.train_images, *data.test_images)]
+    assert sorted(grey) == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("sizes", "side"), [([8, 8], 8), ([64, 64], 64), ([65, 65], 32), ([8, 16], 32)])
+def test_a_folder_keeps_its_own_resolution_where_it_has_a_small_one(tmp_path, sizes, side):
+    for name in ("a", "b"):
+        for i, size in enumerate(sizes):
+            save(tmp_path / name / f"{i}.png", picture(size, size))
+    assert load(str(tmp_path)).resolution == side
+
+
+def test_hidden_files_and_files_that_are_no_images_are_passed_over(folder):
+    (folder / "cat" / ".DS_Store").write_bytes(b"x")
+    (folder / "cat" / "notes.txt").write_text("x")
+    (folder / ".cache").mkdir()
+    assert load(str(folder)).classes == ("cat", "dog")
+
+
+def test_both_npz_layouts(tmp_path):
+    raw = arrays()
+    np.savez(tmp_path / "raw.npz", **raw)
+    encoded = {}
+    for part in ("train", "test"):
+        files = []
+        for image in raw[f"x_{part}"]:
+            buffer = io.BytesIO()
+            Image.fromarray(image.squeeze()).save(buffer, "png")  # lossless, so that pixels can be compared
+            files.append(buffer.getvalue())
+        encoded[f"{part}_jpeg"] = np.frombuffer(b"".join(files), np.uint8)
+        encoded[f"{part}_offsets"] = np.cumsum([0, *map(len, files)])
+    np.savez(tmp_path / "jpeg.npz", **{k: v for k, v in raw.items() if k[0] != "x"}, **encoded)
+    one, two = load(str(tmp_path / "raw.npz")), load(f"npz:{tmp_path / 'jpeg.npz'}")
+    assert one.train_images.shape == (6, 8, 8, 3)
+    assert (one.train_images == two.train_images).all()
+    assert (one.test_images == two.test_images).all()
+
+
+def test_a_cut_moves_the_rest_of_the_training_part_into_the_test_part():
+    whole, part = load("digits"), load("digits?train=300&test=1000&group=other")
+    assert (len(part.train_labels), len(part.test_labels), part.group) == (300, 1000, "other")
+    assert np.ptp(np.bincount(part.train_labels)) <= 2
+    pixels = lambda images: {image.tobytes() for image in images}  # noqa: E731
+    assert pixels(part.train_images) <= pixels(whole.train_images)
+    assert not pixels(part.train_images) & pixels(part.test_images)
+    assert load("digits?train=300&test=1000").fingerprint == part.fingerprint != whole.fingerprint
+
+
+def test_shared_sets_can_be_read(shared):
+    for name, side, classes in (("magnetic_tiles", 64, 6), ("mnist", 32, 10), ("gtsrb", 32, 43)):
+        data = load(str(shared / "data" / f"{name}.npz"))
+        assert (data.resolution, len(data.classes)) == (side, classes)
+
+
+def bad_npz(tmp_path, **changes):
+    np.savez(tmp_path / "set.npz", **arrays(**changes))
+    return str(tmp_path / "set.npz")
+
+
+BAD_TEXTS = {
+    "digits:3": "two or more",
+    "digits:3x": "no such digits",
+    "digits?train=many": "train=many",
+    "digits?size=3": "size=3",
+    "digits?train=5": "at least one of each",
+    "hub:mnist": "unknown kind of data 'hub'",
+    "nowhere": "no such folder: nowhere",
+    "nowhere.npz": "no such file: nowhere.npz",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TEXTS.items())
+def test_wrong_texts(text, message):
+    with pytest.raises(DataError, match=message) as error:
+        load(text)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_folders(folder, tmp_path):
+    (tmp_path / "one" / "only").mkdir(parents=True)
+    save(tmp_path / "one" / "only" / "0.png")
+    with pytest.raises(DataError, match="1 class folders"):
+        load(str(tmp_path / "one"))
+
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no images"):
+        load(str(folder))
+    save(folder / "empty" / "0.png")
+    with pytest.raises(DataError, match="class 'empty' has 1 image;"):
+        load(str(folder))
+    save(folder / "empty" / "1.png")
+    assert len(load(str(folder)).classes) == 3
+
+    whole = (folder / "dog" / "3.png").read_bytes()
+    for damaged in (b"", b"not an image", whole[: len(whole) // 2]):
+        (folder / "dog" / "3.png").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"dog/3\.png is not an image that can be decoded"):
+            load(str(folder))
+    (folder / "dog" / "3.png").write_bytes(whole)
+    with pytest.raises(DataError, match="resolution of 2 pixels"):
+        load(str(folder), resolution=2)
+
+
+def test_a_test_class_that_was_not_trained(tmp_path):
+    for path in ("train/a", "train/b", "test/a", "test/c"):
+        save(tmp_path / path / "0.png")
+    with pytest.raises(DataError, match="the class 'c' that"):
+        load(str(tmp_path))
+
+
+def test_wrong_archives(tmp_path):
+    for changes, message in (
+        ({"classes": None}, "lacks classes"),
+        ({"x_test": None}, "lacks x_test, and test_jpeg"),
+        ({"y_train": np.zeros(5, int)}, "6 images but 5 labels"),
+        ({"y_train": np.full(6, 2)}, "labels 2 to 2 for 2 classes"),
+        ({"y_train": np.zeros(6)}, "whole numbers"),
+        ({"x_train": np.zeros((6, 8, 8, 1))}, "must be uint8"),
+        ({"x_train": np.zeros((6, 8, 8, 2), np.uint8)}, "1 or 3"),
+        ({"classes": np.array(["a", "b"], dtype=object)}, "not an .npz file of plain arrays"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(bad_npz(tmp_path, **changes))
+    (tmp_path / "set.npz").write_bytes(b"not a zip file")
+    with pytest.raises(DataError, match=r"not an \.npz file"):
+        load(str(tmp_path / "set.npz"))
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("y_train.npy", b"\x93NUMPY broken")
+    with pytest.raises(DataError, match=r"not an \.npz file"):
+        load(str(tmp_path / "set.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"), [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122)]
+)
+def test_networks_have_their_published_number_of_parameters(name, classes, parameters):
+    network = networks.build(name, classes=classes, device="meta")
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("side", [8, 16, 33, 64])
+def test_the_small_resnet_takes_any_resolution(side):
+    import torch
+
+    network = networks.build("resnet8-w4", classes=3)
+    assert network(torch.zeros(2, 3, side, side)).shape == (2, 3)
+    assert network.conv.weight.shape[0] == 4
+
+
+def test_a_network_of_one_s_own(tmp_path, monkeypatch):
+    (tmp_path / "ownnets.py").write_text(
+        "from torch import nn\n"
+        "def small(classes, channels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, classes))\n"
+        "def wrong(classes, channels):\n    return 3\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert networks.build("ownnets:small", classes=4)[1].out_features == 4
+    for name, message in (
+        ("ownnets:wrong", "gave a int"),
+        ("ownnets:number", "not callable"),
+        ("ownnets:missing", "cannot load"),
+        ("nowhere:small", "cannot load"),
+        ("resnet9", "unknown network 'resnet9'; known: resnet8"),
+        ("resnet8-w0", "unknown network"),
+    ):
+        with pytest.raises(NetworkError, match=message):
+            networks.build(name, classes=4)
