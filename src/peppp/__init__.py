@@ -4,7 +4,7 @@ Importing this package imports neither torch nor SQLAlchemy: the names below are
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peppp.errors import PepppError
 from peppp.formats import FP32, FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
@@ -12,21 +12,49 @@ from peppp.records import Footprint, Measurement, Outcome, Recipe, RoundingModes
 
 __version__ = "0.1.0"
 
-_LAZY: dict[str, str] = {}
+_LAZY = {
+    "Advisor": "peppp.advisor",
+    "ErrorMatrix": "peppp.tables",
+    "Pick": "peppp.advisor",
+    "low_precision": "peppp.lowprec.conversion",
+    "low_precision_optimizer": "peppp.lowprec.optimizers",
+    "measure": "peppp.training.measurement",
+    "pick": "peppp.choice",
+    "quantize": "peppp.lowprec.rounding",
+    "rounding_points": "peppp.lowprec.conversion",
+}
+
+if TYPE_CHECKING:
+    from peppp.advisor import Advisor, Pick
+    from peppp.choice import pick
+    from peppp.lowprec.conversion import low_precision, rounding_points
+    from peppp.lowprec.optimizers import low_precision_optimizer
+    from peppp.lowprec.rounding import quantize
+    from peppp.tables import ErrorMatrix
+    from peppp.training.measurement import measure
 
 __all__ = [
     "FP32",
     "FP32_CONFIGURATION",
+    "Advisor",
     "Configuration",
+    "ErrorMatrix",
     "FloatFormat",
     "Footprint",
     "Measurement",
     "Outcome",
     "PepppError",
+    "Pick",
     "Recipe",
     "RoundingModes",
     "__version__",
+    "low_precision",
+    "low_precision_optimizer",
+    "measure",
     "paper_grid",
+    "pick",
+    "quantize",
+    "rounding_points",
 ]
 
 

@@ -67,8 +67,8 @@ def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int 
     for name, size in zip(classes, sizes.tolist(), strict=True):
         if size < 2:
             raise DataError(
-                f"class {name!r} has {size} image{'' if size == 1 else 's'}; a class needs one to train and one to "
-                "test: add images, or remove the class"
+                f"class {name!r} has {size} image{'' if size == 1 else 's'}; one trains and "
+                "one tests: add images, or remove the class"
             )
     return stratified(labels, np.maximum(1, np.round(sizes * share).astype(np.int64)), seed)
 
