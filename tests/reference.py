@@ -57,3 +57,28 @@ def log_determinant(Y, S):
     """log det of the sum of y_j y_j^T over j in S, where row j of Y is y_j; -inf if it is singular."""
     sign, value = np.linalg.slogdet(sum(np.outer(Y[j], Y[j]) for j in S))
     return value if sign > 0 else -np.inf
+
+
+def round_exactly(x, fmt, *, twice=False):
+    """Nearest rounding of float32 ``x`` to ``fmt`` in float64, which holds every number here exactly.
+
+    ``twice`` first rounds what lies below ``min_normal`` to 24 bits' worth of it, as QPyTorch's arithmetic
+    does: only numbers within that error of a tie can come out otherwise.
+    """
+    x = x.astype(np.float64)
+    finite = np.where(np.isfinite(x), np.abs(x), 0.0)
+    exponent = np.frexp(finite)[1] - 1
+    if fmt.subnormals:
+        exponent = np.maximum(exponent, fmt.min_exponent)
+    if twice:
+        finest = 2.0 ** (fmt.min_exponent - 23)
+        finite = np.where(finite < fmt.min_normal, np.rint(finite / finest) * finest, finite)
+    step = np.ldexp(1.0, exponent - fmt.mantissa_bits)
+    steps = np.rint(finite / step) if fmt.ties == "even" else np.floor(finite / step + 0.5)
+    magnitude = np.where(np.isinf(x), np.inf, steps * step)
+    if not fmt.subnormals:
+        kept = np.where(magnitude > fmt.min_normal / 2, fmt.min_normal, 0.0)
+        magnitude = np.where(magnitude < fmt.min_normal, kept, magnitude)
+    beyond = {"saturate": fmt.max, "inf": np.inf, "nan": np.nan}[fmt.overflow]
+    magnitude = np.where(magnitude > fmt.max, beyond, magnitude)
+    return np.where(np.isnan(x), np.nan, np.copysign(magnitude, x))

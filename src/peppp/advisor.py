@@ -31,7 +31,8 @@ class Prediction:
     """What is believed of one configuration: its error in [0, 1], measured or only estimated.
 
     ``estimated_error`` is the factorisation's, of measured configurations too; ``error`` is the measured one
-    where there is one: measurements are never overwritten. ``permissible`` says whether the footprint is within the budget (inclusive).
+    where there is one: measurements are never overwritten. ``permissible`` says whether the footprint is
+    within the budget (inclusive).
     """
 
     configuration: Configuration

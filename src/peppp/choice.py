@@ -63,7 +63,7 @@ def pick(
         task=dataset.name,
         network=network,
     )
-    cells = [Cell(*source(str(data), dataset), planned, recipe, seed) for planned in advisor.plan]
+    cells = [source(str(data), dataset).cell(planned, recipe, seed) for planned in advisor.plan]
     for measurement in measure_cells(cells, store=store, workers=workers, device=device, progress=progress):
         advisor.tell(measurement.configuration, measurement.test_error)
     return advisor.recommend()

@@ -1,23 +1,33 @@
 """The error matrix: errors of tasks (rows) at configurations (columns), most of them not observed."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import TableError
-from peppp.formats import Configuration
+from peppp.formats import Configuration, paper_grid
+from peppp.records import Measurement
+from peppp.textable import read_table, write_table
+
+__all__ = ["ErrorMatrix", "Row", "error_matrix", "read_table", "write_table"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the error matrix: one task under one recipe; rows of one ``group`` are siblings."""
+    """A row of the error matrix: one task under one recipe; rows of one ``group`` are siblings.
+
+    ``fingerprint`` is that of the task's data: names may repeat, contents do not.
+    """
 
     task: str
     recipe_digest: str
     group: str
     chance_error: float = 1.0
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +67,56 @@ class ErrorMatrix:
     ) -> "ErrorMatrix":
         """The matrix of ``values`` [n, d] in which NaN means not observed."""
         return cls(values, ~np.isnan(values), tuple(rows), tuple(configurations))
+
+
+def error_matrix(
+    measurements: Iterable[Measurement], *, recipe_digest: str | None = None, include_reference: bool = False
+) -> ErrorMatrix:
+    """The error matrix of measurements: a row for each data set and recipe, a column for each configuration.
+
+    Repeats and seeds of an entry are averaged. Columns stand in the order of the paper's grid, others after
+    them by text; rows are sorted by task. ``recipe_digest`` keeps the rows of one recipe. The reference
+    fp32/fp32 is no column unless asked for. Different arithmetic versions are different recipes and so
+    never meet in a row. Neither does the result depend on the order of the measurements.
+
+    >>> from peppp import Footprint, Outcome, Recipe
+    >>> def measured(seed, configuration, error):
+    ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), seed,
+    ...         0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0)
+    >>> matrix = error_matrix([measured(0, "1-4-1/1-6-7", 0.25), measured(1, "1-4-1/1-6-7", 0.75)])
+    >>> matrix.rows[0].task, matrix.values
+    ('digits', array([[0.5]]))
+    """
+    measurements = list(measurements)
+    digests = {recipe: recipe.digest for recipe in {m.recipe for m in measurements}}
+    if recipe_digest is not None and recipe_digest not in digests.values():
+        raise TableError(
+            f"no measurement has the recipe {recipe_digest!r}; there are "
+            f"{', '.join(sorted(digests.values())) or 'no measurements at all'}"
+        )
+    kept = [
+        m
+        for m in measurements
+        if recipe_digest in (None, digests[m.recipe]) and (include_reference or not m.configuration.is_fp32)
+    ]
+    if not kept:
+        raise TableError("an error matrix needs at least one measurement at low precision; there is none")
+
+    rows: dict[tuple[str, str], Row] = {}
+    errors: defaultdict[tuple[tuple[str, str], Configuration], list[float]] = defaultdict(list)
+    for m in kept:
+        key = (m.fingerprint, digests[m.recipe])
+        row = Row(m.task, digests[m.recipe], m.group, m.chance_error, m.fingerprint)
+        # One data set under two names, as two groups may have given it: the first by alphabet stays.
+        rows[key] = min(rows.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
+        errors[key, m.configuration].append(m.test_error)
+
+    place = {configuration: column for column, configuration in enumerate(paper_grid())}
+    columns = sorted({m.configuration for m in kept}, key=lambda c: (place.get(c, len(place)), str(c)))
+    keys = sorted(rows, key=lambda key: (rows[key].task, key))
+    row_of = {key: i for i, key in enumerate(keys)}
+    column_of = {configuration: j for j, configuration in enumerate(columns)}
+    values = np.full((len(keys), len(columns)), np.nan)
+    for (key, configuration), repeats in errors.items():
+        values[row_of[key], column_of[configuration]] = fmean(repeats)
+    return ErrorMatrix.from_values(values, [rows[key] for key in keys], columns)

@@ -71,11 +71,11 @@ def command(
     from peppp.lowprec.functions import Precision
     from peppp.records import Recipe
     from peppp.tasks.readers import load
-    from peppp.training.measurement import footprint, with_resolution
+    from peppp.training.measurement import footprint
 
     check_device(device)
     chosen = parse_configurations(configurations)
-    base = Recipe(
+    recipe = Recipe(
         network=network,
         epochs=epochs,
         min_steps=min_steps,
@@ -85,50 +85,39 @@ def command(
         error_format=error_format,
     )
     Precision.of(chosen[0], rounding, error_format)
-    cells = []
-    sizes = []
-    for text in [part.strip() for part in data.split(",")]:
-        dataset = load(text, resolution=resolution)
-        recipe = with_resolution(base, dataset)
-        sizes += [footprint(dataset, c, recipe).total for c in chosen]
-        cells.append((source(text, dataset), recipe))
-    planned = [
-        cell
-        for recipe in dict.fromkeys(recipe for _, recipe in cells)
-        for cell in plan(
-            [s for s, r in cells if r == recipe],
-            chosen,
-            [recipe],
-            (seed,),
-            share=sample,
-            sampling_seed=sampling_seed,
-        )
-    ]
+    loaded = {text: load(text, resolution=resolution) for text in dict.fromkeys(data.split(","))}
+    cells = plan(
+        [source(text, dataset) for text, dataset in loaded.items()],
+        chosen,
+        [recipe],
+        (seed,),
+        share=sample,
+        sampling_seed=sampling_seed,
+    )
     if dry_run:
         present = set()
         if store.exists():
             with Store.open(store, create=False) as kept:
                 present = kept.keys()
-        left = sum(cell.key not in present for cell in planned)
+        left = sum(cell.key not in present for cell in cells)
+        sizes = [footprint(d, c, recipe).total for d in loaded.values() for c in chosen]
         facts = {
-            "asked": len(planned),
-            "already_there": len(planned) - left,
+            "asked": len(cells),
+            "already_there": len(cells) - left,
             "left": left,
             "smallest_bytes": min(sizes),
             "largest_bytes": max(sizes),
         }
-        if json:
-            print_json(facts)
-            return
-        typer.echo(
-            f"{left} of {len(planned)} measurements to make, {facts['already_there']} in {store} already; "
+        text = (
+            f"{left} of {len(cells)} measurements to make, {len(cells) - left} in {store} already; "
             f"a training keeps {format_bytes(min(sizes))} to {format_bytes(max(sizes))} (computed)"
         )
+        print_json(facts) if json else typer.echo(text)
         return
     with Store.open(store) as kept, Display() as display:
         summary = run_campaign(
             kept,
-            planned,
+            cells,
             partial(measure_cell, device=device),
             workers=worker_count(workers, device),
             progress=display,
@@ -141,10 +130,9 @@ def command(
         "failed": len(summary.failed),
         "lost": len(summary.lost),
         "left": summary.left,
-        "seconds": round(summary.seconds, 1),
     }
     if json:
-        print_json(facts)
+        print_json(facts | {"seconds": round(summary.seconds, 1)})
     else:
         typer.echo(
             f"{summary.done} measured ({summary.diverged} diverged) in {summary.seconds:.0f} s, "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from peppp.formats import FP32, Configuration, FloatFormat
+from peppp.lowprec import kernels
 from peppp.lowprec.rounding import quantize
 from peppp.lowprec.streams import mix
 from peppp.records import RoundingModes
@@ -50,6 +51,15 @@ class Point:
         p = self.precision
         return quantize(x, p.configuration.format_a, p.modes.values, seed=mix(self.key, 0), out=out)
 
+    def relu_value(self, x: Tensor) -> Tensor:
+        """max(round(x), 0) in Format A."""
+        self.used = True
+        fmt, mode = self.precision.configuration.format_a, self.precision.modes.values
+        out = torch.empty_like(x)
+        if kernels.relu_round_into(x, out, fmt, mix(self.key, 0) if mode == "stochastic" else None):
+            return out
+        return torch.relu_(self.round_value(x, out=out))
+
     def round_error(self, error: Tensor) -> Tensor:
         """A back-propagated error in the error format, in place where nobody else can see it.
 
@@ -60,6 +70,15 @@ class Point:
             return error
         out = error if _is_owned(error) else None
         return _mark_rounded(quantize(error, p.error_format, p.modes.errors, seed=mix(self.key, 1), out=out))
+
+    def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
+        """A back-propagated error where ``result`` is positive, else 0, in the error format."""
+        fmt, mode = self.precision.error_format, self.precision.modes.errors
+        key = mix(self.key, 1) if mode == "stochastic" else None
+        out = error if _is_owned(error) else torch.empty_like(result)
+        if kernels.masked_round_into(error, result, out, fmt, key):
+            return _mark_rounded(out)
+        return self.round_error(torch.where(result > 0, error, 0.0))
 
 
 def _mark_rounded(error: Tensor) -> Tensor:
@@ -123,14 +142,14 @@ class _ReluRound(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
         ctx.point = point
-        result = torch.relu_(point.round_value(x))
+        result = point.relu_value(x)
         ctx.save_for_backward(result)
         return result
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
         (result,) = ctx.saved_tensors
-        return ctx.point.round_error(torch.where(result > 0, errors[0], 0.0)), None
+        return ctx.point.masked_error(errors[0], result), None
 
 
 def round_in_place(x: Tensor, point: Point) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
+from peppp.lowprec import kernels
 from peppp.lowprec.conversion import LowPrecision, low_precision_state
 from peppp.lowprec.functions import Precision
 from peppp.lowprec.rounding import quantize
@@ -148,24 +149,55 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
 
 
 class LowPrecisionSGD(LowPrecisionOptimizer):
-    """SGD in the order of operations that the module's docstring gives."""
+    """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
 
     def _update(self, keys: dict[Tensor, int]) -> None:
+        p = self.precision
+        modes = (p.modes.gradient, p.modes.states, p.modes.states, p.modes.values)
         for group in self.param_groups:
+            rates = (group["lr"], group["momentum"], group["weight_decay"])
             for w in group["params"]:
                 if w.grad is None:
                     continue
-                key = keys[w]
-                acc = self.accumulators.get(w, w.data)
-                d = self._round_gradient(w.grad, key)
-                if group["weight_decay"]:
-                    d = d + acc * group["weight_decay"]
-                v = d
-                if group["momentum"]:
-                    momentum = self.state[w].setdefault("momentum_buffer", torch.zeros_like(w))
-                    v = momentum * group["momentum"] + d
-                    self._round_b(v, mix(key, _FIRST_STATE), out=momentum)
-                acc.copy_(acc - v * group["lr"])
-                if w in self.accumulators:
-                    self._round_b(acc, mix(key, _ACCUMULATOR), out=acc)
-                self._round_a(acc, mix(key, _WEIGHT), out=w.data)
+                state = self.state[w]
+                if group["momentum"] and "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(w)
+                tensors = (w.grad, state.get("momentum_buffer"), self.accumulators.get(w), w.data)
+                seeds = tuple(
+                    mix(keys[w], role) if mode == "stochastic" else None
+                    for role, mode in zip(
+                        (_GRADIENT, _ACCUMULATOR, _FIRST_STATE, _WEIGHT), modes, strict=True
+                    )
+                )
+                if not kernels.sgd_step(*tensors, p.configuration, *rates, seeds):
+                    sgd_step(*tensors, p, *rates, keys[w])
+
+
+def sgd_step(
+    gradient: Tensor,
+    momentum: Tensor | None,
+    accumulator: Tensor | None,
+    weight: Tensor,
+    precision: Precision,
+    learning_rate: float,
+    momentum_factor: float,
+    weight_decay: float,
+    key: int,
+) -> None:
+    """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
+    configuration, modes = precision.configuration, precision.modes
+
+    def round_b(x: Tensor, mode: str, role: int) -> Tensor:
+        return quantize(x, configuration.format_b, mode, seed=mix(key, role))
+
+    acc = weight if accumulator is None else accumulator
+    v = round_b(gradient, modes.gradient, _GRADIENT)
+    if weight_decay:
+        v = v + acc * weight_decay
+    if momentum is not None:
+        v = momentum * momentum_factor + v
+        momentum.copy_(round_b(v, modes.states, _FIRST_STATE))
+    acc = acc - v * learning_rate
+    if accumulator is not None:
+        acc = accumulator.copy_(round_b(acc, modes.states, _ACCUMULATOR))
+    weight.copy_(quantize(acc, configuration.format_a, modes.values, seed=mix(key, _WEIGHT)))

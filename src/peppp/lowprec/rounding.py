@@ -1,7 +1,7 @@
 """Rounding float32 tensors to formats of few bits: one expression on the bits, the same on every device.
 
 Multiplying by a power of two moves the target's subnormals onto float32's own; then one integer addition
-rounds the significand, and a mask cuts it. This file is the readable form and the meaning of the fast ones.
+rounds the significand, and a mask cuts it. This file is the readable form and the meaning of kernels.py's.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from peppp.errors import FormatError
 from peppp.formats import FP32, FloatFormat
+from peppp.lowprec import kernels
 from peppp.lowprec.streams import random_bits
 from peppp.records import ROUNDINGS
 
@@ -56,7 +57,7 @@ def quantize(
     ``nearest`` sends ties away from zero (to even in the ``ieee`` and ``ocp`` flavours). ``stochastic`` goes
     up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
     bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
-    (QPyTorch turns it into the maximum). ``out`` may be ``x``.
+    (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
 
     Raises FormatError for another dtype than float32 or an unknown rounding.
 
@@ -66,10 +67,24 @@ def quantize(
     check(x, rounding, out)
     if fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    if rounding == "stochastic" and seed is None:
-        seed = int(torch.randint(-(1 << 63), (1 << 63) - 1, (), dtype=torch.int64)) & ((1 << 64) - 1)
-    result = round_bits(x, fmt, random_bits(x.shape, seed or 0, x.device) if rounding == "stochastic" else None)
-    return result if out is None else out.copy_(result)
+    key = None
+    if rounding == "stochastic":
+        key = int(torch.randint(-(1 << 63), (1 << 63) - 1, ())) if seed is None else seed
+    if x.is_cpu:
+        result = torch.empty_like(x) if out is None else out
+        if kernels.round_into(x, result, fmt, key):
+            return result
+    return quantize_eagerly(x, fmt, key, out=out)
+
+
+def quantize_eagerly(x: Tensor, fmt: FloatFormat, key: int | None, *, out: Tensor | None = None) -> Tensor:
+    """:func:`quantize` without kernels, on any device and memory layout; ``key`` None is nearest."""
+    bits = None if key is None else random_bits(x.shape, key, x.device)
+    result = round_bits(x.detach(), fmt, bits)
+    if out is None:
+        return result
+    out.detach().copy_(result)
+    return out
 
 
 def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:

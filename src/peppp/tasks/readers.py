@@ -1,8 +1,8 @@
 """Data sets from what people have: scikit-learn's digits, .npz files, folders of images.
 
 A data set is named by a text: ``digits``, ``digits:02468`` (some classes), ``npz:FILE``, ``folder:FOLDER``,
-or just a path. Behind it, ``?train=1600&test=2000`` limits its parts and ``group=NAME`` names the source that
-it shares with siblings.
+or just a path. Behind it, ``?train=1600&test=2000`` limits its parts, ``resolution=16`` sets the side of its
+images and ``group=NAME`` names the source that it shares with siblings.
 """
 
 import io
@@ -38,7 +38,9 @@ def load(text: str, *, resolution: int = 0) -> Dataset:
     ((288, 8, 8, 3), ('0', '1', '2'))
     """
     source, _, query = text.partition("?")
-    limits, group = _options(query, text)
+    options = _options(query, text)
+    resolution = int(options.pop("resolution", resolution))
+    group = options.pop("group", None)
     kind, separator, rest = source.partition(":")
     if source == "digits" or (kind == "digits" and separator):
         dataset = _digits(rest, resolution)
@@ -48,22 +50,22 @@ def load(text: str, *, resolution: int = 0) -> Dataset:
         dataset = _folder(Path(rest if separator else source), resolution)
     else:
         raise DataError(f"unknown kind of data {kind!r} in {text!r}; known: digits, npz:FILE, folder:FOLDER")
-    if any(limits.values()):
-        dataset = cut(dataset, **limits)
+    if options:
+        limits = {part: int(limit) for part, limit in options.items()}
+        dataset = cut(dataset, train=limits.get("train"), test=limits.get("test"))
     return replace(dataset, group=group) if group else dataset
 
 
-def _options(query: str, text: str) -> tuple[dict[str, int | None], str | None]:
-    limits: dict[str, int | None] = {"train": None, "test": None}
-    group = None
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == "group" and value:
-            group = value
-        elif name in limits and value.isdecimal() and int(value) > 0:
-            limits[name] = int(value)
-        else:
-            raise DataError(f"cannot read {name}={value} in {text!r}; write ?train=1600&test=2000&group=NAME")
-    return limits, group
+def _options(query: str, text: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name, value in options.items():
+        is_count = name in ("train", "test", "resolution") and value.isdecimal() and int(value) > 0
+        if not is_count and not (name == "group" and value):
+            raise DataError(
+                f"cannot read {name}={value} in {text!r}; "
+                "write ?train=1600&test=2000&resolution=16&group=NAME"
+            )
+    return options
 
 
 def _digits(labels_text: str, resolution: int) -> Dataset:

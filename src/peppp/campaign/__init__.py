@@ -1,0 +1,1 @@
+"""Campaigns: what to measure, where it is kept, and what runs it."""

@@ -1,0 +1,391 @@
+"use strict";
+/* What the page does. The first part computes and depends on nothing but its arguments, so that the tests can
+   run it in node; the second part touches the document. Text is only ever set as text, never as HTML. */
+
+const STANDINGS = ["picked", "frontier", "dominated", "over budget"];
+
+/** The error that counts: the measured one where there is one. */
+const errorOf = (row) => row.measured ?? row.estimated;
+const kindOf = (row) => (row.measured === null ? "estimated" : "measured");
+
+
+/** Index of the least error within the budget; of equals the smaller, then the earlier; null if none fits. */
+function pickWithin(rows, budget) {
+  let best = null;
+  rows.forEach((row, index) => {
+    if (row.total > budget) return;
+    const gain = best === null ? 1 : errorOf(rows[best]) - errorOf(row);
+    if (gain > 0 || (gain === 0 && row.total < rows[best].total)) best = index;
+  });
+  return best;
+}
+
+/** Index of the row that needs least memory: its total is the smallest budget that works. */
+const smallest = (rows) => sortedRows(rows, (row) => row.total, false)[0];
+
+/** What a row is at a budget: one of STANDINGS. */
+function standing(page, index, budget, picked) {
+  if (index === picked) return "picked";
+  if (page.rows[index].total > budget) return "over budget";
+  return page.frontier.includes(index) ? "frontier" : "dominated";
+}
+
+/** The least 1, 2 or 5 times a power of ten that divides the span into at most `count` steps. */
+function niceStep(span, count) {
+  const power = 10 ** Math.floor(Math.log10(span / count));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => span / step <= count * (1 + 1e-9));
+}
+
+function ticks(low, high, count) {
+  const step = niceStep(high - low, count);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return Array.from({ length: last - first + 1 }, (_, k) => {
+    const value = (first + k) * step;
+    return { value, text: fixed(value, digits) };
+  });
+}
+
+/** The slider's range, in whole steps a little wider than the memories; a far-off budget is left outside. */
+function memoryRange(rows, budget) {
+  const totals = rows.map((row) => row.total);
+  let low = Math.min(...totals);
+  let high = Math.max(...totals);
+  const span = high - low || Math.max(1, high / 10);
+  if (budget > low - span / 2 && budget < high + span / 2) {
+    low = Math.min(low, budget);
+    high = Math.max(high, budget);
+  }
+  const step = Math.max(1, niceStep(span, 400));
+  const outwards = (value, round) => Math.max(0, round(value / step) * step);
+  const margin = 0.05 * span;
+  return { low: outwards(low - margin, Math.floor), high: outwards(high + margin, Math.ceil), step };
+}
+
+/** The error axis, in percent: all points and the intervals of the frontier. */
+function errorRange(page) {
+  const errors = page.rows.flatMap((row) => [row.estimated ?? row.measured, errorOf(row)]);
+  const intervals = page.frontier.flatMap((index) => page.rows[index].interval ?? []);
+  const reference = page.proof?.fp32_error ?? errors[0];
+  const values = [...errors, ...intervals, reference].map((error) => 100 * error);
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const margin = 0.08 * (high - low || 1);
+  return { low: low - margin, high: high + margin };
+}
+
+/** Rows in the order of one column; rows without a value stay at the end either way. */
+function sortedRows(rows, valueOf, descending) {
+  const sign = descending ? -1 : 1;
+  const compare = (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : a < b ? -sign : sign);
+  return rows.map((_, index) => index).sort((a, b) => compare(valueOf(rows[a], a), valueOf(rows[b], b)));
+}
+
+/** What a column of the table is sorted by. */
+function columnValue(key, row, index, standing) {
+  if (key === "configuration") return index;
+  if (key === "standing") return STANDINGS.indexOf(standing);
+  if (key === "interval") return row.interval?.[0] ?? null;
+  return row.memory[key] ?? row[key];
+}
+
+const fixed = (value, digits) =>
+  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const percent = (error, digits) => `${fixed(100 * error, digits.percent)}%`;
+const megabytes = (bytes, digits) => `${fixed(bytes / 1e6, digits.megabytes)} MB`;
+
+/** Megabytes rounded up, for a size that must be enough, and the bytes they stand for. */
+function enough(bytes, digits) {
+  const unit = 10 ** (6 - digits.megabytes);
+  return `${megabytes(Math.ceil(bytes / unit) * unit, digits)} (${fixed(bytes, 0)} bytes)`;
+}
+
+/** What stands beside the error that counts. */
+function asideOf(row, digits) {
+  const interval = row.interval?.map((error) => percent(error, digits)).join("\u00a0–\u00a0");
+  const parts = [];
+  if (row.measured === null) parts.push("not measured");
+  else if (row.estimated !== null) parts.push(`estimated ${percent(row.estimated, digits)}`);
+  if (interval) parts.push(`interval ${interval}`);
+  return parts.join(", ");
+}
+
+// ---------------------------------------------------------------------------------------------- the document
+
+const find = (selector) => document.querySelector(selector);
+
+/** Put texts into the elements that ask for them by `data-text`. */
+function fill(texts) {
+  for (const [name, text] of Object.entries(texts)) find(`[data-text="${name}"]`).textContent = text;
+}
+
+/** A new last child of the parent, of its kind (HTML or SVG). */
+function add(parent, name, attributes = {}, text = "") {
+  const element = document.createElementNS(parent.namespaceURI, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.textContent = text;
+  return parent.appendChild(element);
+}
+
+/** Draw what the budget does not move; returns the scales. A unit is a pixel, so that text keeps its size. */
+function drawChart(page, range) {
+  const width = find("#plot").clientWidth;
+  const height = Math.round(Math.min(500, Math.max(320, 0.72 * width)));
+  const box = { left: 44, right: width - 12, top: 46, bottom: height - 50, middle: (44 + width - 12) / 2 };
+  const errors = errorRange(page);
+  const along = (share, from, to) => from + share * (to - from);
+  const chart = {
+    box,
+    range,
+    errors,
+    x: (bytes) => along((bytes - range.low) / (range.high - range.low), box.left, box.right),
+    y: (error) => along((100 * error - errors.low) / (errors.high - errors.low), box.bottom, box.top),
+  };
+  find("#plot svg").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  drawAxes(find("#axes"), chart);
+  drawPoints(find("#points"), page, chart);
+  return chart;
+}
+
+function drawAxes(layer, { box, range, errors, x, y }) {
+  layer.replaceChildren();
+  for (const { value, text } of ticks(range.low / 1e6, range.high / 1e6, (box.right - box.left) / 75)) {
+    const at = x(value * 1e6);
+    add(layer, "path", { class: "grid", d: `M${at} ${box.top}V${box.bottom}` });
+    add(layer, "text", { x: at, y: box.bottom + 25, class: "middle" }, text);
+  }
+  for (const { value, text } of ticks(errors.low, errors.high, (box.bottom - box.top) / 45)) {
+    const at = y(value / 100);
+    add(layer, "path", { class: "grid", d: `M${box.left} ${at}H${box.right}` });
+    add(layer, "text", { x: box.left - 8, y: at + 4, class: "end" }, `${text}%`);
+  }
+  add(layer, "path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` });
+  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, "memory of one training (MB)");
+  add(layer, "text", { x: 0, y: 14 }, "test error, estimated or measured");
+}
+
+/** The line of fp32, the frontier, then the points: what says more is drawn later and so lies on top. */
+function drawPoints(layer, page, { box, x, y }) {
+  layer.replaceChildren();
+  const reference = page.proof?.fp32_error ?? null;
+  if (reference !== null) {
+    add(layer, "path", { class: "reference", d: `M${box.left} ${y(reference)}H${box.right}` });
+    const place = { x: box.left + 6, y: y(reference) - 5 };
+    add(layer, "text", place, `fp32, measured ${percent(reference, page.digits)}`);
+  }
+  const steps = page.frontier.map((index) => page.rows[index]); // by ascending memory
+  const start = `M${x(steps[0].total)} ${y(errorOf(steps[0]))}`;
+  const path = steps.map((row) => `H${x(row.total)}V${y(errorOf(row))}`).join("");
+  add(layer, "path", { class: "frontier", d: `${start}${path}H${box.right}` });
+  const weight = (row, index) => 2 * (row.measured !== null) + page.frontier.includes(index);
+  for (const index of sortedRows(page.rows, weight, false)) {
+    const best = page.frontier.includes(index) ? " best" : "";
+    const point = add(layer, "g", { class: `point${best}`, "data-row": index });
+    drawPoint(point, page.rows[index], best, x(page.rows[index].total), y);
+  }
+}
+
+/** A circle at the estimate with its interval; if measured, a square there and a line to the estimate.
+    A measured row may have no estimate. */
+function drawPoint(point, row, best, at, y) {
+  if (row.interval !== null) {
+    const [low, high] = row.interval.map(y);
+    add(point, "path", { class: "interval", d: `M${at - 3} ${low}h6m-3 0V${high}m-3 0h6` });
+  }
+  const [estimated, measured] = [y(row.estimated ?? row.measured), y(errorOf(row))];
+  const radius = row.measured !== null ? 2.5 : best ? 4.5 : 3.6;
+  add(point, "circle", { class: `estimate${best}`, cx: at, cy: estimated, r: radius });
+  if (row.measured === null) return;
+  add(point, "path", { class: "link", d: `M${at} ${estimated}V${measured}` });
+  add(point, "rect", { class: "measured", x: at - 4.5, y: measured - 4.5, width: 9, height: 9 });
+}
+
+/** The budget line with the hatched region beyond it, and the ring around the pick. */
+function drawBudget(page, { box, x, y }, budget, picked) {
+  const marks = find("#marks");
+  const at = Math.min(box.right, Math.max(box.left, x(budget)));
+  find("#over").setAttribute("d", `M${at} ${box.top}H${box.right}V${box.bottom}H${at}Z`);
+  document.querySelectorAll("[data-row]").forEach((mark) => {
+    mark.classList.toggle("over", page.rows[mark.dataset.row].total > budget);
+  });
+  marks.replaceChildren();
+  add(marks, "path", { class: "budget-line", d: `M${at} ${box.top - 8}V${box.bottom}` });
+  const anchor = at > box.right - 60 ? "end" : at < box.left + 60 ? "" : "middle";
+  add(marks, "text", { x: at, y: box.top - 14, class: `strong ${anchor}` }, megabytes(budget, page.digits));
+  if (picked === null) return;
+  const row = page.rows[picked];
+  const [cx, cy] = [x(row.total), y(errorOf(row))];
+  add(marks, "circle", { class: "ring", cx, cy, r: 9.5 });
+  // Left of the pick and below it there are no points: they would have been picked.
+  const roomy = cx - box.left > 9 * row.configuration.length;
+  const place = roomy ? { x: cx, class: "strong mono end" } : { x: box.left + 4, class: "strong mono" };
+  add(marks, "text", { ...place, y: cy + 25 }, row.configuration);
+}
+
+function showPick(page, budget, picked) {
+  const { rows, digits } = page;
+  find("#none").hidden = picked !== null;
+  find("#picked").hidden = picked === null;
+  const least = rows[smallest(rows)];
+  fill({ tight: megabytes(budget, digits) });
+  fill({ least: enough(least.total, digits), lightest: least.configuration });
+  if (picked === null) return;
+  const row = rows[picked];
+  fill({
+    within: megabytes(budget, digits),
+    name: row.configuration,
+    error: percent(errorOf(row), digits),
+    kind: kindOf(row),
+    aside: asideOf(row, digits),
+    used: `${megabytes(row.total, digits)} of ${megabytes(budget, digits)}`,
+  });
+  find('[data-text="kind"]').className = `kind ${kindOf(row)}`;
+  showBits("a", row.format_a);
+  showBits("b", row.format_b);
+  showMemory({ ...row.memory, free: budget - row.total }, budget, digits);
+}
+
+function showBits(which, format) {
+  const count = { s: 1, e: format.exponent_bits, m: format.mantissa_bits };
+  fill({ [`format-${which}`]: `${format.text}, ${count.s + count.e + count.m} bits` });
+  const cells = find(`#bits-${which}`);
+  cells.setAttribute("aria-label", `1 sign bit, ${count.e} exponent bits, ${count.m} mantissa bits`);
+  cells.replaceChildren();
+  for (const kind of ["s", "e", "m"]) {
+    for (let k = 0; k < count[kind]; k++) add(cells, "span", { class: kind }, kind);
+  }
+}
+
+function showMemory(memory, budget, digits) {
+  for (const [part, bytes] of Object.entries(memory)) {
+    const segment = find(`.bar .${part}`);
+    segment.style.flexGrow = bytes / budget;
+    segment.firstChild.hidden = bytes / budget < 0.05; // no room for the letter
+    fill({ [part]: megabytes(bytes, digits), [`${part}-share`]: `${((100 * bytes) / budget).toFixed(1)}%` });
+  }
+}
+
+function showTip(page, chart, index) {
+  const tip = find("#tip");
+  tip.hidden = index === null;
+  find("#active").replaceChildren();
+  if (index === null) return;
+  const row = page.rows[index];
+  const digits = page.digits;
+  const [cx, cy] = [chart.x(row.total), chart.y(errorOf(row))];
+  add(find("#active"), "circle", { cx, cy, r: 7 });
+  fill({
+    "tip-name": row.configuration,
+    "tip-error": `${kindOf(row)} ${percent(errorOf(row), digits)} at ${megabytes(row.total, digits)}`,
+    "tip-aside": asideOf(row, digits),
+  });
+  const left = cx + 16 + tip.offsetWidth < chart.box.right ? cx + 16 : cx - 16 - tip.offsetWidth;
+  tip.style.left = `${Math.max(0, left)}px`;
+  tip.style.top = `${Math.max(0, cy - tip.offsetHeight - 8)}px`;
+}
+
+/** The row whose point lies nearest to a place on the chart; null beyond 24 pixels. */
+function nearest(page, chart, left, top) {
+  const distance = (row) => Math.hypot(chart.x(row.total) - left, chart.y(errorOf(row)) - top);
+  const index = sortedRows(page.rows, distance, false)[0];
+  return distance(page.rows[index]) < 24 ? index : null;
+}
+
+function makeSortable(page, body) {
+  const headings = [...document.querySelectorAll("thead th")];
+  const lines = [...body.rows]; // still in the order of page.rows
+  for (const heading of headings) {
+    heading.firstElementChild.onclick = () => {
+      const descending = heading.ariaSort === "ascending";
+      const standingOf = (index) => lines[index].cells[1].textContent;
+      const valueOf = (row, index) => columnValue(heading.dataset.key, row, index, standingOf(index));
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.ariaSort = descending ? "descending" : "ascending";
+      body.append(...sortedRows(page.rows, valueOf, descending).map((index) => lines[index]));
+    };
+  }
+}
+
+function offerThemes(button) {
+  const root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const name = () => (button.textContent = isDark() ? "Light theme" : "Dark theme");
+  button.onclick = () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    name();
+  };
+  system.onchange = name;
+  button.hidden = false;
+  name();
+}
+
+function main() {
+  find(".chart").hidden = false;
+  const page = JSON.parse(find("#page").textContent);
+  const range = memoryRange(page.rows, page.budget);
+  const slider = find("#budget");
+  const body = find("tbody");
+  const lines = [...body.rows];
+  let budget = page.budget; // exact, where the slider knows only whole steps
+  let chart = null;
+
+  function move(bytes) {
+    budget = bytes;
+    const picked = pickWithin(page.rows, budget);
+    drawBudget(page, chart, budget, picked);
+    showPick(page, budget, picked);
+    fill({ budget: megabytes(budget, page.digits), bytes: `${fixed(budget, 0)} bytes` });
+    lines.forEach((line, index) => {
+      line.classList.toggle("picked", index === picked);
+      line.cells[1].textContent = standing(page, index, budget, picked);
+    });
+    slider.value = budget;
+    const answer = picked === null ? "no configuration fits" : page.rows[picked].configuration;
+    slider.ariaValueText = `${megabytes(budget, page.digits)}: ${answer}`;
+    return picked;
+  }
+
+  /** Bring the picked line to the middle of the table's box, without moving the page. */
+  function follow(picked) {
+    const box = find(".scroll");
+    if (picked !== null) box.scrollTop = lines[picked].offsetTop - box.clientHeight / 2;
+  }
+
+  function draw() {
+    chart = drawChart(page, range);
+    showTip(page, chart, null);
+    const { left, right, bottom } = chart.box; // the thumb is 20 pixels wide and its middle meets the line
+    slider.style.cssText = `left: ${left - 10}px; width: ${right - left + 20}px; top: ${bottom - 12}px`;
+    return move(budget);
+  }
+
+  Object.assign(slider, { min: range.low, max: range.high, step: range.step });
+  slider.oninput = () => follow(move(Number(slider.value)));
+  find("#use").onclick = () => follow(move(page.rows[smallest(page.rows)].total));
+
+  // A point or its line in the table: to look at shows it, to click takes its memory as the budget.
+  const svg = find("#plot svg");
+  const pointAt = (event) => nearest(page, chart, event.offsetX, event.offsetY);
+  const lineAt = (event) => Number(event.target.closest("tr").dataset.row);
+  const hide = () => showTip(page, chart, null);
+  svg.onpointermove = (event) => showTip(page, chart, pointAt(event));
+  svg.onclick = (event) => pointAt(event) !== null && follow(move(page.rows[pointAt(event)].total));
+  body.onclick = (event) => move(page.rows[lineAt(event)].total);
+  body.onpointerover = (event) => showTip(page, chart, lineAt(event));
+  body.addEventListener("focusin", body.onpointerover);
+  svg.onpointerleave = body.onpointerleave = hide;
+  body.addEventListener("focusout", hide);
+
+  makeSortable(page, body);
+  offerThemes(find("#theme"));
+  follow(draw());
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(find("#plot"));
+}
+
+if (typeof document === "undefined") {
+  module.exports = { pickWithin, smallest, standing, ticks, memoryRange, sortedRows, asideOf, fixed, enough };
+} else {
+  main();
+}

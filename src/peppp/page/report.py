@@ -1,0 +1,117 @@
+"""The report of a pick: plain data in, one HTML document out that opens from disk and fetches nothing."""
+
+import hashlib
+import os
+import secrets
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from peppp import pareto
+from peppp.errors import StoreError
+
+_FOLDER = Path(__file__).parent
+
+
+def render(page: Mapping[str, Any]) -> str:
+    """The page of one task as a self-contained HTML document.
+
+    ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
+    ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of
+    really training the chosen configuration. Errors are fractions, sizes bytes; all texts are escaped.
+
+    >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
+    >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
+    >>> memory = {"weights": 9_000_000, "activations": 40_000_000, "optimizer": 42_000_000, "raw": 200_000}
+    >>> row = {"configuration": "1-4-1/1-6-7", "format_a": format_a, "format_b": format_b,
+    ...        "estimated": 0.213, "measured": None, "interval": [0.19, 0.24],
+    ...        "memory": memory, "total": 91_200_000}
+    >>> html = render({"title": "Cats & dogs", "task": "pets", "network": "resnet18", "budget": 10**8,
+    ...                "rank": 3, "rows": [row], "frontier": [0], "pick": 0})
+    >>> "<h1>Cats &amp; dogs</h1>" in html, "21.30%" in html, "91.2" in html
+    (True, True, True)
+    """
+    drawn = _drawn(page)
+    digits = drawn["digits"]
+    script = Markup(_asset("report.js"))
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters["percent"] = lambda error: _fixed(100 * error, digits["percent"]) + "%"
+    environment.filters["megabytes"] = lambda size: _fixed(size / 10**6, digits["megabytes"])
+    return environment.get_template("report.html.jinja").render(
+        page=drawn,
+        style=Markup(_asset("report.css")),
+        script=script,
+        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
+    """Write the page to a file, whole or not at all; an older file of that name is replaced.
+
+    Folders are not made. Raises StoreError where the file cannot be written.
+
+    >>> write_report("no/such/folder/report.html", {})
+    Traceback (most recent call last):
+    peppp.errors.StoreError: cannot write no/such/folder/report.html: there is no folder no/such/folder; ...
+    """
+    target = Path(path)
+    if not os.path.isdir(target.parent):
+        raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it first")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise StoreError(f"cannot write {target}: it is not a file; name one, as in report.html")
+    content = render(page).encode("utf-8", errors="replace")  # a folder's name may be no valid text
+    half_written = target.parent / f".peppp-{secrets.token_hex(8)}.tmp"
+    try:
+        half_written.write_bytes(content)
+        half_written.replace(target)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror}; name another file or folder") from error
+    finally:
+        with suppress(OSError):  # it is gone where all went well
+            half_written.unlink()
+
+
+def _asset(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
+    """The page as the template and the script take it."""
+    rows = [dict(row) for row in page["rows"]]
+    totals = [row["total"] for row in rows]
+    errors = [row["estimated"] if row["measured"] is None else row["measured"] for row in rows]
+    for row in rows:
+        if row["estimated"] == row["measured"]:
+            row["estimated"] = None  # overwritten by the measurement: there is no estimate of it to show
+    return dict(page) | {
+        "rows": rows,
+        "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
+        "proof": page.get("proof"),
+        "digits": _digits(errors, max(totals)),
+    }
+
+
+def _digits(errors: Sequence[float], largest: int) -> dict[str, int]:
+    """Decimals of all percentages and all megabytes of a page: enough to tell its rows apart."""
+    return {
+        "percent": 1 if max(errors) - min(errors) >= 0.02 else 2,
+        "megabytes": min(6, max(1, 10 - len(str(largest)))),  # four digits or more of the largest
+    }
+
+
+def _fixed(value: float, digits: int) -> str:
+    """The number with so many decimals, as the page's JavaScript writes it: halves away from zero."""
+    return f"{Decimal(str(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"
