@@ -74,7 +74,11 @@ def round_exactly(x, fmt, *, twice=False):
         finest = 2.0 ** (fmt.min_exponent - 23)
         finite = np.where(finite < fmt.min_normal, np.rint(finite / finest) * finest, finite)
     step = np.ldexp(1.0, exponent - fmt.mantissa_bits)
-    steps = np.rint(finite / step) if fmt.ties == "even" else np.floor(finite / step + 0.5)
+    if fmt.ties == "even":  # of the codes: without mantissa bits they are the exponents
+        before = np.where(finite > 0, exponent - fmt.min_exponent, 0) * 2.0**fmt.mantissa_bits
+        steps = np.rint(before + finite / step) - before
+    else:
+        steps = np.floor(finite / step + 0.5)
     magnitude = np.where(np.isinf(x), np.inf, steps * step)
     if not fmt.subnormals:
         kept = np.where(magnitude > fmt.min_normal / 2, fmt.min_normal, 0.0)

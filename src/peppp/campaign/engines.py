@@ -19,12 +19,15 @@ from multiprocessing.connection import Connection, wait
 from peppp.campaign.cells import Cell
 from peppp.errors import BudgetError, PepppError
 from peppp.records import Measurement
-from peppp.textable import from_record, to_record
+from peppp.textable import to_record
 
 Measure = Callable[[Cell], Measurement]
 
 # How often a cell is tried whose worker dies under it.
 TRIES = 3
+
+# What a worker says before anything else: that it has started and could import ``measure``.
+_READY = "ready"
 
 _ONE_THREAD = {
     f"{library}_NUM_THREADS": "1"
@@ -41,7 +44,8 @@ class Failure:
     lost: bool = False
 
 
-Results = Generator[tuple[Cell, Measurement | Failure], None, None]
+Result = Measurement | Failure
+Results = Generator[tuple[Cell, Result], None, None]
 
 
 def run(cells: Sequence[Cell], measure: Measure, *, workers: int = 1) -> Results:
@@ -55,25 +59,18 @@ def run(cells: Sequence[Cell], measure: Measure, *, workers: int = 1) -> Results
     if workers < 0:
         raise BudgetError(f"{workers} workers cannot measure; give 0 (in this process) or more")
     if workers == 0:
-        return ((cell, _received(_attempt(measure, cell))) for cell in cells)
+        return ((cell, _attempt(measure, cell)) for cell in cells)
     return _in_processes(cells, measure, workers)
 
 
-# What an attempt gives: the measurement as a record, which can be sent and has been checked, or a failure.
-_Sent = dict[str, str | int | float] | Failure
-_READY = "ready"
-
-
-def _attempt(measure: Measure, cell: Cell) -> _Sent:
+def _attempt(measure: Measure, cell: Cell) -> Result:
     try:
-        return to_record(measure(cell))
+        measurement = measure(cell)
+        to_record(measurement)  # refuses what could not be stored, while its cell is known
     except Exception as error:
         message = str(error) if isinstance(error, PepppError) else f"{type(error).__name__}: {error}"
         return Failure(" ".join(message.split()), traceback.format_exc())
-
-
-def _received(sent: _Sent) -> Measurement | Failure:
-    return sent if isinstance(sent, Failure) else from_record(sent, "measurement")
+    return measurement
 
 
 def _in_processes(cells: Sequence[Cell], measure: Measure, workers: int) -> Results:
@@ -102,12 +99,13 @@ def _in_processes(cells: Sequence[Cell], measure: Measure, workers: int) -> Resu
                     worker.ready = True
                     continue
                 # The worker has its next cell before this result is looked at: neither waits for the other.
-                if waiting:
+                idle = not waiting
+                if not idle:
                     worker.begin(*waiting.popleft())
-                else:
+                yield cell, sent
+                if idle:
                     worker.dismiss()
                     del team[connection]
-                yield cell, _received(sent)
     finally:
         for worker in team.values():
             worker.kill()
@@ -143,9 +141,9 @@ class _Worker:
         self.kill()
 
     def kill(self) -> None:
-        self.connection.close()
         self.process.kill()
         self.process.join()
+        self.connection.close()
 
     def bury(self) -> str:
         """How a worker ended that has gone away; an error if none can ever start."""
@@ -180,13 +178,13 @@ def _as_a_worker_should_find_it() -> Iterator[None]:
 
 
 def _work(measure: Measure, connection: Connection) -> None:
-    """The life of a worker process: cells in, records or failures out, until nothing more can come."""
+    """The life of a worker process: cells in, results out, until nothing more can come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-    connection.send(_READY)
-    with suppress(EOFError):
+    with suppress(EOFError, ConnectionError):
+        connection.send(_READY)
         while True:
             connection.send(_attempt(measure, connection.recv()))
 

@@ -8,9 +8,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 from peppp.campaign.cells import Cell
-from peppp.campaign.engines import Failure
+from peppp.campaign.engines import Failure, Result
 from peppp.campaign.runner import Summary
-from peppp.records import Measurement, Outcome
+from peppp.records import Outcome
 
 
 class Display:
@@ -37,7 +37,7 @@ class Display:
         self._say(f"{summary.left} to measure, {summary.already_there} of {summary.asked} already there")
         self._bar.update(self._task, total=summary.left)
 
-    def step(self, summary: Summary, cell: Cell, result: Measurement | Failure) -> None:
+    def step(self, summary: Summary, cell: Cell, result: Result) -> None:
         """Show one cell's end: each in a line where there is no bar, failures in any case."""
         total = summary.asked - summary.already_there
         finished = total - summary.left
@@ -65,7 +65,7 @@ class Display:
         self._bar.stop()
 
 
-def describe(cell: Cell, result: Measurement | Failure) -> str:
+def describe(cell: Cell, result: Result) -> str:
     """What became of a cell, in one line."""
     what = f"{cell.task} {cell.configuration} seed {cell.seed}"
     if isinstance(result, Failure):

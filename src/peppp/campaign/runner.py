@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from peppp.campaign.cells import Cell
-from peppp.campaign.engines import Failure, Measure, run
+from peppp.campaign.engines import Failure, Measure, Result, run
 from peppp.campaign.store import Store
 from peppp.records import Measurement, Outcome
 
@@ -41,7 +41,7 @@ class Progress(Protocol):
     def begin(self, summary: Summary) -> None:
         """Called once, before anything is measured."""
 
-    def step(self, summary: Summary, cell: Cell, result: Measurement | Failure) -> None:
+    def step(self, summary: Summary, cell: Cell, result: Result) -> None:
         """Called after each cell, when its measurement is stored."""
 
 
@@ -81,7 +81,7 @@ def run_campaign(
     return replace(summary, seconds=time.monotonic() - started)
 
 
-def _counted(summary: Summary, store: Store, cell: Cell, result: Measurement | Failure) -> Summary:
+def _counted(summary: Summary, store: Store, cell: Cell, result: Result) -> Summary:
     if isinstance(result, Failure):
         if result.lost:
             return replace(summary, lost=(*summary.lost, (cell, result)))

@@ -86,6 +86,7 @@ def command(
     )
     Precision.of(chosen[0], rounding, error_format)
     loaded = {text: load(text, resolution=resolution) for text in dict.fromkeys(data.split(","))}
+    sizes = [footprint(d, c, recipe).total for d in loaded.values() for c in chosen]
     cells = plan(
         [source(text, dataset) for text, dataset in loaded.items()],
         chosen,
@@ -100,7 +101,6 @@ def command(
             with Store.open(store, create=False) as kept:
                 present = kept.keys()
         left = sum(cell.key not in present for cell in cells)
-        sizes = [footprint(d, c, recipe).total for d in loaded.values() for c in chosen]
         facts = {
             "asked": len(cells),
             "already_there": len(cells) - left,

@@ -19,9 +19,9 @@ from torch.autograd.graph import increment_version
 from peppp.formats import FP32, Configuration, FloatFormat
 from peppp.lowprec.streams import GOLDEN
 
+_Constants = tuple[tuple[Any, ...], tuple[Any, ...] | None]
 _PLAIN = (Tensor, torch.nn.Parameter)
 _BLOCK = 1024  # numbers; small enough for the fastest cache
-_NO_FLOOR, _ZERO = np.float32(-np.inf), np.float32(0)
 
 
 @lru_cache(maxsize=1)
@@ -43,17 +43,17 @@ def available() -> bool:
 
 def round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
     """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
-    return _round(x, out, None, _NO_FLOOR, fmt, key)
+    return _round(x, out, None, _constants(fmt), key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
     """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
-    return _round(x, out, None, _ZERO, fmt, key)
+    return _round(x, out, None, _constants(fmt, relu=True), key)
 
 
 def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
     """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
-    return _round(g, out, result, _NO_FLOOR, fmt, key)
+    return _round(g, out, result, _constants(fmt), key)
 
 
 def sgd_step(
@@ -93,9 +93,7 @@ def sgd_step(
     return True
 
 
-def _round(
-    x: Tensor, out: Tensor, gate: Tensor | None, floor: np.float32, fmt: FloatFormat, key: int | None
-) -> bool:
+def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, key: int | None) -> bool:
     loops = _loops()
     order = _order(x, out) if gate is None else _order(x, out, gate)
     if loops is None or order is None:
@@ -107,8 +105,7 @@ def _round(
         _flat(x),
         None if distance == 0 else _flat(out),
         None if gate is None else _flat(gate),
-        floor,
-        *_constants(fmt),
+        *constants,
         _words(key),
         *order,
     )
@@ -161,31 +158,34 @@ def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
 
 
 @lru_cache(maxsize=1024)
-def _constants(fmt: FloatFormat) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-    """What the loops need of a format: (down, up, half, mask, largest, beyond), and what is rarely needed.
+def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
+    """What the loops need of a format: (down, up, half, mask, lowest, highest), and what is rarely needed.
 
-    ``beyond`` are the bits of what an overflow becomes. Rare are ties to even and missing subnormals:
-    (mask of a tie, magic, min_normal, smallest), of which the unneeded change nothing. fp32 cuts 0 bits.
+    ``lowest`` and ``highest`` clamp the result; a relu clamps at 0. Rarely needed, and None elsewhere, are
+    ties to even, missing subnormals and an overflow that becomes something else: (mask of a tie, magic,
+    min_normal, smallest, largest, beyond), of which the unneeded ones change nothing. fp32 cuts 0 bits.
     """
     cut = 23 - fmt.mantissa_bits
-    mask = (1 << cut) - 1
     shift = fmt.min_exponent + 126 if fmt.subnormals else 0
-    overflow = {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow]
+    limit = fmt.max if fmt.overflow == "saturate" else math.inf
     common = (
         np.float32(math.ldexp(1.0, -shift)),
         np.float32(math.ldexp(1.0, shift)),
         np.uint32((1 << cut) >> 1),
-        np.uint32(mask),
-        np.float32(fmt.max),
-        np.float32(overflow).view(np.uint32),
+        np.uint32((1 << cut) - 1),
+        np.float32(0.0 if relu else -limit),
+        np.float32(limit),
     )
     if fmt == FP32 or (fmt.ties == "away" and fmt.subnormals):
         return common, None
     even = fmt.ties == "even"
     scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
+    beyond = {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow]
     return common, (
         np.uint32(~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF),
         np.float32(math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0),
         np.float32(fmt.min_normal if scaled else 0.0),
         np.float32(0.0 if fmt.subnormals else fmt.min_normal),
+        np.float32(fmt.max),
+        np.float32(beyond).view(np.uint32),
     )

@@ -62,7 +62,7 @@ def _with_sign(magnitude: Any, x: Any) -> Any:
 @_compiled
 def _rounded(x: Any, fmt: Any, rare: Any, counter: Any, key: Any) -> Any:
     """One number rounded, as rounding.round_bits; ``key`` None is nearest (see kernels.constants)."""
-    down, up, half, mask, largest, beyond = fmt
+    down, up, half, mask, lowest, highest = fmt
     bits = _bits(x * down)
     if key is not None:
         bits = U32(bits + (_hash(counter, key) & mask))
@@ -73,13 +73,15 @@ def _rounded(x: Any, fmt: Any, rare: Any, counter: Any, key: Any) -> Any:
         bits = U32(bits + half) & kept
     y = F32(_float(bits & ~mask) * up)
     if rare is not None:
-        _, magic, min_normal, smallest = rare
+        _, magic, min_normal, smallest, largest, beyond = rare
         if key is None:
             exact = _with_sign(_bits((abs(x) + magic) - magic), x)
             y = exact if abs(x) < min_normal else y
         flushed = _with_sign(_bits(smallest), y) if abs(y) > smallest * F32(0.5) else _ZERO
         y = flushed if abs(y) < smallest else y
-    y = _with_sign(beyond, y) if abs(y) > largest else y
+        y = _with_sign(beyond, y) if abs(y) > largest else y
+    y = highest if y > highest else y
+    y = lowest if y < lowest else y
     return x if x != x else y
 
 
@@ -102,19 +104,18 @@ def _block(number: Any, pixels: Any, channels: Any, length: Any) -> Any:
 
 
 @_kernel
-def round_all(
-    x: Any, out: Any, gate: Any, floor: Any, fmt: Any, rare: Any, key: Any, order: Any, pattern: Any
-) -> None:
-    """Round ``x`` into ``out`` (None: into itself); below ``floor`` and where ``gate`` is not positive: 0."""
+def round_all(x: Any, out: Any, gate: Any, fmt: Any, rare: Any, key: Any, order: Any, pattern: Any) -> None:
+    """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive."""
     pixels, channels = order
-    for number in range(_block_count(x.size, pixels, channels, pattern.size)):
-        first, stop, counter = _block(number, pixels, channels, pattern.size)
+    length = x.size if key is None else pattern.size
+    for number in range(_block_count(x.size, pixels, channels, length)):
+        first, stop, counter = _block(number, pixels, channels, length)
         source = x[first:stop]
         target = source if out is None else out[first:stop]
         passes = source if gate is None else gate[first:stop]
         for i in range(source.size):
-            y = _rounded(source[i], fmt, rare, U32(counter + pattern[i]), key)
-            y = _ZERO if y < floor else y
+            c = counter if key is None else U32(counter + pattern[i])
+            y = _rounded(source[i], fmt, rare, c, key)
             if gate is not None:
                 y = y if passes[i] > _ZERO else _ZERO
             target[i] = y

@@ -1,0 +1,5 @@
+"""``python -m peppp``."""
+
+from peppp.cli import main
+
+main()

@@ -1,0 +1,226 @@
+"""The command line as a user types it: answers, JSON, and one line for each wrong input."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from peppp.campaign.store import Store
+from peppp.cli import main
+from peppp.formats import paper_grid
+from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.textable import read_table, write_table
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def peppp(*arguments, cwd=None):
+    """The command line in this process, as importing torch anew for each line would take minutes."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd or "."),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(sys, "argv", ["peppp", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def answer(*arguments, cwd=None):
+    done = peppp(*arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(*arguments, cwd=None):
+    """What is said about wrong input: one line, exit code 2."""
+    done = peppp(*arguments, cwd=cwd)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("peppp: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A synthetic table of four tasks: fewer bits of A, higher error."""
+    path = tmp_path_factory.mktemp("table") / "synthetic.csv.gz"
+    write_table(
+        path,
+        [
+            Measurement(
+                f"synthetic-{task}", f"s{task}", f"g{task}", configuration, Recipe(), 0, 0.9,
+                min(0.9, (0.5 + 0.1 * task) * 5 / configuration.format_a.bits), 0.1, (),
+                Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0,
+            )
+            for task in range(4)
+            for configuration in paper_grid()
+        ],
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "pets"
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = np.clip(rng.normal(80 + 90 * label, 30, (10, 12, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+SMALL = ("--network", "resnet8-w4", "--epochs", 2, "--workers", 0, "--resolution", 8)
+
+
+def test_every_command_has_help_with_an_example():
+    commands = ("demo", "pick", "measure", "memory", "formats", "table export")
+    for command in commands:
+        done = peppp(*command.split(), "--help")
+        assert done.returncode == 0
+        assert f"Example: peppp {command}" in " ".join(done.stdout.replace("│", " ").split())
+    assert all(command.split()[0] in peppp("--help").stdout for command in commands)
+    assert peppp("--version").stdout.startswith("peppp 0.")
+
+
+def test_formats():
+    assert answer("formats", "1-4-3@ocp")["max"] == 448
+    assert len(answer("formats")) == 20
+    assert "480" in peppp("formats", "1-4-3").stdout
+    assert "write 1-EXPONENT-MANTISSA" in refused("formats", "4-3")
+    assert "exponent bits are 2 to 8" in refused("formats", "1-9-3")
+
+
+def test_memory():
+    rows = answer("memory", "resnet18", "--configuration", "fp32+1-4-1/1-6-7")
+    assert [round(row["total"] / 1e6) for row in rows] == [285, 95]
+    assert len(answer("memory", "resnet8", "--input", "3x8x8")) == 100
+    assert "95.3" in peppp("memory", "resnet18", "--configuration", "1-4-1/1-6-7").stdout
+    assert "unknown network 'resnet99'" in refused("memory", "resnet99")
+    assert "not an input shape" in refused("memory", "resnet8", "--input", "32x32")
+    assert "not a configuration" in refused("memory", "resnet8", "--configuration", "1-4-1")
+
+
+def test_measuring_resumes_and_a_table_comes_out(tmp_path, images):
+    line = ("measure", "runs.db", "--data", f"digits:01,{images}", *SMALL)
+    line = (*line, "--configurations", "fp32+1-4-1,1-5-2 x 1-6-7")
+    assert answer(*line, "--dry-run", cwd=tmp_path)["left"] == 6
+    assert not (tmp_path / "runs.db").exists()
+    assert answer(*line, "--sample", "0.34", cwd=tmp_path)["done"] == 2
+    again = answer(*line, cwd=tmp_path)
+    assert (again["done"], again["already_there"], again["left"]) == (4, 2, 0)
+    assert answer(*line, "--dry-run", cwd=tmp_path)["left"] == 0
+    with Store.open(tmp_path / "runs.db", create=False) as store:
+        assert {m.task for m in store.measurements()} == {"digits-01", "pets"}
+    done = peppp("table", "export", "runs.db", "table.csv", cwd=tmp_path)
+    assert done.stdout == "6 measurements in table.csv\n"
+    assert len(read_table(tmp_path / "table.csv")) == 6
+
+
+def test_worker_processes_measure_the_same_errors(tmp_path):
+    errors = []
+    for workers in (0, 2):
+        line = (
+            "measure",
+            f"{workers}.db",
+            "--data",
+            "digits:01",
+            *SMALL,
+            "--configurations",
+            "1-4-1,1-5-2 x 1-6-7",
+        )
+        assert answer(*line, "--workers", workers, cwd=tmp_path)["done"] == 2
+        with Store.open(tmp_path / f"{workers}.db", create=False) as store:
+            errors.append({m.key: (m.test_error, m.train_error) for m in store.measurements()})
+    assert errors[0] == errors[1]
+
+
+def test_picking_for_a_folder_of_images(tmp_path, images, table):
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 2, *SMALL)
+    line = (*line, "--store", "picks.db", "--html", "report.html")
+    first = answer(*line, cwd=tmp_path)
+    assert len(first["measured"]) == 2
+    assert first["footprint"]["total"] <= 10**6
+    assert (first["task"], first["network"]) == ("pets", "resnet8-w4")
+    page = (tmp_path / "report.html").read_text()
+    assert first["configuration"] in page
+    second = answer(*line, cwd=tmp_path)
+    assert second == first
+    with Store.open(tmp_path / "picks.db", create=False) as store:
+        assert len(store.measurements()) == 2  # the second time nothing was trained
+    text = peppp(*line, cwd=tmp_path).stdout
+    assert "estimated" in text
+    assert "measured" in text
+
+
+def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
+    (tmp_path / "notes.txt").write_text("no store")
+    (tmp_path / "broken" / "a").mkdir(parents=True)
+    (tmp_path / "broken" / "b").mkdir()
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "broken" / name).write_bytes(b"not an image")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in (
+        (("runs.db", "--data", "nowhere/"), "no such folder: nowhere"),
+        (("runs.db", "--data", "broken"), "broken/a/1.png is not an image"),
+        (("runs.db", "--data", "digits", "--configurations", "1-4-1/1-99-7"), "no such format: 1-99-7"),
+        (("runs.db", "--data", "digits", "--network", "vgg"), "unknown network 'vgg'"),
+        (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
+        (("runs.db", "--data", "digits", "--device", "abacus"), "no device 'abacus'"),
+        (("notes.txt", "--data", "digits:01"), "notes.txt"),
+        (("no/such/runs.db", "--data", "digits:01"), "no/such"),
+    ):
+        assert message in refused("measure", *arguments, cwd=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
+    (tmp_path / "notes.txt").write_text("no table")
+    for arguments, message in (
+        (("nowhere", "--budget", "1MB"), "no such folder: nowhere"),
+        ((images, "--budget", "much"), "not a size: 'much'"),
+        ((images, "--budget", "-1MB"), "not a size"),
+        ((images, "--budget", "1KB"), "the smallest that works is"),
+        ((images, "--budget", "1MB", "--measurements", 200), "200 measurements were asked for, but 99"),
+        ((images, "--budget", "1MB", "--html", "no/such/page.html"), "there is no folder no/such"),
+        ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
+        ((images, "--budget", "1MB", "--table", "notes.txt"), "notes.txt"),
+    ):
+        line = ("pick", *arguments, "--network", "resnet8-w4", "--resolution", 8, "--workers", 0)
+        line = line if "--table" in line else (*line, "--table", table)
+        assert message in refused(*line, cwd=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_as_a_module_and_as_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "peppp", "pick", "nowhere", "--budget", "1MB"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_options_that_do_not_exist_or_cannot_be():
+    assert peppp("pick", "x", "--budget", "1MB", "--measurements", "-1").returncode == 2
+    assert peppp("measure", "runs.db").returncode == 2
+    assert peppp("conjure").returncode == 2
