@@ -69,7 +69,8 @@ def command(
     cap, budget = int(median(sizes)), sizes[int(0.8 * len(sizes))]
     console.print(
         f"[bold]2. Meta-test[/]: the digits {_NEW_TASK}, a task it has not seen; "
-        f"{_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, a budget of {format_bytes(budget)}"
+        f"{_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, "
+        f"a budget of {format_bytes(budget)}"
     )
     with Display(console) as display:
         chosen = pick(
