@@ -66,7 +66,7 @@ class Recipe:
     ``resolution`` is the side of the square images in pixels; 0 leaves the data as they are.
     The defaults are the paper's (section 4); it is silent on rounding, errors and accumulator.
 
-    >>> Recipe().digest == Recipe(learning_rate=0.001).digest != Recipe(learning_rate=0.01).digest
+    >>> Recipe().digest == Recipe(learning_rate=0.001).digest != Recipe(learning_rate=1).digest
     True
     """
 
@@ -84,6 +84,12 @@ class Recipe:
     loss: str = "cross_entropy"
     augmentation: str = "none"
     arithmetic_version: int = ARITHMETIC_VERSION
+    # A field added later must stay out of to_json at its default: digests of stored recipes never change.
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))
+        options = tuple(sorted((str(name), float(value)) for name, value in self.optimizer_options))
+        object.__setattr__(self, "optimizer_options", options)
 
     @property
     def digest(self) -> str:
@@ -101,8 +107,6 @@ class Recipe:
         names = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= names:
             raise ValueError(f"not a recipe: {text[:80]!r}")
-        options = values.get("optimizer_options", [])
-        values["optimizer_options"] = tuple((str(name), float(value)) for name, value in options)
         return cls(**values)
 
 
