@@ -203,6 +203,7 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1KB"), "the smallest that works is"),
         ((images, "--budget", "1MB", "--measurements", 200), "200 measurements were asked for, but 99"),
         ((images, "--budget", "1MB", "--html", "no/such/page.html"), "there is no folder no/such"),
+        ((images, "--budget", "1MB", "--rounding", "nearest"), "that round as asked; its are stochastic"),
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "notes.txt"),
     ):

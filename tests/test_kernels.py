@@ -130,6 +130,11 @@ def test_shapes_without_much_in_them(shape):
     assert same_bits(out, quantize_eagerly(x, FMT, 3))
 
 
+def test_refuses_a_mask_that_the_result_would_overwrite():
+    g, memory = torch.randn(100), torch.randn(101)
+    assert not kernels.masked_round_into(g, memory[:-1], memory[1:], FMT, None)
+
+
 def test_writing_counts_as_a_modification():
     x, out = torch.randn(4), torch.empty(4)
     version = out._version

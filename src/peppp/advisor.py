@@ -302,8 +302,8 @@ class Advisor:
         if not within.any():
             smallest = int(self._memory.min())
             raise BudgetError(
-                f"{name} of {limit}B is below every footprint; the smallest that works is {smallest}B "
-                f"({format_bytes(smallest)}), for {self.configurations[int(self._memory.argmin())]}"
+                f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
+                f"{smallest}B ({format_bytes(smallest)}), for {self.configurations[int(self._memory.argmin())]}"
             )
         return np.asarray(within)
 

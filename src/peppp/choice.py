@@ -51,7 +51,9 @@ def pick(
     """
     dataset = load(str(data), resolution=resolution)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
-    errors = table if isinstance(table, ErrorMatrix) else open_table(table, without=dataset.fingerprint)
+    errors = (
+        table if isinstance(table, ErrorMatrix) else open_table(table, recipe, without=dataset.fingerprint)
+    )
     advisor = Advisor(
         errors,
         footprints(dataset, recipe, errors.configurations),
@@ -97,20 +99,35 @@ def footprints(
     return {configuration: footprint(dataset, configuration, recipe) for configuration in configurations}
 
 
-def open_table(place: str | Path | None = None, *, without: str | None = None) -> ErrorMatrix:
-    """The error matrix of a store or a text table (default: the table that ships).
+def open_table(
+    place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
+) -> ErrorMatrix:
+    """The error matrix of a store or a text table; None is the table that ships.
 
-    Rows of the data set with the fingerprint ``without`` are left out: a task does not teach about itself.
+    Only rows that round as ``recipe`` does are taken: the mode of rounding orders configurations as much as
+    the task does. Rows of the data set with the fingerprint ``without`` are left out: a task does not teach
+    about itself.
     """
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
-    measurements = [m for m in read_measurements(path) if m.fingerprint != without]
-    if not measurements:
+    others = [m for m in read_measurements(path) if m.fingerprint != without]
+    if not others:
         raise TableError(
             f"{path} holds no measurements of other data; measure some: peppp measure {path} ..."
         )
-    return error_matrix(measurements)
+    alike = [m for m in others if recipe is None or _rounds_alike(m.recipe, recipe)]
+    if not alike:
+        modes = ", ".join(
+            sorted({f"{m.recipe.rounding} with errors in {m.recipe.error_format}" for m in others})
+        )
+        raise TableError(f"{path} holds no measurements that round as asked; its are {modes}")
+    return error_matrix(alike)
+
+
+def _rounds_alike(one: Recipe, other: Recipe) -> bool:
+    fields = ("rounding", "error_format", "accumulator", "arithmetic_version")
+    return all(getattr(one, field) == getattr(other, field) for field in fields)
 
 
 def read_measurements(place: str | Path) -> list[Measurement]:

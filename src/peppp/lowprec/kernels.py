@@ -31,7 +31,7 @@ def _loops() -> ModuleType | None:
         import numba
 
         from peppp.lowprec import loops
-    except ImportError:
+    except (ImportError, OSError):  # OSError: LLVM's library cannot be loaded
         return None
     return None if numba.config.DISABLE_JIT else loops  # type: ignore[attr-defined]
 
@@ -98,12 +98,12 @@ def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, k
     order = _order(x, out) if gate is None else _order(x, out, gate)
     if loops is None or order is None:
         return False
-    distance = abs(x.data_ptr() - out.data_ptr())
-    if 0 < distance < 4 * x.numel():  # what is written would be read again
+    distances = [abs(t.data_ptr() - out.data_ptr()) for t in (x, gate) if t is not None]
+    if any(0 < distance < 4 * x.numel() for distance in distances):  # what is written would be read later
         return False
     loops.round_all(
         _flat(x),
-        None if distance == 0 else _flat(out),
+        None if distances[0] == 0 else _flat(out),
         None if gate is None else _flat(gate),
         *constants,
         _words(key),

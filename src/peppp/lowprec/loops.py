@@ -3,6 +3,7 @@
 Arguments that may be None choose what is compiled: each ``is None`` is decided when the types are known.
 What keeps LLVM vectorising: 32-bit numbers cast back after each operation, since numba widens them; loops
 over slices, whose indices cannot be negative; one array instead of twice the same; no branches within.
+There are no fast-math flags: every operation rounds as torch's does, and none is fused with another.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def _compiled(function: _Function, cache: bool = False) -> _Function:
 
 
 def _kernel(function: _Function) -> _Function:
-    """Compiled and kept on disk, where there is a place for it."""
+    """Compiled and kept on disk, where there is a place for it, until this file (no other one) changes."""
     try:
         return _compiled(function, cache=True)
     except RuntimeError:  # numba found no folder that can be written
@@ -34,12 +35,14 @@ def _kernel(function: _Function) -> _Function:
 
 
 @_compiled
-def _hash(counter: Any, key: Any) -> Any:
-    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, ``key`` its low and its high word."""
+def _random(counter: Any, key: Any) -> Any:
+    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, ``key`` (low word, high word)."""
+    if key is None:
+        return None
     h = U32(counter + key[0])
     h = U32((h ^ (h >> U32(16))) * _MULTIPLIER_1)
-    h = U32(h ^ key[1])
-    h = U32((h ^ (h >> U32(15))) * _MULTIPLIER_2)
+    late = U32(key[1] ^ (key[1] >> U32(15)))  # shifts distribute over ^, so it is the same for all numbers
+    h = U32((h ^ (h >> U32(15)) ^ late) * _MULTIPLIER_2)
     return U32(h ^ (h >> U32(16)))
 
 
@@ -60,12 +63,12 @@ def _with_sign(magnitude: Any, x: Any) -> Any:
 
 
 @_compiled
-def _rounded(x: Any, fmt: Any, rare: Any, counter: Any, key: Any) -> Any:
-    """One number rounded, as rounding.round_bits; ``key`` None is nearest (see kernels.constants)."""
+def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
+    """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None."""
     down, up, half, mask, lowest, highest = fmt
     bits = _bits(x * down)
-    if key is not None:
-        bits = U32(bits + (_hash(counter, key) & mask))
+    if random is not None:
+        bits = U32(bits + (random & mask))
     elif rare is None:
         bits = U32(bits + half)
     else:
@@ -74,7 +77,7 @@ def _rounded(x: Any, fmt: Any, rare: Any, counter: Any, key: Any) -> Any:
     y = F32(_float(bits & ~mask) * up)
     if rare is not None:
         _, magic, min_normal, smallest, largest, beyond = rare
-        if key is None:
+        if random is None:
             exact = _with_sign(_bits((abs(x) + magic) - magic), x)
             y = exact if abs(x) < min_normal else y
         flushed = _with_sign(_bits(smallest), y) if abs(y) > smallest * F32(0.5) else _ZERO
@@ -107,15 +110,18 @@ def _block(number: Any, pixels: Any, channels: Any, length: Any) -> Any:
 def round_all(x: Any, out: Any, gate: Any, fmt: Any, rare: Any, key: Any, order: Any, pattern: Any) -> None:
     """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive."""
     pixels, channels = order
-    length = x.size if key is None else pattern.size
+    length = max(x.size, 1) if key is None else pattern.size
+    randoms = np.empty(0 if key is None else length, U32)
     for number in range(_block_count(x.size, pixels, channels, length)):
         first, stop, counter = _block(number, pixels, channels, length)
         source = x[first:stop]
         target = source if out is None else out[first:stop]
         passes = source if gate is None else gate[first:stop]
+        if key is not None:  # two short loops keep the processor busier than one long one
+            for i in range(source.size):
+                randoms[i] = _random(U32(counter + pattern[i]), key)
         for i in range(source.size):
-            c = counter if key is None else U32(counter + pattern[i])
-            y = _rounded(source[i], fmt, rare, c, key)
+            y = _rounded(source[i], fmt, rare, None if key is None else randoms[i])
             if gate is not None:
                 y = y if passes[i] > _ZERO else _ZERO
             target[i] = y
@@ -150,13 +156,13 @@ def sgd_all(
         for i in range(weights.size):
             c = U32(counter + pattern[i])
             a = sums[i]
-            v = _rounded(gradients[i], fmt_b, rare_b, c, gradient_key)
+            v = _rounded(gradients[i], fmt_b, rare_b, _random(c, gradient_key))
             v = v if weight_decay == _ZERO else F32(v + F32(weight_decay * a))
             if momentum is not None:
                 v = F32(F32(momentum_factor * momenta[i]) + v)
-                momenta[i] = _rounded(v, fmt_b, rare_b, c, momentum_key)
+                momenta[i] = _rounded(v, fmt_b, rare_b, _random(c, momentum_key))
             a = F32(a - F32(learning_rate * v))
             if accumulator is not None:
-                a = _rounded(a, fmt_b, rare_b, c, accumulator_key)
+                a = _rounded(a, fmt_b, rare_b, _random(c, accumulator_key))
                 sums[i] = a
-            weights[i] = _rounded(a, fmt_a, rare_a, c, weight_key)
+            weights[i] = _rounded(a, fmt_a, rare_a, _random(c, weight_key))
