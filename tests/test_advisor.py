@@ -231,7 +231,7 @@ def test_a_budget_below_every_footprint_names_the_smallest_that_works():
     smallest = GRID[int(BYTES.argmin())]
     with pytest.raises(BudgetError, match=rf"a budget of 999 B .* 1000B \(1\.00 KB\), for {smallest}"):
         Advisor(table(errors(3)), FOOTPRINTS, 999)
-    with pytest.raises(BudgetError, match=r"a cap of 500B .* 1000B"):
+    with pytest.raises(BudgetError, match=r"a cap of 500 B .* 1000B"):
         Advisor(table(errors(3)), FOOTPRINTS, 1190, cap=500)
 
 

@@ -301,9 +301,10 @@ class Advisor:
         within = self._memory <= limit  # [d]
         if not within.any():
             smallest = int(self._memory.min())
+            cheapest = self.configurations[int(self._memory.argmin())]
             raise BudgetError(
                 f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
-                f"{smallest}B ({format_bytes(smallest)}), for {self.configurations[int(self._memory.argmin())]}"
+                f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
 

@@ -1,0 +1,160 @@
+"""Time of a training step at low precision over the same step in float32, and over QPyTorch's, in one run.
+
+One thread, batch 32, channels_last, all rounding points on, contestants interleaved round by round. The last line
+printed is one JSON object: of each ratio the median over the rounds, and its quartiles. QPyTorch joins where it
+can be imported: ``pip install --no-deps qtorch ninja``; it compiles itself for a minute at its first import.
+
+    python benchmarks/step.py [--json benchmarks/results/step.json] [--only resnet8_16]
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from peppp.formats import Configuration
+from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.optimizers import low_precision_optimizer
+from peppp.tasks import networks
+from peppp.training.measurement import provenance
+
+CONFIGURATION = Configuration.parse("1-4-1/1-6-7")
+# name: (network, side, rounds, steps of a contestant in a round)
+CASES = {
+    "resnet8_16": ("resnet8", 16, 40, 5),
+    "resnet8_32": ("resnet8", 32, 30, 3),
+    "resnet18_32": ("resnet18", 32, 8, 1),
+}
+
+
+def contestants(name: str, side: int) -> dict[str, Callable[[], None]]:
+    """One step of each way to train the same network."""
+    x = torch.randn(32, 3, side, side).to(memory_format=torch.channels_last)
+    y = torch.randint(10, (32,))
+    steps = {mode: our_step(name, mode, x, y) for mode in ("fp32", "nearest", "stochastic")}
+    qtorch = qtorch_library()
+    if qtorch is not None:
+        steps |= {f"qtorch_{mode}": qtorch_step(qtorch, name, mode, x, y) for mode in ("nearest", "stochastic")}
+    return steps
+
+
+def our_step(name: str, mode: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    network = fresh(name)
+    optimizer = sgd(network)
+    if mode != "fp32":
+        low_precision(network, CONFIGURATION, rounding=mode, seed=0)
+        optimizer = low_precision_optimizer(optimizer, network)
+    return stepper(network, optimizer, x, y)
+
+
+def qtorch_library() -> Any:
+    """QPyTorch's rounding and optimizer, if they are installed."""
+    try:
+        from qtorch.optim import OptimLP
+        from qtorch.quant import Quantizer, float_quantize, quantizer
+    except (ImportError, RuntimeError, OSError):
+        return None
+    del Quantizer, quantizer
+    return OptimLP, float_quantize
+
+
+def qtorch_step(library: Any, name: str, mode: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """The same rounding points through QPyTorch: its float_quantize in forward and backward, its OptimLP."""
+    optim_lp, float_quantize = library
+    a, b = CONFIGURATION.format_a, CONFIGURATION.format_b
+
+    class Round(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, t: torch.Tensor) -> torch.Tensor:
+            return float_quantize(t.contiguous(), a.exponent_bits, a.mantissa_bits, mode)
+
+        @staticmethod
+        def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+            return float_quantize(g.contiguous(), a.exponent_bits, a.mantissa_bits, mode)
+
+    network = fresh(name).to(memory_format=torch.contiguous_format)  # its kernels are row-major
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            module.register_forward_hook(lambda m, i, o: Round.apply(o))
+    to_b = lambda t: float_quantize(t.contiguous(), b.exponent_bits, b.mantissa_bits, mode)  # noqa: E731
+    to_a = lambda t: float_quantize(t.contiguous(), a.exponent_bits, a.mantissa_bits, mode)  # noqa: E731
+    optimizer = optim_lp(sgd(network), weight_quant=to_a, grad_quant=to_b, momentum_quant=to_b, acc_quant=to_b)
+    return stepper(network, optimizer, x.contiguous(), y)
+
+
+def fresh(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build(name, classes=10).to(memory_format=torch.channels_last)
+
+
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
+
+
+def stepper(network: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def ratios(steps: dict[str, Callable[[], None]], rounds: int, count: int) -> dict[str, dict[str, float]]:
+    """Each contestant's time over fp32's of the same round: median and quartiles."""
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            slow = name.startswith("qtorch")
+            start = time.perf_counter()
+            for _ in range(1 if slow else count):
+                step()
+            times[name].append((time.perf_counter() - start) / (1 if slow else count))
+    fp32 = np.array(times.pop("fp32"))
+    print({"fp32_ms": round(1000 * float(np.median(fp32)), 2)})
+    return {
+        name: dict(zip(("quartile_1", "median", "quartile_3"), np.quantile(values / fp32, [0.25, 0.5, 0.75]).round(3)))
+        for name, values in times.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", choices=CASES)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    facts: dict[str, Any] = dict(provenance("cpu")) | {"threads": 1, "batch": 32, "configuration": str(CONFIGURATION)}
+    for optional in ("numba", "qtorch"):
+        try:
+            facts[optional] = version(optional)
+        except ImportError:
+            facts[optional] = None
+    facts["machine"] = platform.machine()
+    for case, (name, side, rounds, count) in CASES.items():
+        if arguments.only in (None, case):
+            spread = ratios(contestants(name, side), rounds, count)
+            medians = {key: spread[key]["median"] if key in spread else None for key in KEYS}
+            facts[case] = medians | {"rounds": rounds, "spread": spread}
+            print(case, medians)
+    line = json.dumps(facts)
+    if arguments.json:
+        arguments.json.write_text(line + "\n")
+    print(line)
+
+
+KEYS = ("nearest", "stochastic", "qtorch_nearest", "qtorch_stochastic")
+
+if __name__ == "__main__":
+    main()
