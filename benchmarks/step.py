@@ -1,8 +1,9 @@
 """Time of a training step at low precision over the same step in float32, and over QPyTorch's, in one run.
 
-One thread, batch 32, channels_last, all rounding points on, contestants interleaved round by round. The last line
-printed is one JSON object: of each ratio the median over the rounds, and its quartiles. QPyTorch joins where it
-can be imported: ``pip install --no-deps qtorch ninja``; it compiles itself for a minute at its first import.
+One thread, batch 32, channels_last, all rounding points on, contestants interleaved round by round. The last
+line printed is one JSON object: of each ratio the median over the rounds, and its quartiles. QPyTorch joins
+where it can be imported: ``pip install --no-deps qtorch ninja``; it compiles itself for a minute at its first
+import.
 
     python benchmarks/step.py [--json benchmarks/results/step.json] [--only resnet8_16]
 """
@@ -42,7 +43,9 @@ def contestants(name: str, side: int) -> dict[str, Callable[[], None]]:
     steps = {mode: our_step(name, mode, x, y) for mode in ("fp32", "nearest", "stochastic")}
     qtorch = qtorch_library()
     if qtorch is not None:
-        steps |= {f"qtorch_{mode}": qtorch_step(qtorch, name, mode, x, y) for mode in ("nearest", "stochastic")}
+        steps |= {
+            f"qtorch_{mode}": qtorch_step(qtorch, name, mode, x, y) for mode in ("nearest", "stochastic")
+        }
     return steps
 
 
@@ -86,7 +89,9 @@ def qtorch_step(library: Any, name: str, mode: str, x: torch.Tensor, y: torch.Te
             module.register_forward_hook(lambda m, i, o: Round.apply(o))
     to_b = lambda t: float_quantize(t.contiguous(), b.exponent_bits, b.mantissa_bits, mode)  # noqa: E731
     to_a = lambda t: float_quantize(t.contiguous(), a.exponent_bits, a.mantissa_bits, mode)  # noqa: E731
-    optimizer = optim_lp(sgd(network), weight_quant=to_a, grad_quant=to_b, momentum_quant=to_b, acc_quant=to_b)
+    optimizer = optim_lp(
+        sgd(network), weight_quant=to_a, grad_quant=to_b, momentum_quant=to_b, acc_quant=to_b
+    )
     return stepper(network, optimizer, x.contiguous(), y)
 
 
@@ -123,10 +128,11 @@ def ratios(steps: dict[str, Callable[[], None]], rounds: int, count: int) -> dic
             times[name].append((time.perf_counter() - start) / (1 if slow else count))
     fp32 = np.array(times.pop("fp32"))
     print({"fp32_ms": round(1000 * float(np.median(fp32)), 2)})
-    return {
-        name: dict(zip(("quartile_1", "median", "quartile_3"), np.quantile(values / fp32, [0.25, 0.5, 0.75]).round(3)))
-        for name, values in times.items()
-    }
+    spread = {}
+    for name, values in times.items():
+        low, median, high = np.quantile(values / fp32, [0.25, 0.5, 0.75]).round(3).tolist()
+        spread[name] = {"quartile_1": low, "median": median, "quartile_3": high}
+    return spread
 
 
 def main() -> None:
@@ -135,7 +141,11 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    facts: dict[str, Any] = dict(provenance("cpu")) | {"threads": 1, "batch": 32, "configuration": str(CONFIGURATION)}
+    facts: dict[str, Any] = dict(provenance("cpu")) | {
+        "threads": 1,
+        "batch": 32,
+        "configuration": str(CONFIGURATION),
+    }
     for optional in ("numba", "qtorch"):
         try:
             facts[optional] = version(optional)

@@ -6,7 +6,7 @@ uses it, so that a ReLU can take it over and the network's own result, which nob
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,12 +18,13 @@ from peppp.errors import NetworkError
 from peppp.formats import Configuration
 from peppp.lowprec.functions import Point, Precision, relu_round, round_copy, round_in_place
 from peppp.lowprec.operations import KINDS, Kind
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding import round_by, round_to
 from peppp.lowprec.streams import Clock, mix, mix_text
 from peppp.records import RoundingModes
 
 Module = TypeVar("Module", bound=nn.Module)
 _ATTRIBUTE = "_peppp_low_precision"
+_ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
 # On a tensor that waits to be rounded: (the tensor it is a view of or None, its point).
 _WAITING = "_peppp_waiting"
 # On the rounded copy of a result: that result.
@@ -155,7 +156,7 @@ class LowPrecision:
         """Parameters to Format A, nearest: a network that is used without being trained."""
         with torch.no_grad():
             for parameter in module.parameters():
-                quantize(parameter.data, self.precision.configuration.format_a, out=parameter.data)
+                round_to(parameter.data, self.precision.configuration.format_a, None, parameter.data)
         self.parameters_rounded = True
 
     def round_gradients(self, module: nn.Module) -> None:
@@ -168,9 +169,7 @@ class LowPrecision:
 
 def round_gradient(gradient: Tensor, precision: Precision, key: int) -> Tensor:
     """A gradient rounded to Format B in place."""
-    return quantize(
-        gradient, precision.configuration.format_b, precision.modes.gradient, seed=key, out=gradient
-    )
+    return round_by(gradient, precision.configuration.format_b, precision.modes.gradient, key, gradient)
 
 
 class _Frame:
@@ -254,19 +253,20 @@ class _RoundingMode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run ``func``; settle what waits before it, and let its result wait in turn."""
-        kwargs = kwargs or {}
         kind = KINDS.get(func)
-        if kind is Kind.UNTOUCHED:
-            return func(*args, **kwargs)
+        if kind is Kind.UNTOUCHED or (func is _ADD_IN_PLACE and args[0].dtype == torch.int64):
+            return func(*args, **kwargs) if kwargs else func(*args)
+        kwargs = kwargs or {}
         if kind is Kind.RELU and func.__name__ == "relu" and not kwargs.get("inplace") and len(args) == 1:
             base, point = args[0].__dict__.get(_WAITING, (None, None))
             if point is not None and base is None and not point.done:
                 return relu_round(args[0], point)
         if kind is Kind.RESHAPED:
             return self._reshape(func, args, kwargs)
-        operands = list(_tensors((args, kwargs)))
+        operands = _tensors((args, kwargs) if kwargs else args, [])
         for tensor in operands:
-            _settle(tensor)
+            if _WAITING in tensor.__dict__:
+                _settle(tensor)
         result = func(*args, **kwargs)
         if kind is Kind.KEPT or kind is Kind.RELU:
             return result
@@ -285,9 +285,12 @@ class _RoundingMode(TorchFunctionMode):
     ) -> Any:
         if isinstance(result, tuple) and result and isinstance(result[0], Tensor) and kind is not None:
             return (self._result(func, kind, operands, result[0]), *result[1:])
-        if not isinstance(result, Tensor) or result.dtype != torch.float32:
+        if not isinstance(result, Tensor) or not result.is_floating_point():
             return result
         name = func.__name__
+        if result.dtype != torch.float32:
+            self.state.report(f"{name} in {result.dtype}")
+            return result
         in_place = name.endswith("_") and (not name.startswith("__") or name.startswith("__i"))
         if not in_place and any(result is operand for operand in operands):
             return result  # handed through, as by dropout at evaluation
@@ -306,9 +309,8 @@ class _RoundingMode(TorchFunctionMode):
 
 def _settle(tensor: Tensor) -> None:
     """Round a tensor that waits for it, before it is used."""
-    if _WAITING in tensor.__dict__:
-        base, point = tensor.__dict__.pop(_WAITING)
-        round_in_place(tensor if base is None else base, point)
+    base, point = tensor.__dict__.pop(_WAITING)
+    round_in_place(tensor if base is None else base, point)
 
 
 def _unrounded(tensor: Tensor) -> Tensor:
@@ -318,16 +320,14 @@ def _unrounded(tensor: Tensor) -> Tensor:
     return original
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
+def _tensors(values: Any, found: list[Tensor]) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts, appended to ``found``."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list, dict)):
+            _tensors(value, found)
+    return found
 
 
 def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from peppp.formats import FP32, Configuration, FloatFormat
 from peppp.lowprec import kernels
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding import round_to
 from peppp.lowprec.streams import mix
 from peppp.records import RoundingModes
 
@@ -45,82 +45,85 @@ class Point:
         self.used = False
         self.done = False
 
+    def value_key(self) -> int | None:
+        """The key of the rounding on the way forward; None is nearest."""
+        self.used = True
+        return mix(self.key, 0) if self.precision.modes.values == "stochastic" else None
+
+    def error_key(self) -> int | None:
+        """The key of the rounding on the way back."""
+        return mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
+
     def round_value(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """``x`` in Format A."""
-        self.used = True
-        p = self.precision
-        return quantize(x, p.configuration.format_a, p.modes.values, seed=mix(self.key, 0), out=out)
+        return round_to(x, self.precision.configuration.format_a, self.value_key(), out)
 
     def relu_value(self, x: Tensor) -> Tensor:
         """max(round(x), 0) in Format A."""
-        self.used = True
-        fmt, mode = self.precision.configuration.format_a, self.precision.modes.values
-        out = torch.empty_like(x)
-        if kernels.relu_round_into(x, out, fmt, mix(self.key, 0) if mode == "stochastic" else None):
+        key, out = self.value_key(), torch.empty_like(x)
+        if kernels.relu_round_into(x, out, self.precision.configuration.format_a, key):
             return out
-        return torch.relu_(self.round_value(x, out=out))
+        return torch.relu_(round_to(x, self.precision.configuration.format_a, key, out))
 
-    def round_error(self, error: Tensor) -> Tensor:
+    def round_error(self, error: Tensor, uses: int = 1) -> Tensor:
         """A back-propagated error in the error format, in place where nobody else can see it.
 
-        A residual addition hands one error to two branches: it is rounded already, and shared.
+        A residual addition hands one error to two branches: it is rounded already, and shared. ``uses`` is
+        how often torch itself refers to an error that it hands over for good.
         """
-        p = self.precision
-        if _is_rounded(error) or p.error_format == FP32:
+        fmt = self.precision.error_format
+        if fmt == FP32 or error.__dict__.get(_ROUNDED, -1) == error._version:
             return error
-        out = error if _is_owned(error) else None
-        return _mark_rounded(quantize(error, p.error_format, p.modes.errors, seed=mix(self.key, 1), out=out))
+        rounded = round_to(error, fmt, self.error_key(), error if _is_owned(error, uses) else None)
+        rounded.__dict__[_ROUNDED] = rounded._version  # adding to it raises its version
+        return rounded
+
+    def hook(self, error: Tensor) -> Tensor:
+        """:meth:`round_error` of a tensor's hook."""
+        return self.round_error(error, _USES_IN_HOOK)
 
     def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
         """A back-propagated error where ``result`` is positive, else 0, in the error format."""
-        fmt, mode = self.precision.error_format, self.precision.modes.errors
-        key = mix(self.key, 1) if mode == "stochastic" else None
-        out = error if _is_owned(error) else torch.empty_like(result)
-        if kernels.masked_round_into(error, result, out, fmt, key):
-            return _mark_rounded(out)
-        return self.round_error(torch.where(result > 0, error, 0.0))
+        fmt = self.precision.error_format
+        if error.stride() != result.stride():
+            error = torch.empty_like(result).copy_(error)
+        out = error if _is_owned(error, 1) else torch.empty_like(result)
+        if fmt == FP32 or not kernels.masked_round_into(error, result, out, fmt, self.error_key()):
+            return self.round_error(torch.where(result > 0, error, 0.0))
+        out.__dict__[_ROUNDED] = out._version
+        return out
 
 
-def _mark_rounded(error: Tensor) -> Tensor:
-    error.__dict__["_peppp_rounded"] = error._version
-    return error
+# On an error: its version when it was rounded.
+_ROUNDED = "_peppp_rounded"
 
 
-def _is_rounded(error: Tensor) -> bool:
-    """Whether it left another point and was not added to since (which would have raised its version)."""
-    return bool(error.__dict__.get("_peppp_rounded", -1) == error._version)
-
-
-def _is_owned(error: Tensor) -> bool:
-    """Whether neither the tensor nor its memory has another owner."""
+def _is_owned(error: Tensor, uses: int) -> bool:
+    """Whether neither the tensor nor its memory has an owner beside the ``uses`` that hand it over."""
+    storage = error.untyped_storage()
     return (
-        error._use_count() == 1  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(error.untyped_storage()._cdata) == _SOLE_USES
-        and error.numel() * 4 == error.untyped_storage().nbytes()
+        error._use_count() == uses  # type: ignore[attr-defined]
+        and torch._C._storage_Use_Count(storage._cdata) == _USES_OF_STORAGE
+        and error.numel() * 4 == storage.nbytes()
     )
 
 
-def _sole_uses() -> int:
-    """The count that torch reports for memory with one owner, while a storage object looks at it."""
-    storage = torch.empty(1).untyped_storage()
-    return int(torch._C._storage_Use_Count(storage._cdata))
+def _uses_of_storage() -> int:
+    """The count that torch gives for memory of one owner, while a storage object looks at it."""
+    return int(torch._C._storage_Use_Count(torch.empty(1).untyped_storage()._cdata))
 
 
-_SOLE_USES = _sole_uses()
+def _uses_in_hook() -> int:
+    """The count that torch gives in a tensor's hook for an error that nobody else has."""
+    seen: list[int] = []
+    with torch.enable_grad():
+        x = torch.ones(2, requires_grad=True) * 1
+        x.register_hook(lambda error: seen.append(error._use_count()))  # type: ignore[no-untyped-call]
+        (x * x).sum().backward()  # type: ignore[no-untyped-call]
+    return seen[0]
 
 
-class _RoundInPlace(torch.autograd.Function):
-    """Rounds an operation's fresh result where it lies: nobody has used it yet."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
-        ctx.point = point
-        ctx.mark_dirty(x)
-        return point.round_value(x, out=x)
-
-    @staticmethod
-    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
-        return ctx.point.round_error(errors[0]), None
+_USES_OF_STORAGE, _USES_IN_HOOK = _uses_of_storage(), _uses_in_hook()
 
 
 class _RoundCopy(torch.autograd.Function):
@@ -153,14 +156,16 @@ class _ReluRound(torch.autograd.Function):
 
 
 def round_in_place(x: Tensor, point: Point) -> None:
-    """Round ``x`` itself, once; whoever holds it sees the rounded values, and its errors are rounded."""
-    if point.done:
-        return
-    point.done = True
-    if x.requires_grad:
-        _RoundInPlace.apply(x, point)  # type: ignore[no-untyped-call]
-    else:
-        point.round_value(x, out=x)
+    """Round an operation's fresh result where it lies, once, and its error when it comes back.
+
+    Nobody has used ``x`` yet, and its operation does not need it for its own backward: the memory can be
+    written without a node of its own in the graph.
+    """
+    if not point.done:
+        point.done = True
+        point.round_value(x.detach(), out=x.detach())
+        if x.requires_grad:
+            x.register_hook(point.hook)  # type: ignore[no-untyped-call]
 
 
 def round_copy(x: Tensor, point: Point) -> Tensor:

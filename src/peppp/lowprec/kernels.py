@@ -157,24 +157,28 @@ def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
     return index.astype(np.uint32) * np.uint32(GOLDEN)
 
 
+def threshold(fmt: FloatFormat) -> float:
+    """What is added below it and taken off again; 0 where float32's own subnormals are the format's."""
+    return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
+
+
 @lru_cache(maxsize=1024)
 def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
-    """What the loops need of a format: (down, up, half, mask, lowest, highest), and what is rarely needed.
+    """What the loops need of a format: (threshold, half, mask, highest, lowest), and what is rarely needed.
 
-    ``lowest`` and ``highest`` clamp the result; a relu clamps at 0. Rarely needed, and None elsewhere, are
-    ties to even, missing subnormals and an overflow that becomes something else: (mask of a tie, magic,
-    min_normal, smallest, largest, beyond), of which the unneeded ones change nothing. fp32 cuts 0 bits.
+    ``highest`` clamps magnitudes; ``lowest`` is the 0 of a relu, else -inf. Rarely needed, and None
+    elsewhere, are ties to even, missing subnormals and an overflow that becomes something else: (mask of a
+    tie, magic, min_normal, smallest, largest, beyond), of which the unneeded ones change nothing. fp32 cuts
+    0 bits.
     """
     cut = 23 - fmt.mantissa_bits
-    shift = fmt.min_exponent + 126 if fmt.subnormals else 0
     limit = fmt.max if fmt.overflow == "saturate" else math.inf
     common = (
-        np.float32(math.ldexp(1.0, -shift)),
-        np.float32(math.ldexp(1.0, shift)),
+        np.float32(threshold(fmt)),
         np.uint32((1 << cut) >> 1),
         np.uint32((1 << cut) - 1),
-        np.float32(0.0 if relu else -limit),
         np.float32(limit),
+        np.float32(0.0 if relu else -math.inf),
     )
     if fmt == FP32 or (fmt.ties == "away" and fmt.subnormals):
         return common, None
@@ -187,5 +191,5 @@ def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
         np.float32(fmt.min_normal if scaled else 0.0),
         np.float32(0.0 if fmt.subnormals else fmt.min_normal),
         np.float32(fmt.max),
-        np.float32(beyond).view(np.uint32),
+        np.float32(beyond),
     )

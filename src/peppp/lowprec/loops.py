@@ -17,7 +17,7 @@ from peppp.lowprec.streams import GOLDEN, MULTIPLIER_1, MULTIPLIER_2
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 U32, F32 = np.uint32, np.float32
-_ZERO, _SIGN, _ALL = F32(0), U32(1 << 31), U32(0xFFFFFFFF)
+_ZERO, _SIGN, _UNSIGNED, _ALL = F32(0), U32(1 << 31), U32((1 << 31) - 1), U32(0xFFFFFFFF)
 _GOLDEN, _MULTIPLIER_1, _MULTIPLIER_2 = U32(GOLDEN), U32(MULTIPLIER_1), U32(MULTIPLIER_2)
 
 
@@ -65,8 +65,10 @@ def _with_sign(magnitude: Any, x: Any) -> Any:
 @_compiled
 def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None."""
-    down, up, half, mask, lowest, highest = fmt
-    bits = _bits(x * down)
+    threshold, half, mask, highest, lowest = fmt
+    magnitude = U32(_bits(x) & _UNSIGNED)
+    tiny = _float(magnitude) < threshold
+    bits = _bits(F32(_float(magnitude) + threshold)) if tiny else magnitude
     if random is not None:
         bits = U32(bits + (random & mask))
     elif rare is None:
@@ -74,16 +76,16 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     else:
         kept = rare[0] if U32(bits & mask) == half else _ALL
         bits = U32(bits + half) & kept
-    y = F32(_float(bits & ~mask) * up)
+    y = _float(bits & ~mask)
+    y = F32(y - threshold) if tiny else y
     if rare is not None:
         _, magic, min_normal, smallest, largest, beyond = rare
         if random is None:
-            exact = _with_sign(_bits((abs(x) + magic) - magic), x)
-            y = exact if abs(x) < min_normal else y
-        flushed = _with_sign(_bits(smallest), y) if abs(y) > smallest * F32(0.5) else _ZERO
-        y = flushed if abs(y) < smallest else y
-        y = _with_sign(beyond, y) if abs(y) > largest else y
+            y = F32(F32(_float(magnitude) + magic) - magic) if _float(magnitude) < min_normal else y
+        y = y if y >= smallest else (smallest if y > smallest * F32(0.5) else _ZERO)
+        y = beyond if y > largest else y
     y = highest if y > highest else y
+    y = _with_sign(_bits(y), x)
     y = lowest if y < lowest else y
     return x if x != x else y
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec import kernels
-from peppp.lowprec.conversion import LowPrecision, low_precision_state
+from peppp.lowprec.conversion import LowPrecision, low_precision_state, round_gradient
 from peppp.lowprec.functions import Precision
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding import round_by
 from peppp.lowprec.streams import mix
 
 # What is rounded in an update, as numbers of its key.
@@ -81,20 +81,10 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _round_a(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
-        return quantize(
-            x, self.precision.configuration.format_a, self.precision.modes.values, seed=key, out=out
-        )
+        return round_by(x, self.precision.configuration.format_a, self.precision.modes.values, key, out)
 
     def _round_b(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
-        return quantize(
-            x, self.precision.configuration.format_b, self.precision.modes.states, seed=key, out=out
-        )
-
-    def _round_gradient(self, gradient: Tensor, key: int) -> Tensor:
-        p = self.precision
-        return quantize(
-            gradient, p.configuration.format_b, p.modes.gradient, seed=mix(key, _GRADIENT), out=gradient
-        )
+        return round_by(x, self.precision.configuration.format_b, self.precision.modes.states, key, out)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -113,7 +103,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         weights = {}
         for parameter, key in keys.items():
             if parameter.grad is not None:
-                self._round_gradient(parameter.grad, key)
+                round_gradient(parameter.grad, self.precision, mix(key, _GRADIENT))
                 weights[parameter] = parameter.data
                 parameter.data = self.accumulators.get(parameter, parameter.data)
         self.base.step()
@@ -188,7 +178,7 @@ def sgd_step(
     configuration, modes = precision.configuration, precision.modes
 
     def round_b(x: Tensor, mode: str, role: int) -> Tensor:
-        return quantize(x, configuration.format_b, mode, seed=mix(key, role))
+        return round_by(x, configuration.format_b, mode, mix(key, role))
 
     acc = weight if accumulator is None else accumulator
     v = round_b(gradient, modes.gradient, _GRADIENT)
@@ -200,4 +190,4 @@ def sgd_step(
     acc = acc - v * learning_rate
     if accumulator is not None:
         acc = accumulator.copy_(round_b(acc, modes.states, _ACCUMULATOR))
-    weight.copy_(quantize(acc, configuration.format_a, modes.values, seed=mix(key, _WEIGHT)))
+    weight.copy_(round_by(acc, configuration.format_a, modes.values, mix(key, _WEIGHT)))

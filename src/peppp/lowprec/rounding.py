@@ -1,12 +1,13 @@
 """Rounding float32 tensors to formats of few bits: one expression on the bits, the same on every device.
 
-Multiplying by a power of two moves the target's subnormals onto float32's own; then one integer addition
-rounds the significand, and a mask cuts it. This file is the readable form and the meaning of kernels.py's.
+Adding the smallest normal number to what lies below it gives all numbers of one binade the same last bit;
+then one integer addition rounds the significand, and a mask cuts it. No step makes a subnormal float32, which
+some processors handle slowly and some settings flush to zero (formats of 8 exponent bits apart, whose
+subnormals are float32's own: they only meet integer operations). This file is the readable form and the
+meaning of kernels.py's.
 """
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,34 +15,8 @@ from torch import Tensor
 from peppp.errors import FormatError
 from peppp.formats import FP32, FloatFormat
 from peppp.lowprec import kernels
-from peppp.lowprec.streams import random_bits
+from peppp.lowprec.streams import mix, random_bits
 from peppp.records import ROUNDINGS
-
-
-@dataclass(frozen=True, slots=True)
-class Constants:
-    """What the expression needs of a format; ``down`` and ``up`` are exact powers of two."""
-
-    down: float
-    up: float
-    half: int
-    mask: int
-    max: float
-    limit: float
-
-
-@lru_cache(maxsize=1024)
-def constants(fmt: FloatFormat) -> Constants:
-    """The constants of a format (see :class:`Constants`); ``limit`` clamps, inf where overflow does not."""
-    shift = fmt.min_exponent + 126 if fmt.subnormals else 0
-    return Constants(
-        down=math.ldexp(1.0, -shift),
-        up=math.ldexp(1.0, shift),
-        half=1 << (22 - fmt.mantissa_bits),
-        mask=(1 << (23 - fmt.mantissa_bits)) - 1,
-        max=fmt.max,
-        limit=fmt.max if fmt.overflow == "saturate" else math.inf,
-    )
 
 
 def quantize(
@@ -65,16 +40,32 @@ def quantize(
     tensor([  0.2500,   1.5000, -24.0000,   0.0000])
     """
     check(x, rounding, out)
-    if fmt == FP32:
+    if rounding == "nearest":
+        return round_to(x, fmt, None, out)
+    if seed is None:
+        seed = int(torch.randint(-(1 << 63), (1 << 63) - 1, ()))
+    return round_to(x, fmt, seed_key(seed), out)
+
+
+def seed_key(seed: int) -> int:
+    """The key of a seed. Keys are hashed once more than seeds, so that neighbours give streams unlike."""
+    return mix(seed, 0)
+
+
+def round_to(x: Tensor, fmt: FloatFormat, key: int | None, out: Tensor | None = None) -> Tensor:
+    """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
+    if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    key = None
-    if rounding == "stochastic":
-        key = int(torch.randint(-(1 << 63), (1 << 63) - 1, ())) if seed is None else seed
     if x.is_cpu:
         result = torch.empty_like(x) if out is None else out
         if kernels.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
+
+
+def round_by(x: Tensor, fmt: FloatFormat, mode: str, key: int, out: Tensor | None = None) -> Tensor:
+    """:func:`round_to` in a rounding mode; nearest needs no key."""
+    return round_to(x, fmt, key if mode == "stochastic" else None, out)
 
 
 def quantize_eagerly(x: Tensor, fmt: FloatFormat, key: int | None, *, out: Tensor | None = None) -> Tensor:
@@ -99,38 +90,40 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
 
 def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
     """The expression itself: nearest, or stochastic with the given random ``bits`` (int32, x's shape)."""
-    c = constants(fmt)
-    y = x.detach() * c.down
-    b = y.view(torch.int32)
+    cut = 23 - fmt.mantissa_bits
+    half, mask, smallest = 1 << (cut - 1), (1 << cut) - 1, kernels.threshold(fmt)
+    magnitude = x.detach().abs()
+    tiny = magnitude < smallest
+    b = torch.where(tiny, (magnitude + smallest).view(torch.int32), magnitude.view(torch.int32))
     if bits is not None:
-        b = b + (bits & c.mask)
+        b = b + (bits & mask)
     elif fmt.ties == "even":
-        b = b + (c.half - 1) + ((b >> (23 - fmt.mantissa_bits)) & 1)
+        b = b + (half - 1) + ((b >> cut) & 1)
     else:
-        b = b + c.half
-    y = (b & ~c.mask).view(torch.float32) * c.up
-    if bits is None and fmt.ties == "even" and fmt.exponent_bits < 8:
-        y = torch.where(x.abs() < fmt.min_normal, _round_subnormals_to_even(x, fmt), y)
+        b = b + half
+    y = (b & ~mask).view(torch.float32)
+    y = torch.where(tiny, y - smallest, y)
+    if bits is None and fmt.ties == "even" and smallest:
+        y = torch.where(tiny, _round_subnormals_to_even(magnitude, fmt), y)
     if not fmt.subnormals:
         y = _flush_subnormals(y, fmt.min_normal)
     y = _overflow(y, fmt)
-    return torch.where(x.isnan(), x, y)
+    return torch.where(x.isnan(), x, torch.copysign(y, x))
 
 
-def _round_subnormals_to_even(x: Tensor, fmt: FloatFormat) -> Tensor:
-    """Ties to even below ``min_normal`` in one rounding: the scaled form would round twice."""
-    c = torch.copysign(torch.tensor(math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23)), x)
-    return torch.copysign((x + c) - c, x)
+def _round_subnormals_to_even(magnitude: Tensor, fmt: FloatFormat) -> Tensor:
+    """Ties to even below ``min_normal`` in one rounding: adding it would be a rounding before."""
+    c = math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23)
+    return (magnitude + c) - c
 
 
-def _flush_subnormals(y: Tensor, smallest: float) -> Tensor:
+def _flush_subnormals(magnitude: Tensor, smallest: float) -> Tensor:
     """QPyTorch 0.2.0: what is below the smallest number becomes it when above half of it, else zero."""
-    kept = torch.where(y.abs() > smallest / 2, torch.copysign(torch.tensor(smallest), y), 0.0)
-    return torch.where(y.abs() < smallest, kept, y)
+    kept = torch.where(magnitude > smallest / 2, smallest, 0.0)
+    return torch.where(magnitude < smallest, kept, magnitude)
 
 
-def _overflow(y: Tensor, fmt: FloatFormat) -> Tensor:
+def _overflow(magnitude: Tensor, fmt: FloatFormat) -> Tensor:
     if fmt.overflow == "saturate":
-        return y.clamp(-fmt.max, fmt.max)
-    beyond = torch.tensor(math.inf if fmt.overflow == "inf" else math.nan)
-    return torch.where(y.abs() > fmt.max, torch.copysign(beyond, y), y)
+        return magnitude.clamp(max=fmt.max)
+    return torch.where(magnitude > fmt.max, math.inf if fmt.overflow == "inf" else math.nan, magnitude)
