@@ -1,0 +1,86 @@
+"""Measure the table that ships: its campaigns in order, each a line of ``peppp measure``, resumably.
+
+The same line again goes on where it was stopped. ``--only a1`` runs one campaign, ``--dry-run`` says how much
+of each is left.
+
+    python benchmarks/table.py runs.db FOLDER_OF_NPZ_FILES [--only a1,a2] [--dry-run] [--workers 1]
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+# Pixels a side: 8 for simple pictures, 24 for a few, so that memory differs between rows.
+SIDES = {8: "mnist notmnist spoken_digits_mel hand_drawn_shapes dig_mnist math_symbols omniglot_alphabets "
+            "omniglot_characters",
+         24: "eth80 clothing_small fruits360_3body"}  # fmt: skip
+FAMILIES = {"cifar": "cifar", "omniglot": "omniglot", "tinyimagenet": "tinyimagenet"}  # by start of the name
+
+FIRST = (
+    "mnist notmnist spoken_digits_mel hand_drawn_shapes cifar10 cifar100_vehicles_1 sign_digits "
+    "chars74k_capitals gtsrb eth80 euro_coins coffee_leaf"
+).split()
+SECOND = (
+    "dig_mnist math_symbols arabic_letters clothing_small fruits360_3body bridge_cracks solar_cells_elpv "
+    "omniglot_alphabets tinyimagenet_scenes cifar100_fruit_and_vegetables cifar100_trees "
+    "cifar100_large_natural_outdoor_scenes"
+).split()
+FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
+THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
+
+
+def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Each campaign's tasks and its further arguments."""
+    others = [name for name in names if name not in (*FIRST, *SECOND)]
+    five, two = FIRST[:5], ["mnist", "cifar100_vehicles_1"]
+    rows = {
+        "fp32": (names, ["--configurations", "fp32"]),
+        "a1": (FIRST, []),
+        "a2": (SECOND, []),
+        "b-fp32": (FIRST, ["--configurations", "fp32", "--rounding", "nearest"]),
+        "b": (FIRST, ["--rounding", "nearest"]),
+        "c": (others, ["--sample", "0.2"]),
+        "d-noise": (
+            FIRST[:10],
+            ["--configurations", "1-3-2,1-4-1,1-4-3,1-5-2 x 1-7-9", "--seed", "1,2,3"],
+        ),
+        "d-seed": (["mnist", "notmnist", "cifar100_vehicles_1", "sign_digits"], ["--seed", "1"]),
+        "e-rate": (five, ["--configurations", THIRD, "--learning-rate", "0.01,0.0001"]),
+        "e-epochs": (two, ["--configurations", THIRD, "--epochs", "50"]),
+        "e-network": (five, ["--configurations", THIRD, "--network", "resnet8-w8"]),
+    }
+    return rows
+
+
+def text(folder: Path, name: str) -> str:
+    """A data set's text: where it is, how it is cut, its side and its family."""
+    side = next((side for side, members in SIDES.items() if name in members.split()), 16)
+    family = next((family for start, family in FAMILIES.items() if name.startswith(start)), name)
+    return f"npz:{folder / name}.npz?train=1600&test=2000&resolution={side}&group={family}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--workers", default="1")
+    arguments = parser.parse_args()
+    names = sorted(path.stem for path in arguments.folder.glob("*.npz"))
+    only = [name for name in arguments.only.split(",") if name]
+    for campaign, (tasks, further) in campaigns(names).items():
+        if only and campaign not in only:
+            continue
+        print(f"campaign {campaign}: {len(tasks)} tasks", flush=True)
+        line = [sys.executable, "-m", "peppp", "measure", arguments.store, "--min-steps", "500"]
+        line += ["--workers", arguments.workers, *further]
+        line += ["--data", ",".join(text(arguments.folder, task) for task in tasks)]
+        line += ["--dry-run"] if arguments.dry_run else []
+        if subprocess.run(line).returncode not in (0, 1):
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
