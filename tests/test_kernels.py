@@ -100,10 +100,10 @@ def refused():
     """Pairs (x, out) by the reason."""
     x, memory = torch.randn(2, 3, 4, 5), torch.randn(101)
     return {
-        "sliced": (x[..., ::2], torch.empty(2, 3, 4, 3)),
-        "into sliced": (torch.empty(2, 3, 4, 3), x[..., ::2]),
+        "sliced": (x[..., ::2], torch.zeros(2, 3, 4, 3)),
+        "into sliced": (torch.zeros(2, 3, 4, 3), x[..., ::2]),
         "two layouts": (x, LAYOUTS["channels_last"](x)),
-        "two shapes": (x, torch.empty(2, 3, 4, 6)),
+        "two shapes": (x, torch.zeros(2, 3, 4, 6)),
         "float64": (x.double(), x.double()),
         "meta": (x.to("meta"), x.to("meta")),
         "overlapping": (memory[:-1], memory[1:]),

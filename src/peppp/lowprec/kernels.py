@@ -200,21 +200,20 @@ def threshold(fmt: FloatFormat) -> float:
 def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
     """What the loops need of a format, as bits, and whether they need all of it (else None).
 
-    threshold, half, mask, highest, lowest: ``highest`` clamps magnitudes; ``lowest`` is the 0 of a relu, else
-    -inf. Then, for ties to even, missing subnormals and an overflow that becomes something else: mask of a
-    tie, magic, min_normal, smallest, largest, beyond, of which the unneeded ones change nothing. fp32 cuts 0
-    bits.
+    threshold, half, mask, highest, negative: ``highest`` clamps magnitudes; bits above ``negative`` become 0,
+    which for a relu are those below -0. Then, for ties to even, missing subnormals and an overflow that
+    becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond, of which the unneeded
+    ones change nothing. fp32 cuts 0 bits.
     """
     cut = 23 - fmt.mantissa_bits
-    limit = fmt.max if fmt.overflow == "saturate" else math.inf
     even = fmt.ties == "even"
     scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
     constants = _bits(
         threshold(fmt),
         (1 << cut) >> 1,
         (1 << cut) - 1,
-        float(limit),
-        0.0 if relu else -math.inf,
+        fmt.max if fmt.overflow == "saturate" else 0x7FFFFFFF,
+        0x80000000 if relu else 0xFFFFFFFF,
         ~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF,
         math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0,
         fmt.min_normal if scaled else 0.0,

@@ -70,15 +70,9 @@ def _float(bits: Any) -> Any:
 
 
 @_compiled
-def _with_sign(magnitude: Any, x: Any) -> Any:
-    """The float32 of the bits ``magnitude`` with the sign of ``x``."""
-    return _float(magnitude | (_bits(x) & _SIGN))
-
-
-@_compiled
 def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None."""
-    threshold, half, mask, highest, lowest = fmt
+    threshold, half, mask, highest, negative = fmt
     magnitude = U32(_bits(x) & _UNSIGNED)
     tiny = _float(magnitude) < threshold
     bits = _bits(F32(_float(magnitude) + threshold)) if tiny else magnitude
@@ -87,8 +81,8 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     elif rare is None:
         bits = U32(bits + half)
     else:
-        kept = rare[0] if U32(bits & mask) == half else _ALL
-        bits = U32(bits + half) & kept
+        even = rare[0] if U32(bits & mask) == half else _ALL
+        bits = U32(bits + half) & even
     y = _float(bits & ~mask)
     y = F32(y - threshold) if tiny else y
     if rare is not None:
@@ -97,9 +91,12 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
             y = F32(F32(_float(magnitude) + magic) - magic) if _float(magnitude) < min_normal else y
         y = y if y >= smallest else (smallest if y > smallest * F32(0.5) else _ZERO)
         y = beyond if y > largest else y
-    y = highest if y > highest else y
-    y = _with_sign(_bits(y), x)
-    y = lowest if y < lowest else y
+    # Compared as integers: a flush to zero would take float32's own subnormals for 0.
+    signed = U32(min(_bits(y), highest) | (_bits(x) & _SIGN))
+    cut = signed > negative
+    if rare is not None:
+        cut = cut and y == y  # an overflow may have become NaN
+    y = _float(U32(0) if cut else signed)
     return x if x != x else y
 
 
@@ -133,7 +130,7 @@ def _words(key: Any) -> Any:
 @_compiled
 def _format(constants: Any) -> Any:
     """The numbers of kernels._constants: their types survive in a tuple, not in an array."""
-    return _float(constants[0]), constants[1], constants[2], _float(constants[3]), _float(constants[4])
+    return _float(constants[0]), constants[1], constants[2], constants[3], constants[4]
 
 
 @_compiled
