@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peppp.formats import FP32, Configuration, FloatFormat
+from peppp.formats import FP32, Configuration, Format, parse_format
 from peppp.lowprec import kernels
 from peppp.lowprec.rounding import round_to
 from peppp.lowprec.streams import mix
@@ -19,7 +19,7 @@ class Precision:
 
     configuration: Configuration
     modes: RoundingModes
-    error_format: FloatFormat
+    error_format: Format
 
     @classmethod
     def of(
@@ -28,7 +28,7 @@ class Precision:
         """From texts; ``error_format`` is ``A``, ``B`` or a format."""
         configuration = Configuration.parse(configuration)
         chosen = {"A": configuration.format_a, "B": configuration.format_b}.get(error_format)
-        return cls(configuration, RoundingModes.parse(rounding), chosen or FloatFormat.parse(error_format))
+        return cls(configuration, RoundingModes.parse(rounding), chosen or parse_format(error_format))
 
 
 class Point:
