@@ -25,8 +25,8 @@ def low_precision_optimizer(
     """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
 
     ``module`` is one that :func:`peppp.lowprec.conversion.low_precision` made, ``optimizer`` a fresh one over
-    its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by parameter (as
-    Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
+    its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by parameter
+    (as Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
     accumulator the update falls on the Format A weights themselves.
 
     Raises NetworkError for parameters of another module, an optimizer that has stepped already, or one of
