@@ -46,18 +46,18 @@ def arrays(**changes):
 
 def test_digits_are_the_1797_of_scikit_learn():
     data = load("digits")
-    assert (len(data.train_labels) + len(data.test_labels), data.resolution) == (1797, 8)
+    assert (len(data.train_targets) + len(data.test_targets), data.resolution) == (1797, 8)
     assert data.classes == tuple("0123456789")
     assert data.chance_error == pytest.approx(0.9)
-    assert data.train_images.max() == 255
-    assert abs(len(data.test_labels) - 0.2 * 1797) < 5
-    assert set(data.test_labels) == set(range(10))
+    assert data.train_inputs.max() == 255
+    assert abs(len(data.test_targets) - 0.2 * 1797) < 5
+    assert set(data.test_targets) == set(range(10))
 
 
 def test_partitions_of_the_digits_are_siblings():
     data = load("digits:579")
     assert (data.name, data.group, data.classes) == ("digits-579", "digits", ("5", "7", "9"))
-    assert set(data.train_labels) == {0, 1, 2}
+    assert set(data.train_targets) == {0, 1, 2}
     assert data.fingerprint != load("digits").fingerprint
     assert load("digits:975").fingerprint == data.fingerprint
 
@@ -65,11 +65,11 @@ def test_partitions_of_the_digits_are_siblings():
 def test_a_folder_without_a_test_part_is_split_in_each_class(folder):
     data = load(str(folder))
     assert (data.name, data.classes, data.resolution) == ("pets", ("cat", "dog"), 8)
-    assert np.bincount(data.train_labels).tolist() == [4, 4]
-    assert np.bincount(data.test_labels).tolist() == [1, 1]
+    assert np.bincount(data.train_targets).tolist() == [4, 4]
+    assert np.bincount(data.test_targets).tolist() == [1, 1]
     again = load(f"folder:{folder}")
     assert again.fingerprint == data.fingerprint
-    assert (again.train_images == data.train_images).all()
+    assert (again.train_inputs == data.train_inputs).all()
     save(folder / "cat" / "0.png")
     assert load(str(folder)).fingerprint != data.fingerprint
 
@@ -80,17 +80,17 @@ def test_a_folder_with_a_test_part_keeps_it(tmp_path):
             for i in range(count):
                 save(tmp_path / "set" / part / name / f"{i}.jpg", quality=90)
     data = load(str(tmp_path / "set"))
-    assert (len(data.train_labels), len(data.test_labels)) == (6, 4)
+    assert (len(data.train_targets), len(data.test_targets)) == (6, 4)
 
 
-def test_images_are_cropped_to_their_middle_and_resized_with_lanczos(tmp_path):
+def test_inputs_are_cropped_to_their_middle_and_resized_with_lanczos(tmp_path):
     wide = picture(40, 60)
     for name in ("a", "b"):
         for i in range(2):
             save(tmp_path / name / f"{i}.png", wide)
     data = load(str(tmp_path), resolution=16)
     expected = Image.fromarray(wide[:, 10:50]).resize((16, 16), Image.Resampling.LANCZOS)
-    assert (data.train_images[0] == np.asarray(expected)).all()
+    assert (data.train_inputs[0] == np.asarray(expected)).all()
 
 
 def test_grey_images_get_three_equal_channels(tmp_path):
@@ -98,7 +98,7 @@ def test_grey_images_get_three_equal_channels(tmp_path):
         save(tmp_path / name / "0.png", picture(channels=1))
         save(tmp_path / name / "1.png", picture())
     data = load(str(tmp_path))
-    grey = [np.ptp(image, axis=2).max() == 0 for image in (*data.train_images, *data.test_images)]
+    grey = [np.ptp(image, axis=2).max() == 0 for image in (*data.train_inputs, *data.test_inputs)]
     assert sorted(grey) == [False, False, True, True]
 
 
@@ -131,18 +131,18 @@ def test_both_npz_layouts(tmp_path):
         encoded[f"{part}_offsets"] = np.cumsum([0, *map(len, files)])
     np.savez(tmp_path / "jpeg.npz", **{k: v for k, v in raw.items() if k[0] != "x"}, **encoded)
     one, two = load(str(tmp_path / "raw.npz")), load(f"npz:{tmp_path / 'jpeg.npz'}")
-    assert one.train_images.shape == (6, 8, 8, 3)
-    assert (one.train_images == two.train_images).all()
-    assert (one.test_images == two.test_images).all()
+    assert one.train_inputs.shape == (6, 8, 8, 3)
+    assert (one.train_inputs == two.train_inputs).all()
+    assert (one.test_inputs == two.test_inputs).all()
 
 
 def test_a_cut_moves_the_rest_of_the_training_part_into_the_test_part():
     whole, part = load("digits"), load("digits?train=300&test=1000&group=other")
-    assert (len(part.train_labels), len(part.test_labels), part.group) == (300, 1000, "other")
-    assert np.ptp(np.bincount(part.train_labels)) <= 2
+    assert (len(part.train_targets), len(part.test_targets), part.group) == (300, 1000, "other")
+    assert np.ptp(np.bincount(part.train_targets)) <= 2
     pixels = lambda images: {image.tobytes() for image in images}  # noqa: E731
-    assert pixels(part.train_images) <= pixels(whole.train_images)
-    assert not pixels(part.train_images) & pixels(part.test_images)
+    assert pixels(part.train_inputs) <= pixels(whole.train_inputs)
+    assert not pixels(part.train_inputs) & pixels(part.test_inputs)
     assert load("digits?train=300&test=1000").fingerprint == part.fingerprint != whole.fingerprint
 
 
