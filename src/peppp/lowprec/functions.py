@@ -1,5 +1,6 @@
 """Rounding as steps of automatic differentiation: values forward, errors backward, straight through."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +164,11 @@ def round_in_place(x: Tensor, point: Point) -> None:
     """
     if not point.done:
         point.done = True
-        point.round_value(x.detach(), out=x.detach())
+        # A linear layer of inputs with more than two axes returns a view, of which torch would make the
+        # graph anew (and crash) if it saw it written.
+        unseen = torch.autograd._unsafe_preserve_version_counter(x) if x._is_view() else nullcontext()
+        with unseen:
+            point.round_value(x.detach(), out=x.detach())
         if x.requires_grad:
             x.register_hook(point.hook)  # type: ignore[no-untyped-call]
 
