@@ -54,6 +54,13 @@ def test_digits_are_the_1797_of_scikit_learn():
     assert set(data.test_targets) == set(range(10))
 
 
+def test_the_names_of_stored_measurements_stay():
+    """Fingerprints are the keys of stores: a reader that changes them would lose what was measured."""
+    assert load("digits").fingerprint == "bf51aa362ee74439"
+    assert load("digits:024").fingerprint == "9a6b9c5369da6255"
+    assert load("digits:579?train=100&test=200&resolution=16").fingerprint == "3dae541ebd59d72e"
+
+
 def test_partitions_of_the_digits_are_siblings():
     data = load("digits:579")
     assert (data.name, data.group, data.classes) == ("digits-579", "digits", ("5", "7", "9"))
@@ -152,6 +159,15 @@ def test_shared_sets_can_be_read(shared):
         assert (data.resolution, len(data.classes)) == (side, classes)
 
 
+def test_fingerprints_of_shared_sets_stay(shared):
+    for text, fingerprint in (
+        ("mnist.npz", "07790978c7069aec"),
+        ("gtsrb.npz?train=430", "b8ddefbcd270f6f7"),
+        ("magnetic_tiles.npz", "6495e6e915e0a54c"),
+    ):
+        assert load(f"{shared}/data/{text}").fingerprint == fingerprint
+
+
 def bad_npz(tmp_path, **changes):
     np.savez(tmp_path / "set.npz", **arrays(**changes))
     return str(tmp_path / "set.npz")
@@ -217,6 +233,14 @@ def test_wrong_archives(tmp_path):
         ({"y_train": np.zeros(6)}, "whole numbers"),
         ({"x_train": np.zeros((6, 8, 8, 1))}, "must be uint8"),
         ({"x_train": np.zeros((6, 8, 8, 2), np.uint8)}, "1 or 3"),
+        ({"x_test": np.zeros((3, 9, 9, 1), np.uint8)}, "of 8 pixels to train, 9 to test"),
+        ({"y_train": np.zeros(6, int)}, "no training images of its class 'odd'"),
+        ({"classes": np.array(["even", "even"])}, "two classes of the name 'even'"),
+        ({"y_test": np.zeros(0, int), "x_test": np.zeros((0, 8, 8, 1), np.uint8)}, "y_test must be a list"),
+        (
+            {"x_train": None, "train_jpeg": np.zeros(9, np.uint8), "train_offsets": np.arange(7) * 2},
+            "must rise",
+        ),
         ({"classes": np.array(["a", "b"], dtype=object)}, "not an .npz file of plain arrays"),
     ):
         with pytest.raises(DataError, match=message):
@@ -230,12 +254,32 @@ def test_wrong_archives(tmp_path):
         load(str(tmp_path / "set.npz"))
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "parameters"), [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122)]
-)
-def test_networks_have_their_published_number_of_parameters(name, classes, parameters):
-    network = networks.build(name, classes=classes, device="meta")
+# ResNets and VGGs with batch norm in their small-image form, 10 classes, as published with their code.
+PUBLISHED = {
+    "resnet18": 11_173_962,
+    "resnet34": 21_282_122,
+    "vgg11": 9_231_114,
+    "vgg13": 9_416_010,
+    "vgg16": 14_728_266,
+    "vgg19": 20_040_522,
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_networks_have_their_published_number_of_parameters(name, parameters):
+    network = networks.build(name, classes=10, device="meta")
     assert sum(p.numel() for p in network.parameters()) == parameters
+    other = networks.build(name, classes=1623, device="meta")
+    assert sum(p.numel() for p in other.parameters()) == parameters + 1613 * 513
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("side", [8, 20, 32, 64, 224])
+def test_they_take_any_resolution(name, side):
+    import torch
+
+    network = networks.build(name, classes=7, device="meta")
+    assert network(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 7)
 
 
 @pytest.mark.parametrize("side", [8, 16, 33, 64])
@@ -264,6 +308,76 @@ def test_a_network_of_one_s_own(tmp_path, monkeypatch):
         ("nowhere:small", "cannot load"),
         ("resnet9", "unknown network 'resnet9'; known: resnet8"),
         ("resnet8-w0", "unknown network"),
+        ("vgg16-w8", "unknown network"),
+        ("transformer-w20", "multiple of 8"),
+        ("ownnets:broken.deeper", "cannot load the network"),
     ):
         with pytest.raises(NetworkError, match=message):
             networks.build(name, classes=4)
+
+
+def test_a_network_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "herenets.py").write_text(
+        "from torch import nn\ndef one(classes, channels): return nn.Identity()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert type(networks.build("herenets:one", classes=4)).__name__ == "Identity"
+
+
+def test_networks_refuse_inputs_of_another_kind():
+    for data, network, fitting in (
+        ("wine", "resnet8", "mlp"),
+        ("grammar", "mlp", "transformer"),
+        ("digits", "transformer", "resnet8"),
+    ):
+        with pytest.raises(NetworkError, match=f"{network} takes .*; give {fitting}"):
+            networks.check(network, load(data))
+
+
+def test_tables_and_texts():
+    wine, cancer, diabetes, grammar = map(load, ("wine", "breast_cancer", "diabetes", "grammar"))
+    assert (wine.kind, wine.channels, wine.outputs, wine.resolution) == ("numbers", 13, 3, 0)
+    assert len(wine.train_targets) + len(wine.test_targets) == 178
+    assert (cancer.classes, cancer.input_shape) == (("malignant", "benign"), (30,))
+    assert (diabetes.classes, diabetes.outputs, diabetes.chance_error) == ((), 1, 1.0)
+    assert diabetes.train_targets.dtype == np.float32
+    assert (grammar.kind, grammar.input_shape, grammar.channels) == ("text", (64,), len(grammar.classes))
+    assert (grammar.train_inputs[:, 1:] == grammar.train_targets[:, :-1]).all()  # what follows is the target
+    assert (grammar.train_targets[:-1, -1] == grammar.train_inputs[1:, 0]).all()
+    assert grammar.fingerprint == load("grammar?resolution=64").fingerprint == "877c230ab7655931"
+    small = load("diabetes?train=100&test=50")
+    assert (len(small.train_targets), len(small.test_targets)) == (100, 50)
+
+
+def test_a_text_file(tmp_path):
+    (tmp_path / "book.txt").write_text("Für Elise. " * 100, encoding="utf-8")
+    data = load(f"text:{tmp_path / 'book.txt'}?resolution=10")
+    assert (data.name, data.resolution, "ü" in data.classes) == ("book", 10, True)
+    text = "".join(data.classes[i] for i in data.train_inputs[:2].ravel())
+    assert text == ("Für Elise. " * 2)[:20]
+    for data, message in (
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"aaaa" * 99, "1 different"),
+        (b"ab", "ten windows"),
+    ):
+        (tmp_path / "book.txt").write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            load(f"text:{tmp_path / 'book.txt'}")
+
+
+def test_data_of_one_s_own(tmp_path, monkeypatch):
+    (tmp_path / "owndata.py").write_text(
+        "import numpy as np\n"
+        "from peppp.tasks.dataset import Dataset, digest\n"
+        "def waves():\n"
+        "    x = np.linspace(0, 1, 40, dtype=np.float32)[:, None]\n"
+        "    return Dataset('waves', 'waves', digest(x), (), x[::2], np.sin(x[::2, 0]), x[1::2],"
+        " np.sin(x[1::2, 0]), 'squared_error')\n"
+        "def wrong(): return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert (load("own:owndata:waves").kind, load("own:owndata:waves?group=g").group) == ("numbers", "g")
+    with pytest.raises(DataError, match="gave a int"):
+        load("own:owndata:wrong")
+    with pytest.raises(DataError, match="cannot load the data set owndata:missing"):
+        load("own:owndata:missing")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from peppp.formats import FP32, Configuration, FloatFormat
 from peppp.lowprec import kernels
@@ -166,7 +167,7 @@ def round_in_place(x: Tensor, point: Point) -> None:
         point.done = True
         # A linear layer of inputs with more than two axes returns a view, of which torch would make the
         # graph anew (and crash) if it saw it written.
-        unseen = torch.autograd._unsafe_preserve_version_counter(x) if x._is_view() else nullcontext()
+        unseen = _unsafe_preserve_version_counter(x) if x._is_view() else nullcontext()
         with unseen:
             point.round_value(x.detach(), out=x.detach())
         if x.requires_grad:

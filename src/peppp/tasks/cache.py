@@ -34,7 +34,7 @@ def kept(key: str, read: Callable[[], Dataset]) -> Dataset:
 
 
 def _opened(path: Path) -> Dataset:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return Dataset(
             name=str(arrays["name"]),
             group=str(arrays["group"]),
