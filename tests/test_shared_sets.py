@@ -12,16 +12,7 @@ def test_every_set_trains_for_an_epoch(shared, tmp_path):
     paths = sorted((shared / "data").glob("*.npz"))
     assert len(paths) == 49
     data = ",".join(f"{path}?train=160&test=160" for path in paths)
-    options = [
-        "--epochs",
-        "1",
-        "--configurations",
-        "1-5-2/1-6-7",
-        "--network",
-        "resnet8-w8",
-        "--workers",
-        "1",
-    ]
+    options = ["--epochs", "1", "--configurations", "1-5-2/1-6-7", "--workers", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "peppp", "measure", tmp_path / "runs.db", "--data", data, *options, "--json"],
         capture_output=True,

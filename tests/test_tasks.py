@@ -9,6 +9,7 @@ from PIL import Image
 
 from peppp.errors import DataError, NetworkError
 from peppp.tasks import networks
+from peppp.tasks.dataset import digest
 from peppp.tasks.readers import load
 
 RNG = np.random.default_rng(0)
@@ -157,6 +158,19 @@ def test_shared_sets_can_be_read(shared):
     for name, side, classes in (("magnetic_tiles", 64, 6), ("mnist", 32, 10), ("gtsrb", 32, 43)):
         data = load(str(shared / "data" / f"{name}.npz"))
         assert (data.resolution, len(data.classes)) == (side, classes)
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_files(tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            for i in range(2):
+                save(tmp_path / part / name / f"{i}.png")
+    contents = []
+    for part in ("train", "test"):
+        contents += ["test"] if part == "test" else []
+        for path in sorted((tmp_path / part).glob("*/*")):
+            contents += [f"{path.parent.name}/{path.name}", path.read_bytes()]
+    assert load(str(tmp_path)).fingerprint == digest(*contents)
 
 
 def test_fingerprints_of_shared_sets_stay(shared):

@@ -1,7 +1,7 @@
 """The one training loop: a data set, a recipe, a configuration and a seed go in; errors come out."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +55,7 @@ def train(
     A loss that is not finite ends the training: its outcome is ``diverged`` and its error that of guessing.
     On the CPU the result depends on the arguments alone, bit for bit, for a given number of threads.
     """
-    check_augmentation(recipe.augmentation, dataset)
+    check_recipe(recipe, dataset)
     loss_of = find_loss(recipe.loss)
     key = run_seed(seed, dataset.fingerprint, configuration)
     with torch.random.fork_rng(devices=[]):
@@ -64,7 +64,7 @@ def train(
     if dataset.kind == "images":
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = network.to(device)
-    optimizer = _optimizer(network, recipe)
+    optimizer = _optimizer(network.parameters(), recipe)
     if not configuration.is_fp32:
         low_precision(
             network,
@@ -111,6 +111,14 @@ def train(
     return Training(network, curve[-1][1], train_error, tuple(curve), Outcome.FINISHED, steps)
 
 
+def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    """Say before a training what is wrong with it: a child of PepppError."""
+    networks.check(recipe.network, dataset)
+    check_augmentation(recipe.augmentation, dataset)
+    find_loss(recipe.loss)
+    _optimizer([nn.Parameter(torch.zeros(1))], recipe)
+
+
 def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
     """The error on a part: of classification, the share that is wrong."""
     network.eval()
@@ -122,13 +130,13 @@ def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
     return loss.error(misses, len(part), part.targets)
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if recipe.optimizer not in kinds:
         raise NetworkError(f"unknown optimizer {recipe.optimizer!r}; known: {', '.join(kinds)}")
     options = dict(recipe.optimizer_options)
     try:
-        return kinds[recipe.optimizer](network.parameters(), lr=recipe.learning_rate, **options)
+        return kinds[recipe.optimizer](parameters, lr=recipe.learning_rate, **options)
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{recipe.optimizer} refuses {options}: {error}") from None

@@ -16,7 +16,7 @@ from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
-from peppp.training.loop import train
+from peppp.training.loop import check_recipe, train
 from peppp.training.losses import find_loss
 
 
@@ -66,8 +66,11 @@ def with_resolution(recipe: Recipe, dataset: Dataset) -> Recipe:
 
 
 def footprint(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> Footprint:
-    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it."""
-    networks.check(recipe.network, dataset)
+    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it.
+
+    Raises what the training would: a child of PepppError for a network or recipe that does not fit the data.
+    """
+    check_recipe(with_resolution(recipe, dataset), dataset)
     counts = network_counts(
         recipe.network,
         dataset.outputs,
