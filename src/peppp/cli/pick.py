@@ -6,26 +6,36 @@ from typing import Annotated
 import typer
 
 from peppp.cli.options import (
+    Augmentation,
     Batch,
+    DataRoot,
     Device,
     Epochs,
     Json,
     LearningRate,
     MinSteps,
     Network,
+    Optimizer,
     Resolution,
     Rounding,
     Seed,
     Table,
     Workers,
     check_device,
+    parse_optimizer,
+    use_data_root,
     worker_count,
 )
 from peppp.errors import StoreError
 
 
 def command(
-    data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images (a folder a class), .npz file, or a name: digits, cifar10, wine."
+        ),
+    ],
     budget: Annotated[str, typer.Option(help="Memory that the training may take, as 100MB or 1.5GiB.")],
     network: Network = "resnet8",
     measurements: Annotated[int, typer.Option(min=0, help="Configurations to train on the data.")] = 6,
@@ -39,6 +49,9 @@ def command(
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: LearningRate = 0.001,
+    optimizer: Optimizer = "sgd",
+    augmentation: Augmentation = "none",
+    data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
@@ -58,13 +71,20 @@ def command(
     from peppp.records import Recipe, RoundingModes
 
     check_device(device)
+    use_data_root(data_root)
     RoundingModes.parse(rounding)
     if html is not None and not html.parent.is_dir():  # said before the training, not after
         raise StoreError(
             f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
         )
     recipe = Recipe(
-        epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=learning_rate, rounding=rounding
+        epochs=epochs,
+        min_steps=min_steps,
+        batch_size=batch,
+        learning_rate=learning_rate,
+        rounding=rounding,
+        augmentation=augmentation,
+        **parse_optimizer(optimizer),
     )
     with Display() as display:
         chosen = pick(

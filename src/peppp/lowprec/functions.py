@@ -165,9 +165,9 @@ def round_in_place(x: Tensor, point: Point) -> None:
         point.done = True
         version = x._version
         point.round_value(x.detach(), out=x.detach())
-        if (
-            x._is_view()
-        ):  # as a linear layer's result of three dimensions; a new version would need a new node
+        # A linear layer of inputs with more than two axes returns a view, of which torch would make the node
+        # anew (and crash) if it saw it written.
+        if x._is_view():
             torch._C._autograd._unsafe_set_version_counter((x,), (version,))
         if x.requires_grad:
             x.register_hook(point.hook)  # type: ignore[no-untyped-call]
