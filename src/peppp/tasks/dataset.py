@@ -53,8 +53,8 @@ class Dataset:
                 )
             if inputs.dtype.kind not in _KINDS or targets.dtype.kind not in "if":
                 raise DataError(
-                    f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are uint8 "
-                    "images, float32 numbers or int64 text, targets int64 or float32"
+                    f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are "
+                    "uint8 images, float32 numbers or int64 text, targets int64 or float32"
                 )
             if self.classes and not 0 <= targets.min() <= targets.max() < len(self.classes):
                 raise DataError(
