@@ -227,7 +227,8 @@ def test_options_that_do_not_exist_or_cannot_be():
     assert peppp("conjure").returncode == 2
 
 
-def test_the_data_sets_are_listed_shown_and_found(tmp_path):
+def test_the_data_sets_are_listed_shown_and_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEPPP_DATA", "")  # set by --data-root, and so taken back
     (tmp_path / "bach").mkdir()
     rows = answer("datasets", "--data-root", tmp_path)
     assert len(rows) == 87
