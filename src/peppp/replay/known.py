@@ -1,0 +1,260 @@
+"""A table whose errors are known: what the methods are tried on, as if its rows were new tasks."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.errors import FormatError, PepppError, TableError
+from peppp.formats import Configuration, paper_grid
+from peppp.records import Measurement, Recipe
+
+FIELDS = tuple(f.name for f in fields(Recipe))
+
+
+class Lacking(TableError):  # noqa: N818  it reads as what it says: the table is lacking
+    """The table lacks the rows that something needs."""
+
+
+@dataclass(frozen=True)
+class KnownTable:
+    """Errors [n, d] and memory [n, d] in bytes, all known, with their labels. Arrays are read-only copies.
+
+    ``families`` [n] tell which rows are related and are held out together; ``tasks`` [n] name the data: rows
+    of one task at two learning rates, say, are siblings. ``chance`` [n] are the errors of guessing.
+    """
+
+    errors: NDArray[np.float64]
+    memory: NDArray[np.float64]
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    families: tuple[str, ...]
+    tasks: tuple[str, ...]
+    recipes: tuple[Recipe | None, ...]
+    chance: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        n, d = len(self.names), len(self.columns)
+        for name, shape in (("errors", (n, d)), ("memory", (n, d)), ("chance", (n,))):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise TableError(f"{name} of {n} rows and {d} columns cannot be {array.shape} with gaps")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if not {n} == {len(self.families), len(self.tasks), len(self.recipes)}:
+            raise TableError(f"a known table of {n} rows has a family, a task and a recipe for each")
+        if (self.memory <= 0).any():
+            raise TableError("memory is a positive number of bytes in each entry")
+
+    @cached_property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """The columns as configurations; TableError where they are something else."""
+        try:
+            return tuple(Configuration.parse(column) for column in self.columns)
+        except FormatError as error:
+            raise Lacking(
+                f"the table lacks columns that are configurations, as 1-4-1/1-6-7 ({error})"
+            ) from None
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the errors are invented, as those of :mod:`peppp.replay.synthetic`."""
+        return any("synthetic" in name for name in self.names)
+
+    def take(
+        self, rows: Sequence[int] | NDArray[np.intp], columns: Sequence[int] | NDArray[np.intp] | None = None
+    ) -> "KnownTable":
+        """The table of some rows and, if given, some columns."""
+        i = np.asarray(rows, dtype=np.intp)
+        j = np.arange(len(self.columns)) if columns is None else np.asarray(columns, dtype=np.intp)
+        return replace(
+            self,
+            errors=self.errors[np.ix_(i, j)],
+            memory=self.memory[np.ix_(i, j)],
+            columns=tuple(self.columns[c] for c in j),
+            chance=self.chance[i],
+            names=tuple(self.names[r] for r in i),
+            families=tuple(self.families[r] for r in i),
+            tasks=tuple(self.tasks[r] for r in i),
+            recipes=tuple(self.recipes[r] for r in i),
+        )
+
+    def pooled(self) -> "KnownTable":
+        """Columns that differ only in Format B as one: their mean error, at the memory of the smallest."""
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for j, configuration in enumerate(self.configurations):
+            groups[str(configuration.format_a)].append(j)
+        # The column that stands for all is the one of least memory, by whose name it goes.
+        kept = [min(group, key=lambda j: (self.memory[:, j].sum(), j)) for group in groups.values()]
+        errors = np.column_stack([self.errors[:, group].mean(axis=1) for group in groups.values()])
+        return replace(self.take(range(len(self.names)), kept), errors=errors)
+
+    def require(self, rows: int = 3, columns: int = 3) -> "KnownTable":
+        """Itself, if it has so many rows and columns; else Lacking."""
+        if len(self.names) < rows or len(self.columns) < columns:
+            raise Lacking(
+                f"the table lacks rows: {len(self.names)} tasks are known at {len(self.columns)} common "
+                f"configurations; this needs {rows} at {columns} or more"
+            )
+        return self
+
+
+def largest_slice(
+    measurements: Iterable[Measurement], where: Mapping[str, str] | None = None
+) -> list[Measurement]:
+    """The measurements of the one way of training that the table holds most of, and that meets ``where``.
+
+    A way of training is a recipe but for the resolution, which belongs to the task. ``where`` fixes fields of
+    the recipe by their text, as ``{"rounding": "nearest"}``. fp32 is left out.
+
+    Raises TableError for a field that there is none of, Lacking where nothing meets ``where``.
+    """
+    wanted = dict(where or {})
+    for field in wanted:
+        if field not in FIELDS:
+            raise TableError(f"a recipe has no field {field!r}; it has {', '.join(FIELDS)}")
+    kept = [m for m in measurements if not m.configuration.is_fp32 and meets(m.recipe, wanted)]
+    if not kept:
+        shown = ", ".join(f"{field}={value}" for field, value in wanted.items())
+        raise Lacking(f"the table lacks measurements{f' with {shown}' if shown else ''}")
+    ways = Counter(replace(m.recipe, resolution=0) for m in kept)
+    most = max(ways, key=lambda way: (ways[way], way.to_json()))
+    return [m for m in kept if replace(m.recipe, resolution=0) == most]
+
+
+def meets(recipe: Recipe, where: Mapping[str, str]) -> bool:
+    """Whether the recipe's fields have these texts; numbers are compared as numbers."""
+    for field, text in where.items():
+        value = getattr(recipe, field)
+        try:
+            same = float(text) == value if isinstance(value, (int, float)) else str(value) == text
+        except ValueError:
+            same = str(value) == text
+        if not same:
+            return False
+    return True
+
+
+def known_table(
+    measurements: Iterable[Measurement], *, seed: int | None = None, every_row: bool = False
+) -> KnownTable:
+    """The largest part of the measurements in which every row has every column, on one seed.
+
+    Rows are data sets under a recipe, columns configurations. ``seed`` is by default the one with the most
+    measurements: to average over seeds where there are several would make some rows less noisy than others.
+    ``every_row`` keeps all rows and the columns that they have in common.
+
+    Raises Lacking if nothing is left.
+    """
+    kept = [m for m in measurements if not m.configuration.is_fp32]
+    if not kept:
+        raise Lacking("the table lacks measurements at low precision")
+    if seed is None:
+        counts = Counter(m.seed for m in kept)
+        seed = max(counts, key=lambda s: (counts[s], -s))
+    kept = [m for m in kept if m.seed == seed]
+    cells: dict[tuple[str, str], dict[Configuration, Measurement]] = defaultdict(dict)
+    digests = {recipe: recipe.digest for recipe in {m.recipe for m in kept}}
+    for m in sorted(kept, key=lambda m: -m.repeat):  # the first of several repeats stays
+        cells[m.fingerprint, digests[m.recipe]][m.configuration] = m
+    first = {key: next(iter(row.values())) for key, row in cells.items()}
+    keys = sorted(cells, key=lambda key: (first[key].task, key))
+    place = {configuration: j for j, configuration in enumerate(paper_grid())}
+    columns = sorted({m.configuration for m in kept}, key=lambda c: (place.get(c, len(place)), str(c)))
+    observed = np.array([[c in cells[key] for c in columns] for key in keys], dtype=bool)
+    observed = observed.reshape(len(keys), len(columns))
+    i, j = (
+        (np.arange(len(keys)), np.flatnonzero(np.all(observed, axis=0)))
+        if every_row
+        else complete_block(observed)
+    )
+    if not len(i) or not len(j):
+        raise Lacking("the table lacks configurations that its rows have in common")
+    chosen = [keys[r] for r in i]
+    part = [[cells[key][columns[c]] for c in j] for key in chosen]
+    rows = [first[key] for key in chosen]
+    several = len({replace(m.recipe, resolution=0) for m in rows}) > 1
+    return KnownTable(
+        errors=np.array([[m.test_error for m in row] for row in part]),
+        memory=np.array([[float(m.footprint.total) for m in row] for row in part]),
+        names=tuple(_name(m, rows) if several else m.task for m in rows),
+        columns=tuple(str(columns[c]) for c in j),
+        families=tuple(m.group or m.task for m in rows),
+        tasks=tuple(m.fingerprint for m in rows),
+        recipes=tuple(m.recipe for m in rows),
+        chance=np.array([m.chance_error for m in rows]),
+    )
+
+
+def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of a large part of a mask [n, d] that is all true.
+
+    Each row's columns are tried as the columns of all, with the rows that have them; the most entries win, of
+    equals the more rows.
+
+    >>> complete_block(np.array([[True, True, True], [True, True, False], [False, True, True]]))
+    (array([0, 1]), array([0, 1]))
+    """
+    best: tuple[NDArray[np.intp], NDArray[np.intp]] = (np.arange(0), np.arange(0))
+    size = (-1, -1)
+    for pattern in np.unique(observed, axis=0)[::-1]:
+        columns = np.flatnonzero(pattern)
+        rows = np.flatnonzero(observed[:, columns].all(axis=1))
+        if (len(rows) * len(columns), len(rows)) > size:
+            size, best = (len(rows) * len(columns), len(rows)), (rows, columns)
+    return best
+
+
+def from_matrices(
+    errors: NDArray[np.float64],
+    memory: NDArray[np.float64],
+    names: Sequence[str],
+    columns: Sequence[str],
+) -> KnownTable:
+    """The known part of an error matrix [n, d] (NaN: not observed) with its memory matrix [n, d].
+
+    Each row is a family of its own.
+    """
+    if np.shape(errors) != np.shape(memory):
+        raise TableError(f"errors {np.shape(errors)} and memory {np.shape(memory)} differ in shape")
+    i, j = complete_block(np.isfinite(errors) & np.isfinite(memory))
+    if not len(i) or not len(j):
+        raise Lacking("the matrices lack rows whose errors and memory are known")
+    rows = tuple(names[r] for r in i)
+    return KnownTable(
+        errors=errors[np.ix_(i, j)],
+        memory=memory[np.ix_(i, j)],
+        names=rows,
+        columns=tuple(columns[c] for c in j),
+        families=rows,
+        tasks=rows,
+        recipes=(None,) * len(rows),
+        chance=np.ones(len(rows)),
+    )
+
+
+def _name(measurement: Measurement, rows: Sequence[Measurement]) -> str:
+    """The task and what its recipe does not share with all rows."""
+    recipes = [asdict(replace(m.recipe, resolution=0)) for m in rows]
+    own = asdict(measurement.recipe)
+    differing = [f for f in FIELDS if f != "resolution" and any(r[f] != recipes[0][f] for r in recipes)]
+    return " ".join([measurement.task, *(f"{f}={own[f]}" for f in differing)])
+
+
+def parse_where(texts: Sequence[str]) -> dict[str, str]:
+    """``["rounding=nearest", "network=resnet8"]`` as a mapping.
+
+    >>> parse_where(["rounding=nearest,learning_rate=0.01"])
+    {'rounding': 'nearest', 'learning_rate': '0.01'}
+    """
+    found = {}
+    for text in ",".join(texts).split(","):
+        field, equals, value = text.partition("=")
+        if not equals and text:
+            raise PepppError(f"not a condition: {text!r}; write field=value, as rounding=nearest")
+        if equals:
+            found[field.strip()] = value.strip()
+    return found
