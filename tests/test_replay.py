@@ -79,9 +79,11 @@ def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
 def test_masks_differ_between_splits_and_seeds_but_not_between_runs(known):
     arguments = {"share": 0.2, "rank": 3, "shrinkage": 0.1}
     E, M = known.errors[1:], known.memory[1:]
+    seen = known.known[1:]
     for kind in ("uniform", "nonuniform"):
         one, again, split, seed = (
-            loocv.train(E, M, kind, seed=s, **arguments).estimate for s in ([0, 1], [0, 1], [0, 2], [1, 1])
+            loocv.train(E, M, seen, kind, seed=s, **arguments).estimate
+            for s in ([0, 1], [0, 1], [0, 2], [1, 1])
         )
         np.testing.assert_array_equal(one, again)
         assert (one != split).any()
@@ -205,6 +207,25 @@ def test_one_seed_is_taken_and_sparse_rows_are_left_out():
     common = known_table(sparse, every_row=True)
     assert len(common.names) == 12
     assert len(common.columns) < 99
+
+
+def test_a_campaign_that_still_runs_is_judged_on_what_it_knows():
+    rng = np.random.default_rng(0)
+    running = [m for m in largest_slice(TABLE) if m.seed == 0 and rng.random() < 0.5]
+    known = known_table(running)
+    assert known.errors.shape == (12, 99)
+    assert known.share == pytest.approx(0.5, abs=0.05)
+    truth = known_table(largest_slice(TABLE))
+    np.testing.assert_array_equal(known.errors[known.known], truth.errors[known.known])
+    np.testing.assert_allclose(known.memory, truth.memory, rtol=1e-5)  # scaled from a measured one
+    unknown = np.array(known.errors)
+    unknown[~known.known] = rng.random((~known.known).sum())
+    others = replace(known, errors=unknown)
+    arguments = {"settings": tuple(SETTINGS), "counts": (1, 4, 200), "methods": METHODS}
+    one, other = evaluate(known, **arguments), evaluate(others, **arguments)
+    np.testing.assert_array_equal(one.values, other.values)  # what is completed teaches and judges nothing
+    measured = one.of("measured", "I", "ed-mf", 200)
+    np.testing.assert_array_equal(measured, known.known.sum(axis=1))
 
 
 def test_the_block_is_all_known_and_large():

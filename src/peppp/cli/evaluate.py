@@ -1,4 +1,4 @@
-"""``peppp evaluate``: do the methods work on this table?"""
+"""``peppp evaluate``: whether the methods work on this table."""
 
 import csv
 import io

@@ -107,7 +107,8 @@ def complete_values(
         start = None if effects else fit
         rest = np.where(mask, E - base, 0.0)
         filled = base + soft_impute(rest, mask, shrinkage=shrinkage, weights=weights, start=start)
-        E = np.where(mask, E, filled)
+        # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
+        E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
     return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)))
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from peppp.errors import FormatError, PepppError, TableError
 from peppp.formats import Configuration, paper_grid
+from peppp.metalearn.completion import Completion, complete_values
 from peppp.records import Measurement, Recipe
 
+FEWEST = 10  # configurations of a row that is partly observed
 FIELDS = tuple(f.name for f in fields(Recipe))
 
 
@@ -21,7 +23,10 @@ class Lacking(TableError):  # noqa: N818  it reads as what it says: the table is
 
 @dataclass(frozen=True)
 class KnownTable:
-    """Errors [n, d] and memory [n, d] in bytes, all known, with their labels. Arrays are read-only copies.
+    """Errors [n, d] and memory [n, d] in bytes with their labels. Arrays are read-only copies.
+
+    Errors are known where ``observed`` [n, d]; elsewhere they are completed, to look at but never to learn from
+    or to judge by: a task is evaluated on its observed configurations, and :meth:`learn` sees no others.
 
     ``families`` [n] tell which rows are related and are held out together; ``tasks`` [n] name the data: rows
     of one task at two learning rates, say, are siblings. ``chance`` [n] are the errors of guessing.
@@ -35,6 +40,7 @@ class KnownTable:
     tasks: tuple[str, ...]
     recipes: tuple[Recipe | None, ...]
     chance: NDArray[np.float64]
+    observed: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n, d = len(self.names), len(self.columns)
@@ -44,6 +50,11 @@ class KnownTable:
                 raise TableError(f"{name} of {n} rows and {d} columns cannot be {array.shape} with gaps")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        observed = np.ones((n, d), dtype=bool) if self.observed is None else np.array(self.observed)
+        if observed.shape != (n, d):
+            raise TableError(f"a mask of {n} rows and {d} columns cannot be {observed.shape}")
+        observed.setflags(write=False)
+        object.__setattr__(self, "observed", observed)
         if not {n} == {len(self.families), len(self.tasks), len(self.recipes)}:
             raise TableError(f"a known table of {n} rows has a family, a task and a recipe for each")
         if (self.memory <= 0).any():
@@ -60,6 +71,21 @@ class KnownTable:
             ) from None
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """``observed``."""
+        assert self.observed is not None
+        return self.observed
+
+    @property
+    def share(self) -> float:
+        """The share of the entries that is observed."""
+        return float(self.known.mean())
+
+    def learn(self, rows: Sequence[int] | NDArray[np.intp], rank: int) -> Completion:
+        """What some rows teach: their observed entries, completed and factorised."""
+        return complete_values(self.errors[rows], self.known[rows], rank=rank)
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether the errors are invented, as those of :mod:`peppp.replay.synthetic`."""
         return any("synthetic" in name for name in self.names)
@@ -74,6 +100,7 @@ class KnownTable:
             self,
             errors=self.errors[np.ix_(i, j)],
             memory=self.memory[np.ix_(i, j)],
+            observed=self.known[np.ix_(i, j)],
             columns=tuple(self.columns[c] for c in j),
             chance=self.chance[i],
             names=tuple(self.names[r] for r in i),
@@ -89,8 +116,13 @@ class KnownTable:
             groups[str(configuration.format_a)].append(j)
         # The column that stands for all is the one of least memory, by whose name it goes.
         kept = [min(group, key=lambda j: (self.memory[:, j].sum(), j)) for group in groups.values()]
-        errors = np.column_stack([self.errors[:, group].mean(axis=1) for group in groups.values()])
-        return replace(self.take(range(len(self.names)), kept), errors=errors)
+        columns = []
+        for group in groups.values():
+            counted = self.known[:, group] | ~self.known[:, group].any(axis=1, keepdims=True)
+            columns.append((self.errors[:, group] * counted).sum(axis=1) / counted.sum(axis=1))
+        observed = np.column_stack([self.known[:, group].any(axis=1) for group in groups.values()])
+        small = self.take(range(len(self.names)), kept)
+        return replace(small, errors=np.column_stack(columns), observed=observed)
 
     def require(self, rows: int = 3, columns: int = 3) -> "KnownTable":
         """Itself, if it has so many rows and columns; else Lacking."""
@@ -143,6 +175,9 @@ def known_table(
 ) -> KnownTable:
     """The largest part of the measurements in which every row has every column, on one seed.
 
+    Where that part is less than half of them, as while a campaign runs, it is all rows of ten configurations or
+    more, partly observed.
+
     Rows are data sets under a recipe, columns configurations. ``seed`` is by default the one with the most
     measurements: to average over seeds where there are several would make some rows less noisy than others.
     ``every_row`` keeps all rows and the columns that they have in common.
@@ -171,15 +206,31 @@ def known_table(
         if every_row
         else complete_block(observed)
     )
+    if not every_row and 2 * len(i) * len(j) < observed.sum():
+        i = np.flatnonzero(observed.sum(axis=1) >= min(FEWEST, len(columns)))
+        j = np.flatnonzero(observed[i].any(axis=0))
     if not len(i) or not len(j):
         raise Lacking("the table lacks configurations that its rows have in common")
     chosen = [keys[r] for r in i]
-    part = [[cells[key][columns[c]] for c in j] for key in chosen]
+    part = [[cells[key].get(columns[c]) for c in j] for key in chosen]
     rows = [first[key] for key in chosen]
+    mask = observed[np.ix_(i, j)]
+    errors = np.array([[m.test_error if m else np.nan for m in row] for row in part])
+    if not mask.all():
+        errors = np.clip(complete_values(errors, mask).estimate, 0.0, 1.0)
     several = len({replace(m.recipe, resolution=0) for m in rows}) > 1
     return KnownTable(
-        errors=np.array([[m.test_error for m in row] for row in part]),
-        memory=np.array([[float(m.footprint.total) for m in row] for row in part]),
+        errors=errors,
+        memory=np.array(
+            [
+                [
+                    float(m.footprint.total) if m else scaled(rows[r], columns[c])
+                    for m, c in zip(row, j, strict=True)
+                ]
+                for r, row in enumerate(part)
+            ]
+        ),
+        observed=mask,
         names=tuple(_name(m, rows) if several else m.task for m in rows),
         columns=tuple(str(columns[c]) for c in j),
         families=tuple(m.group or m.task for m in rows),
@@ -187,6 +238,21 @@ def known_table(
         recipes=tuple(m.recipe for m in rows),
         chance=np.array([m.chance_error for m in rows]),
     )
+
+
+def scaled(measurement: Measurement, configuration: Configuration) -> float:
+    """Bytes of the same training at another configuration: its parts times the ratio of the formats' bits.
+
+    >>> from peppp import Footprint, Outcome
+    >>> measured = Measurement("t", "t", "t", Configuration.parse("1-4-1/1-6-7"), Recipe(), 0, 0.9, 0.5, 0.5, (),
+    ...     Footprint(600, 1200, 1400, {"momentum": 1400}, raw=8), Outcome.FINISHED, 1.0)
+    >>> scaled(measured, Configuration.parse("1-4-3/1-7-7"))
+    5408.0
+    """
+    footprint, here = measurement.footprint, measurement.configuration
+    in_a = (footprint.weights + footprint.activations) * configuration.format_a.bits / here.format_a.bits
+    in_b = footprint.optimizer * configuration.format_b.bits / here.format_b.bits
+    return in_a + in_b + footprint.raw
 
 
 def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

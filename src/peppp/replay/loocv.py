@@ -167,7 +167,7 @@ def evaluate(
         for split, (training, held) in enumerate(splits):
             for kind in kinds:
                 completed = train(
-                    known.errors[training], known.memory[training], kind,
+                    known.errors[training], known.memory[training], known.known[training], kind,
                     share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
                 )  # fmt: skip
                 for s, name in enumerate(settings):
@@ -175,7 +175,7 @@ def evaluate(
                         continue
                     for i in held:
                         m = known.memory[i]
-                        feasible = m <= limit if SETTINGS[name].capped else np.ones(len(m), dtype=bool)
+                        feasible = known.known[i] & (m <= limit if SETTINGS[name].capped else True)
                         if not feasible.any():
                             continue
                         for j, method in enumerate(methods):
@@ -200,6 +200,7 @@ def evaluate(
 def train(
     errors: NDArray[np.float64],
     memory: NDArray[np.float64],
+    observed: NDArray[np.bool_],
     sampling: str,
     *,
     share: float,
@@ -208,9 +209,14 @@ def train(
     seed: Sequence[int],
     effects: bool = False,
 ) -> Completion:
-    """What is learned from training rows [n, d] of which a ``share`` is known."""
+    """What is learned from training rows [n, d] of which a ``share`` is sampled.
+
+    Of rows that are partly ``observed``, the share of all entries is sampled among those that are.
+    """
     if sampling == "full":
-        return complete_values(errors, np.ones(errors.shape, dtype=bool), rank=rank)
+        return complete_values(errors, observed, rank=rank, shrinkage=shrinkage, effects=effects)
+    if not observed.all():
+        share = min(share / float(observed.mean()), 0.5 if sampling == "nonuniform" else 1.0)
     drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
     weights = None
     if sampling == "uniform":
@@ -218,6 +224,9 @@ def train(
     else:
         mask, probabilities = nonuniform(memory, share=share, seed=drawn)
         weights = inverse_propensity(probabilities)
+    mask = mask & observed
+    if not mask.any():
+        mask = observed
     return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects)
 
 

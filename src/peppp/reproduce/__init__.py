@@ -1,1 +1,1 @@
-"""The paper's figures and tables, drawn from a table of measurements: numbers first, pictures with matplotlib."""
+"""The paper's figures and tables from a table of measurements: numbers, and pictures with matplotlib."""

@@ -60,7 +60,7 @@ class Study:
         return self._slice[0].recipe
 
     def other_seeds(self) -> list[KnownTable]:
-        """The same tasks and configurations measured with other seeds, one table a seed, complete rows only."""
+        """The same way of training with other seeds: one table a seed, complete rows only."""
         first = self._main_seed()
         tables = []
         for seed in sorted({m.seed for m in self._slice} - {first}):
