@@ -25,8 +25,8 @@ class Lacking(TableError):  # noqa: N818  it reads as what it says: the table is
 class KnownTable:
     """Errors [n, d] and memory [n, d] in bytes with their labels. Arrays are read-only copies.
 
-    Errors are known where ``observed`` [n, d]; elsewhere they are completed, to look at but never to learn from
-    or to judge by: a task is evaluated on its observed configurations, and :meth:`learn` sees no others.
+    Errors are known where ``observed`` [n, d]; elsewhere they are completed, to look at but never to learn
+    from or to judge by: a task is evaluated on its observed configurations, and :meth:`learn` sees no others.
 
     ``families`` [n] tell which rows are related and are held out together; ``tasks`` [n] name the data: rows
     of one task at two learning rates, say, are siblings. ``chance`` [n] are the errors of guessing.
@@ -175,8 +175,8 @@ def known_table(
 ) -> KnownTable:
     """The largest part of the measurements in which every row has every column, on one seed.
 
-    Where that part is less than half of them, as while a campaign runs, it is all rows of ten configurations or
-    more, partly observed.
+    Where that part is less than half of them, as while a campaign runs, it is all rows of ten configurations
+    or more, partly observed.
 
     Rows are data sets under a recipe, columns configurations. ``seed`` is by default the one with the most
     measurements: to average over seeds where there are several would make some rows less noisy than others.
@@ -244,7 +244,8 @@ def scaled(measurement: Measurement, configuration: Configuration) -> float:
     """Bytes of the same training at another configuration: its parts times the ratio of the formats' bits.
 
     >>> from peppp import Footprint, Outcome
-    >>> measured = Measurement("t", "t", "t", Configuration.parse("1-4-1/1-6-7"), Recipe(), 0, 0.9, 0.5, 0.5, (),
+    >>> here = Configuration.parse("1-4-1/1-6-7")
+    >>> measured = Measurement("t", "t", "t", here, Recipe(), 0, 0.9, 0.5, 0.5, (),
     ...     Footprint(600, 1200, 1400, {"momentum": 1400}, raw=8), Outcome.FINISHED, 1.0)
     >>> scaled(measured, Configuration.parse("1-4-3/1-7-7"))
     5408.0

@@ -22,6 +22,7 @@ from peppp.reproduce.study import Study
 COUNTS = (1, 2, 3, 6, 10)
 BUDGETS = (0.25, 0.5, 1.0)  # quantiles of the task's memory
 SAMPLERS = ("tpe", "gp")
+MOST_TRIALS = 30  # beyond the budget or repeated ones included: a sampler can go on repeating itself
 
 Pick = Callable[[int], int]
 
@@ -97,7 +98,7 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
         "Regret of the pick after a few measurements",
         "(ours) peppp picks better than a general optimizer when measurements are few",
         f"mean regret over {len(known.names)} tasks, three budgets, after {shown} measurements; peppp has "
-        f"the least regret of all but the oracle after {', '.join(map(str, ahead)) or 'none of these'} measurements; "
+        f"the least regret of all but the oracle after {', '.join(map(str, ahead)) or 'none of these'}; "
         f"{other:.0%} of the picks judged on another seed",
         len(ahead) > len(COUNTS) / 2,
         tuple(summary),
@@ -193,7 +194,7 @@ def _search(
         search.enqueue_trial(dict(zip("ab", formats[enqueued], strict=True)))
     measured: list[int] = []
     wanted = min(max(COUNTS), int(feasible.sum()))
-    for _ in range(20 * max(COUNTS)):
+    for _ in range(MOST_TRIALS):
         trial = search.ask()
         pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
         j = column.get(pair)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from peppp import pareto
 from peppp.formats import Configuration
 from peppp.metalearn.additive import additive_model
-from peppp.metalearn.completion import complete_values
 from peppp.metalearn.threads import single_thread
 from peppp.replay.known import KnownTable, Lacking
 from peppp.reproduce.figure import Figure, Panel
@@ -41,7 +40,8 @@ def figure_1a(study: Study) -> Figure:
     """Error against memory of one task, its frontier marked."""
     known = study.known
     i = example_row(known)
-    optimal = pareto.nondominated(known.memory[i], known.errors[i])
+    seen = np.flatnonzero(known.known[i])
+    optimal = pareto.nondominated(known.memory[i], known.errors[i], known.known[i])
     records = tuple(
         {
             "configuration": column,
@@ -50,16 +50,18 @@ def figure_1a(study: Study) -> Figure:
             "point": "Pareto optimal" if optimal[j] else "dominated",
         }
         for j, column in enumerate(known.columns)
+        if known.known[i, j]
     )
-    spreads = [np.ptp(known.errors[i, known.memory[i] == m]) for m in np.unique(known.memory[i])]
+    memory, errors = known.memory[i, seen], known.errors[i, seen]
+    spreads = [np.ptp(errors[memory == m]) for m in np.unique(memory)]
     spread = float(max(spreads))
-    distinct = len(pareto.frontier(known.memory[i], known.errors[i]))
+    distinct = int(optimal.sum())
     return Figure(
         "1a",
         f"Error against memory, {known.names[i]}",
         "at equal memory errors differ a lot, and there is a clear frontier",
         f"on {known.names[i]} errors at equal memory differ by up to {spread:.2f}; {distinct} of "
-        f"{len(known.columns)} configurations are Pareto optimal",
+        f"{len(seen)} configurations are Pareto optimal",
         spread > 0.05 and distinct > 1,
         records,
         (Panel("scatter", "memory_mb", "error", "point"),),
@@ -74,9 +76,10 @@ def figure_1b(study: Study) -> Figure:
     records, winners = [], []
     for budget in budgets:
         best: Counter[int] = Counter()
-        for m, e in zip(known.memory, known.errors, strict=True):
-            if (m <= budget).any():
-                best[int(widths[np.lexsort((m, np.where(m <= budget, e, np.inf)))[0]])] += 1
+        for m, e, seen in zip(known.memory, known.errors, known.known, strict=True):
+            fits = seen & (m <= budget)
+            if fits.any():
+                best[int(widths[np.lexsort((m, np.where(fits, e, np.inf)))[0]])] += 1
         total = best.total()
         winners.append((budget, *best.most_common(1)[0], total))
         records += [
@@ -127,19 +130,21 @@ def figure_4(study: Study) -> Figure:
     )
 
 
-def kendall(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kendall's tau between all rows [n, d]: [n, n], NaN where a row is constant."""
+def kendall(errors: NDArray[np.float64], observed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Kendall's tau between all rows [n, d] on what both know: [n, n], NaN where a row is constant."""
     tau = np.eye(len(errors))
     for i, j in combinations(range(len(errors)), 2):
-        constant = np.ptp(errors[i]) == 0 or np.ptp(errors[j]) == 0
-        tau[i, j] = tau[j, i] = np.nan if constant else scipy.stats.kendalltau(errors[i], errors[j]).statistic
+        both = observed[i] & observed[j]
+        x, y = errors[i, both], errors[j, both]
+        known = len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
+        tau[i, j] = tau[j, i] = scipy.stats.kendalltau(x, y).statistic if known else np.nan
     return tau
 
 
 def figure_6a(study: Study) -> Figure:
     """Kendall's tau between tasks."""
     known = study.known
-    tau = kendall(known.errors)
+    tau = kendall(known.errors, known.known)
     families = np.array(known.families)
     same = families[:, None] == families
     off = ~np.eye(len(tau), dtype=bool)
@@ -270,8 +275,8 @@ def figure_16(study: Study) -> Figure:
 def frontier_counts(known: KnownTable) -> Counter[str]:
     """On how many tasks each configuration is Pareto optimal."""
     counts: Counter[str] = Counter()
-    for m, e in zip(known.memory, known.errors, strict=True):
-        counts.update(known.columns[j] for j in np.flatnonzero(pareto.nondominated(m, e)))
+    for m, e, seen in zip(known.memory, known.errors, known.known, strict=True):
+        counts.update(known.columns[j] for j in np.flatnonzero(pareto.nondominated(m, e, seen)))
     return counts
 
 
@@ -317,7 +322,7 @@ def appendix_d(study: Study) -> Figure:
 def variance(study: Study) -> Figure:
     """Where the errors' variance over tasks comes from: the task, Format A, Format B or neither."""
     known = study.known
-    E = complete_values(known.errors, np.ones(known.errors.shape, dtype=bool)).estimate
+    E = known.errors
     formats = [c.format_a for c in known.configurations], [c.format_b for c in known.configurations]
     shares = additive_model(E, *formats).shares
     means = known.errors.mean(axis=0)

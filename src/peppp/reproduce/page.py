@@ -90,7 +90,13 @@ def _about(study: Study) -> str:
     measurements = f" from {len(study.measurements)} measurements" if study.measurements else ""
     text = (
         f"The table{measurements}: {len(known.names)} tasks of {len(set(known.families))} families at "
-        f"{len(known.columns)} configurations, all known"
+        f"{len(known.columns)} configurations, "
+        + (
+            "all known"
+            if known.share == 1
+            else f"{known.share:.0%} of the entries known, as the campaign still "
+            "runs: tasks are judged on their known configurations, the rest is completed"
+        )
     )
     recipe = known.recipes[0]
     if recipe is not None:

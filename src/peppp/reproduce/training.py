@@ -8,7 +8,6 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.metalearn.completion import factorise
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.threads import single_thread
@@ -26,7 +25,7 @@ def figure_13(study: Study) -> Figure:
     """The convex relaxation (SLSQP) beside the greedy design: rank 5, 20 configurations."""
     known = study.known
     rank = min(5, len(known.names) - 1)
-    count = min(20, len(known.columns))
+    count = min(20, int(known.known.sum(axis=1).min()) - 1)
     records, weights = [], []
     designs: dict[str, Callable[[NDArray[np.float64]], NDArray[np.intp]]] = {
         "greedy": lambda Y: d_optimal(Y, count),
@@ -39,8 +38,8 @@ def figure_13(study: Study) -> Figure:
         others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
         if len(others) <= rank:
             continue
-        Y = factorise(known.errors[others], rank)
-        truth = known.errors[i]
+        Y = known.learn(others, rank).configuration_embeddings[known.known[i]]
+        truth = known.errors[i, known.known[i]]
         for name, design in designs.items():
             started = process_time()
             S = design(Y)
