@@ -160,7 +160,7 @@ def test_a_poor_table_is_told_what_it_lacks():
 def test_the_page_names_what_holds_what_does_not_and_what_is_missing(study, figures):
     page = write_page(study, list(figures.values())[:4], {"26": "the table lacks networks"}, "t.csv")
     assert "SYNTHETIC" in page
-    assert "peppp reproduce 1a t.csv --masks 2 --seeds 1" in page
+    assert "peppp reproduce 1a t.csv --masks 2\n" in page
     assert "- 26: the table lacks networks" in page
     assert "Do not hold here" in page
     assert all(figure.finding.replace("|", "\\|") in page for figure in list(figures.values())[:4])

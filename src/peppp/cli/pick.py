@@ -10,7 +10,6 @@ from peppp.cli.options import (
     Device,
     Epochs,
     Json,
-    LearningRate,
     MinSteps,
     Network,
     Resolution,
@@ -38,7 +37,9 @@ def command(
     epochs: Epochs = 10,
     min_steps: MinSteps = 0,
     batch: Batch = 32,
-    learning_rate: LearningRate = 0.001,
+    learning_rate: Annotated[
+        str, typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too.")
+    ] = "0.001",
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
@@ -56,15 +57,17 @@ def command(
     from peppp.campaign.progress import Display
     from peppp.choice import pick
     from peppp.records import Recipe, RoundingModes
+    from peppp.tuning import parse_rates
 
     check_device(device)
     RoundingModes.parse(rounding)
+    rates = parse_rates(learning_rate)
     if html is not None and not html.parent.is_dir():  # said before the training, not after
         raise StoreError(
             f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
         )
     recipe = Recipe(
-        epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=learning_rate, rounding=rounding
+        epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=rates[0], rounding=rounding
     )
     with Display() as display:
         chosen = pick(
@@ -74,6 +77,7 @@ def command(
             measurements=measurements,
             table=table,
             recipe=recipe,
+            learning_rates=rates,
             resolution=resolution,
             cap=cap,
             rank=rank,

@@ -331,7 +331,7 @@ def variance(study: Study) -> Figure:
     return Figure(
         "variance",
         "Where errors come from: Format A, Format B",
-        "both formats are worth choosing (99 = 11 x 9 configurations)",
+        "(implied by 99 = 11 x 9 configurations) both formats are worth choosing",
         f"of the column means' variance Format A explains {spread['A']:.0%}, Format B {spread['B']:.1%}; of "
         f"what differs from them between tasks the task's level makes {shares['task']:.0%}, Format A "
         f"{shares['A']:.0%}, Format B {shares['B']:.1%}, the rest (noise too) {shares['rest']:.0%}",

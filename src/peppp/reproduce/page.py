@@ -33,7 +33,8 @@ def draw_all(
 
 def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str], table: str) -> str:
     """The page as Markdown: each claim, what the table shows, whether it holds, and its command."""
-    options = f" --masks {study.masks} --seeds {study.seeds}"
+    options = "" if study.masks == 100 else f" --masks {study.masks}"
+    options += "" if study.seeds == 1 else f" --seeds {study.seeds}"
     options += "" if study.leave == "family" else f" --leave {study.leave}"
     lines = [
         "# The paper's claims on our table",
