@@ -61,6 +61,9 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
     for figure in figures:
         cells = (f"{figure.name}: {figure.title}", figure.claim, figure.finding, figure.verdict)
         lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+    for figure in figures:
+        if figure.name == "settings":
+            lines += _settings(figure)
     lines += ["", "## Commands", "", "```"]
     lines += [f"peppp reproduce {f.name} {table}{options}" for f in figures]
     lines += ["```", ""]
@@ -81,6 +84,32 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
         "",
     ]
     return "\n".join(lines)
+
+
+def _settings(figure: Figure) -> list[str]:
+    """Means of each method in each setting, with 6 measurements, a family held out if there are several."""
+    leave = figure.records[0]["leave"]
+    shown = [r for r in figure.records if r["measurements"] == 6 and r["leave"] == leave]
+    settings = list(dict.fromkeys(r["setting"] for r in shown))
+    lines = []
+    for metric, title in (("hyperdiff", "HyperDiff"), ("regret", "Regret of the pick")):
+        lines += [
+            "",
+            f"## {title} in Settings I to VI",
+            "",
+            f"Six measurements, each {leave} held out in turn; mean and 95 % interval.",
+            "",
+            "| | " + " | ".join(settings) + " |",
+            "|---" * (len(settings) + 1) + "|",
+        ]
+        for method in dict.fromkeys(r["method"] for r in shown):
+            cells = [
+                f"{r[metric]:.3f} [{r[f'{metric}_low']:.3f}, {r[f'{metric}_high']:.3f}]"
+                for r in shown
+                if r["method"] == method
+            ]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _about(study: Study) -> str:
