@@ -83,12 +83,12 @@ def figure_1b(study: Study) -> Figure:
         total = best.total()
         winners.append((budget, *best.most_common(1)[0], total))
         records += [
-            {"budget_mb": round(budget / MB, 1), "bits": bits, "tasks": n, "share": n / total}
+            {"budget_mb": float(f"{budget / MB:.3g}"), "bits": bits, "tasks": n, "share": n / total}
             for bits, n in sorted(best.items())
         ]
     largest = max(count / total for _, _, count, total in winners)
     shown = "; ".join(
-        f"{budget / MB:.0f} MB: {bits} bits on {n} of {total}" for budget, bits, n, total in winners
+        f"{budget / MB:.3g} MB: {bits} bits on {n} of {total}" for budget, bits, n, total in winners
     )
     return Figure(
         "1b",
