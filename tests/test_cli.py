@@ -225,3 +225,57 @@ def test_options_that_do_not_exist_or_cannot_be():
     assert peppp("pick", "x", "--budget", "1MB", "--measurements", "-1").returncode == 2
     assert peppp("measure", "runs.db").returncode == 2
     assert peppp("conjure").returncode == 2
+
+
+def test_the_data_sets_are_listed_shown_and_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEPPP_DATA", "")  # set by --data-root, and so taken back
+    (tmp_path / "bach").mkdir()
+    rows = answer("datasets", "--data-root", tmp_path)
+    assert len(rows) == 87
+    assert {row["name"] for row in rows if row["path"]} == {"bach"}
+    facts = answer("datasets", "show", "imagenet-bag", "--data-root", tmp_path)
+    assert (facts["points"], facts["class_names"][0], facts["path"]) == (6519, "backpack", None)
+    assert "1119  plastic bag" in peppp("datasets", "show", "imagenet-bag").stdout
+    assert "imagenet-colubrid-snake" in peppp("datasets").stdout
+    assert "near it: cifar10" in refused("datasets", "show", "cifar11")
+    assert "not fetched" in refused("datasets", "fetch", "isic")
+    assert f"{tmp_path} holds no cifar-10-python.tar.gz" in refused(
+        "measure", tmp_path / "runs.db", "--data", "cifar10", "--data-root", tmp_path
+    )
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_networks_are_listed():
+    rows = {row["name"]: row for row in answer("networks", "--classes", "10")}
+    assert rows["resnet18"]["parameters"] == 11_173_962
+    assert rows["transformer"]["takes"] == "text"
+    assert "vgg16" in peppp("networks").stdout
+
+
+def test_tasks_without_images_are_measured_and_picked_for(tmp_path, table):
+    store = tmp_path / "runs.db"
+    few = ["--epochs", "2", "--learning-rate", "0.01", "--workers", "0"]
+    facts = answer(
+        "measure",
+        store,
+        "--data",
+        "wine,diabetes",
+        "--network",
+        "mlp",
+        "--configurations",
+        "1-5-2/1-6-7",
+        *few,
+    )
+    assert (facts["done"], facts["failed"]) == (2, 0)
+    again = ["--data", "diabetes", "--network", "mlp", "--configurations", "1-5-2/1-6-7"]
+    assert answer("measure", store, *again, *few)["already_there"] == 1
+    picked = answer(
+        "pick", "diabetes", "--network", "mlp", "--budget", "100KB", "--measurements", "2", "--table", table,
+        "--optimizer", "adamw,weight_decay=0.01", "--rank", "2", *few,
+    )  # fmt: skip
+    assert len([p for p in picked["predictions"] if p["measured"]]) == 2
+    assert "wine holds numbers; give mlp" in refused("measure", store, "--data", "wine")
+    assert "not an optimizer" in refused("measure", store, "--data", "wine", "--optimizer", "adamw,fast")
+    assert "unknown augmentation" in refused("measure", store, "--data", "digits", "--augmentation", "cutout")
+    assert "unknown optimizer" in refused("measure", store, "--data", "digits", "--optimizer", "lion")
+    assert "adamw refuses" in refused("measure", store, "--data", "digits", "--optimizer", "adamw,speed=1")

@@ -447,3 +447,45 @@ def test_what_cannot_be_converted_says_so():
     plain.step()
     with pytest.raises(NetworkError, match="has stepped already"):
         low_precision_optimizer(plain, net)
+
+
+@pytest.mark.parametrize(
+    "text", ["mx-1-4-3/32/1-6-7", "int8/1-6-7", "fixed-8-5/1-8-11", "1-4-1/int16", "mx-1-2-1/32/mx-1-4-3/32"]
+)
+def test_formats_with_a_scale_train(text):
+    torch.manual_seed(0)
+    x = torch.randn(64, 6)
+    y = (x[:, 0] > 0).long()
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
+    low_precision(net, text, seed=1)
+    optimizer = low_precision_optimizer(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), net)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    fmt = Configuration.parse(text).format_a
+    for parameter in net.parameters():
+        assert torch.allclose(quantize(parameter.data, fmt), parameter.data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (2, 3, 5, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_of_inputs_with_more_axes_give_what_they_give_flat(shape, bias):
+    """Torch makes a view there: it must be rounded once, and let errors pass."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(8, 6, bias=bias), nn.Linear(6, 4, bias=bias)
+    x = torch.randn(shape)
+    results = []
+    for inputs in (x, x.reshape(-1, 8)):
+        network = copy.deepcopy(nn.Sequential(first, nn.GELU(), second))
+        low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
+        y = network(inputs)
+        y.square().sum().backward()
+        results.append((y.detach().reshape(-1, 4), [p.grad for p in network.parameters()]))
+    assert torch.equal(results[0][0], results[1][0])
+    for one, other in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)

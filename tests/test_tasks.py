@@ -9,6 +9,7 @@ from PIL import Image
 
 from peppp.errors import DataError, NetworkError
 from peppp.tasks import networks
+from peppp.tasks.dataset import Dataset, digest
 from peppp.tasks.readers import load
 
 RNG = np.random.default_rng(0)
@@ -46,18 +47,25 @@ def arrays(**changes):
 
 def test_digits_are_the_1797_of_scikit_learn():
     data = load("digits")
-    assert (len(data.train_labels) + len(data.test_labels), data.resolution) == (1797, 8)
+    assert (len(data.train_targets) + len(data.test_targets), data.resolution) == (1797, 8)
     assert data.classes == tuple("0123456789")
     assert data.chance_error == pytest.approx(0.9)
-    assert data.train_images.max() == 255
-    assert abs(len(data.test_labels) - 0.2 * 1797) < 5
-    assert set(data.test_labels) == set(range(10))
+    assert data.train_inputs.max() == 255
+    assert abs(len(data.test_targets) - 0.2 * 1797) < 5
+    assert set(data.test_targets) == set(range(10))
+
+
+def test_the_names_of_stored_measurements_stay():
+    """Fingerprints are the keys of stores: a reader that changes them would lose what was measured."""
+    assert load("digits").fingerprint == "bf51aa362ee74439"
+    assert load("digits:024").fingerprint == "9a6b9c5369da6255"
+    assert load("digits:579?train=100&test=200&resolution=16").fingerprint == "3dae541ebd59d72e"
 
 
 def test_partitions_of_the_digits_are_siblings():
     data = load("digits:579")
     assert (data.name, data.group, data.classes) == ("digits-579", "digits", ("5", "7", "9"))
-    assert set(data.train_labels) == {0, 1, 2}
+    assert set(data.train_targets) == {0, 1, 2}
     assert data.fingerprint != load("digits").fingerprint
     assert load("digits:975").fingerprint == data.fingerprint
 
@@ -65,11 +73,11 @@ def test_partitions_of_the_digits_are_siblings():
 def test_a_folder_without_a_test_part_is_split_in_each_class(folder):
     data = load(str(folder))
     assert (data.name, data.classes, data.resolution) == ("pets", ("cat", "dog"), 8)
-    assert np.bincount(data.train_labels).tolist() == [4, 4]
-    assert np.bincount(data.test_labels).tolist() == [1, 1]
+    assert np.bincount(data.train_targets).tolist() == [4, 4]
+    assert np.bincount(data.test_targets).tolist() == [1, 1]
     again = load(f"folder:{folder}")
     assert again.fingerprint == data.fingerprint
-    assert (again.train_images == data.train_images).all()
+    assert (again.train_inputs == data.train_inputs).all()
     save(folder / "cat" / "0.png")
     assert load(str(folder)).fingerprint != data.fingerprint
 
@@ -80,17 +88,17 @@ def test_a_folder_with_a_test_part_keeps_it(tmp_path):
             for i in range(count):
                 save(tmp_path / "set" / part / name / f"{i}.jpg", quality=90)
     data = load(str(tmp_path / "set"))
-    assert (len(data.train_labels), len(data.test_labels)) == (6, 4)
+    assert (len(data.train_targets), len(data.test_targets)) == (6, 4)
 
 
-def test_images_are_cropped_to_their_middle_and_resized_with_lanczos(tmp_path):
+def test_inputs_are_cropped_to_their_middle_and_resized_with_lanczos(tmp_path):
     wide = picture(40, 60)
     for name in ("a", "b"):
         for i in range(2):
             save(tmp_path / name / f"{i}.png", wide)
     data = load(str(tmp_path), resolution=16)
     expected = Image.fromarray(wide[:, 10:50]).resize((16, 16), Image.Resampling.LANCZOS)
-    assert (data.train_images[0] == np.asarray(expected)).all()
+    assert (data.train_inputs[0] == np.asarray(expected)).all()
 
 
 def test_grey_images_get_three_equal_channels(tmp_path):
@@ -98,7 +106,7 @@ def test_grey_images_get_three_equal_channels(tmp_path):
         save(tmp_path / name / "0.png", picture(channels=1))
         save(tmp_path / name / "1.png", picture())
     data = load(str(tmp_path))
-    grey = [np.ptp(image, axis=2).max() == 0 for image in (*data.train_images, *data.test_images)]
+    grey = [np.ptp(image, axis=2).max() == 0 for image in (*data.train_inputs, *data.test_inputs)]
     assert sorted(grey) == [False, False, True, True]
 
 
@@ -131,18 +139,18 @@ def test_both_npz_layouts(tmp_path):
         encoded[f"{part}_offsets"] = np.cumsum([0, *map(len, files)])
     np.savez(tmp_path / "jpeg.npz", **{k: v for k, v in raw.items() if k[0] != "x"}, **encoded)
     one, two = load(str(tmp_path / "raw.npz")), load(f"npz:{tmp_path / 'jpeg.npz'}")
-    assert one.train_images.shape == (6, 8, 8, 3)
-    assert (one.train_images == two.train_images).all()
-    assert (one.test_images == two.test_images).all()
+    assert one.train_inputs.shape == (6, 8, 8, 3)
+    assert (one.train_inputs == two.train_inputs).all()
+    assert (one.test_inputs == two.test_inputs).all()
 
 
 def test_a_cut_moves_the_rest_of_the_training_part_into_the_test_part():
     whole, part = load("digits"), load("digits?train=300&test=1000&group=other")
-    assert (len(part.train_labels), len(part.test_labels), part.group) == (300, 1000, "other")
-    assert np.ptp(np.bincount(part.train_labels)) <= 2
+    assert (len(part.train_targets), len(part.test_targets), part.group) == (300, 1000, "other")
+    assert np.ptp(np.bincount(part.train_targets)) <= 2
     pixels = lambda images: {image.tobytes() for image in images}  # noqa: E731
-    assert pixels(part.train_images) <= pixels(whole.train_images)
-    assert not pixels(part.train_images) & pixels(part.test_images)
+    assert pixels(part.train_inputs) <= pixels(whole.train_inputs)
+    assert not pixels(part.train_inputs) & pixels(part.test_inputs)
     assert load("digits?train=300&test=1000").fingerprint == part.fingerprint != whole.fingerprint
 
 
@@ -150,6 +158,28 @@ def test_shared_sets_can_be_read(shared):
     for name, side, classes in (("magnetic_tiles", 64, 6), ("mnist", 32, 10), ("gtsrb", 32, 43)):
         data = load(str(shared / "data" / f"{name}.npz"))
         assert (data.resolution, len(data.classes)) == (side, classes)
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_files(tmp_path):
+    for part in ("train", "test"):
+        for name in "ab":
+            for i in range(2):
+                save(tmp_path / part / name / f"{i}.png")
+    contents = []
+    for part in ("train", "test"):
+        contents += ["test"] if part == "test" else []
+        for path in sorted((tmp_path / part).glob("*/*")):
+            contents += [f"{path.parent.name}/{path.name}", path.read_bytes()]
+    assert load(str(tmp_path)).fingerprint == digest(*contents)
+
+
+def test_fingerprints_of_shared_sets_stay(shared):
+    for text, fingerprint in (
+        ("mnist.npz", "07790978c7069aec"),
+        ("gtsrb.npz?train=430", "b8ddefbcd270f6f7"),
+        ("magnetic_tiles.npz", "6495e6e915e0a54c"),
+    ):
+        assert load(f"{shared}/data/{text}").fingerprint == fingerprint
 
 
 def bad_npz(tmp_path, **changes):
@@ -217,6 +247,14 @@ def test_wrong_archives(tmp_path):
         ({"y_train": np.zeros(6)}, "whole numbers"),
         ({"x_train": np.zeros((6, 8, 8, 1))}, "must be uint8"),
         ({"x_train": np.zeros((6, 8, 8, 2), np.uint8)}, "1 or 3"),
+        ({"x_test": np.zeros((3, 9, 9, 1), np.uint8)}, "of 8 pixels to train, 9 to test"),
+        ({"y_train": np.zeros(6, int)}, "no training images of its class 'odd'"),
+        ({"classes": np.array(["even", "even"])}, "two classes of the name 'even'"),
+        ({"y_test": np.zeros(0, int), "x_test": np.zeros((0, 8, 8, 1), np.uint8)}, "y_test must be a list"),
+        (
+            {"x_train": None, "train_jpeg": np.zeros(9, np.uint8), "train_offsets": np.arange(7) * 2},
+            "must rise",
+        ),
         ({"classes": np.array(["a", "b"], dtype=object)}, "not an .npz file of plain arrays"),
     ):
         with pytest.raises(DataError, match=message):
@@ -230,12 +268,32 @@ def test_wrong_archives(tmp_path):
         load(str(tmp_path / "set.npz"))
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "parameters"), [("resnet18", 10, 11_173_962), ("resnet34", 10, 21_282_122)]
-)
-def test_networks_have_their_published_number_of_parameters(name, classes, parameters):
-    network = networks.build(name, classes=classes, device="meta")
+# ResNets and VGGs with batch norm in their small-image form, 10 classes, as published with their code.
+PUBLISHED = {
+    "resnet18": 11_173_962,
+    "resnet34": 21_282_122,
+    "vgg11": 9_231_114,
+    "vgg13": 9_416_010,
+    "vgg16": 14_728_266,
+    "vgg19": 20_040_522,
+}
+
+
+@pytest.mark.parametrize(("name", "parameters"), PUBLISHED.items())
+def test_networks_have_their_published_number_of_parameters(name, parameters):
+    network = networks.build(name, classes=10, device="meta")
     assert sum(p.numel() for p in network.parameters()) == parameters
+    other = networks.build(name, classes=1623, device="meta")
+    assert sum(p.numel() for p in other.parameters()) == parameters + 1613 * 513
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("side", [8, 20, 32, 64, 224])
+def test_they_take_any_resolution(name, side):
+    import torch
+
+    network = networks.build(name, classes=7, device="meta")
+    assert network(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 7)
 
 
 @pytest.mark.parametrize("side", [8, 16, 33, 64])
@@ -264,6 +322,91 @@ def test_a_network_of_one_s_own(tmp_path, monkeypatch):
         ("nowhere:small", "cannot load"),
         ("resnet9", "unknown network 'resnet9'; known: resnet8"),
         ("resnet8-w0", "unknown network"),
+        ("vgg16-w8", "unknown network"),
+        ("transformer-w20", "multiple of 8"),
+        ("ownnets:broken.deeper", "cannot load the network"),
     ):
         with pytest.raises(NetworkError, match=message):
             networks.build(name, classes=4)
+
+
+def test_a_network_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "herenets.py").write_text(
+        "from torch import nn\ndef one(classes, channels): return nn.Identity()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert type(networks.build("herenets:one", classes=4)).__name__ == "Identity"
+
+
+def test_networks_refuse_inputs_of_another_kind():
+    for data, network, fitting in (
+        ("wine", "resnet8", "mlp"),
+        ("grammar", "mlp", "transformer"),
+        ("digits", "transformer", "resnet8"),
+    ):
+        with pytest.raises(NetworkError, match=f"{network} takes .*; give {fitting}"):
+            networks.check(network, load(data))
+
+
+def test_tables_and_texts():
+    wine, cancer, diabetes, grammar = map(load, ("wine", "breast_cancer", "diabetes", "grammar"))
+    assert (wine.kind, wine.channels, wine.outputs, wine.resolution) == ("numbers", 13, 3, 0)
+    assert len(wine.train_targets) + len(wine.test_targets) == 178
+    assert (cancer.classes, cancer.input_shape) == (("malignant", "benign"), (30,))
+    assert (diabetes.classes, diabetes.outputs, diabetes.chance_error) == ((), 1, 1.0)
+    assert diabetes.train_targets.dtype == np.float32
+    assert (grammar.kind, grammar.input_shape, grammar.channels) == ("text", (64,), len(grammar.classes))
+    assert (grammar.train_inputs[:, 1:] == grammar.train_targets[:, :-1]).all()  # what follows is the target
+    assert (grammar.train_targets[:-1, -1] == grammar.train_inputs[1:, 0]).all()
+    assert grammar.fingerprint == load("grammar?resolution=64").fingerprint == "877c230ab7655931"
+    small = load("diabetes?train=100&test=50")
+    assert (len(small.train_targets), len(small.test_targets)) == (100, 50)
+
+
+def test_a_text_file(tmp_path):
+    (tmp_path / "book.txt").write_text("Für Elise. " * 100, encoding="utf-8")
+    data = load(f"text:{tmp_path / 'book.txt'}?resolution=10")
+    assert (data.name, data.resolution, "ü" in data.classes) == ("book", 10, True)
+    text = "".join(data.classes[i] for i in data.train_inputs[:2].ravel())
+    assert text == ("Für Elise. " * 2)[:20]
+    for data, message in (
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"aaaa" * 99, "1 different"),
+        (b"ab", "ten windows"),
+    ):
+        (tmp_path / "book.txt").write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            load(f"text:{tmp_path / 'book.txt'}")
+
+
+def test_data_of_one_s_own(tmp_path, monkeypatch):
+    (tmp_path / "owndata.py").write_text(
+        "import numpy as np\n"
+        "from peppp.tasks.dataset import Dataset, digest\n"
+        "def waves():\n"
+        "    x = np.linspace(0, 1, 40, dtype=np.float32)[:, None]\n"
+        "    return Dataset('waves', 'waves', digest(x), (), x[::2], np.sin(x[::2, 0]), x[1::2],"
+        " np.sin(x[1::2, 0]), 'squared_error')\n"
+        "def wrong(): return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert (load("own:owndata:waves").kind, load("own:owndata:waves?group=g").group) == ("numbers", "g")
+    with pytest.raises(DataError, match="gave a int"):
+        load("own:owndata:wrong")
+    with pytest.raises(DataError, match="cannot load the data set owndata:missing"):
+        load("own:owndata:missing")
+
+
+def test_what_is_no_data_set_is_refused_when_it_is_made():
+    x, y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
+    make = lambda x=x, y=y, classes=("a", "b"): Dataset("mine", "mine", "f", classes, x, y, x, y)  # noqa: E731
+    assert make().kind == "numbers"
+    for changes, message in (
+        ({"y": y[:3]}, "4 inputs and 3 targets in the training part"),
+        ({"x": x[:0], "y": y[:0]}, "0 inputs"),
+        ({"x": x.astype(bool)}, "inputs are bool"),
+        ({"y": np.array(list("abab"))}, "targets <U1"),
+        ({"y": y + 1}, "targets are 1 to 2 for 2 classes"),
+    ):
+        with pytest.raises(DataError, match=f"mine: .*{message}"):
+            make(**changes)

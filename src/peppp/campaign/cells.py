@@ -14,17 +14,20 @@ from peppp.records import Recipe
 class Source(NamedTuple):
     """The data of a task: its text (``digits``, ``folder:imgs``), fingerprint, name and resolution.
 
-    The resolution becomes that of the recipes; 0 leaves them theirs.
+    The resolution and the loss become those of the recipes; 0 and "" leave them theirs.
     """
 
     data: str
     fingerprint: str
     task: str
     resolution: int = 0
+    loss: str = ""
 
     def cell(self, configuration: Configuration, recipe: Recipe, seed: int = 0) -> "Cell":
         """The measurement of this data at a configuration."""
-        recipe = replace(recipe, resolution=self.resolution or recipe.resolution)
+        recipe = replace(
+            recipe, resolution=self.resolution or recipe.resolution, loss=self.loss or recipe.loss
+        )
         return Cell(self.data, self.fingerprint, self.task, configuration, recipe, seed)
 
 

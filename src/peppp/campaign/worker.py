@@ -17,7 +17,7 @@ def measure_cell(cell: Cell, device: str = "cpu") -> Measurement:
 
 def source(data: str, dataset: Dataset) -> Source:
     """How cells name a data set that :func:`peppp.tasks.readers.load` read from the text ``data``."""
-    return Source(data, dataset.fingerprint, dataset.name, dataset.resolution)
+    return Source(data, dataset.fingerprint, dataset.name, dataset.resolution, dataset.loss)
 
 
 @lru_cache(maxsize=4)

@@ -6,20 +6,25 @@ from typing import Annotated
 import typer
 
 from peppp.cli.options import (
+    Augmentation,
     Batch,
+    DataRoot,
     Device,
     Epochs,
     Json,
     LearningRate,
     MinSteps,
     Network,
+    Optimizer,
     Resolution,
     Rounding,
     Seed,
     Workers,
     check_device,
     parse_configurations,
+    parse_optimizer,
     print_json,
+    use_data_root,
     worker_count,
 )
 from peppp.units import format_bytes
@@ -31,7 +36,7 @@ def command(
     ],
     data: Annotated[
         str,
-        typer.Option(help="Data sets, separated by commas: digits, digits:0246, folder:imgs, npz:set.npz."),
+        typer.Option(help="Data sets, separated by commas: digits, cifar10, folder:imgs, npz:set.npz, wine."),
     ],
     network: Network = "resnet8",
     configurations: Annotated[
@@ -47,6 +52,9 @@ def command(
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: LearningRate = 0.001,
+    optimizer: Optimizer = "sgd",
+    augmentation: Augmentation = "none",
+    data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     error_format: Annotated[
         str, typer.Option(help="Format of back-propagated errors: A, B or a format.")
@@ -74,6 +82,7 @@ def command(
     from peppp.training.measurement import footprint
 
     check_device(device)
+    use_data_root(data_root)
     chosen = parse_configurations(configurations)
     recipe = Recipe(
         network=network,
@@ -83,6 +92,8 @@ def command(
         learning_rate=learning_rate,
         rounding=rounding,
         error_format=error_format,
+        augmentation=augmentation,
+        **parse_optimizer(optimizer),
     )
     Precision.of(chosen[0], rounding, error_format)
     loaded = {text: load(text, resolution=resolution) for text in dict.fromkeys(data.split(","))}

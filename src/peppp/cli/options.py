@@ -1,12 +1,14 @@
 """Options that several commands share, and the printing of JSON."""
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from peppp.errors import FormatError
-from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
+from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid, parse_format
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")]
@@ -16,7 +18,7 @@ Workers = Annotated[
     typer.Option(min=0, help="Worker processes of one thread each; 0 is this process [default: cores]."),
 ]
 Network = Annotated[
-    str, typer.Option(help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory.")
+    str, typer.Option(help="resnet18, resnet8-w32, vgg16, ... or package.module:factory (peppp networks).")
 ]
 Table = Annotated[
     str | None,
@@ -27,6 +29,15 @@ Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training image
 MinSteps = Annotated[int, typer.Option(min=0, help="More epochs where these are fewer optimizer steps.")]
 LearningRate = Annotated[float, typer.Option(min=0, help="Learning rate of SGD.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+Optimizer = Annotated[
+    str,
+    typer.Option(help="sgd (the paper's), adam or adamw; options behind it, as adamw,weight_decay=0.1."),
+]
+Augmentation = Annotated[str, typer.Option(help="none, or flip-crop: images shifted and mirrored at random.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder with published data sets [default: PEPPP_DATA, or the user's data folder]."),
+]
 Rounding = Annotated[str, typer.Option(help="stochastic or nearest.")]
 
 
@@ -37,11 +48,33 @@ def print_json(value: Any) -> None:
 
 def worker_count(workers: int | None, device: str) -> int:
     """As many as there are cores; one process on a GPU."""
-    import os
-
     if workers is not None:
         return workers
     return 0 if device != "cpu" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def use_data_root(folder: Path | None) -> None:
+    """Let this process and its workers look for published data sets in ``folder``."""
+    if folder is not None:
+        os.environ["PEPPP_DATA"] = str(folder.expanduser().absolute())
+
+
+def parse_optimizer(text: str) -> dict[str, Any]:
+    """The fields of a recipe for an optimizer's text: its name and what stands behind it.
+
+    Plain sgd is the paper's, with momentum 0.9 and weight decay 0.0005.
+
+    >>> parse_optimizer("adamw,weight_decay=0.1")
+    {'optimizer': 'adamw', 'optimizer_options': (('weight_decay', 0.1),)}
+    """
+    name, *options = text.split(",")
+    if text == "sgd":
+        return {"optimizer": "sgd"}
+    try:
+        pairs = [option.split("=") for option in options]
+        return {"optimizer": name, "optimizer_options": tuple((key, float(value)) for key, value in pairs)}
+    except ValueError:
+        raise FormatError(f"not an optimizer: {text!r}; write sgd, adamw or adamw,weight_decay=0.1") from None
 
 
 def check_device(device: str) -> str:
@@ -73,8 +106,8 @@ def parse_configurations(text: str) -> list[Configuration]:
             found.append(FP32_CONFIGURATION)
         elif " x " in part:
             side_a, _, side_b = part.partition(" x ")
-            formats_b = [FloatFormat.parse(item) for item in side_b.split(",")]
-            found += [Configuration(FloatFormat.parse(a), b) for a in side_a.split(",") for b in formats_b]
+            formats_b = [parse_format(item) for item in side_b.split(",")]
+            found += [Configuration(parse_format(a), b) for a in side_a.split(",") for b in formats_b]
         else:
             found += [Configuration.parse(item.strip()) for item in part.split(",")]
     return list(dict.fromkeys(found))

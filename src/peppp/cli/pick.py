@@ -6,25 +6,35 @@ from typing import Annotated
 import typer
 
 from peppp.cli.options import (
+    Augmentation,
     Batch,
+    DataRoot,
     Device,
     Epochs,
     Json,
     MinSteps,
     Network,
+    Optimizer,
     Resolution,
     Rounding,
     Seed,
     Table,
     Workers,
     check_device,
+    parse_optimizer,
+    use_data_root,
     worker_count,
 )
 from peppp.errors import StoreError
 
 
 def command(
-    data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images (a folder a class), .npz file, or a name: digits, cifar10, wine."
+        ),
+    ],
     budget: Annotated[str, typer.Option(help="Memory that the training may take, as 100MB or 1.5GiB.")],
     network: Network = "resnet8",
     measurements: Annotated[int, typer.Option(min=0, help="Configurations to train on the data.")] = 6,
@@ -40,6 +50,9 @@ def command(
     learning_rate: Annotated[
         str, typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too.")
     ] = "0.001",
+    optimizer: Optimizer = "sgd",
+    augmentation: Augmentation = "none",
+    data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
@@ -60,6 +73,7 @@ def command(
     from peppp.tuning import parse_rates
 
     check_device(device)
+    use_data_root(data_root)
     RoundingModes.parse(rounding)
     rates = parse_rates(learning_rate)
     if html is not None and not html.parent.is_dir():  # said before the training, not after
@@ -67,7 +81,13 @@ def command(
             f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
         )
     recipe = Recipe(
-        epochs=epochs, min_steps=min_steps, batch_size=batch, learning_rate=rates[0], rounding=rounding
+        epochs=epochs,
+        min_steps=min_steps,
+        batch_size=batch,
+        learning_rate=rates[0],
+        rounding=rounding,
+        augmentation=augmentation,
+        **parse_optimizer(optimizer),
     )
     with Display() as display:
         chosen = pick(

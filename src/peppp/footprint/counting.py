@@ -1,7 +1,8 @@
 """One dry run without data (meta tensors) counts what a training keeps; the rest is arithmetic."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +51,21 @@ class ElementCounts:
         )
 
 
-def _bytes(count: int, bits: int) -> int:
-    return (count * bits + 7) // 8
+def _bytes(count: int, bits: int | Fraction) -> int:
+    return -int(-count * bits // 8)
 
 
-def count_elements(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> ElementCounts:
-    """Count one step of classification by ``network`` (on the meta device) on a batch of that many inputs.
+def count_elements(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    batch_size: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    loss: Callable[[Tensor], Tensor] | None = None,
+) -> ElementCounts:
+    """Count one step by ``network`` (on the meta device) on a batch of that many inputs of a ``dtype``.
+
+    ``loss`` takes what the network returns; without one it is that of classification.
 
     Activations are the tensors kept for the backward pass, each storage once, parameters apart; those that
     no operation uses (statistics of norms, the loss's own) stay as they are and count as raw bytes.
@@ -72,13 +82,13 @@ def count_elements(network: nn.Module, input_shape: Sequence[int], batch_size: i
         kept.setdefault(_storage(tensor), tensor)
         return tensor
 
-    inputs = torch.empty(batch_size, *input_shape, device="meta")
+    inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
     labels = torch.zeros(batch_size, dtype=torch.int64, device="meta")
     try:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             with used:
-                logits = network(inputs)
-            nn.functional.cross_entropy(logits, labels)
+                outputs = network(inputs)
+            loss(outputs) if loss else nn.functional.cross_entropy(outputs, labels)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shape = "x".join(str(side) for side in input_shape)
         raise NetworkError(

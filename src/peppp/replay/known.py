@@ -253,7 +253,7 @@ def scaled(measurement: Measurement, configuration: Configuration) -> float:
     footprint, here = measurement.footprint, measurement.configuration
     in_a = (footprint.weights + footprint.activations) * configuration.format_a.bits / here.format_a.bits
     in_b = footprint.optimizer * configuration.format_b.bits / here.format_b.bits
-    return in_a + in_b + footprint.raw
+    return float(in_a + in_b + footprint.raw)
 
 
 def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.formats import Configuration, paper_grid
+from peppp.formats import Configuration, FloatFormat, paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 
 if TYPE_CHECKING:
@@ -105,13 +105,9 @@ def _errors(
     def need(mean: float, spread: float) -> float:
         return mean + spread * (0.8 * family.normal() + 0.6 * own.normal())
 
-    bits = np.array(
-        [
-            (c.format_a.exponent_bits, c.format_a.mantissa_bits, c.format_b.exponent_bits,
-             c.format_b.mantissa_bits)
-            for c in grid
-        ]
-    ) - np.array([4, 2, 7, 9])  # fmt: skip
+    floats = [[f for f in (c.format_a, c.format_b) if isinstance(f, FloatFormat)] for c in grid]
+    bits = np.array([[n for f in pair for n in (f.exponent_bits, f.mantissa_bits)] for pair in floats])
+    bits = bits - np.array([4, 2, 7, 9])
     z = need(-0.4, 0.9) + harder  # how far the middle format is from meeting the task's needs
     z = z - bits @ np.array([need(0.9, 0.35), need(0.45, 0.25), need(0.1, 0.1), need(0.05, 0.05)])
     z = z + need(0.12, 0.15) * bits[:, 0] * bits[:, 1]

@@ -55,8 +55,8 @@ def paper_scale(known: KnownTable) -> KnownTable:
             recipe.network, classes, 3, recipe.resolution or 32, recipe.batch_size
         )
         for j, c in enumerate(known.configurations):
-            in_a = c.format_a.bits * (weights + ACTIVATION_COPIES * outputs)
-            memory[i, j] = (in_a + c.format_b.bits * OPTIMIZER_COPIES * weights) / 8
+            in_a = float(c.format_a.bits) * (weights + ACTIVATION_COPIES * outputs)
+            memory[i, j] = (in_a + float(c.format_b.bits) * OPTIMIZER_COPIES * weights) / 8
     return replace(known, memory=memory)
 
 
@@ -69,14 +69,14 @@ def figure_5(study: Study) -> Figure:
     module = networks.build("resnet18", classes=10, channels=3, device="meta")
     counts = count_elements(module, shape, batch)
     weights, outputs = output_counts("resnet18", 10, 3, 32, batch)
-    records = []
+    records: list[dict[str, object]] = []
     for title, c in (
         ("full precision", FP32_CONFIGURATION),
         ("low precision", Configuration.parse("1-4-1/1-6-7")),
     ):
         found = counts.footprint(c)
         saved = {"weights": found.weights, "activations": found.activations, "optimizer": found.optimizer}
-        a, b = c.format_a.bits / 8, c.format_b.bits / 8
+        a, b = float(c.format_a.bits) / 8, float(c.format_b.bits) / 8
         paper = {
             "weights": a * weights,
             "activations": a * ACTIVATION_COPIES * outputs,
@@ -84,7 +84,7 @@ def figure_5(study: Study) -> Figure:
         }
         for count, parts in (("saved", saved), ("paper_scale", paper)):
             records += [
-                {"precision": title, "count": count, "part": part, "memory_mb": size / 10**6}
+                {"precision": title, "count": count, "part": part, "memory_mb": float(size) / 10**6}
                 for part, size in parts.items()
             ]
     share = {

@@ -1,8 +1,9 @@
-"""An image classification data set in memory: uint8 images, labels, a name and a fingerprint."""
+"""The data of a task in memory: inputs and targets of a training and a test part, a name, a fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,45 +12,111 @@ from peppp.errors import DataError
 
 Images = NDArray[np.uint8]  # [count, side, side, 3]
 Labels = NDArray[np.int64]  # [count]
+Array = NDArray[Any]
+
+_KINDS = {"u": "images", "f": "numbers", "i": "text"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Images [count, side, side, 3] uint8 and labels [count] int64 of a training and a test part.
+    """What a task is trained and tested on; the dtype of its inputs says of which ``kind`` it is.
 
-    ``fingerprint`` is a digest of the source's contents and of how it was cut; ``group`` names the source
-    that siblings share (partitions of one set).
+    | kind | inputs | targets |
+    |---|---|---|
+    | images | uint8 [count, side, side, 3] | int64 [count] |
+    | numbers | float32 [count, features] | int64 [count], or float32 [count] for regression |
+    | text | int64 [count, length]: indices of ``classes``, the characters | int64 [count, length] |
+
+    Anything else is refused with a DataError. Regression has no ``classes``. ``loss`` names what is minimised
+    and how errors are counted (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the source's
+    contents and of how it was cut; ``group`` names the source that siblings share (partitions of one set).
     """
 
     name: str
     group: str
     fingerprint: str
     classes: tuple[str, ...]
-    train_images: Images
-    train_labels: Labels
-    test_images: Images
-    test_labels: Labels
+    train_inputs: Array
+    train_targets: Array
+    test_inputs: Array
+    test_targets: Array
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        for part, inputs, targets in (
+            ("training", self.train_inputs, self.train_targets),
+            ("test", self.test_inputs, self.test_targets),
+        ):
+            if len(inputs) == 0 or len(inputs) != len(targets):
+                raise DataError(
+                    f"{self.name}: {len(inputs)} inputs and {len(targets)} targets in the {part} part"
+                )
+            if inputs.dtype.kind not in _KINDS or targets.dtype.kind not in "if":
+                raise DataError(
+                    f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are "
+                    "uint8 images, float32 numbers or int64 text, targets int64 or float32"
+                )
+            if self.classes and not 0 <= targets.min() <= targets.max() < len(self.classes):
+                raise DataError(
+                    f"{self.name}: {part} targets are {targets.min()} to {targets.max()} for "
+                    f"{len(self.classes)} classes"
+                )
+
+    @property
+    def kind(self) -> str:
+        """``images``, ``numbers`` or ``text``."""
+        return _KINDS[self.train_inputs.dtype.kind]
 
     @property
     def resolution(self) -> int:
-        """The side of the images in pixels."""
-        return int(self.train_images.shape[1])
+        """The side of images in pixels, the length of texts in characters; 0 for numbers."""
+        return 0 if self.kind == "numbers" else int(self.train_inputs.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """What a network's first layer must know: colours, features, or the number of characters."""
+        return len(self.classes) if self.kind == "text" else int(self.train_inputs.shape[-1])
+
+    @property
+    def outputs(self) -> int:
+        """What its last layer must know: one number a class, or one."""
+        return len(self.classes) or 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input as a network takes it: images with their channels first."""
+        shape = tuple(int(side) for side in self.train_inputs.shape[1:])
+        return (shape[-1], *shape[:-1]) if self.kind == "images" else shape
 
     @property
     def chance_error(self) -> float:
-        """The error of guessing: 1 - 1/classes."""
-        return 1 - 1 / len(self.classes)
+        """The error of guessing: 1 - 1/classes, or 1 for regression."""
+        return 1 - 1 / len(self.classes) if self.classes else 1.0
 
 
 def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
     """Sixteen hexadecimal digits of some contents and their order."""
-    total = hashlib.sha256()
+    total = Digest()
     for part in parts:
+        total.add(part)
+    return str(total)
+
+
+class Digest:
+    """:func:`digest` of contents that come one by one and are not kept."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add(self, part: bytes | str | NDArray[np.generic]) -> None:
+        """Take one more content in."""
         data = part.encode() if isinstance(part, str) else part
         data = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else data
-        total.update(len(data).to_bytes(8, "little"))
-        total.update(data)
-    return total.hexdigest()[:16]
+        self._total.update(len(data).to_bytes(8, "little"))
+        self._total.update(data)
+
+    def __str__(self) -> str:
+        return self._total.hexdigest()[:16]
 
 
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
@@ -74,27 +141,36 @@ def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int 
 
 
 def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
-    """At most ``train`` training images, stratified and seeded; the rest joins the test part, of ``test``.
+    """At most ``train`` training examples, seeded, in the classes' shares; the rest joins the test part.
 
-    The more images are tested, the less noise in an error.
+    Of that part at most ``test`` stay: the more is tested, the less noise in an error.
     """
-    labels = dataset.train_labels
-    keep = np.ones(len(labels), dtype=bool)
-    if train is not None and train < len(labels):
-        keep = stratified(labels, _shares(labels, train, len(dataset.classes)))
-    test_images = np.concatenate([dataset.test_images, dataset.train_images[~keep]])
-    test_labels = np.concatenate([dataset.test_labels, labels[~keep]])
-    if test is not None and test < len(test_labels):
-        tested = stratified(test_labels, _shares(test_labels, test, len(dataset.classes)), seed=1)
-        test_images, test_labels = test_images[tested], test_labels[tested]
+    targets = dataset.train_targets
+    keep = np.ones(len(targets), dtype=bool)
+    if train is not None and train < len(targets):
+        keep = _drawn(targets, train, dataset, seed=0)
+    test_inputs = np.concatenate([dataset.test_inputs, dataset.train_inputs[~keep]])
+    test_targets = np.concatenate([dataset.test_targets, targets[~keep]])
+    if test is not None and test < len(test_targets):
+        tested = _drawn(test_targets, test, dataset, seed=1)
+        test_inputs, test_targets = test_inputs[tested], test_targets[tested]
     return replace(
         dataset,
         fingerprint=digest(dataset.fingerprint, f"train={train}", f"test={test}"),
-        train_images=dataset.train_images[keep],
-        train_labels=labels[keep],
-        test_images=test_images,
-        test_labels=test_labels,
+        train_inputs=dataset.train_inputs[keep],
+        train_targets=targets[keep],
+        test_inputs=test_inputs,
+        test_targets=test_targets,
     )
+
+
+def _drawn(targets: Array, count: int, dataset: Dataset, seed: int) -> NDArray[np.bool_]:
+    """A seeded mask over ``targets`` that takes ``count``, of each class its share."""
+    if targets.ndim == 1 and dataset.classes:
+        return stratified(targets, _shares(targets, count, len(dataset.classes)), seed)
+    chosen = np.zeros(len(targets), dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(len(targets))[:count]] = True
+    return chosen
 
 
 def _shares(labels: Labels, total: int, classes: int) -> NDArray[np.int64]:

@@ -1,73 +1,74 @@
-"""Networks by name: ResNets in their small-image form (3x3 stem, no first pooling), or the user's own."""
+"""Networks by name, for images, numbers and text; or the user's own."""
 
-import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from peppp.errors import NetworkError
-
-_DEPTHS = {"resnet8": (1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
-_WIDTHS = {"resnet8": 16, "resnet18": 64, "resnet34": 64}
-_NAME = re.compile(r"(resnet\d+)(?:-w(\d+))?", re.ASCII)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, and what came in added to what comes out."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module | None = None
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, inputs, side, side] to [batch, outputs, side / stride, side / stride]."""
-        y = functional.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        return functional.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+from peppp.tasks.dataset import Dataset
+from peppp.tasks.own import imported
+from peppp.tasks.resnet import ResNet
+from peppp.tasks.small import Perceptron, Transformer
+from peppp.tasks.vgg import VGG
 
 
-class ResNet(nn.Module):
-    """Stages of basic blocks, each stage after the first at half the side and twice the channels."""
+class Network(NamedTuple):
+    """A network that has a name: what it takes, what it is, and ``make(width, classes, channels)``.
 
-    def __init__(self, depths: Sequence[int], width: int, classes: int, channels: int = 3) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        blocks: list[nn.Module] = []
-        inputs = width
-        for stage, depth in enumerate(depths):
-            outputs = width << stage
-            for number in range(depth):
-                blocks.append(BasicBlock(inputs, outputs, 2 if stage and not number else 1))
-                inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(inputs, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    ``width`` is that of its first layer where ``-wN`` can change it, else None.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [batch, channels, side, side] to logits [batch, classes]."""
-        x = functional.relu(self.norm(self.conv(x)))
-        return self.head(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]
+    takes: str
+    about: str
+    width: int | None
+    make: Callable[[int, int, int], nn.Module]
+
+
+def _resnet(depths: tuple[int, ...], width: int, about: str) -> Network:
+    def make(width: int, classes: int, channels: int) -> nn.Module:
+        return ResNet(depths, width, classes, channels)
+
+    return Network("images", about, width, make)
+
+
+def _vgg(depth: int) -> Network:
+    def make(_: int, classes: int, channels: int) -> nn.Module:
+        return VGG(depth, classes, channels)
+
+    return Network("images", f"VGG-{depth} with batch norm and one linear layer", None, make)
+
+
+NETWORKS = {
+    "resnet8": _resnet((1, 1, 1), 16, "three stages of one basic block; quick"),
+    "resnet18": _resnet((2, 2, 2, 2), 64, "ResNet-18 with a 3x3 stem: the paper's"),
+    "resnet34": _resnet((3, 4, 6, 3), 64, "ResNet-34 with a 3x3 stem"),
+    **{f"vgg{depth}": _vgg(depth) for depth in (11, 13, 16, 19)},
+    "mlp": Network(
+        "numbers",
+        "two hidden layers of 64",
+        64,
+        lambda w, classes, channels: Perceptron(w, classes, channels),
+    ),
+    "transformer": Network(
+        "text",
+        "two blocks of causal attention, four heads",
+        64,
+        lambda w, classes, _: Transformer(w, classes),
+    ),
+}
+_NAME = re.compile(r"([a-z]+\d*)(?:-w(\d+))?", re.ASCII)
 
 
 def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") -> nn.Module:
-    """A fresh network: ``resnet8``, ``resnet18``, ``resnet34``, ``-wN`` for another width, or
+    """A fresh network: one of :data:`NETWORKS`, ``-wN`` for another width (``resnet8-w32``), or
     ``package.module:factory``, called as ``factory(classes=..., channels=...)``.
 
-    Weights are drawn from torch's generator; ``device="meta"`` allocates none. Raises NetworkError.
+    ``classes`` is the number of outputs; ``channels`` the number of colours, of features, or of different
+    characters. Weights are drawn from torch's generator; ``device="meta"`` allocates none. Raises
+    NetworkError.
 
     >>> sum(p.numel() for p in build("resnet18", classes=10, device="meta").parameters())
     11173962
@@ -78,21 +79,46 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
             if not isinstance(network, nn.Module):
                 raise NetworkError(f"{name} gave a {type(network).__name__}; a factory returns an nn.Module")
             return network
-        match = _NAME.fullmatch(name)
-        if match is None or match[1] not in _DEPTHS or match[2] == "0":
-            raise NetworkError(
-                f"unknown network {name!r}; known: {', '.join(_DEPTHS)}, with -w16 for another width, "
-                "or your own as package.module:factory"
-            )
-        return ResNet(_DEPTHS[match[1]], int(match[2] or _WIDTHS[match[1]]), classes, channels)
+        known, width = _known(name)
+        return known.make(width, classes, channels)
+
+
+def build_for(name: str, dataset: Dataset, *, device: str = "cpu") -> nn.Module:
+    """A fresh network for a data set; NetworkError where it takes other inputs."""
+    check(name, dataset)
+    return build(name, classes=dataset.outputs, channels=dataset.channels, device=device)
+
+
+def check(name: str, dataset: Dataset) -> None:
+    """NetworkError where a network by name takes other inputs than a data set has."""
+    if ":" not in name and _known(name)[0].takes != dataset.kind:
+        fitting = ", ".join(other for other, network in NETWORKS.items() if network.takes == dataset.kind)
+        raise NetworkError(
+            f"{name} takes {_known(name)[0].takes}, and {dataset.name} holds {dataset.kind}; give {fitting}, "
+            "or your own as package.module:factory"
+        )
+
+
+def _known(name: str) -> tuple[Network, int]:
+    match = _NAME.fullmatch(name)
+    known = NETWORKS.get(match[1]) if match else None
+    if (
+        match is None
+        or known is None
+        or (match[2] is not None and (known.width is None or not int(match[2])))
+    ):
+        raise NetworkError(
+            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, with -w16 for another width of "
+            "resnets, mlp and transformer, or your own as package.module:factory"
+        )
+    width = int(match[2] or known.width or 0)
+    if match[1] == "transformer" and width % 8:
+        raise NetworkError(f"{name}: the width of a transformer of four heads is a multiple of 8")
+    return known, width
 
 
 def _own_factory(name: str) -> Callable[..., object]:
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise NetworkError(f"cannot load the network {name}: {error}") from None
+    factory = imported(name, NetworkError, "network")
     if not callable(factory):
         raise NetworkError(f"{name} is not callable; name a function that returns an nn.Module")
     return factory  # type: ignore[no-any-return]

@@ -1,25 +1,27 @@
-"""The one training loop: a network, a data set, a recipe, a configuration, a seed; errors come out."""
+"""The one training loop: a data set, a recipe, a configuration and a seed go in; errors come out."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from peppp.errors import FormatError, NetworkError
+from peppp.errors import NetworkError
 from peppp.formats import Configuration
 from peppp.lowprec.conversion import low_precision
 from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.streams import mix, mix_text
 from peppp.records import Outcome, Recipe
 from peppp.tasks import networks
-from peppp.tasks.dataset import Dataset, Images
+from peppp.tasks.dataset import Dataset
+from peppp.training.batches import Batches, check_augmentation, shuffled
+from peppp.training.losses import Loss, find_loss
 
 _CURVE_EPOCHS = (1, 3)
 _TEST_BATCH = 250
 # What the run seed is split into, so that one draw never moves another.
-_WEIGHTS, _ORDER, _ROUNDING = range(3)
+_WEIGHTS, _ORDER, _ROUNDING, _AUGMENTATION = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,16 @@ def train(
     A loss that is not finite ends the training: its outcome is ``diverged`` and its error that of guessing.
     On the CPU the result depends on the arguments alone, bit for bit, for a given number of threads.
     """
+    check_recipe(recipe, dataset)
+    loss_of = find_loss(recipe.loss)
     key = run_seed(seed, dataset.fingerprint, configuration)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(key, _WEIGHTS) >> 1)
-        network = networks.build(recipe.network, classes=len(dataset.classes))
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(network, recipe)
+        network = networks.build_for(recipe.network, dataset)
+    if dataset.kind == "images":
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(device)
+    optimizer = _optimizer(network.parameters(), recipe)
     if not configuration.is_fp32:
         low_precision(
             network,
@@ -69,85 +75,68 @@ def train(
         )
         optimizer = low_precision_optimizer(optimizer, network, accumulator=recipe.accumulator)
 
-    images = _Batches(dataset.train_images, dataset.train_images, device)
-    labels = torch.from_numpy(dataset.train_labels).to(device)
-    test_images = _Batches(dataset.test_images, dataset.train_images, device)
-    test_labels = torch.from_numpy(dataset.test_labels).to(device)
+    part, test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
     order = torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
-    batch = min(recipe.batch_size, len(labels))
-    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (len(labels) // batch)))
+    chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
+    batch = min(recipe.batch_size, len(part))
+    seen = len(part) // batch * batch
+    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (seen // batch)))
     curve: list[tuple[int, float]] = []
-    wrong, steps = 0, 0
+    train_error, steps = dataset.chance_error, 0
     for epoch in range(1, epochs + 1):
         network.train()
-        wrong_now = torch.zeros((), dtype=torch.int64, device=device)
+        misses: Tensor | int = 0
         total = torch.zeros((), device=device)
-        for indices in _shuffled(len(labels), batch, order, device):
-            logits = network(images[indices])
-            loss = nn.functional.cross_entropy(logits, labels[indices])
+        for indices in shuffled(len(part), batch, order, device):
+            inputs = part[indices] if recipe.augmentation == "none" else part.augmented(indices, chance)
+            targets = part.targets[indices]
+            outputs = network(inputs)
+            loss = loss_of.function(outputs, targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps += 1
-            wrong_now += (logits.detach().argmax(1) != labels[indices]).sum()
+            misses = misses + loss_of.misses(outputs.detach(), targets)
             total += loss.detach()
             if device == "cpu" and not math.isfinite(total.item()):
                 break
         if not math.isfinite(total.item()):
-            chance = dataset.chance_error
-            return Training(network, chance, chance, (*curve, (epoch, chance)), Outcome.DIVERGED, steps)
-        wrong = int(wrong_now)
+            guessed = dataset.chance_error
+            return Training(network, guessed, guessed, (*curve, (epoch, guessed)), Outcome.DIVERGED, steps)
+        train_error = loss_of.error(float(misses), seen, part.targets)
         if epoch in (*_CURVE_EPOCHS, epochs):
-            curve.append((epoch, evaluate(network, test_images, test_labels)))
+            curve.append((epoch, evaluate(network, test_part, loss_of)))
         if progress is not None:
             progress(epoch, epochs)
-    seen = len(labels) // batch * batch
-    return Training(network, curve[-1][1], wrong / seen, tuple(curve), Outcome.FINISHED, steps)
+    return Training(network, curve[-1][1], train_error, tuple(curve), Outcome.FINISHED, steps)
 
 
-def evaluate(network: nn.Module, images: "_Batches", labels: Tensor) -> float:
-    """The share of images that are classified wrongly."""
+def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    """Say before a training what is wrong with it: a child of PepppError."""
+    networks.check(recipe.network, dataset)
+    check_augmentation(recipe.augmentation, dataset)
+    find_loss(recipe.loss)
+    _optimizer([nn.Parameter(torch.zeros(1))], recipe)
+
+
+def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
+    """The error on a part: of classification, the share that is wrong."""
     network.eval()
-    wrong = 0
+    misses = 0.0
     with torch.no_grad():
-        for start in range(0, len(labels), _TEST_BATCH):
-            indices = torch.arange(start, min(start + _TEST_BATCH, len(labels)), device=labels.device)
-            wrong += int((network(images[indices]).argmax(1) != labels[indices]).sum())
-    return wrong / len(labels)
+        for start in range(0, len(part), _TEST_BATCH):
+            indices = torch.arange(start, min(start + _TEST_BATCH, len(part)), device=part.targets.device)
+            misses += float(loss.misses(network(part[indices]), part.targets[indices]))
+    return loss.error(misses, len(part), part.targets)
 
 
-class _Batches:
-    """Images kept as bytes; batches of them as float32 in channels_last, normalised by the training part."""
-
-    def __init__(self, images: Images, reference: Images, device: str) -> None:
-        self.images = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-        values = torch.from_numpy(reference).to(torch.float64)
-        deviation, mean = torch.std_mean(values, dim=(0, 1, 2), correction=0)
-        self.scale = (1 / deviation.clamp(min=1e-3)).float().view(1, -1, 1, 1).to(device)
-        self.shift = mean.float().view(1, -1, 1, 1).to(device)
-
-    def __getitem__(self, indices: Tensor) -> Tensor:
-        return (self.images[indices].float() - self.shift) * self.scale
-
-
-def _shuffled(count: int, batch: int, generator: torch.Generator, device: str) -> Iterator[Tensor]:
-    """Indices of an epoch's batches; the last partial one is dropped."""
-    order = torch.randperm(count, generator=generator).to(device)
-    for start in range(0, count - batch + 1, batch):
-        yield order[start : start + batch]
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if recipe.optimizer not in kinds:
         raise NetworkError(f"unknown optimizer {recipe.optimizer!r}; known: {', '.join(kinds)}")
-    if recipe.loss != "cross_entropy":
-        raise NetworkError(f"unknown loss {recipe.loss!r}; known: cross_entropy")
-    if recipe.augmentation != "none":
-        raise FormatError(f"unknown augmentation {recipe.augmentation!r}; known: none")
     options = dict(recipe.optimizer_options)
     try:
-        return kinds[recipe.optimizer](network.parameters(), lr=recipe.learning_rate, **options)
+        return kinds[recipe.optimizer](parameters, lr=recipe.learning_rate, **options)
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{recipe.optimizer} refuses {options}: {error}") from None

@@ -16,7 +16,8 @@ from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
-from peppp.training.loop import train
+from peppp.training.loop import check_recipe, train
+from peppp.training.losses import find_loss
 
 
 def measure(
@@ -24,8 +25,8 @@ def measure(
 ) -> Measurement:
     """Train ``recipe.network`` on ``dataset`` at ``configuration``, test it, and say all that is kept of it.
 
-    The recipe's resolution becomes the data set's own. Torch runs on one thread meanwhile: results then do
-    not depend on the number of cores, and cores are better used by one process each.
+    The recipe's resolution and loss become the data set's own. Torch runs on one thread meanwhile: results
+    then do not depend on the number of cores, and cores are better used by one process each.
     """
     recipe = with_resolution(recipe, dataset)
     start = time.perf_counter()
@@ -60,21 +61,53 @@ def _one_thread() -> Iterator[None]:
 
 
 def with_resolution(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe at the data set's resolution."""
-    return replace(recipe, resolution=dataset.resolution)
+    """The recipe at the data set's resolution, and with its loss."""
+    return replace(recipe, resolution=dataset.resolution, loss=dataset.loss)
 
 
 def footprint(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> Footprint:
-    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it."""
-    counts = network_counts(recipe.network, len(dataset.classes), dataset.resolution, recipe.batch_size)
+    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it.
+
+    Raises what the training would: a child of PepppError for a network or recipe that does not fit the data.
+    """
+    check_recipe(with_resolution(recipe, dataset), dataset)
+    counts = network_counts(
+        recipe.network,
+        dataset.outputs,
+        dataset.channels,
+        dataset.input_shape,
+        dataset.kind == "text",
+        dataset.train_targets.shape[1:],
+        dataset.train_targets.dtype.kind == "f",
+        dataset.loss,
+        recipe.batch_size,
+    )
     return counts.footprint(configuration, optimizer=recipe.optimizer, accumulator=recipe.accumulator)
 
 
 @lru_cache(maxsize=64)
-def network_counts(network: str, classes: int, resolution: int, batch_size: int) -> ElementCounts:
-    """The element counts of a network by name, at a resolution and batch size."""
-    module = networks.build(network, classes=classes, device="meta")
-    return count_elements(module, (3, resolution, resolution), batch_size)
+def network_counts(
+    network: str,
+    outputs: int,
+    channels: int,
+    input_shape: tuple[int, ...],
+    is_text: bool,
+    target_shape: tuple[int, ...],
+    is_regression: bool,
+    loss: str,
+    batch_size: int,
+) -> ElementCounts:
+    """The element counts of a network by name, for inputs and targets of a shape and a batch size."""
+    module = networks.build(network, classes=outputs, channels=channels, device="meta")
+    dtype = torch.float32 if is_regression else torch.int64
+    targets = torch.zeros(batch_size, *target_shape, dtype=dtype, device="meta")
+    return count_elements(
+        module,
+        input_shape,
+        batch_size,
+        dtype=torch.int64 if is_text else torch.float32,
+        loss=lambda results: find_loss(loss).function(results, targets),
+    )
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,48 @@
+"""``peppp networks``: what can be trained."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from peppp.cli.options import Json, print_json
+
+
+def command(
+    classes: Annotated[int, typer.Option(min=1, help="Outputs: classes, or 1 for regression.")] = 10,
+    channels: Annotated[
+        int, typer.Option(min=1, help="Colours of images, features of numbers, characters of text.")
+    ] = 3,
+    json: Json = False,
+) -> None:
+    """Networks by name, what they take and how many parameters they have.
+
+    Example: peppp networks --classes 10
+    """
+    from peppp.tasks.networks import NETWORKS, build
+
+    rows = []
+    for name, network in NETWORKS.items():
+        module = build(name, classes=classes, channels=channels, device="meta")
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        rows.append(
+            {
+                "name": name,
+                "takes": network.takes,
+                "parameters": parameters,
+                "widths": network.width is not None,
+                "about": network.about,
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("name", "takes", "parameters", "what"):
+        table.add_column(title, justify="right" if title == "parameters" else "left")
+    for row in rows:
+        name = f"{row['name']}, {row['name']}-wN" if row["widths"] else str(row["name"])
+        table.add_row(name, str(row["takes"]), f"{row['parameters']:,}", str(row["about"]))
+    Console().print(table)
+    typer.echo("\n-w32 behind a name: another width; your own: package.module:factory (docs/data.md)")

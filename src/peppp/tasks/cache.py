@@ -1,0 +1,68 @@
+"""Decoded and resized images on disk, so that large ones are read once: .npz in the user's cache."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from peppp.tasks.dataset import Dataset
+
+
+def folder() -> Path:
+    """Where decoded images are kept: PEPPP_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("PEPPP_CACHE") or user_cache_path("peppp")) / "images"
+
+
+def kept(key: str, read: Callable[[], Dataset]) -> Dataset:
+    """The data set of a key, from the cache or from ``read``, after which it is in the cache.
+
+    A file is written beside its place and then renamed: another process sees all of it or nothing. One that
+    cannot be read is made again; one that cannot be written is done without.
+    """
+    path = folder() / f"{key}.npz"
+    with suppress(Exception):  # not there, cut off by a full disk, of an older layout: all the same
+        return _opened(path)
+    dataset = read()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, dataset)
+    return dataset
+
+
+def _opened(path: Path) -> Dataset:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return Dataset(
+            name=str(arrays["name"]),
+            group=str(arrays["group"]),
+            fingerprint=str(arrays["fingerprint"]),
+            classes=tuple(str(name) for name in arrays["classes"]),
+            train_inputs=arrays["train_inputs"],
+            train_targets=arrays["train_targets"],
+            test_inputs=arrays["test_inputs"],
+            test_targets=arrays["test_targets"],
+        )
+
+
+def _write(path: Path, dataset: Dataset) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(
+                file,
+                name=np.array(dataset.name),
+                group=np.array(dataset.group),
+                fingerprint=np.array(dataset.fingerprint),
+                classes=np.array(dataset.classes),
+                train_inputs=dataset.train_inputs,
+                train_targets=dataset.train_targets,
+                test_inputs=dataset.test_inputs,
+                test_targets=dataset.test_targets,
+            )
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

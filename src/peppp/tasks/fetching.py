@@ -1,0 +1,125 @@
+"""Official archives, downloaded: a broken line is gone on with, what is not right is thrown away."""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from peppp.errors import DataError
+from peppp.tasks.catalog import Entry, find
+from peppp.units import format_bytes
+
+_CHUNK = 2**20
+_TIMEOUT = 60  # seconds without a byte
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A published file: where it is, how many bytes it has and their sha256."""
+
+    file: str
+    url: str
+    size: int
+    sha256: str
+
+
+_KRIZHEVSKY = "https://www.cs.toronto.edu/~kriz"
+ARCHIVES = {
+    "CIFAR-10": Archive(
+        "cifar-10-python.tar.gz",
+        f"{_KRIZHEVSKY}/cifar-10-python.tar.gz",
+        170_498_071,
+        "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    ),
+    "CIFAR-100": Archive(
+        "cifar-100-python.tar.gz",
+        f"{_KRIZHEVSKY}/cifar-100-python.tar.gz",
+        169_001_437,
+        "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    ),
+}
+
+
+def archive_of(name: str) -> Archive:
+    """The archive that holds a set of the catalog; DataError where none may be had without asking."""
+    entry: Entry = find(name)
+    if entry.source not in ARCHIVES:
+        raise DataError(
+            f"{name} comes from {entry.source} ({entry.terms}), which is not fetched; get it from there and "
+            f"write {name}=/path"
+        )
+    return ARCHIVES[entry.source]
+
+
+def fetch(archive: Archive, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """The archive in ``folder``, downloaded unless it is there; ``progress`` gets (bytes, all bytes).
+
+    It grows in a file ``NAME.part``, with which a later call goes on, and gets its name when size and
+    checksum are right. Raises DataError: one line that names the file.
+    """
+    path = folder / archive.file
+    part = path.with_name(f"{archive.file}.part")
+    if path.exists():
+        _check(path, archive)
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        have = part.stat().st_size if part.exists() else 0
+        if have < archive.size:
+            _download(archive, part, have, progress)
+        if (size := part.stat().st_size) < archive.size:
+            raise DataError(
+                f"{archive.url} ended after {format_bytes(size)} of {format_bytes(archive.size)}; "
+                "the same line again goes on"
+            )
+        try:
+            _check(part, archive)
+        except DataError:
+            part.unlink()
+            raise
+        os.replace(part, path)
+    except urllib.error.HTTPError as error:
+        raise DataError(f"{archive.url} answers {error.code} {error.reason}; get it by hand") from None
+    except urllib.error.URLError as error:
+        raise DataError(f"cannot reach {archive.url}: {error.reason}; is there a network?") from None
+    except (TimeoutError, ConnectionError, HTTPException) as error:
+        raise DataError(f"{archive.url} broke off ({error}); the same line again goes on") from None
+    except OSError as error:
+        raise DataError(
+            f"cannot write {error.filename or part}: {error.strerror}; name another folder"
+        ) from None
+    return path
+
+
+def _download(archive: Archive, part: Path, have: int, progress: Callable[[int, int], None] | None) -> None:
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+        # A server that knows no ranges answers 200 and sends all of it again.
+        have = have if answer.status == 206 else 0
+        with part.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            file.truncate()
+            while have <= archive.size and (data := answer.read(_CHUNK)):
+                file.write(data)
+                have += len(data)
+                if progress is not None:
+                    progress(have, archive.size)
+
+
+def _check(path: Path, archive: Archive) -> None:
+    """DataError where a file is not the published one."""
+    if (size := path.stat().st_size) != archive.size:
+        raise DataError(f"{path} has {size} bytes, not the {archive.size} of the published file; remove it")
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            total.update(data)
+    if total.hexdigest() != archive.sha256:
+        raise DataError(
+            f"{path} has the sha256 {total.hexdigest()[:16]}..., not {archive.sha256[:16]}... of the "
+            "published file; what came is not kept"
+        )

@@ -1,0 +1,118 @@
+"""Data sets of the Hugging Face hub, through its ``datasets`` library (extra ``hf``)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peppp.errors import DataError
+from peppp.tasks.dataset import Dataset, Digest, Labels, split
+from peppp.tasks.images import decode, image_dataset, own_resolution, read_bytes, size_of, squares
+
+_NAME = re.compile(
+    r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
+)
+_TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+def read_hub(text: str, resolution: int = 0) -> Dataset:
+    """The data set of ``owner/name``, ``owner/name@revision`` or ``owner/name:config@revision``.
+
+    Its first column of images and its first column of class labels are taken, ``train`` and then ``test`` or
+    ``validation``; without one of these the training part is split. DataError: one line, also without a
+    network or without the library.
+    """
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise DataError(
+            f"not a name on the hub: {text!r}; write hf:owner/name, hf:owner/name@revision or "
+            "hf:owner/name:config@revision"
+        )
+    name = match["name"]
+    if Path(name).exists():  # the library would take it instead
+        raise DataError(
+            f"there is a folder {name} here; write folder:{name} for it, or go elsewhere for hf:{name}"
+        )
+    parts = _loaded(name, match["config"], match["revision"])
+    if "train" not in parts:
+        raise DataError(f"hf:{text} has no part train; it has {', '.join(parts)}")
+    image, label, classes = _columns(text, parts["train"])
+    names = ["train", *(part for part in _TEST_SPLITS if part in parts)][:2]
+    contents = Digest()
+    contents.add("\n".join(classes))
+    labels, encoded = [], []
+    for part in names:
+        where = f"hf:{text} ({part})"
+        labels.append(_labels(where, parts[part], label, len(classes)))
+        encoded.append(_Encoded(where, parts[part], image))
+        contents.add(part)
+        contents.add(labels[-1])
+        for data in encoded[-1]:
+            contents.add(data)
+    side = resolution or own_resolution(size_of(data, e.where) for e in encoded for data in e)
+    pixels = [
+        squares((decode(data, e.where) for data in e), len(found), side, e.where)
+        for e, found in zip(encoded, labels, strict=True)
+    ]
+    if len(names) == 1:
+        tested = split(labels[0], classes)
+        pixels = [pixels[0][~tested], pixels[0][tested]]
+        labels = [labels[0][~tested], labels[0][tested]]
+    return image_dataset(name, name, str(contents), classes, (pixels[0], labels[0]), (pixels[1], labels[1]))
+
+
+def _loaded(name: str, config: str | None, revision: str | None) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError("hf: needs the datasets library; pip install 'peppp[hf]'") from None
+    try:
+        return datasets.load_dataset(name, config, revision=revision)
+    except Exception as error:  # the library and what it stands on raise very many
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(
+            f"cannot get hf:{name}: {reason}; is the name right, and is there a network?"
+        ) from None
+
+
+def _columns(text: str, part: Any) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of images and labels, and the classes."""
+    kinds = {column: type(feature).__name__ for column, feature in part.features.items()}
+    images = [column for column, kind in kinds.items() if kind == "Image"]
+    labels = [column for column, kind in kinds.items() if kind == "ClassLabel"]
+    if not images or not labels:
+        listed = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+        raise DataError(
+            f"hf:{text} is no image classification: it needs an Image and a ClassLabel, has {listed}"
+        )
+    return images[0], labels[0], tuple(part.features[labels[0]].names)
+
+
+def _labels(where: str, part: Any, column: str, classes: int) -> Labels:
+    labels = np.array(part[column], dtype=np.float64)  # a missing one is NaN
+    if not ((labels >= 0) & (labels < classes)).all():
+        raise DataError(f"{where} holds images without a label, or labels beyond its {classes} classes")
+    return labels.astype(np.int64)
+
+
+class _Encoded:
+    """The encoded images of a part, one after another, as often as they are asked for."""
+
+    def __init__(self, where: str, part: Any, column: str) -> None:
+        import datasets
+
+        self.where = where
+        self._column = column
+        self._rows = part.cast_column(column, datasets.Image(decode=False)).select_columns([column])
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number, row in enumerate(self._rows):
+            found = row[self._column] or {}
+            data = found.get("bytes")
+            if data is None and found.get("path"):
+                data = read_bytes(Path(found["path"]))
+            if data is None:
+                raise DataError(f"{self.where}: row {number} holds no image")
+            yield data

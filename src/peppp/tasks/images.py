@@ -1,0 +1,119 @@
+"""Pictures into arrays: decoded, cropped to their centre square, resized with Lanczos, grey made colour."""
+
+import io
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from peppp.errors import DataError
+from peppp.tasks.dataset import Dataset, Images, Labels
+
+DEFAULT_RESOLUTION = 32
+_LARGEST_OWN_RESOLUTION = 64
+_LEAST, _MOST = 4, 1024
+
+_BROKEN = (
+    UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's contents; DataError where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no such file: {file}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from None
+
+
+def decode(data: bytes, where: str) -> Images:
+    """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except _BROKEN as error:
+        raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
+
+
+def size_of(source: Path | bytes, where: str) -> tuple[int, int]:
+    """Width and height of an encoded image, from its first bytes."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.size
+    except PermissionError as error:
+        raise DataError(f"cannot read {where}: {error.strerror}") from None
+    except _BROKEN as error:
+        raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
+
+
+def own_resolution(sizes: Iterable[tuple[int, int]]) -> int:
+    """The side of images that are square, small and all alike, else 32."""
+    sides = {side for size in sizes for side in size}
+    side = sides.pop()
+    return side if not sides and side <= _LARGEST_OWN_RESOLUTION else DEFAULT_RESOLUTION
+
+
+def check_resolution(side: int, where: str) -> None:
+    """DataError where images of ``side`` pixels would be too small or too large to train on."""
+    if not _LEAST <= side <= _MOST:
+        raise DataError(
+            f"{where}: a resolution of {side} pixels is not between {_LEAST} and {_MOST}; give another"
+        )
+
+
+def square(image: Images, side: int) -> Images:
+    """The centre square of [height, width] or [height, width, 1 or 3], as [side, side, 1 or 3]."""
+    pixels = image[..., None] if image.ndim == 2 else image
+    height, width = pixels.shape[:2]
+    if (height, width) == (side, side):
+        return pixels
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    middle = pixels[top : top + short, left : left + short]
+    resampled = Image.fromarray(middle.squeeze()).resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(resampled).reshape(side, side, -1)
+
+
+def squares(images: Iterable[Images], count: int, resolution: int, where: str) -> Images:
+    """[count, side, side, 3] of ``count`` images; one grey channel becomes three equal ones.
+
+    With ``resolution`` 0 the side is :func:`own_resolution`, for which all images are held at once.
+    """
+    if not resolution:
+        images = list(images)
+        resolution = own_resolution((image.shape[0], image.shape[1]) for image in images)
+    check_resolution(resolution, where)
+    result = np.empty((count, resolution, resolution, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        result[i] = square(image, resolution)
+    return result
+
+
+def image_dataset(
+    name: str,
+    group: str,
+    fingerprint: str,
+    classes: tuple[str, ...],
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels],
+) -> Dataset:
+    """The data set, if it can be trained on: two classes or more, each with images, and a test part."""
+    if len(classes) < 2:
+        raise DataError(f"{name} has {len(classes)} class; classification needs at least two")
+    twice = next((c for i, c in enumerate(classes) if c in classes[:i]), None)
+    if twice is not None:
+        raise DataError(f"{name} has two classes of the name {twice!r}; rename one")
+    if len(test[1]) == 0:
+        raise DataError(f"{name} has no test images")
+    counts = np.bincount(train[1], minlength=len(classes))
+    if not counts.all():
+        empty = classes[int(np.flatnonzero(counts == 0)[0])]
+        raise DataError(
+            f"{name} has no training images of its class {empty!r}; add some, or remove the class"
+        )
+    return Dataset(name, group, fingerprint, classes, *train, *test)

@@ -1,0 +1,45 @@
+"""VGGs with batch norm in their small-image form (Simonyan and Zisserman 2015): one linear layer on top."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STAGES = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+_WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+    """Five stages of 3x3 convolutions with batch norm, each with a pooling behind it that halves the side.
+
+    Poolings that would leave less than one pixel are left out, and what is left is averaged, so that any
+    side from 1 up will do; at 32 pixels all five run and nothing is left to average.
+    """
+
+    def __init__(self, depth: int, classes: int, channels: int = 3) -> None:
+        super().__init__()
+        stages = []
+        inputs = channels
+        for count, width in zip(_STAGES[depth], _WIDTHS, strict=True):
+            layers: list[nn.Module] = []
+            for _ in range(count):
+                layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+                inputs = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(inputs, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [batch, channels, side, side] to logits [batch, classes]."""
+        for stage in self.stages:
+            x = stage(x)
+            if min(x.shape[-2:]) > 1:
+                x = functional.max_pool2d(x, 2)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]

@@ -1,0 +1,85 @@
+"""What is minimised, and how errors in [0, 1] are counted: the two things that tasks differ in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from peppp.errors import NetworkError
+from peppp.tasks.own import imported
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss, and the error that comes with it.
+
+    ``function(outputs, targets)`` is the mean over a batch that is minimised. ``misses(outputs, targets)``
+    sums over a batch how far off outputs are, and ``scale(targets)`` says what an example misses on average
+    that is guessed: error = min(1, misses / (examples * scale)).
+
+    >>> import torch
+    >>> logits, labels = torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0])
+    >>> int(LOSSES["cross_entropy"].misses(logits, labels))
+    1
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    misses: Callable[[Tensor, Tensor], Tensor]
+    scale: Callable[[Tensor], float]
+
+    def error(self, misses: float, examples: int, targets: Tensor) -> float:
+        """The error in [0, 1] of ``examples`` of the part that has these ``targets``."""
+        error = misses / (examples * self.scale(targets))
+        return error if error < 1 else 1.0
+
+
+def find_loss(name: str) -> Loss:
+    """The loss of a recipe: ``cross_entropy``, ``squared_error``, or your own :class:`Loss` as
+    ``package.module:name``. Raises NetworkError.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    if ":" not in name:
+        raise NetworkError(
+            f"unknown loss {name!r}; known: {', '.join(LOSSES)}, or your own as package.module:name"
+        )
+    found = imported(name, NetworkError, "loss")
+    if not isinstance(found, Loss):
+        raise NetworkError(f"{name} is a {type(found).__name__}; give a peppp.training.losses.Loss")
+    return found
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of logits [..., classes] and labels [...]."""
+    if outputs.ndim > 2:
+        outputs, targets = outputs.flatten(0, -2), targets.flatten()
+    return functional.cross_entropy(outputs, targets)
+
+
+def _wrong(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(-1) != targets).sum()
+
+
+def _labels_an_example(targets: Tensor) -> float:
+    return targets[0].numel()
+
+
+def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of numbers [batch, 1] or [batch] against numbers [batch]."""
+    return functional.mse_loss(outputs.view_as(targets), targets)
+
+
+def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.view_as(targets).double() - targets.double()).square().sum()
+
+
+def _variance(targets: Tensor) -> float:
+    """What is missed by guessing the mean; 1 for targets that are all alike."""
+    return float(targets.double().var(correction=0)) * targets[0].numel() or 1.0
+
+
+LOSSES = {
+    "cross_entropy": Loss(_cross_entropy, _wrong, _labels_an_example),
+    "squared_error": Loss(_squared_error, _squares, _variance),
+}
