@@ -308,7 +308,7 @@ def test_four_processes_write_at_once_and_nothing_is_stored_twice(shared_place):
         pool.join()
     assert sum(map(sum, added)) == 40
     with Store.open(shared_place) as store:
-        assert sorted(seed for *_, seed, _ in store.keys()) == list(range(40))
+        assert sorted(m.seed for m in store) == list(range(40))
     if "://" not in shared_place:
         path = Path(shared_place)
         assert sql(path, "PRAGMA integrity_check") == [("ok",)]

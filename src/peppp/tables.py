@@ -103,7 +103,7 @@ def assemble(
     recipe_digest: str | None = None,
     include_reference: bool = False,
 ) -> ErrorMatrix:
-    """The error matrix (see :func:`error_matrix`) of entries: fingerprint, recipe digest, configuration, error.
+    """The error matrix, as of :func:`error_matrix`, of fingerprint, recipe digest, configuration, error.
 
     ``rows`` describes at least each row with an entry, once or more often.
     """

@@ -108,6 +108,11 @@ def one_line(doing: str) -> Iterator[None]:
         raise StoreError(f"{doing}: {reason}") from error
 
 
+def shown(place: str | Path) -> str:
+    """The name of a store for messages: without its password."""
+    return _url(place).render_as_string(hide_password=True) if "://" in str(place) else str(place)
+
+
 def _url(place: str | Path) -> URL:
     try:
         url = make_url(str(place)) if "://" in str(place) else URL.create("sqlite", database=str(place))

@@ -96,7 +96,8 @@ class Queue:
         """Give a cell up, and keep why; ``lost`` if its worker died or hung rather than raised an error."""
         key = _key_of(cell)
         mine = and_(*(cells.c[name] == value for name, value in key.items()), cells.c.driver == self._driver)
-        values = {"tries": tries, "lost": lost, "message": message[:2000], "traceback": traceback[-10_000:]}
+        values: dict[str, object] = {"tries": tries, "lost": lost}
+        values |= {"message": _storable(message[:2000]), "traceback": _storable(traceback[-10_000:])}
         with self._store.writing() as connection:
             connection.execute(
                 update(cells).where(mine).values(driver=None, expires=None, failed=self._now, **values)
@@ -125,3 +126,8 @@ class Queue:
 
 def _key_of(cell: Cell) -> dict[str, str | int]:
     return dict(zip(CELL, cell.key, strict=False))
+
+
+def _storable(text: str) -> str:
+    """Text that any database takes: exceptions may hold what is no character."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
