@@ -1,5 +1,7 @@
 """Leases: each cell is with one driver at a time, and comes free when that driver is gone."""
 
+import os
+import subprocess
 import time
 from contextlib import ExitStack
 
@@ -78,6 +80,22 @@ def test_a_living_driver_keeps_its_leases(store):
             assert two.lease(a) is Lease.HELD
     with Queue(store) as later:
         assert later.lease(a) is Lease.TAKEN
+
+
+def test_the_leases_of_a_driver_that_died_here_end_at_once(store, monkeypatch):
+    cells = cells_of("a", "b", "c")
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    dead, elsewhere = Queue(store), Queue(store)
+    dead._driver = dead._driver.replace(f":{os.getpid()}:", f":{gone.pid}:")
+    elsewhere._driver = f"another {dead._driver}"  # there its number says nothing
+    for queue, cell in zip((dead, elsewhere), cells, strict=False):
+        queue._since = 0.0
+        assert queue.lease(cell) is Lease.TAKEN
+    with Queue(store) as living, Queue(store) as new:
+        living.lease(cells[2])
+        new.bury()
+        assert [new.lease(cell) for cell in cells] == [Lease.TAKEN, Lease.HELD, Lease.HELD]
 
 
 def test_a_failure_is_kept_and_tried_again_by_later_campaigns_only(store, drivers):

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -46,13 +47,14 @@ class Queue:
         self._seconds = lease
         self._now = database.now(store.engine)
         self._insert = database.insert_new(store.engine, cells)
-        self._driver = f"{platform.node()[:100]}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._driver = f"{_here()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._stopped = threading.Event()
         self._renewing = threading.Thread(target=self._renew_often, daemon=True)
 
     def __enter__(self) -> Self:
         with self._store.reading() as connection:
             self._since = float(connection.execute(select(self._now)).scalar_one())
+        self.bury()
         self._renewing.start()
         return self
 
@@ -118,6 +120,18 @@ class Queue:
                 update(cells).where(cells.c.driver == self._driver).values(driver=None, expires=None)
             )
 
+    def bury(self) -> None:
+        """End the leases of drivers that have died on this machine: there is no need to wait for those."""
+        here = cells.c.driver.startswith(f"{_here()}:", autoescape=True)
+        with self._store.reading() as connection:
+            drivers = connection.execute(select(cells.c.driver).where(here).distinct()).scalars().all()
+        dead = [driver for driver in drivers if not _lives(int(driver.split(":")[-2]))]
+        if dead:
+            with self._store.writing() as connection:
+                connection.execute(
+                    update(cells).where(cells.c.driver.in_(dead)).values(driver=None, expires=None)
+                )
+
     def _renew_often(self) -> None:
         while not self._stopped.wait(self._seconds / 4):
             with suppress(StoreError):  # the next time may do
@@ -126,6 +140,25 @@ class Queue:
 
 def _key_of(cell: Cell) -> dict[str, str | int]:
     return dict(zip(CELL, cell.key, strict=False))
+
+
+def _here() -> str:
+    """Where process numbers mean the same: this machine since it was started, and this container of it."""
+    boot, space = "", ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{platform.node()[:100]} {boot} {space}".replace(":", " ").strip()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _storable(text: str) -> str:

@@ -135,6 +135,7 @@ class _Campaign:
                 return
             if not self.in_flight:  # what is left is in other drivers' hands
                 time.sleep(min(_LOOK, left))
+                self.queue.bury()
             # Held cells are looked at again now and then, as their drivers may die.
             wait = min(left, _LOOK if self.held else left, 3600.0)
             for cell, result in self.engine.results(wait) if self.in_flight else []:
