@@ -94,7 +94,16 @@ SMALL = ("--network", "resnet8-w4", "--epochs", 2, "--workers", 0, "--resolution
 
 
 def test_every_command_has_help_with_an_example():
-    commands = ("demo", "pick", "measure", "memory", "formats", "table export")
+    tables = ("export", "import", "merge", "validate", "show", "matrix", "schema")
+    commands = (
+        "demo",
+        "pick",
+        "measure",
+        "status",
+        "memory",
+        "formats",
+        *(f"table {name}" for name in tables),
+    )
     for command in commands:
         done = peppp(*command.split(), "--help")
         assert done.returncode == 0
