@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all lint install clean
+.PHONY: demo test test-all test-postgres test-everything lint install clean
 
 demo: .venv/installed
 	$(BIN)/peppp demo
@@ -13,6 +13,17 @@ test: .venv/installed-dev lint
 
 test-all: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n 2
+
+# The tests of the store on a real PostgreSQL: Debian's, started in a temporary folder and ended with them.
+test-postgres: .venv/installed-dev
+	$(PIP) install -q -c constraints.txt -e '.[dev,postgres]'
+	.ci/postgres $(BIN)/python -m pytest tests/test_store.py tests/test_queue.py tests/test_status.py \
+		tests/test_campaign.py
+
+# Everything with every extra and service, as .ci/run does.
+test-everything: .venv/installed-dev lint
+	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm]'
+	.ci/postgres $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from peppp.campaign.store import Store
 from peppp.errors import PepppError
 from peppp.records import Measurement
 from test_campaign import forty_cells
-from test_engines import Fake, cells_of, check_engine, run
+from test_engines import Fake, cells_of, check_engine, descendants, run
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -90,20 +90,6 @@ class Node:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.log.close()
-
-
-def descendants(pid):
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            child, rest = stat.read_text().split(" ", 1)[0], stat.read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            continue
-        children.setdefault(int(rest[1]), []).append(int(child))
-    found = []
-    for child in children.get(pid, []):
-        found += [child, *descendants(child)]
-    return found
 
 
 @pytest.fixture

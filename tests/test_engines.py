@@ -100,6 +100,21 @@ def results_of(engine, *datas):
     return {cell.data: result for cell, result in run(engine, cells_of(*datas))}
 
 
+def descendants(pid):
+    """The processes that a process has started, and theirs."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            child, rest = stat.read_text().split(" ", 1)[0], stat.read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        children.setdefault(int(rest[1]), []).append(int(child))
+    found = []
+    for child in children.get(pid, []):
+        found += [child, *descendants(child)]
+    return found
+
+
 # --- what any engine of this machine does; test_cluster.py and test_slurm.py say it of theirs
 
 
