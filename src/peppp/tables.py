@@ -114,13 +114,10 @@ def assemble(
             f"{', '.join(sorted(set(digests))) or 'no measurements at all'}"
         )
     parsed = {text: Configuration.parse(text) for text in set(texts)}
-    wanted = np.array(
-        [
-            recipe_digest in (None, digest) and (include_reference or not parsed[text].is_fp32)
-            for digest, text in zip(digests, texts, strict=True)
-        ],
-        dtype=bool,
-    )
+    chosen = {text for text, c in parsed.items() if include_reference or not c.is_fp32}
+    wanted = np.array([text in chosen for text in texts], dtype=bool)
+    if recipe_digest is not None:
+        wanted &= np.array([digest == recipe_digest for digest in digests], dtype=bool)
     if not wanted.any():
         raise TableError("an error matrix needs at least one measurement at low precision; there is none")
 
@@ -152,7 +149,6 @@ def assemble(
     matrix.flat[flat] = values
     order = np.argsort(flat, kind="stable")
     cells, starts, counts = np.unique(flat[order], return_index=True, return_counts=True)
-    for cell, start, count in zip(cells, starts, counts, strict=True):
-        if count > 1:
-            matrix.flat[cell] = fmean(values[order[start : start + count]].tolist())
+    for k in np.flatnonzero(counts > 1):
+        matrix.flat[cells[k]] = fmean(values[order[starts[k] : starts[k] + counts[k]]].tolist())
     return ErrorMatrix.from_values(matrix, [named[key] for key in keys], columns)
