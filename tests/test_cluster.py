@@ -18,6 +18,9 @@ from peppp.records import Measurement
 from test_campaign import forty_cells
 from test_engines import Fake, cells_of, check_engine, descendants, run
 
+# Only who knows the token may talk to the clusters that are started here. Ray reads this when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}
+
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 
 from peppp.campaign.cluster import Ray  # noqa: E402
@@ -25,14 +28,9 @@ from peppp.campaign.cluster import Ray  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-TOKEN = uuid.uuid4().hex * 2
-
-
 @pytest.fixture
 def modules(monkeypatch):
-    """Ray's workers import the tests as this process does; only who knows the token may talk to them."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    """Ray's workers import the tests as this process does."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     paths = [str(Path(__file__).parent), *sys.path]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
