@@ -49,13 +49,17 @@ class WithData(Fake):
         return super().__call__(cell)
 
 
-def test_each_cell_comes_back_once_with_its_own_result(tmp_path, modules):
-    check_engine(Ray(WithData(tmp_path), load=loaded), Fake(tmp_path))
+def test_each_cell_comes_back_once_with_its_own_result(tmp_path, start):
+    start("--num-cpus=2")
+    check_engine(Ray(WithData(tmp_path), address=start.address, load=loaded), Fake(tmp_path))
     assert not ray.is_initialized()
 
 
-def test_cells_whose_workers_die_or_hang_are_lost(tmp_path, modules):
-    engine = Ray(Fake(tmp_path), limit=lambda cell: 2.0 if "1000" in cell.data else 600.0)
+def test_cells_whose_workers_die_or_hang_are_lost(tmp_path, start):
+    start("--num-cpus=2")
+    engine = Ray(
+        Fake(tmp_path), address=start.address, limit=lambda cell: 2.0 if "1000" in cell.data else 600.0
+    )
     results = {cell.data: result for cell, result in run(engine, cells_of("kills", "sleeps 1000", "a", "b"))}
     assert results["kills"].lost
     assert "lost (" in results["kills"].message
