@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all lint install results clean
+.PHONY: demo test test-all test-postgres test-slow lint install install-all results clean
 
 demo: .venv/installed
 	$(BIN)/peppp demo
@@ -13,6 +13,15 @@ test: .venv/installed-dev lint
 
 test-all: .venv/installed-dev lint
 	$(BIN)/python -m pytest -n 2
+
+# The tests of the store on a real PostgreSQL: Debian's, started in a temporary folder and ended with them.
+test-postgres: .venv/installed-all
+	.ci/postgres $(BIN)/python -m pytest tests/test_store.py tests/test_queue.py tests/test_status.py \
+		tests/test_campaign.py
+
+# The slow tests alone, with every extra.
+test-slow: .venv/installed-all
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -34,6 +43,12 @@ install: .venv/installed
 
 .venv/installed-dev: .venv/installed
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install-all: .venv/installed-all
+
+.venv/installed-all: .venv/installed-dev
+	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf]'
 	@touch $@
 
 clean:

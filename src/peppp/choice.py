@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from peppp.advisor import Advisor, Pick
 from peppp.campaign.cells import Cell
+from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
@@ -99,9 +100,8 @@ def measure_cells(
 ) -> list[Measurement]:
     """Measurements of all cells, made or found in the store; PepppError when one cannot be had."""
     with TemporaryDirectory() as folder, Store.open(store or Path(folder) / "measurements.db") as kept:
-        summary = run_campaign(
-            kept, cells, partial(measure_cell, device=device), workers=workers, progress=progress
-        )
+        engine = local(partial(measure_cell, device=device), workers)
+        summary = run_campaign(kept, cells, engine, progress=progress)
         if summary.interrupted:
             raise KeyboardInterrupt
         for cell, failure in (*summary.failed, *summary.lost):

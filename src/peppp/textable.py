@@ -241,6 +241,36 @@ def read_table(path: str | Path) -> list[Measurement]:
     return measurements
 
 
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a row of the table, as its texts; the digest's agreement with the recipe is extra.
+
+    >>> json_schema()["properties"]["test_error"]["description"]
+    'error after the last epoch: a fraction from 0 to 1 with a decimal point, as 0.25'
+    """
+    patterns = {_count: _COUNT.pattern, _number: _NUMBER.pattern, _fraction: _NUMBER.pattern}
+    properties: dict[str, Any] = {}
+    for name, column in COLUMNS.items():
+        shape: dict[str, Any] = {"type": "string", "description": f"{column.meaning}: {column.allowed}"}
+        if column.read is Outcome:
+            shape["enum"] = [str(outcome) for outcome in Outcome]
+        elif column.read in patterns:
+            shape["pattern"] = f"^({patterns[column.read]})$"
+        elif column.read in (_curve, _states, _recipe, _provenance):
+            shape |= {"contentMediaType": "application/json", "maxLength": LONGEST_JSON}
+        else:
+            shape |= {"minLength": 1, "maxLength": LONGEST_TEXT}
+        properties[name] = shape
+    properties["recipe_digest"]["pattern"] = "^[0-9a-f]{16}$"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A measurement: one training at one precision",
+        "type": "object",
+        "properties": properties,
+        "required": list(COLUMNS),
+        "additionalProperties": False,
+    }
+
+
 def _to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
