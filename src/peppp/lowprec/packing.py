@@ -19,6 +19,7 @@ from peppp.lowprec import kernels
 
 WIDTH = 256  # columns of a block; a block is 32 times as many numbers
 _INF = 0x7F800000
+_Code = tuple[int, int, int, float, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class PackedTensor:
 
     @classmethod
     def pack(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor":
-        """``x`` (float32, dense in memory) packed; ``segment`` 0 makes it one. FormatError where it cannot be."""
+        """``x`` (float32, dense in memory) packed; ``segment`` 0 is one. FormatError where it cannot be."""
         packed = cls.try_pack(x, fmt, segment)
         if packed is None:
             raise FormatError(f"not every number is one of {fmt}; round first, as with quantize(x, fmt)")
@@ -222,9 +223,9 @@ def _loops() -> ModuleType | None:
 
 
 @lru_cache(maxsize=1024)
-def _plain_constants(fmt: FloatFormat) -> tuple[tuple[Any, ...], tuple[int, int] | None]:
-    """What turns numbers into codes: (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift)
-    and (first code, bits of the first number) of infinities and NaN, where they are moved.
+def _plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
+    """What turns numbers into codes: (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes,
+    sign_shift), and (first code, bits of the first number) of infinities and NaN, where they are moved.
 
     A number below ``threshold``, the smallest normal one, is taken with it added, which puts its steps in the
     last kept bit. Formats of 8 exponent bits are float32's own leading bits.
