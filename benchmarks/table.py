@@ -17,34 +17,15 @@ SIDES = {8: "mnist notmnist spoken_digits_mel hand_drawn_shapes dig_mnist math_s
          24: "eth80 clothing_small fruits360_3body"}  # fmt: skip
 FAMILIES = {"cifar": "cifar", "omniglot": "omniglot", "tinyimagenet": "tinyimagenet"}  # by start of the name
 
-FIRST = [
-    "mnist",
-    "notmnist",
-    "spoken_digits_mel",
-    "hand_drawn_shapes",
-    "cifar10",
-    "cifar100_vehicles_1",
-    "sign_digits",
-    "chars74k_capitals",
-    "gtsrb",
-    "eth80",
-    "euro_coins",
-    "coffee_leaf",
-]
-SECOND = [
-    "dig_mnist",
-    "math_symbols",
-    "arabic_letters",
-    "clothing_small",
-    "fruits360_3body",
-    "bridge_cracks",
-    "solar_cells_elpv",
-    "omniglot_alphabets",
-    "tinyimagenet_scenes",
-    "cifar100_fruit_and_vegetables",
-    "cifar100_trees",
-    "cifar100_large_natural_outdoor_scenes",
-]
+FIRST = (
+    "mnist notmnist spoken_digits_mel hand_drawn_shapes cifar10 cifar100_vehicles_1 sign_digits "
+    "chars74k_capitals gtsrb eth80 euro_coins coffee_leaf"
+).split()
+SECOND = (
+    "dig_mnist math_symbols arabic_letters clothing_small fruits360_3body bridge_cracks solar_cells_elpv "
+    "omniglot_alphabets tinyimagenet_scenes cifar100_fruit_and_vegetables cifar100_trees "
+    "cifar100_large_natural_outdoor_scenes"
+).split()
 FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
 
