@@ -8,7 +8,8 @@ import torch
 from peppp.formats import FP32, Configuration, FloatFormat
 from peppp.lowprec import kernels
 from peppp.lowprec.rounding import quantize, quantize_eagerly
-from peppp.lowprec.streams import mix
+from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, mix
+from peppp.records import RoundingModes
 from test_rounding import FORMATS, LAYOUTS, difficult, float32, same_bits
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="numba cannot be imported here")
@@ -99,10 +100,10 @@ def refused():
     """Pairs (x, out) by the reason."""
     x, memory = torch.randn(2, 3, 4, 5), torch.randn(101)
     return {
-        "sliced": (x[..., ::2], torch.empty(2, 3, 4, 3)),
-        "into sliced": (torch.empty(2, 3, 4, 3), x[..., ::2]),
+        "sliced": (x[..., ::2], torch.zeros(2, 3, 4, 3)),
+        "into sliced": (torch.zeros(2, 3, 4, 3), x[..., ::2]),
         "two layouts": (x, LAYOUTS["channels_last"](x)),
-        "two shapes": (x, torch.empty(2, 3, 4, 6)),
+        "two shapes": (x, torch.zeros(2, 3, 4, 6)),
         "float64": (x.double(), x.double()),
         "meta": (x.to("meta"), x.to("meta")),
         "overlapping": (memory[:-1], memory[1:]),
@@ -193,34 +194,46 @@ def parameters(layout, scale=1.0):
     return [LAYOUTS[layout](x) for x in tensors]
 
 
-def check_sgd(text, keys, *, layout="contiguous", momentum=True, accumulator=True, rates=(0.03, 0.9, 5e-4)):
+def sgd(gradient, momentum, accumulator, weight, text, rates, mode, *, key=0xFEDCBA9876543210, index=5):
+    """One parameter's step by the kernel; whether it did it."""
+    columns = [None if x is None else [x] for x in (gradient, momentum, accumulator, weight)]
+    return kernels.sgd_step(
+        *columns, [index], Configuration.parse(text), RoundingModes.parse(mode), *rates, key
+    )
+
+
+def check_sgd(text, mode, *, layout="contiguous", momentum=True, accumulator=True, rates=(0.03, 0.9, 5e-4)):
     gradient, v, acc, w = parameters(layout)
     v, acc = v if momentum else None, acc if accumulator else None
-    configuration = Configuration.parse(text)
-    expected = sgd_twin(gradient, v, acc, w, configuration, rates, keys)
+    modes = RoundingModes.parse(mode)
+    roles = (GRADIENT, ACCUMULATOR, FIRST_STATE, WEIGHT)
+    mode_of = (modes.gradient, modes.states, modes.states, modes.values)
+    parameter_key = mix(0xFEDCBA9876543210, 5)
+    keys = [mix(parameter_key, r) if m == "stochastic" else None for r, m in zip(roles, mode_of, strict=True)]
+    expected = sgd_twin(gradient, v, acc, w, Configuration.parse(text), rates, keys)
     before = gradient.clone()
-    named = dict(zip(("learning_rate", "momentum_factor", "weight_decay"), rates, strict=True))
-    assert kernels.sgd_step(gradient, v, acc, w, configuration, keys=keys, **named)
+    assert sgd(gradient, v, acc, w, text, rates, mode)
     assert same_bits(gradient, before)
     assert not momentum or same_bits(v, expected[0])
     assert not accumulator or same_bits(acc, expected[1])
     assert same_bits(w, expected[2])
 
 
-ALL, NONE, MIXED = (1 << 40, 2 << 33, 3 << 50, 4), (None,) * 4, (None, 1 << 63, None, 7)
+ALL, NONE = "stochastic", "nearest"
+MIXED = "values=stochastic,errors=nearest,gradient=nearest,states=stochastic"
 
 
-@pytest.mark.parametrize("keys", [ALL, NONE, MIXED], ids=["stochastic", "nearest", "mixed"])
+@pytest.mark.parametrize("mode", [ALL, NONE, MIXED], ids=["stochastic", "nearest", "mixed"])
 @pytest.mark.parametrize(("momentum", "accumulator"), list(itertools.product([True, False], repeat=2)))
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_sgd_equals_its_definition_bit_for_bit(layout, momentum, accumulator, keys):
-    check_sgd("1-4-1/1-6-7", keys, layout=layout, momentum=momentum, accumulator=accumulator)
+def test_sgd_equals_its_definition_bit_for_bit(layout, momentum, accumulator, mode):
+    check_sgd("1-4-1/1-6-7", mode, layout=layout, momentum=momentum, accumulator=accumulator)
 
 
-@pytest.mark.parametrize("keys", [ALL, NONE], ids=["stochastic", "nearest"])
+@pytest.mark.parametrize("mode", [ALL, NONE])
 @pytest.mark.parametrize("text", ["1-3-4/1-8-11", "1-2-0/1-5-22", "fp32/fp32", "1-5-2/fp32", "fp32/1-6-7"])
-def test_sgd_in_any_format(text, keys):
-    check_sgd(text, keys)
+def test_sgd_in_any_format(text, mode):
+    check_sgd(text, mode)
 
 
 @pytest.mark.parametrize(
@@ -246,13 +259,31 @@ def test_contraction_would_be_noticed():
     assert (fused != acc - 0.03 * v).any()
 
 
+def test_sgd_of_several_parameters_is_that_of_each():
+    together, alone = ([parameters("contiguous"), parameters("channels_last")] for _ in range(2))
+    together[1][:] = [x[:, :3, :1, :1].clone() for x in together[1]]
+    alone[1][:] = [x[:, :3, :1, :1].clone() for x in alone[1]]
+    rates, configuration = (0.1, 0.9, 1e-4), Configuration.parse("1-4-1/1-6-7")
+    columns = [list(column) for column in zip(*together, strict=True)]
+    assert kernels.sgd_step(*columns, [3, 8], configuration, RoundingModes.parse(ALL), *rates, 77)
+    for tensors, index in zip(alone, (3, 8), strict=True):
+        assert sgd(*tensors, "1-4-1/1-6-7", rates, ALL, key=77, index=index)
+    for tensors, expected in zip(together, alone, strict=True):
+        assert all(same_bits(a, b) for a, b in zip(tensors, expected, strict=True))
+
+
+def test_sgd_counts_as_a_change_of_what_it_changes():
+    gradient, v, acc, w = parameters("contiguous")
+    versions = [x._version for x in (gradient, v, acc, w)]
+    assert sgd(gradient, v, acc, w, "1-4-1/1-6-7", (0.1, 0.9, 0.0), NONE)
+    changed = [x._version > before for x, before in zip((gradient, v, acc, w), versions, strict=True)]
+    assert changed == [False, True, True, True]
+
+
 def test_sgd_keeps_nan():
     gradient, v, acc, w = (torch.ones(40) for _ in range(4))
     gradient[5] = torch.nan
-    configuration = Configuration.parse("1-4-1/1-6-7")
-    assert kernels.sgd_step(
-        gradient, v, acc, w, configuration, learning_rate=0.1, momentum_factor=0.9, weight_decay=0.0, keys=ALL
-    )
+    assert sgd(gradient, v, acc, w, "1-4-1/1-6-7", (0.1, 0.9, 0.0), ALL)
     assert [x.isnan().nonzero().tolist() for x in (v, acc, w)] == [[[5]]] * 3
 
 
@@ -260,18 +291,7 @@ def test_sgd_of_one_tensor_does_not_depend_on_its_layout():
     results = []
     for layout in ("contiguous", "channels_last"):
         gradient, v, acc, w = parameters(layout)
-        configuration = Configuration.parse("1-4-1/1-6-7")
-        kernels.sgd_step(
-            gradient,
-            v,
-            acc,
-            w,
-            configuration,
-            learning_rate=0.1,
-            momentum_factor=0.9,
-            weight_decay=0.0,
-            keys=ALL,
-        )
+        assert sgd(gradient, v, acc, w, "1-4-1/1-6-7", (0.1, 0.9, 0.0), ALL)
         results.append((v, acc, w))
     assert all(same_bits(a, b) for a, b in zip(*results, strict=True))
 
@@ -279,8 +299,6 @@ def test_sgd_of_one_tensor_does_not_depend_on_its_layout():
 def test_sgd_refuses_layouts_that_differ():
     gradient, v, acc, w = parameters("contiguous")
     before = w.clone()
-    assert not kernels.sgd_step(
-        LAYOUTS["channels_last"](gradient), v, acc, w, Configuration.parse("1-4-1/1-6-7"),
-        learning_rate=0.1, momentum_factor=0.9, weight_decay=0.0, keys=ALL,
-    )  # fmt: skip
+    gradient = LAYOUTS["channels_last"](gradient)
+    assert not sgd(gradient, v, acc, w, "1-4-1/1-6-7", (0.1, 0.9, 0.0), ALL)
     assert torch.equal(w, before)

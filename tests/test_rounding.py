@@ -387,3 +387,26 @@ def test_refuses_what_it_cannot_round():
         quantize(x, fmt, "floor")
     with pytest.raises(FormatError, match="out has"):
         quantize(x, fmt, out=torch.empty(4))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_flushing_subnormals_to_zero_changes_nothing(fmt, rounding):
+    """As torch.set_flush_denormal and fast-math libraries do, for a thread or for all."""
+    generator = torch.Generator().manual_seed(3)
+    bits = torch.randint(-(2**31), 2**31, (4000,), generator=generator, dtype=torch.int64).to(torch.int32)
+    x = torch.cat([bits, torch.arange(-2000, 2000, dtype=torch.int32), bits & 0x7FFFFF]).view(torch.float32)
+    key = seed_key(1) if rounding == "stochastic" else None
+
+    def both():
+        fast, slow = quantize(x, fmt, rounding, seed=1), quantize_eagerly(x, fmt, key)
+        return fast.view(torch.int32), slow.view(torch.int32)
+
+    usual = both()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormals to zero")
+    try:
+        flushed = both()
+    finally:
+        torch.set_flush_denormal(False)
+    assert all(torch.equal(a, b) for a, b in zip(usual, flushed, strict=True))

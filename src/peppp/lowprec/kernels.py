@@ -6,9 +6,9 @@ need numba, which is imported at the first call.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,11 @@ from torch.autograd.graph import increment_version
 
 from peppp.formats import FP32, Configuration, FloatFormat
 from peppp.lowprec.streams import GOLDEN
+from peppp.records import RoundingModes
 
-_Constants = tuple[tuple[Any, ...], tuple[Any, ...] | None]
+_Constants = tuple[NDArray[np.uint32], bool | None]
+# How memory is walked: pixels, channels, pattern.
+_Order = tuple[int, int, NDArray[np.uint32]]
 _PLAIN = (Tensor, torch.nn.Parameter)
 _BLOCK = 1024  # numbers; small enough for the fastest cache
 
@@ -57,93 +60,107 @@ def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: FloatFormat, 
 
 
 def sgd_step(
-    gradient: Tensor,
-    momentum: Tensor | None,
-    accumulator: Tensor | None,
-    weight: Tensor,
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor] | None,
+    accumulators: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    indices: Sequence[int],
     configuration: Configuration,
+    modes: RoundingModes,
     learning_rate: float,
     momentum_factor: float,
     weight_decay: float,
-    keys: tuple[int | None, ...],
+    key: int,
 ) -> bool:
-    """One step of SGD for one parameter, in place; ``gradient`` is left alone.
+    """One step of SGD for some parameters, in place; ``gradients`` are left alone.
 
     g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v); w = qA(acc); v = qB(v): each a
-    float32 operation of its own, in this order. A weight decay of 0 leaves d = g. ``momentum`` None is v = d.
-    Without an ``accumulator`` the weight takes its place: w = qA(w - lr * v). ``keys`` belong to gradient,
-    accumulator, momentum and weight; each may be None for nearest.
+    float32 operation of its own, in this order. A weight decay of 0 leaves d = g. ``momenta`` None is v = d.
+    Without ``accumulators`` the weight takes their place: w = qA(w - lr * v). The keys of the random bits are
+    those of the parameters' ``indices`` and of the roles (see streams.py).
     """
     loops = _loops()
-    changed = [tensor for tensor in (momentum, accumulator, weight) if tensor is not None]
-    order = _order(gradient, *changed)
-    if loops is None or order is None:
+    columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
+    orders = [_order(*tensors) for tensors in zip(*columns, strict=True)]
+    if loops is None or None in orders:
         return False
-    flat = (None if tensor is None else _flat(tensor) for tensor in (gradient, momentum, accumulator, weight))
-    rates = np.float32(learning_rate), np.float32(momentum_factor), np.float32(weight_decay)
+    layouts, patterns = _layouts(
+        tuple((*order[:2], index) for order, index in zip(orders, indices, strict=True) if order)
+    )
+    rows = (gradients, momenta or weights, accumulators or weights, weights)
+    addresses = [[tensor.data_ptr() for tensor in row] for row in rows]
     loops.sgd_all(
-        *flat,
+        np.array(addresses, dtype=np.int64),
+        np.array([weight.numel() for weight in weights], dtype=np.int64),
+        layouts,
+        patterns,
         *_constants(configuration.format_a),
         *_constants(configuration.format_b),
-        rates,
-        *(_words(key) for key in keys),
-        *order,
+        np.array([learning_rate, momentum_factor, weight_decay], dtype=np.float32),
+        *_words(key),
+        None if momenta is None else True,
+        None if accumulators is None else True,
+        *(_flag(mode) for mode in (modes.gradient, modes.states, modes.values)),
     )
-    increment_version(changed)
+    increment_version([tensor for column in columns[1:] for tensor in column])
     return True
+
+
+def _flag(mode: str) -> bool | None:
+    return True if mode == "stochastic" else None
 
 
 def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, key: int | None) -> bool:
     loops = _loops()
-    order = _order(x, out) if gate is None else _order(x, out, gate)
+    others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
+    order = _order(x, *others)
     if loops is None or order is None:
         return False
-    distances = [abs(t.data_ptr() - out.data_ptr()) for t in (x, gate) if t is not None]
-    if any(0 < distance < 4 * x.numel() for distance in distances):  # what is written would be read later
-        return False
+    size, source, target = x.numel(), x.data_ptr(), out.data_ptr()
+    gates = target if gate is None else gate.data_ptr()
+    if 0 < abs(source - target) < 4 * size or 0 < abs(gates - target) < 4 * size:
+        return False  # what is written would be read later
     loops.round_all(
-        _flat(x),
-        None if distances[0] == 0 else _flat(out),
-        None if gate is None else _flat(gate),
+        source,
+        None if source == target else target,
+        None if gate is None else gates,
+        size,
         *constants,
-        _words(key),
+        *_words(key or 0),
+        None if key is None else True,
         *order,
     )
     increment_version(out)
     return True
 
 
-def _flat(x: Tensor) -> NDArray[np.float32]:
-    """A dense tensor's memory as one row, in the order in which it lies there."""
-    row: NDArray[np.float32] = x.detach().numpy().ravel("K")
-    return row
-
-
-def _words(key: int | None) -> tuple[np.uint32, np.uint32] | None:
+def _words(key: int) -> tuple[int, int]:
     """The low and the high word of a 64-bit key."""
-    return None if key is None else (np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32 & 0xFFFFFFFF))
+    return key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF
 
 
-def _order(x: Tensor, *others: Tensor) -> tuple[tuple[int, int], NDArray[np.uint32]] | None:
-    """How memory is walked: ((pixels, channels), pattern), None where the tensors are not what kernels do.
+def _order(x: Tensor, *others: Tensor) -> _Order | None:
+    """How memory is walked: pixels, channels and pattern, None where the tensors are not what kernels do.
 
     A contiguous tensor is one image of one channel; its memory's order is that of its indices.
     """
-    shape = x.shape
-    memory_format = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    shape, strides, contiguous = x.shape, x.stride(), x.is_contiguous()
+    memory_format = torch.contiguous_format if contiguous else torch.channels_last
     for t in (x, *others):
-        if (
-            not t.is_cpu
-            or t.dtype is not torch.float32
-            or type(t) not in _PLAIN
-            or t.shape != shape
-            or not t.is_contiguous(memory_format=memory_format)
-        ):
+        if type(t) not in _PLAIN or t.dtype is not torch.float32 or not t.is_cpu or t.is_neg():
             return None
-    if memory_format is torch.contiguous_format:
-        return (max(shape.numel(), 1), 1), _pattern(1, 1)
+        if t is x:
+            walkable = contiguous or t.is_contiguous(memory_format=memory_format)
+        else:
+            walkable = t.shape == shape and (
+                t.stride() == strides or t.is_contiguous(memory_format=memory_format)
+            )
+        if not walkable:
+            return None
+    if contiguous:
+        return max(x.numel(), 1), 1, _pattern(1, 1)
     _, channels, height, width = shape
-    return (height * width, channels), _pattern(height * width, channels)
+    return height * width, channels, _pattern(height * width, channels)
 
 
 @lru_cache(maxsize=256)
@@ -157,6 +174,23 @@ def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
     return index.astype(np.uint32) * np.uint32(GOLDEN)
 
 
+@lru_cache(maxsize=64)
+def _layouts(parameters: tuple[tuple[int, int, int], ...]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """The layouts of loops.sgd_all of parameters given as (pixels, channels, index), and all patterns."""
+    starts: dict[tuple[int, int], int] = {}
+    patterns, layouts, total = [], [], 0
+    for pixels, channels, index in parameters:
+        kind = (1, 1) if channels == 1 else (pixels, channels)
+        if kind not in starts:
+            patterns.append(_pattern(*kind))
+            starts[kind] = total
+            total += len(patterns[-1])
+        layouts.append((pixels, channels, starts[kind], starts[kind] + len(_pattern(*kind)), index))
+    return np.array(layouts, dtype=np.int64).reshape(-1, 5), np.concatenate(
+        patterns or [np.empty(0, np.uint32)]
+    )
+
+
 def threshold(fmt: FloatFormat) -> float:
     """What is added below it and taken off again; 0 where float32's own subnormals are the format's."""
     return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
@@ -164,32 +198,34 @@ def threshold(fmt: FloatFormat) -> float:
 
 @lru_cache(maxsize=1024)
 def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
-    """What the loops need of a format: (threshold, half, mask, highest, lowest), and what is rarely needed.
+    """What the loops need of a format, as bits, and whether they need all of it (else None).
 
-    ``highest`` clamps magnitudes; ``lowest`` is the 0 of a relu, else -inf. Rarely needed, and None
-    elsewhere, are ties to even, missing subnormals and an overflow that becomes something else: (mask of a
-    tie, magic, min_normal, smallest, largest, beyond), of which the unneeded ones change nothing. fp32 cuts
-    0 bits.
+    threshold, half, mask, highest, negative: ``highest`` clamps magnitudes; bits above ``negative`` become 0,
+    which for a relu are those below -0. Then, for ties to even, missing subnormals and an overflow that
+    becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond, of which the unneeded
+    ones change nothing. fp32 cuts 0 bits.
     """
     cut = 23 - fmt.mantissa_bits
-    limit = fmt.max if fmt.overflow == "saturate" else math.inf
-    common = (
-        np.float32(threshold(fmt)),
-        np.uint32((1 << cut) >> 1),
-        np.uint32((1 << cut) - 1),
-        np.float32(limit),
-        np.float32(0.0 if relu else -math.inf),
-    )
-    if fmt == FP32 or (fmt.ties == "away" and fmt.subnormals):
-        return common, None
     even = fmt.ties == "even"
     scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
-    beyond = {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow]
-    return common, (
-        np.uint32(~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF),
-        np.float32(math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0),
-        np.float32(fmt.min_normal if scaled else 0.0),
-        np.float32(0.0 if fmt.subnormals else fmt.min_normal),
-        np.float32(fmt.max),
-        np.float32(beyond),
+    constants = _bits(
+        threshold(fmt),
+        (1 << cut) >> 1,
+        (1 << cut) - 1,
+        fmt.max if fmt.overflow == "saturate" else 0x7FFFFFFF,
+        0x80000000 if relu else 0xFFFFFFFF,
+        ~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF,
+        math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0,
+        fmt.min_normal if scaled else 0.0,
+        0.0 if fmt.subnormals else fmt.min_normal,
+        fmt.max,
+        {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow],
+    )
+    return constants, None if fmt == FP32 or (not even and fmt.subnormals) else True
+
+
+def _bits(*numbers: float) -> NDArray[np.uint32]:
+    """32 bits of each number, of a float as of an integer."""
+    return np.array(
+        [np.float32(x).view(np.uint32) if isinstance(x, float) else x for x in numbers], np.uint32
     )

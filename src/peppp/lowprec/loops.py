@@ -3,6 +3,7 @@
 Arguments that may be None choose what is compiled: each ``is None`` is decided when the types are known.
 What keeps LLVM vectorising: 32-bit numbers cast back after each operation, since numba widens them; loops
 over slices, whose indices cannot be negative; one array instead of twice the same; no branches within.
+Tensors come as addresses and sizes: making and checking an array of each would cost more than many a loop.
 There are no fast-math flags: every operation rounds as torch's does, and none is fused with another.
 """
 
@@ -11,14 +12,26 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from numba import carray, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic, overload
 
-from peppp.lowprec.streams import GOLDEN, MULTIPLIER_1, MULTIPLIER_2
+from peppp.lowprec.streams import (
+    ACCUMULATOR,
+    FIRST_STATE,
+    GOLDEN,
+    GRADIENT,
+    MIX_CONSTANTS,
+    MULTIPLIER_1,
+    MULTIPLIER_2,
+    WEIGHT,
+)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-U32, F32 = np.uint32, np.float32
+U32, U64, F32 = np.uint32, np.uint64, np.float32
 _ZERO, _SIGN, _UNSIGNED, _ALL = F32(0), U32(1 << 31), U32((1 << 31) - 1), U32(0xFFFFFFFF)
 _GOLDEN, _MULTIPLIER_1, _MULTIPLIER_2 = U32(GOLDEN), U32(MULTIPLIER_1), U32(MULTIPLIER_2)
+_KEY_MULTIPLIER, _VALUE_MULTIPLIER, _MIX_OFFSET, _MIX_1, _MIX_2 = (U64(number) for number in MIX_CONSTANTS)
 
 
 def _compiled(function: _Function, cache: bool = False) -> _Function:
@@ -57,15 +70,9 @@ def _float(bits: Any) -> Any:
 
 
 @_compiled
-def _with_sign(magnitude: Any, x: Any) -> Any:
-    """The float32 of the bits ``magnitude`` with the sign of ``x``."""
-    return _float(magnitude | (_bits(x) & _SIGN))
-
-
-@_compiled
 def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None."""
-    threshold, half, mask, highest, lowest = fmt
+    threshold, half, mask, highest, negative = fmt
     magnitude = U32(_bits(x) & _UNSIGNED)
     tiny = _float(magnitude) < threshold
     bits = _bits(F32(_float(magnitude) + threshold)) if tiny else magnitude
@@ -74,8 +81,8 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
     elif rare is None:
         bits = U32(bits + half)
     else:
-        kept = rare[0] if U32(bits & mask) == half else _ALL
-        bits = U32(bits + half) & kept
+        even = rare[0] if U32(bits & mask) == half else _ALL
+        bits = U32(bits + half) & even
     y = _float(bits & ~mask)
     y = F32(y - threshold) if tiny else y
     if rare is not None:
@@ -84,10 +91,75 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
             y = F32(F32(_float(magnitude) + magic) - magic) if _float(magnitude) < min_normal else y
         y = y if y >= smallest else (smallest if y > smallest * F32(0.5) else _ZERO)
         y = beyond if y > largest else y
-    y = highest if y > highest else y
-    y = _with_sign(_bits(y), x)
-    y = lowest if y < lowest else y
+    # Compared as integers: a flush to zero would take float32's own subnormals for 0.
+    signed = U32(min(_bits(y), highest) | (_bits(x) & _SIGN))
+    cut = signed > negative
+    if rare is not None:
+        cut = cut and y == y  # an overflow may have become NaN
+    y = _float(U32(0) if cut else signed)
     return x if x != x else y
+
+
+@_compiled
+def _mix(key: Any, value: Any) -> Any:
+    """streams.mix of 64-bit numbers."""
+    z = U64(key * _KEY_MULTIPLIER + U64(value) * _VALUE_MULTIPLIER + _MIX_OFFSET)
+    z = U64((z ^ (z >> U64(30))) * _MIX_1)
+    z = U64((z ^ (z >> U64(27))) * _MIX_2)
+    return z ^ (z >> U64(31))
+
+
+def _if(flag: Any, value: Any) -> Any:
+    """``value``, or None where the flag is None: a choice between types, made when they are known."""
+    return None if flag is None else value
+
+
+@overload(_if)
+def _typed_if(flag, value):  # type: ignore[no-untyped-def]  # numba compares it with the functions it returns
+    if isinstance(flag, types.NoneType):
+        return lambda flag, value: None
+    return lambda flag, value: value
+
+
+@_compiled
+def _words(key: Any) -> Any:
+    """The low and the high word of a 64-bit key."""
+    return U32(key & U64(0xFFFFFFFF)), U32(key >> U64(32))
+
+
+@_compiled
+def _format(constants: Any) -> Any:
+    """The numbers of kernels._constants: their types survive in a tuple, not in an array."""
+    return _float(constants[0]), constants[1], constants[2], constants[3], constants[4]
+
+
+@_compiled
+def _rarities(constants: Any) -> Any:
+    """What a format rarely needs."""
+    return (
+        constants[5],
+        _float(constants[6]),
+        _float(constants[7]),
+        _float(constants[8]),
+        _float(constants[9]),
+        _float(constants[10]),
+    )
+
+
+@intrinsic
+def _pointer(context: Any, address: Any) -> Any:
+    """A pointer to float32 of an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), generate  # type: ignore[no-untyped-call]
+
+
+@_compiled
+def _memory(address: Any, size: Any) -> Any:
+    """The float32 numbers that lie at an address. Who calls keeps their owner alive."""
+    return carray(_pointer(address), size)  # type: ignore[call-arg]
 
 
 @_compiled
@@ -109,21 +181,42 @@ def _block(number: Any, pixels: Any, channels: Any, length: Any) -> Any:
 
 
 @_kernel
-def round_all(x: Any, out: Any, gate: Any, fmt: Any, rare: Any, key: Any, order: Any, pattern: Any) -> None:
-    """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive."""
-    pixels, channels = order
-    length = max(x.size, 1) if key is None else pattern.size
-    randoms = np.empty(0 if key is None else length, U32)
-    for number in range(_block_count(x.size, pixels, channels, length)):
+def round_all(
+    x: Any,
+    out: Any,
+    gate: Any,
+    size: Any,
+    constants: Any,
+    rare: Any,
+    low: Any,
+    high: Any,
+    stochastic: Any,
+    pixels: Any,
+    channels: Any,
+    pattern: Any,
+) -> None:
+    """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive.
+
+    The three are addresses of ``size`` numbers; ``low`` and ``high`` are the words of a key. ``rare`` and
+    ``stochastic`` are flags: something, or None.
+    """
+    fmt, rarities = _format(constants), _if(rare, _rarities(constants))
+    key = _if(stochastic, (U32(low), U32(high)))
+    sources = _memory(x, size)
+    targets = sources if out is None else _memory(out, size)
+    gates = sources if gate is None else _memory(gate, size)
+    length = max(size, 1) if stochastic is None else pattern.size
+    randoms = np.empty(0 if stochastic is None else length, U32)
+    for number in range(_block_count(size, pixels, channels, length)):
         first, stop, counter = _block(number, pixels, channels, length)
-        source = x[first:stop]
-        target = source if out is None else out[first:stop]
-        passes = source if gate is None else gate[first:stop]
-        if key is not None:  # two short loops keep the processor busier than one long one
+        source = sources[first:stop]
+        target = source if out is None else targets[first:stop]
+        passes = source if gate is None else gates[first:stop]
+        if stochastic is not None:  # two short loops keep the processor busier than one long one
             for i in range(source.size):
                 randoms[i] = _random(U32(counter + pattern[i]), key)
         for i in range(source.size):
-            y = _rounded(source[i], fmt, rare, None if key is None else randoms[i])
+            y = _rounded(source[i], fmt, rarities, _if(stochastic, randoms[i]))
             if gate is not None:
                 y = y if passes[i] > _ZERO else _ZERO
             target[i] = y
@@ -131,40 +224,57 @@ def round_all(x: Any, out: Any, gate: Any, fmt: Any, rare: Any, key: Any, order:
 
 @_kernel
 def sgd_all(
-    gradient: Any,
-    momentum: Any,
-    accumulator: Any,
-    weight: Any,
-    fmt_a: Any,
+    addresses: Any,
+    sizes: Any,
+    layouts: Any,
+    patterns: Any,
+    constants_a: Any,
     rare_a: Any,
-    fmt_b: Any,
+    constants_b: Any,
     rare_b: Any,
     rates: Any,
-    gradient_key: Any,
-    accumulator_key: Any,
-    momentum_key: Any,
-    weight_key: Any,
-    order: Any,
-    pattern: Any,
+    low: Any,
+    high: Any,
+    has_momentum: Any,
+    has_accumulator: Any,
+    stochastic_gradient: Any,
+    stochastic_states: Any,
+    stochastic_values: Any,
 ) -> None:
-    """One step of kernels.sgd_step; ``momentum`` and ``accumulator`` may be None."""
-    pixels, channels = order
-    learning_rate, momentum_factor, weight_decay = rates
-    for number in range(_block_count(weight.size, pixels, channels, pattern.size)):
-        first, stop, counter = _block(number, pixels, channels, pattern.size)
-        gradients, weights = gradient[first:stop], weight[first:stop]
-        momenta = weights if momentum is None else momentum[first:stop]
-        sums = weights if accumulator is None else accumulator[first:stop]
-        for i in range(weights.size):
-            c = U32(counter + pattern[i])
-            a = sums[i]
-            v = _rounded(gradients[i], fmt_b, rare_b, _random(c, gradient_key))
-            v = v if weight_decay == _ZERO else F32(v + F32(weight_decay * a))
-            if momentum is not None:
-                v = F32(F32(momentum_factor * momenta[i]) + v)
-                momenta[i] = _rounded(v, fmt_b, rare_b, _random(c, momentum_key))
-            a = F32(a - F32(learning_rate * v))
-            if accumulator is not None:
-                a = _rounded(a, fmt_b, rare_b, _random(c, accumulator_key))
-                sums[i] = a
-            weights[i] = _rounded(a, fmt_a, rare_a, _random(c, weight_key))
+    """One step of kernels.sgd_step; ``has_...``, ``rare_...`` and ``stochastic_...`` are something, or None.
+
+    ``addresses`` [4, parameters] are those of gradients, momenta, accumulators and weights; ``layouts``
+    [parameters, 5] are pixels, channels, where its pattern starts and stops, and number of each parameter.
+    """
+    fmt_a, rarities_a = _format(constants_a), _if(rare_a, _rarities(constants_a))
+    fmt_b, rarities_b = _format(constants_b), _if(rare_b, _rarities(constants_b))
+    learning_rate, momentum_factor, weight_decay = rates[0], rates[1], rates[2]
+    for p in range(sizes.size):
+        pixels, channels, begin, end, index = layouts[p]
+        key = _mix(U64(low) | (U64(high) << U64(32)), index)
+        gradient_key = _if(stochastic_gradient, _words(_mix(key, GRADIENT)))
+        accumulator_key = _if(stochastic_states, _words(_mix(key, ACCUMULATOR)))
+        momentum_key = _if(stochastic_states, _words(_mix(key, FIRST_STATE)))
+        weight_key = _if(stochastic_values, _words(_mix(key, WEIGHT)))
+        pattern = patterns[begin:end]
+        gradient, weight = _memory(addresses[0, p], sizes[p]), _memory(addresses[3, p], sizes[p])
+        momentum = weight if has_momentum is None else _memory(addresses[1, p], sizes[p])
+        accumulator = weight if has_accumulator is None else _memory(addresses[2, p], sizes[p])
+        for number in range(_block_count(weight.size, pixels, channels, pattern.size)):
+            first, stop, counter = _block(number, pixels, channels, pattern.size)
+            gradients, weights = gradient[first:stop], weight[first:stop]
+            momenta = weights if has_momentum is None else momentum[first:stop]
+            sums = weights if has_accumulator is None else accumulator[first:stop]
+            for i in range(weights.size):
+                c = U32(counter + pattern[i])
+                a = sums[i]
+                v = _rounded(gradients[i], fmt_b, rarities_b, _random(c, gradient_key))
+                v = v if weight_decay == _ZERO else F32(v + F32(weight_decay * a))
+                if has_momentum is not None:
+                    v = F32(F32(momentum_factor * momenta[i]) + v)
+                    momenta[i] = _rounded(v, fmt_b, rarities_b, _random(c, momentum_key))
+                a = F32(a - F32(learning_rate * v))
+                if has_accumulator is not None:
+                    a = _rounded(a, fmt_b, rarities_b, _random(c, accumulator_key))
+                    sums[i] = a
+                weights[i] = _rounded(a, fmt_a, rarities_a, _random(c, weight_key))

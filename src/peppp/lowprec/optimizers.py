@@ -16,10 +16,7 @@ from peppp.lowprec import kernels
 from peppp.lowprec.conversion import LowPrecision, low_precision_state, round_gradient
 from peppp.lowprec.functions import Precision
 from peppp.lowprec.rounding import round_by
-from peppp.lowprec.streams import mix
-
-# What is rounded in an update, as numbers of its key.
-_GRADIENT, _ACCUMULATOR, _WEIGHT, _FIRST_STATE = range(4)
+from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, mix
 
 
 def low_precision_optimizer(
@@ -66,8 +63,8 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         key = state.clock.update_key()
         with torch.no_grad():
             for index, parameter in enumerate(self._parameters()):
-                first = self._round_b(parameter.data, mix(mix(key, index), _ACCUMULATOR))
-                self._round_a(first, mix(mix(key, index), _WEIGHT), out=parameter.data)
+                first = self._round_b(parameter.data, mix(mix(key, index), ACCUMULATOR))
+                self._round_a(first, mix(mix(key, index), WEIGHT), out=parameter.data)
                 if accumulator:
                     self.accumulators[parameter] = first
         state.parameters_rounded = True
@@ -94,29 +91,29 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
                 loss = closure()
         else:
             loss = None
-        key = self.low_precision.clock.update_key()
-        self._update({parameter: mix(key, index) for index, parameter in enumerate(self._parameters())})
+        self._update(self.low_precision.clock.update_key())
         self.low_precision.clock.advance()
         return loss
 
-    def _update(self, keys: dict[Tensor, int]) -> None:
+    def _update(self, update_key: int) -> None:
+        keys = {parameter: mix(update_key, index) for index, parameter in enumerate(self._parameters())}
         weights = {}
         for parameter, key in keys.items():
             if parameter.grad is not None:
-                round_gradient(parameter.grad, self.precision, mix(key, _GRADIENT))
+                round_gradient(parameter.grad, self.precision, mix(key, GRADIENT))
                 weights[parameter] = parameter.data
                 parameter.data = self.accumulators.get(parameter, parameter.data)
         self.base.step()
         for parameter, weight in weights.items():
             key = keys[parameter]
             if parameter in self.accumulators:
-                self._round_b(parameter.data, mix(key, _ACCUMULATOR), out=parameter.data)
-            self._round_a(parameter.data, mix(key, _WEIGHT), out=weight)
+                self._round_b(parameter.data, mix(key, ACCUMULATOR), out=parameter.data)
+            self._round_a(parameter.data, mix(key, WEIGHT), out=weight)
             parameter.data = weight
             named = sorted((name, value) for name, value in self.state[parameter].items())
             for number, (_, value) in enumerate(named):
                 if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
-                    self._round_b(value, mix(key, _FIRST_STATE + number), out=value)
+                    self._round_b(value, mix(key, FIRST_STATE + number), out=value)
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs."""
@@ -141,26 +138,44 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
 class LowPrecisionSGD(LowPrecisionOptimizer):
     """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
 
-    def _update(self, keys: dict[Tensor, int]) -> None:
+    def _update(self, update_key: int) -> None:
         p = self.precision
-        modes = (p.modes.gradient, p.modes.states, p.modes.states, p.modes.values)
+        numbers = {parameter: index for index, parameter in enumerate(self._parameters())}
         for group in self.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            gradients = [w.grad for w in weights]
+            momenta = [self._momentum(w) for w in weights] if group["momentum"] else None
+            accumulators = [self.accumulators[w] for w in weights] if self.accumulators else None
+            indices = [numbers[w] for w in weights]
             rates = (group["lr"], group["momentum"], group["weight_decay"])
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                state = self.state[w]
-                if group["momentum"] and "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(w)
-                tensors = (w.grad, state.get("momentum_buffer"), self.accumulators.get(w), w.data)
-                seeds = tuple(
-                    mix(keys[w], role) if mode == "stochastic" else None
-                    for role, mode in zip(
-                        (_GRADIENT, _ACCUMULATOR, _FIRST_STATE, _WEIGHT), modes, strict=True
+            if not kernels.sgd_step(
+                gradients,
+                momenta,
+                accumulators,
+                weights,
+                indices,
+                p.configuration,
+                p.modes,
+                *rates,
+                update_key,
+            ):
+                for i, w in enumerate(weights):
+                    sgd_step(
+                        gradients[i],
+                        None if momenta is None else momenta[i],
+                        None if accumulators is None else accumulators[i],
+                        w.data,
+                        p,
+                        *rates,
+                        mix(update_key, indices[i]),
                     )
-                )
-                if not kernels.sgd_step(*tensors, p.configuration, *rates, seeds):
-                    sgd_step(*tensors, p, *rates, keys[w])
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"]
+        return momentum
 
 
 def sgd_step(
@@ -181,13 +196,13 @@ def sgd_step(
         return round_by(x, configuration.format_b, mode, mix(key, role))
 
     acc = weight if accumulator is None else accumulator
-    v = round_b(gradient, modes.gradient, _GRADIENT)
+    v = round_b(gradient, modes.gradient, GRADIENT)
     if weight_decay:
         v = v + acc * weight_decay
     if momentum is not None:
         v = momentum * momentum_factor + v
-        momentum.copy_(round_b(v, modes.states, _FIRST_STATE))
+        momentum.copy_(round_b(v, modes.states, FIRST_STATE))
     acc = acc - v * learning_rate
     if accumulator is not None:
-        acc = accumulator.copy_(round_b(acc, modes.states, _ACCUMULATOR))
-    weight.copy_(round_by(acc, configuration.format_a, modes.values, mix(key, _WEIGHT)))
+        acc = accumulator.copy_(round_b(acc, modes.states, ACCUMULATOR))
+    weight.copy_(round_by(acc, configuration.format_a, modes.values, mix(key, WEIGHT)))

@@ -124,6 +124,5 @@ def _flush_subnormals(magnitude: Tensor, smallest: float) -> Tensor:
 
 
 def _overflow(magnitude: Tensor, fmt: FloatFormat) -> Tensor:
-    if fmt.overflow == "saturate":
-        return magnitude.clamp(max=fmt.max)
-    return torch.where(magnitude > fmt.max, math.inf if fmt.overflow == "inf" else math.nan, magnitude)
+    beyond = {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow]
+    return torch.where(magnitude > fmt.max, beyond, magnitude)

@@ -14,6 +14,16 @@ _MASK64 = (1 << 64) - 1
 GOLDEN = 0x9E3779B9
 MULTIPLIER_1 = 0x7FEB352D
 MULTIPLIER_2 = 0x846CA68B
+# Of a linear step and of the splitmix64 finaliser.
+MIX_CONSTANTS = (
+    0xD1342543DE82EF95,
+    0x9E3779B97F4A7C15,
+    0x632BE59BD9B4E019,
+    0xBF58476D1CE4E5B9,
+    0x94D049BB133111EB,
+)
+# What is rounded in an update of a parameter, as numbers of its key.
+GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE = range(4)
 
 
 def mix(key: int, value: int) -> int:
@@ -22,9 +32,10 @@ def mix(key: int, value: int) -> int:
     >>> mix(0, 1) != mix(1, 0)
     True
     """
-    z = (key * 0xD1342543DE82EF95 + value * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & _MASK64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK64
+    of_key, of_value, offset, first, second = MIX_CONSTANTS
+    z = (key * of_key + value * of_value + offset) & _MASK64
+    z = ((z ^ (z >> 30)) * first) & _MASK64
+    z = ((z ^ (z >> 27)) * second) & _MASK64
     return z ^ (z >> 31)
 
 
