@@ -65,9 +65,13 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             for index, parameter in enumerate(self._parameters()):
                 first = self._round_b(parameter.data, mix(mix(key, index), ACCUMULATOR))
                 self._round_a(first, mix(mix(key, index), WEIGHT), out=parameter.data)
-                if accumulator:
-                    self.accumulators[parameter] = first
+                self._begin(parameter, first if accumulator else None, mix(mix(key, index), WEIGHT))
         state.parameters_rounded = True
+
+    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: int) -> None:
+        """Keep what belongs to a parameter, whose weight has just been rounded with ``weight_key``."""
+        if accumulator is not None:
+            self.accumulators[parameter] = accumulator
 
     @property
     def precision(self) -> Precision:
