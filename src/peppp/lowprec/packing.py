@@ -61,11 +61,22 @@ class PackedTensor:
         """A packed tensor of ``x``'s shape and strides whose numbers are still to be written."""
         if x.dtype != torch.float32 or not is_dense(x):
             raise FormatError(f"can only pack dense float32 tensors, not {x.dtype} with strides {x.stride()}")
-        segment = segment or max(x.numel(), 1)
-        whole, rest = divmod(x.numel(), segment)
+        return cls.empty(x.shape, x.stride(), fmt, segment, x.device)
+
+    @classmethod
+    def empty(
+        cls,
+        shape: torch.Size,
+        stride: tuple[int, ...],
+        fmt: FloatFormat,
+        segment: int = 0,
+        device: torch.device | None = None,
+    ) -> "PackedTensor":
+        """A packed tensor whose numbers are still to be written."""
+        segment = segment or max(shape.numel(), 1)
+        whole, rest = divmod(shape.numel(), segment)
         size = whole * _words(segment, fmt.bits) + _words(rest, fmt.bits)
-        words = torch.empty(size, dtype=torch.int32, device=x.device)
-        return cls(words, x.shape, x.stride(), fmt, segment)
+        return cls(torch.empty(size, dtype=torch.int32, device=device), shape, stride, fmt, segment)
 
     @property
     def nbytes(self) -> int:

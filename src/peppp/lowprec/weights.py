@@ -5,6 +5,7 @@ the module's forward pass sees that something is wrong, not a wrong number.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class PackedWeights:
         for submodule in module.modules():
             if submodule._parameters:
                 self._handles += [
-                    submodule.register_state_dict_post_hook(self._write_state),
+                    submodule.register_state_dict_post_hook(partial(self._write_state)),  # it sets an attribute
                     submodule.register_load_state_dict_pre_hook(self._before_load),
                     submodule.register_load_state_dict_post_hook(self._after_load),
                 ]
@@ -129,7 +130,9 @@ def segment_length(parameter: Tensor) -> int:
     if parameter.dim() == 0 or parameter.shape[0] == 0:
         return count
     row = count // parameter.shape[0]
-    if parameter.shape[0] > 1 and parameter.stride(0) != row:
+    if not parameter.is_contiguous() and (
+        parameter.dim() != 4 or not parameter.is_contiguous(memory_format=torch.channels_last)
+    ):
         return count
     return max(SEGMENT // row, 1) * row
 

@@ -1,0 +1,112 @@
+"""Max pooling that keeps, of each window, which place won: 2 bits of a 2 x 2 window instead of 64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from peppp.lowprec.packing import pack_codes, unpack_codes
+
+_Pair = tuple[int, int]
+
+
+class _MaxPool2d(torch.autograd.Function):
+    """max_pool2d; its backward gets the same indices as torch's, made again from the places."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: _Pair, stride: _Pair, padding: _Pair, ceil_mode: bool) -> Tensor:
+        pooled, indices = torch.ops.aten.max_pool2d_with_indices(x, window, stride, padding, (1, 1), ceil_mode)
+        ctx.geometry = x.shape, x.stride(), window, stride, padding, ceil_mode
+        ctx.places = pack_places(indices, x.shape[-1], window, stride, padding)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:
+        shape, strides, window, stride, padding, ceil_mode = ctx.geometry
+        indices = unpack_places(ctx.places, errors[0], shape[-1], window, stride, padding)
+        like = torch.empty_strided(shape, strides, device=errors[0].device)  # its numbers are not read
+        error = torch.ops.aten.max_pool2d_with_indices_backward(
+            errors[0], like, window, stride, padding, (1, 1), ceil_mode, indices
+        )
+        return error, None, None, None, None
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: int | _Pair,
+    stride: int | _Pair | None = None,
+    padding: int | _Pair = 0,
+    dilation: int | _Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """torch.nn.functional.max_pool2d; what it cannot do (dilation, indices asked for) torch does."""
+    window = _pair(kernel_size)
+    if return_indices or _pair(dilation) != (1, 1) or input.dim() != 4 or not input.requires_grad:
+        return functional.max_pool2d(
+            input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
+        )
+    return _MaxPool2d.apply(  # type: ignore[no-untyped-call]
+        input, window, _pair(stride or kernel_size), _pair(padding), ceil_mode
+    )
+
+
+# Operations for which another one keeps fewer bits.
+SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {functional.max_pool2d: max_pool2d}
+
+
+def bits_of(window: _Pair) -> int:
+    """Bits of a place in a window."""
+    return max((window[0] * window[1] - 1).bit_length(), 1)
+
+
+def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
+    """Words of the places of the winners; ``indices`` [batch, channels, rows, columns] of an image's numbers.
+
+    One image at a time, so that the integers in between stay small.
+    """
+    bits = bits_of(window)
+    images = indices.permute(0, 2, 3, 1) if _channels_last(indices) else indices
+    per_image = (images[0].numel() + 31) // 32 * bits
+    words = torch.empty(len(images), per_image, dtype=torch.int32, device=indices.device)
+    corner = _corners(indices, images, width, stride, padding)
+    for image, target in zip(images, words, strict=True):
+        from_corner = image.to(torch.int32) - corner
+        # Within a window rows differ by width; columns by less than the window's, so both can be told apart.
+        row = torch.div(from_corner, width, rounding_mode="floor")
+        codes = row * window[1] + (from_corner - row * width)
+        pack_codes(codes.reshape(-1), target, bits)
+    return words
+
+
+def unpack_places(
+    words: Tensor, like: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair
+) -> Tensor:
+    """The indices that :func:`pack_places` packed, laid out as ``like``, the pooled tensor's error."""
+    indices = torch.empty_like(like, dtype=torch.int64)
+    images = indices.permute(0, 2, 3, 1) if _channels_last(like) else indices
+    corner = _corners(indices, images, width, stride, padding)
+    for image, source in zip(images, words, strict=True):
+        codes = unpack_codes(source, image.numel(), bits_of(window)).view(image.shape)
+        row = torch.div(codes, window[1], rounding_mode="floor")
+        image.copy_(corner + row * width + (codes - row * window[1]))
+    return indices
+
+
+def _corners(indices: Tensor, images: Tensor, width: int, stride: _Pair, padding: _Pair) -> Tensor:
+    """The index of each window's upper left corner, in the shape of one image; negative within padding."""
+    rows, columns = indices.shape[-2:]
+    down = torch.arange(rows, dtype=torch.int32, device=indices.device) * stride[0] - padding[0]
+    right = torch.arange(columns, dtype=torch.int32, device=indices.device) * stride[1] - padding[1]
+    corners = down[:, None] * width + right
+    return corners[:, :, None] if images is not indices else corners
+
+
+def _channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _pair(value: Any) -> _Pair:
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
