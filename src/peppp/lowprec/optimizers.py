@@ -26,7 +26,7 @@ def low_precision_optimizer(
     accumulator: bool = True,
     storage: str = "simulated",
     gradients: str = "in_backward",
-    weights: str = "packed",
+    weights: str = "recomputed",
 ) -> "LowPrecisionOptimizer":
     """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
 
@@ -37,8 +37,8 @@ def low_precision_optimizer(
 
     ``storage`` "simulated" keeps rounded values in float32; "packed" keeps weights, what is saved for the
     backward pass, states and accumulator in as many bits as their formats have: the same numbers, bit for
-    bit. Only then have ``gradients`` ("in_backward", "packed", "fp32") and ``weights`` ("packed",
-    "recomputed") a meaning: see :class:`peppp.lowprec.packed_optimizer.PackedOptimizer`.
+    bit. Only then have ``gradients`` ("in_backward", "packed", "fp32") and ``weights`` ("recomputed",
+    "packed") a meaning: see :class:`peppp.lowprec.packed_optimizer.PackedOptimizer`.
 
     Raises NetworkError for parameters of another module, an optimizer that has stepped already, or one of
     SGD's rarer options.

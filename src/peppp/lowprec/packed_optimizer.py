@@ -31,7 +31,8 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
     ``gradients`` is when the steps run, and so what is kept of gradients: ``in_backward``, nothing; ``packed``,
     all in Format B until :meth:`step`, so that micro-batches can be added up; ``fp32``, torch's own ``.grad``,
-    for who clips or reads them. ``weights`` are ``packed`` or ``recomputed`` from the accumulator.
+    for who clips or reads them. ``weights`` are ``packed``, or ``recomputed`` from the accumulator where there is
+    one.
     """
 
     def __init__(
@@ -46,15 +47,13 @@ class PackedOptimizer(LowPrecisionOptimizer):
     ) -> None:
         if gradients not in GRADIENTS:
             raise NetworkError(f"unknown gradients={gradients!r}; known: {', '.join(GRADIENTS)}")
-        if weights not in WEIGHTS or (weights == "recomputed" and not accumulator):
-            raise NetworkError(
-                f"cannot store weights {weights!r}; they are packed, or recomputed from an accumulator"
-            )
+        if weights not in WEIGHTS:
+            raise NetworkError(f"unknown weights={weights!r}; known: {', '.join(WEIGHTS)}")
         if isinstance(state.packed, PackedStorage):
             state.packed.release()
         self.storage = PackedStorage(module, state)
         self.gradients = gradients
-        self.recompute = weights == "recomputed"
+        self.recompute = weights == "recomputed" and accumulator
         self.packed: dict[Tensor, dict[str, PackedTensor]] = {}
         self.packed_gradients: dict[Tensor, PackedTensor | Tensor] = {}
         self._stepped: set[Tensor] = set()
