@@ -447,3 +447,26 @@ def test_what_cannot_be_converted_says_so():
     plain.step()
     with pytest.raises(NetworkError, match="has stepped already"):
         low_precision_optimizer(plain, net)
+
+
+@pytest.mark.parametrize(
+    "text", ["mx-1-4-3/32/1-6-7", "int8/1-6-7", "fixed-8-5/1-8-11", "1-4-1/int16", "mx-1-2-1/32/mx-1-4-3/32"]
+)
+def test_formats_with_a_scale_train(text):
+    torch.manual_seed(0)
+    x = torch.randn(64, 6)
+    y = (x[:, 0] > 0).long()
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 2))
+    low_precision(net, text, seed=1)
+    optimizer = low_precision_optimizer(torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), net)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    fmt = Configuration.parse(text).format_a
+    for parameter in net.parameters():
+        assert torch.allclose(quantize(parameter.data, fmt), parameter.data, rtol=1e-6)

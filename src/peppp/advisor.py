@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
-from peppp.formats import Configuration, FloatFormat
+from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
 from peppp.metalearn.completion import complete
 from peppp.metalearn.design import d_optimal, determines, least_squares
 from peppp.records import Footprint
@@ -327,5 +327,12 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _format(fmt: FloatFormat) -> dict[str, str | int]:
-    return {"text": str(fmt), "exponent_bits": fmt.exponent_bits, "mantissa_bits": fmt.mantissa_bits}
+def _format(fmt: Format) -> dict[str, str | int]:
+    element = fmt.element if isinstance(fmt, BlockFormat) else fmt
+    if not isinstance(element, FloatFormat):  # integers: a sign and the rest
+        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}
+    return {
+        "text": str(fmt),
+        "exponent_bits": element.exponent_bits,
+        "mantissa_bits": element.mantissa_bits,
+    }

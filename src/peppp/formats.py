@@ -1,186 +1,150 @@
 """What a precision is: number formats, configurations of two of them, and the paper's grid of 99.
 
-A format's text ("1-4-3", "1-4-3@ocp", "fp32") is the key under which measurements are kept: its meaning
-never changes. Everything else about a format (its limits, all its values) is derived from its fields.
+A format's text ("1-4-3", "1-4-3@ocp", "fp32", "int8", "mx-1-2-1/32") is the key under which measurements are
+kept: its meaning never changes. Floating-point formats are in floats.py; here are those with a scale.
 """
 
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from fractions import Fraction
 
 from peppp.errors import FormatError
+from peppp.floats import FLAVOURS, FP32, FloatFormat
 
-Ties = Literal["away", "even"]
-Overflow = Literal["saturate", "inf", "nan"]
-
-
-@dataclass(frozen=True, slots=True)
-class Flavour:
-    """What 1-E-M leaves open: which codes are numbers, where ties go, what overflow gives."""
-
-    ties: Ties
-    subnormals: bool
-    description: str
-
-
-FLAVOURS: dict[str, Flavour] = {
-    "qpytorch": Flavour("away", True, "QPyTorch 0.3.0: every code a number, subnormals, overflow saturates"),
-    "qpytorch-0.2": Flavour("away", False, "QPyTorch 0.2.0: one binade lower, no subnormals"),
-    "ieee": Flavour("even", True, "IEEE 754: top exponent kept for inf and NaN, overflow gives inf"),
-    "ocp": Flavour("even", True, "OCP 8-bit and MX element formats; overflow as in ml_dtypes"),
-    "ocp-sat": Flavour("even", True, "OCP element formats; overflow saturates"),
-}
-_OCP_FORMATS = {(5, 2), (4, 3), (3, 2), (2, 3), (2, 1)}
-
-_TEXT = re.compile(r"(?:1-(\d+)-(\d+)|e(\d+)m(\d+))(?:@([a-z0-9.\-]+))?", re.ASCII)
-_ALIASES = {"bf16": "1-8-7@ieee", "bfloat16": "1-8-7@ieee", "fp16": "1-5-10@ieee", "float16": "1-5-10@ieee"}
+__all__ = [
+    "FLAVOURS",
+    "FP32",
+    "FP32_CONFIGURATION",
+    "PAPER_FORMATS_A",
+    "PAPER_FORMATS_B",
+    "BlockFormat",
+    "Configuration",
+    "FixedFormat",
+    "FloatFormat",
+    "Format",
+    "IntegerFormat",
+    "paper_grid",
+    "parse_format",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class FloatFormat:
-    """A binary floating-point format: one sign bit, ``exponent_bits``, ``mantissa_bits`` (stored bits).
+class FixedFormat:
+    """Fixed point: two's complement of ``bits``, ``fraction_bits`` of them behind the point; saturates.
 
-    With E exponent bits the default flavour has bias 2^(E-1)-1, exponents 2-2^(E-1) .. 2^(E-1), subnormals
-    and no codes for infinities or NaN: the value set of QPyTorch 0.3.0, the tool the paper used.
-
-    >>> fmt = FloatFormat.parse("1-4-3")
-    >>> fmt.bits, fmt.max, fmt.min_normal, fmt.min_subnormal
-    (8, 480.0, 0.015625, 0.001953125)
-    >>> str(FloatFormat.parse("e4m3@ocp")), FloatFormat.parse("1-4-3@ocp").max
-    ('1-4-3@ocp', 448.0)
+    >>> fmt = parse_format("fixed-8-6")
+    >>> fmt.step, fmt.min, fmt.max
+    (0.015625, -2.0, 1.984375)
     """
 
-    exponent_bits: int
-    mantissa_bits: int
-    flavour: str = "qpytorch"
+    bits: int
+    fraction_bits: int
 
     def __post_init__(self) -> None:
-        E, M, flavour = self.exponent_bits, self.mantissa_bits, self.flavour
-        if flavour not in FLAVOURS:
-            raise FormatError(f"unknown flavour in 1-{E}-{M}@{flavour}; known: {', '.join(FLAVOURS)}")
-        if not 2 <= E <= 8 or not (0 <= M <= 22 or (E, M, flavour) == (8, 23, "ieee")):
+        if not 2 <= self.bits <= 24 or not -64 <= self.fraction_bits <= 64:
             raise FormatError(
-                f"no such format: 1-{E}-{M}; exponent bits are 2 to 8 and mantissa bits 0 to 22, as in 1-4-3"
+                f"no such format: {self}; fixed point has 2 to 24 bits, -64 to 64 behind the point: fixed-8-6"
             )
-        if flavour.startswith("ocp") and (E, M) not in _OCP_FORMATS:
-            names = ", ".join(f"1-{e}-{m}" for e, m in sorted(_OCP_FORMATS, reverse=True))
-            raise FormatError(
-                f"OCP has no 1-{E}-{M}; it has {names}; for others take flavour ieee or qpytorch"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "FloatFormat":
-        """The format of a text such as ``1-4-3``, ``1-4-3@ocp``, ``e4m3@ocp``, ``fp32`` or ``bf16``."""
-        stripped = text.strip().lower()
-        if stripped in ("fp32", "float32"):
-            return FP32
-        match = _TEXT.fullmatch(_ALIASES.get(stripped, stripped))
-        if match is None:
-            raise FormatError(
-                f"not a format: {text!r}; write 1-EXPONENT-MANTISSA bits as 1-4-3, or fp32, "
-                f"with @{'|'.join(FLAVOURS)} for another flavour"
-            )
-        exponent, mantissa, named_exponent, named_mantissa, flavour = match.groups()
-        if named_exponent and flavour is None:
-            raise FormatError(
-                f"{text!r} names several formats in use; say which one: {stripped}@ocp, {stripped}@ieee "
-                f"or {stripped}@qpytorch"
-            )
-        return cls(int(exponent or named_exponent), int(mantissa or named_mantissa), flavour or "qpytorch")
 
     def __str__(self) -> str:
-        if self == FP32:
-            return "fp32"
-        text = f"1-{self.exponent_bits}-{self.mantissa_bits}"
-        return text if self.flavour == "qpytorch" else f"{text}@{self.flavour}"
+        return f"fixed-{self.bits}-{self.fraction_bits}"
 
     @property
-    def bits(self) -> int:
-        """Bits of one number, the sign included."""
-        return 1 + self.exponent_bits + self.mantissa_bits
+    def step(self) -> float:
+        """Distance between neighbours."""
+        return math.ldexp(1.0, -self.fraction_bits)
 
     @property
-    def min_exponent(self) -> int:
-        """Exponent of the smallest normal number."""
-        lowest = (1 if self.flavour == "qpytorch-0.2" else 2) - (1 << (self.exponent_bits - 1))
-        return max(lowest, -126)  # fp32's, in which all arithmetic runs
-
-    @property
-    def max_exponent(self) -> int:
-        """Exponent of the largest number; at most fp32's 127, in which all arithmetic runs."""
-        top = 1 << (self.exponent_bits - 1)
-        if self.flavour in ("ieee", "qpytorch-0.2") or (
-            self.flavour.startswith("ocp") and self.exponent_bits == 5
-        ):
-            top -= 1
-        return min(top, 127)
+    def min(self) -> float:
+        """The least number."""
+        return -math.ldexp(1.0, self.bits - 1 - self.fraction_bits)
 
     @property
     def max(self) -> float:
-        """The largest finite number."""
-        significand = 2 - 2.0**-self.mantissa_bits
-        if self.flavour.startswith("ocp") and self.exponent_bits == 4:
-            significand -= 2.0**-self.mantissa_bits  # the top code is NaN
-        return math.ldexp(significand, self.max_exponent)
+        """The largest number."""
+        return -self.min - self.step
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerFormat:
+    """Symmetric integers times one float32 scale for each tensor, its largest magnitude / ``largest``.
+
+    >>> parse_format("int8").largest
+    127
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 16:
+            raise FormatError(f"no such format: {self}; integers have 2 to 16 bits, as int8")
+
+    def __str__(self) -> str:
+        return f"int{self.bits}"
 
     @property
-    def overflow(self) -> Overflow:
-        """What a number too large to represent becomes."""
-        if self.flavour == "ieee" or (self.exponent_bits == 8 and self.flavour == "qpytorch"):
-            return "inf"
-        if self.flavour == "ocp" and self.exponent_bits >= 4:
-            return "inf" if self.exponent_bits == 5 else "nan"
-        return "saturate"
+    def largest(self) -> int:
+        """The largest integer; the least is its negative."""
+        return int(2 ** (self.bits - 1)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """OCP microscaling (MX v1.0): ``block`` neighbours share a power-of-two scale of 8 bits (E8M0).
+
+    Neighbours stand along the channels of images [N, C, H, W], else along the last dimension. The scale is
+    2^(floor(log2 of the largest finite magnitude) - the element's largest exponent); elements saturate. The
+    least scale is 2^-126, float32's least normal number, where MX has 2^-127.
+
+    >>> fmt = parse_format("mxfp4")
+    >>> str(fmt), float(fmt.bits), fmt.element.max
+    ('mx-1-2-1/32', 4.25, 6.0)
+    """
+
+    element: FloatFormat
+    block: int = 32
+
+    def __post_init__(self) -> None:
+        if self.element.flavour != "ocp-sat" or not 2 <= self.block <= 65536:
+            raise FormatError(
+                f"no such format: {self}; blocks are of 2 to 65536 elements of OCP's 1-5-2, 1-4-3, 1-3-2, "
+                "1-2-3 or 1-2-1, as mx-1-2-1/32"
+            )
+
+    def __str__(self) -> str:
+        return f"mx-1-{self.element.exponent_bits}-{self.element.mantissa_bits}/{self.block}"
 
     @property
-    def ties(self) -> Ties:
-        """Where nearest rounding sends a number halfway between two others."""
-        return FLAVOURS[self.flavour].ties
-
-    @property
-    def subnormals(self) -> bool:
-        """Whether numbers below ``min_normal`` other than zero exist."""
-        return FLAVOURS[self.flavour].subnormals or self.exponent_bits == 8
-
-    @property
-    def min_normal(self) -> float:
-        """The smallest positive normal number."""
-        return math.ldexp(1.0, self.min_exponent)
-
-    @property
-    def min_subnormal(self) -> float:
-        """The smallest positive number."""
-        return math.ldexp(1.0, self.min_exponent - self.mantissa_bits) if self.subnormals else self.min_normal
-
-    @property
-    def epsilon(self) -> float:
-        """Distance from 1 to the next larger number."""
-        return math.ldexp(1.0, -self.mantissa_bits)
-
-    def values(self) -> NDArray[np.float64]:
-        """All finite numbers of the format in ascending order, zero once: [count] float64.
-
-        Refuses formats of more than 20 bits.
-
-        >>> FloatFormat.parse("1-2-1").values()
-        array([-6. , -4. , -3. , -2. , -1.5, -1. , -0.5,  0. ,  0.5,  1. ,  1.5, 2. ,  3. ,  4. ,  6. ])
-        """
-        if self.bits > 20:
-            raise FormatError(f"{self} has 2^{self.bits} codes; values() lists formats of at most 20 bits")
-        steps = np.arange(2**self.mantissa_bits) / 2.0**self.mantissa_bits
-        exponents = np.arange(self.min_exponent, self.max_exponent + 1, dtype=np.float64)
-        positive = ((1 + steps)[None, :] * 2.0 ** exponents[:, None]).ravel()
-        if self.subnormals:
-            positive = np.concatenate([steps[1:] * self.min_normal, positive])
-        positive = positive[positive <= self.max]
-        return np.concatenate([-positive[::-1], [0.0], positive])
+    def bits(self) -> Fraction:
+        """Bits of one element and its part of the scale."""
+        return self.element.bits + Fraction(8, self.block)
 
 
-FP32 = FloatFormat(8, 23, "ieee")
+Format = FloatFormat | FixedFormat | IntegerFormat | BlockFormat
+
+_OTHER = re.compile(r"int(\d{1,3})|fixed-(\d{1,3})-(-?\d{1,3})|mx-1-(\d)-(\d)/(\d{1,6})", re.ASCII)
+# Between two formats; the one in mx-1-4-3/32 stands before its block.
+_SEPARATOR = re.compile(r"/(?!\d+(?:/|\s*$))")
+_ALIASES = {"mxfp4": "mx-1-2-1/32"}
+
+
+def parse_format(text: str) -> Format:
+    """The format of a text: ``1-4-3``, ``1-4-3@ocp``, ``fp32``, ``int8``, ``fixed-8-6``, ``mx-1-4-3/32``.
+
+    >>> [str(parse_format(text)) for text in ("bf16", "INT8", "mxfp4")]
+    ['1-8-7@ieee', 'int8', 'mx-1-2-1/32']
+    """
+    stripped = text.strip().lower()
+    match = _OTHER.fullmatch(_ALIASES.get(stripped, stripped))
+    if match is None:
+        return FloatFormat.parse(text)
+    integer, fixed, fraction, exponent, mantissa, block = match.groups()
+    if integer:
+        return IntegerFormat(int(integer))
+    if fixed:
+        return FixedFormat(int(fixed), int(fraction))
+    return BlockFormat(FloatFormat(int(exponent), int(mantissa), "ocp-sat"), int(block))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,21 +156,21 @@ class Configuration:
     (6, 14, '1-4-1/1-6-7')
     """
 
-    format_a: FloatFormat
-    format_b: FloatFormat
+    format_a: Format
+    format_b: Format
 
     @classmethod
     def parse(cls, text: "str | Configuration") -> "Configuration":
         """The configuration of a text such as ``1-4-1/1-6-7``; a configuration is handed back."""
         if isinstance(text, Configuration):
             return text
-        parts = text.split("/")
+        parts = _SEPARATOR.split(text)
         if len(parts) != 2:
             raise FormatError(
                 f"not a configuration: {text!r}; write two formats, A for weights and activations and B for "
                 f"the optimizer, as 1-4-1/1-6-7; fp32/fp32 is training without rounding"
             )
-        return cls(FloatFormat.parse(parts[0]), FloatFormat.parse(parts[1]))
+        return cls(parse_format(parts[0]), parse_format(parts[1]))
 
     def __str__(self) -> str:
         return f"{self.format_a}/{self.format_b}"

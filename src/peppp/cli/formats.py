@@ -7,12 +7,22 @@ from rich.console import Console
 from rich.table import Table
 
 from peppp.cli.options import Json, print_json
-from peppp.formats import PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
+from peppp.formats import (
+    PAPER_FORMATS_A,
+    PAPER_FORMATS_B,
+    BlockFormat,
+    FixedFormat,
+    FloatFormat,
+    Format,
+    IntegerFormat,
+    parse_format,
+)
 
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(help="A format, as 1-4-3 or 1-4-3@ocp.", show_default=False)
+        str | None,
+        typer.Argument(help="A format, as 1-4-3, 1-4-3@ocp, int8 or mx-1-2-1/32.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -20,10 +30,20 @@ def command(
 
     Example: peppp formats 1-4-3@ocp
     """
-    chosen = [FloatFormat.parse(name)] if name else [*PAPER_FORMATS_A, *PAPER_FORMATS_B]
+    chosen = [parse_format(name)] if name else [*PAPER_FORMATS_A, *PAPER_FORMATS_B]
     rows = [_describe(fmt) for fmt in chosen]
     if json:
         print_json(rows if name is None else rows[0])
+        return
+    console = Console()
+    element = chosen[0].element if isinstance(chosen[0], BlockFormat) else chosen[0]
+    if isinstance(chosen[0], BlockFormat):
+        console.print(
+            f"{chosen[0]}: {chosen[0].block} neighbours share a power of two of 8 bits; each element is of"
+        )
+        rows = [_describe(element)]
+    if not isinstance(element, FloatFormat):
+        console.print(_sentence(element), highlight=False)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("format", "bits", "largest", "least normal", "least", "epsilon", "overflow", "ties"):
@@ -33,15 +53,30 @@ def command(
         table.add_row(
             row["format"], str(row["bits"]), *(f"{row[k]:.6g}" for k in keys), row["overflow"], row["ties"]
         )
-    Console().print(table)
-    if name and chosen[0].bits <= 10:
-        positive = [f"{value:.6g}" for value in chosen[0].values() if value >= 0]
-        Console().print(
-            f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False
-        )
+    console.print(table)
+    if name and element.bits <= 10:
+        positive = [f"{value:.6g}" for value in element.values() if value >= 0]
+        console.print(f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False)
 
 
-def _describe(fmt: FloatFormat) -> dict[str, Any]:
+def _sentence(fmt: FixedFormat | IntegerFormat) -> str:
+    if isinstance(fmt, FixedFormat):
+        return f"{fmt}: {fmt.bits} bits, from {fmt.min:.6g} to {fmt.max:.6g} in steps of {fmt.step:.6g}"
+    return (
+        f"{fmt}: integers from -{fmt.largest} to {fmt.largest} times one scale a tensor, "
+        "its largest magnitude / " + str(fmt.largest)
+    )
+
+
+def _describe(fmt: Format) -> dict[str, Any]:
+    if isinstance(fmt, BlockFormat):
+        shared = {"format": str(fmt), "bits": float(fmt.bits), "block": fmt.block}
+        return shared | {"element": _describe(fmt.element)}
+    if isinstance(fmt, FixedFormat):
+        limits = {"min": fmt.min, "max": fmt.max, "step": fmt.step}
+        return {"format": str(fmt), "bits": fmt.bits} | limits
+    if isinstance(fmt, IntegerFormat):
+        return {"format": str(fmt), "bits": fmt.bits, "largest": fmt.largest}
     return {
         "format": str(fmt),
         "bits": fmt.bits,

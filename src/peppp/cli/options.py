@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from peppp.errors import FormatError
-from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
+from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid, parse_format
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")]
@@ -73,8 +73,8 @@ def parse_configurations(text: str) -> list[Configuration]:
             found.append(FP32_CONFIGURATION)
         elif " x " in part:
             side_a, _, side_b = part.partition(" x ")
-            formats_b = [FloatFormat.parse(item) for item in side_b.split(",")]
-            found += [Configuration(FloatFormat.parse(a), b) for a in side_a.split(",") for b in formats_b]
+            formats_b = [parse_format(item) for item in side_b.split(",")]
+            found += [Configuration(parse_format(a), b) for a in side_a.split(",") for b in formats_b]
         else:
             found += [Configuration.parse(item.strip()) for item in part.split(",")]
     return list(dict.fromkeys(found))

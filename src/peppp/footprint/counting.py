@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,8 @@ class ElementCounts:
         )
 
 
-def _bytes(count: int, bits: int) -> int:
-    return (count * bits + 7) // 8
+def _bytes(count: int, bits: int | Fraction) -> int:
+    return -int(-count * bits // 8)
 
 
 def count_elements(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> ElementCounts:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peppp.formats import FP32, Configuration, FloatFormat
+from peppp.formats import FP32, Configuration, Format, parse_format
 from peppp.lowprec import kernels
 from peppp.lowprec.rounding import round_to
 from peppp.lowprec.streams import mix
@@ -19,7 +19,7 @@ class Precision:
 
     configuration: Configuration
     modes: RoundingModes
-    error_format: FloatFormat
+    error_format: Format
 
     @classmethod
     def of(
@@ -28,7 +28,7 @@ class Precision:
         """From texts; ``error_format`` is ``A``, ``B`` or a format."""
         configuration = Configuration.parse(configuration)
         chosen = {"A": configuration.format_a, "B": configuration.format_b}.get(error_format)
-        return cls(configuration, RoundingModes.parse(rounding), chosen or FloatFormat.parse(error_format))
+        return cls(configuration, RoundingModes.parse(rounding), chosen or parse_format(error_format))
 
 
 class Point:
@@ -163,7 +163,12 @@ def round_in_place(x: Tensor, point: Point) -> None:
     """
     if not point.done:
         point.done = True
+        version = x._version
         point.round_value(x.detach(), out=x.detach())
+        if (
+            x._is_view()
+        ):  # as a linear layer's result of three dimensions; a new version would need a new node
+            torch._C._autograd._unsafe_set_version_counter((x,), (version,))
         if x.requires_grad:
             x.register_hook(point.hook)  # type: ignore[no-untyped-call]
 

@@ -1,8 +1,8 @@
 """Fast twins of rounding.py's expression on the CPU: each call reads and writes its memory once.
 
 They give the same bits as ``quantize``, and do what they are asked or nothing: every function returns whether
-it did. They do float32 tensors of equal shape on the CPU that all lie contiguous or all channels_last, and
-need numba, which is imported at the first call.
+it did. They do floating-point formats and float32 tensors of equal shape on the CPU that all lie contiguous
+or all channels_last, and need numba, which is imported at the first call.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from peppp.formats import FP32, Configuration, FloatFormat
+from peppp.formats import FP32, Configuration, FloatFormat, Format
 from peppp.lowprec.streams import GOLDEN
 from peppp.records import RoundingModes
 
@@ -49,14 +49,14 @@ def round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> boo
     return _round(x, out, None, _constants(fmt), key)
 
 
-def relu_round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
+def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
     """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
-    return _round(x, out, None, _constants(fmt, relu=True), key)
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, _constants(fmt, relu=True), key)
 
 
-def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
+def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
     """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
-    return _round(g, out, result, _constants(fmt), key)
+    return isinstance(fmt, FloatFormat) and _round(g, out, result, _constants(fmt), key)
 
 
 def sgd_step(
@@ -81,10 +81,10 @@ def sgd_step(
     those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
     of its first dimension, says at which of the parameter's elements it begins: ``start``.
     """
-    loops = _loops()
+    loops, a, b = _loops(), configuration.format_a, configuration.format_b
     columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
     orders = [_order(*tensors) for tensors in zip(*columns, strict=True)]
-    if loops is None or None in orders:
+    if loops is None or None in orders or not (isinstance(a, FloatFormat) and isinstance(b, FloatFormat)):
         return False
     layouts, patterns = _layouts(
         tuple((*order[:2], index) for order, index in zip(orders, indices, strict=True) if order)
@@ -96,8 +96,8 @@ def sgd_step(
         np.array([weight.numel() for weight in weights], dtype=np.int64),
         layouts,
         patterns,
-        *_constants(configuration.format_a),
-        *_constants(configuration.format_b),
+        *_constants(a),
+        *_constants(b),
         np.array([learning_rate, momentum_factor, weight_decay], dtype=np.float32),
         *_words(key),
         start,

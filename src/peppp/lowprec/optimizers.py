@@ -31,8 +31,8 @@ def low_precision_optimizer(
     """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
 
     ``module`` is one that :func:`peppp.lowprec.conversion.low_precision` made, ``optimizer`` a fresh one over
-    its parameters: SGD (momentum, weight decay), or any other whose states have their parameter's shape (as
-    Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
+    its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by parameter
+    (as Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
     accumulator the update falls on the Format A weights themselves.
 
     ``storage`` "simulated" keeps rounded values in float32; "packed" keeps weights, what is saved for the
@@ -53,6 +53,11 @@ def low_precision_optimizer(
         )
     if optimizer.state:
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; convert a fresh optimizer")
+    if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
+        raise NetworkError(
+            f"{type(optimizer).__name__} has no low-precision form: its states are not kept parameter by "
+            "parameter; use SGD, Adam, AdamW or another first-order optimizer"
+        )
     if isinstance(optimizer, torch.optim.SGD):
         for option in ("nesterov", "dampening", "maximize"):
             if any(group[option] for group in groups):
@@ -135,7 +140,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             parameter.data = weight
             named = sorted((name, value) for name, value in self.state[parameter].items())
             for number, (_, value) in enumerate(named):
-                if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
+                if isinstance(value, Tensor) and value.dim() and value.is_floating_point():
                     self._round_b(value, mix(key, FIRST_STATE + number), out=value)
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from peppp.errors import FormatError
-from peppp.formats import FP32, FloatFormat
+from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat
 from peppp.lowprec import kernels
+from peppp.lowprec.scaling import round_blocks, round_fixed, round_integers
 from peppp.lowprec.streams import mix, random_bits
 from peppp.records import ROUNDINGS
 
 
 def quantize(
     x: Tensor,
-    fmt: FloatFormat,
+    fmt: Format,
     rounding: str = "nearest",
     *,
     seed: int | None = None,
@@ -33,6 +34,8 @@ def quantize(
     up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
     bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
     (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
+    Formats with a scale (``int8``, ``fixed-8-6``, ``mx-1-4-3/32``) send nearest ties away from zero, those
+    in blocks as their elements do, to even.
 
     Raises FormatError for another dtype than float32 or an unknown rounding.
 
@@ -52,30 +55,40 @@ def seed_key(seed: int) -> int:
     return mix(seed, 0)
 
 
-def round_to(x: Tensor, fmt: FloatFormat, key: int | None, out: Tensor | None = None) -> Tensor:
+def round_to(x: Tensor, fmt: Format, key: int | None, out: Tensor | None = None) -> Tensor:
     """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
     if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    if x.is_cpu:
+    if x.is_cpu and isinstance(fmt, FloatFormat):
         result = torch.empty_like(x) if out is None else out
         if kernels.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
 
 
-def round_by(x: Tensor, fmt: FloatFormat, mode: str, key: int, out: Tensor | None = None) -> Tensor:
+def round_by(x: Tensor, fmt: Format, mode: str, key: int, out: Tensor | None = None) -> Tensor:
     """:func:`round_to` in a rounding mode; nearest needs no key."""
     return round_to(x, fmt, key if mode == "stochastic" else None, out)
 
 
-def quantize_eagerly(x: Tensor, fmt: FloatFormat, key: int | None, *, out: Tensor | None = None) -> Tensor:
+def quantize_eagerly(x: Tensor, fmt: Format, key: int | None, *, out: Tensor | None = None) -> Tensor:
     """:func:`quantize` without kernels, on any device and memory layout; ``key`` None is nearest."""
-    bits = None if key is None else random_bits(x.shape, key, x.device)
-    result = round_bits(x.detach(), fmt, bits)
+    result = _round_eagerly(x.detach(), fmt, key)
     if out is None:
         return result
     out.detach().copy_(result)
     return out
+
+
+def _round_eagerly(x: Tensor, fmt: Format, key: int | None) -> Tensor:
+    if isinstance(fmt, BlockFormat):
+        return round_blocks(x, fmt, lambda scaled, element: round_to(scaled, element, key))
+    bits = None if key is None else random_bits(x.shape, key, x.device)
+    if isinstance(fmt, FixedFormat):
+        return round_fixed(x, fmt, bits)
+    if isinstance(fmt, IntegerFormat):
+        return round_integers(x, fmt, bits)
+    return round_bits(x, fmt, bits)
 
 
 def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:

@@ -1,0 +1,60 @@
+"""``peppp doctor``: whether what is installed here computes as it should."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peppp.cli.options import Device, Json, check_device, print_json
+
+_PACKAGES = ("peppp", "torch", "numpy", "scipy", "numba", "SQLAlchemy", "pillow", "scikit-learn")
+
+
+def command(
+    store: Annotated[
+        str | None, typer.Option(help="Also open this store and count its measurements.", show_default=False)
+    ] = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Show versions and devices, and test the arithmetic where it runs. Exit code 1 if something is wrong.
+
+    Example: peppp doctor --store runs.db
+    """
+    import torch
+
+    from peppp.lowprec.selftest import self_test
+
+    check_device(device)
+    facts = {name: _version(name) for name in _PACKAGES} | {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "no device",
+        "threads": str(torch.get_num_threads()),
+    }
+    if store is not None:
+        from peppp.choice import read_measurements
+
+        facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
+    checks = self_test(device)
+    passed = all(check.passed is not False for check in checks)
+    if json:
+        listed = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
+        print_json({"passed": passed, "facts": facts, "checks": listed})
+    else:
+        for name, fact in facts.items():
+            typer.echo(f"{name:<28}{fact}")
+        for check in checks:
+            mark = {True: "ok", False: "WRONG", None: "note"}[check.passed]
+            typer.echo(f"{mark:<6}{check.name}: {check.detail}")
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

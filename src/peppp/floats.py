@@ -1,0 +1,179 @@
+"""Binary floating-point formats 1-E-M: what their fields say, and all that is derived from them."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.errors import FormatError
+
+Ties = Literal["away", "even"]
+Overflow = Literal["saturate", "inf", "nan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """What 1-E-M leaves open: which codes are numbers, where ties go, what overflow gives."""
+
+    ties: Ties
+    subnormals: bool
+    description: str
+
+
+FLAVOURS: dict[str, Flavour] = {
+    "qpytorch": Flavour("away", True, "QPyTorch 0.3.0: every code a number, subnormals, overflow saturates"),
+    "qpytorch-0.2": Flavour("away", False, "QPyTorch 0.2.0: one binade lower, no subnormals"),
+    "ieee": Flavour("even", True, "IEEE 754: top exponent kept for inf and NaN, overflow gives inf"),
+    "ocp": Flavour("even", True, "OCP 8-bit and MX element formats; overflow as in ml_dtypes"),
+    "ocp-sat": Flavour("even", True, "OCP element formats; overflow saturates"),
+}
+_OCP_FORMATS = {(5, 2), (4, 3), (3, 2), (2, 3), (2, 1)}
+
+_TEXT = re.compile(r"(?:1-(\d+)-(\d+)|e(\d+)m(\d+))(?:@([a-z0-9.\-]+))?", re.ASCII)
+_ALIASES = {"bf16": "1-8-7@ieee", "bfloat16": "1-8-7@ieee", "fp16": "1-5-10@ieee", "float16": "1-5-10@ieee"}
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """A binary floating-point format: one sign bit, ``exponent_bits``, ``mantissa_bits`` (stored bits).
+
+    With E exponent bits the default flavour has bias 2^(E-1)-1, exponents 2-2^(E-1) .. 2^(E-1), subnormals
+    and no codes for infinities or NaN: the value set of QPyTorch 0.3.0, the tool the paper used.
+
+    >>> fmt = FloatFormat.parse("1-4-3")
+    >>> fmt.bits, fmt.max, fmt.min_normal, fmt.min_subnormal
+    (8, 480.0, 0.015625, 0.001953125)
+    >>> str(FloatFormat.parse("e4m3@ocp")), FloatFormat.parse("1-4-3@ocp").max
+    ('1-4-3@ocp', 448.0)
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    flavour: str = "qpytorch"
+
+    def __post_init__(self) -> None:
+        E, M, flavour = self.exponent_bits, self.mantissa_bits, self.flavour
+        if flavour not in FLAVOURS:
+            raise FormatError(f"unknown flavour in 1-{E}-{M}@{flavour}; known: {', '.join(FLAVOURS)}")
+        if not 2 <= E <= 8 or not (0 <= M <= 22 or (E, M, flavour) == (8, 23, "ieee")):
+            raise FormatError(
+                f"no such format: 1-{E}-{M}; exponent bits are 2 to 8 and mantissa bits 0 to 22, as in 1-4-3"
+            )
+        if flavour.startswith("ocp") and (E, M) not in _OCP_FORMATS:
+            names = ", ".join(f"1-{e}-{m}" for e, m in sorted(_OCP_FORMATS, reverse=True))
+            raise FormatError(
+                f"OCP has no 1-{E}-{M}; it has {names}; for others take flavour ieee or qpytorch"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "FloatFormat":
+        """The format of a text such as ``1-4-3``, ``1-4-3@ocp``, ``e4m3@ocp``, ``fp32`` or ``bf16``."""
+        stripped = text.strip().lower()
+        if stripped in ("fp32", "float32"):
+            return FP32
+        match = _TEXT.fullmatch(_ALIASES.get(stripped, stripped))
+        if match is None:
+            raise FormatError(
+                f"not a format: {text!r}; write 1-EXPONENT-MANTISSA bits as 1-4-3, or fp32, "
+                f"with @{'|'.join(FLAVOURS)} for another flavour"
+            )
+        exponent, mantissa, named_exponent, named_mantissa, flavour = match.groups()
+        if named_exponent and flavour is None:
+            raise FormatError(
+                f"{text!r} names several formats in use; say which one: {stripped}@ocp, {stripped}@ieee "
+                f"or {stripped}@qpytorch"
+            )
+        return cls(int(exponent or named_exponent), int(mantissa or named_mantissa), flavour or "qpytorch")
+
+    def __str__(self) -> str:
+        if self == FP32:
+            return "fp32"
+        text = f"1-{self.exponent_bits}-{self.mantissa_bits}"
+        return text if self.flavour == "qpytorch" else f"{text}@{self.flavour}"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one number, the sign included."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def min_exponent(self) -> int:
+        """Exponent of the smallest normal number."""
+        lowest = (1 if self.flavour == "qpytorch-0.2" else 2) - (1 << (self.exponent_bits - 1))
+        return max(lowest, -126)  # fp32's, in which all arithmetic runs
+
+    @property
+    def max_exponent(self) -> int:
+        """Exponent of the largest number; at most fp32's 127, in which all arithmetic runs."""
+        top = 1 << (self.exponent_bits - 1)
+        if self.flavour in ("ieee", "qpytorch-0.2") or (
+            self.flavour.startswith("ocp") and self.exponent_bits == 5
+        ):
+            top -= 1
+        return min(top, 127)
+
+    @property
+    def max(self) -> float:
+        """The largest finite number."""
+        significand = 2 - 2.0**-self.mantissa_bits
+        if self.flavour.startswith("ocp") and self.exponent_bits == 4:
+            significand -= 2.0**-self.mantissa_bits  # the top code is NaN
+        return math.ldexp(significand, self.max_exponent)
+
+    @property
+    def overflow(self) -> Overflow:
+        """What a number too large to represent becomes."""
+        if self.flavour == "ieee" or (self.exponent_bits == 8 and self.flavour == "qpytorch"):
+            return "inf"
+        if self.flavour == "ocp" and self.exponent_bits >= 4:
+            return "inf" if self.exponent_bits == 5 else "nan"
+        return "saturate"
+
+    @property
+    def ties(self) -> Ties:
+        """Where nearest rounding sends a number halfway between two others."""
+        return FLAVOURS[self.flavour].ties
+
+    @property
+    def subnormals(self) -> bool:
+        """Whether numbers below ``min_normal`` other than zero exist."""
+        return FLAVOURS[self.flavour].subnormals or self.exponent_bits == 8
+
+    @property
+    def min_normal(self) -> float:
+        """The smallest positive normal number."""
+        return math.ldexp(1.0, self.min_exponent)
+
+    @property
+    def min_subnormal(self) -> float:
+        """The smallest positive number."""
+        return math.ldexp(1.0, self.min_exponent - self.mantissa_bits) if self.subnormals else self.min_normal
+
+    @property
+    def epsilon(self) -> float:
+        """Distance from 1 to the next larger number."""
+        return math.ldexp(1.0, -self.mantissa_bits)
+
+    def values(self) -> NDArray[np.float64]:
+        """All finite numbers of the format in ascending order, zero once: [count] float64.
+
+        Refuses formats of more than 20 bits.
+
+        >>> FloatFormat.parse("1-2-1").values()
+        array([-6. , -4. , -3. , -2. , -1.5, -1. , -0.5,  0. ,  0.5,  1. ,  1.5, 2. ,  3. ,  4. ,  6. ])
+        """
+        if self.bits > 20:
+            raise FormatError(f"{self} has 2^{self.bits} codes; values() lists formats of at most 20 bits")
+        steps = np.arange(2**self.mantissa_bits) / 2.0**self.mantissa_bits
+        exponents = np.arange(self.min_exponent, self.max_exponent + 1, dtype=np.float64)
+        positive = ((1 + steps)[None, :] * 2.0 ** exponents[:, None]).ravel()
+        if self.subnormals:
+            positive = np.concatenate([steps[1:] * self.min_normal, positive])
+        positive = positive[positive <= self.max]
+        return np.concatenate([-positive[::-1], [0.0], positive])
+
+
+FP32 = FloatFormat(8, 23, "ieee")
