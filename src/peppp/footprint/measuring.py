@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -54,8 +55,8 @@ class AllocatorTrace:
 
 def _replay(profiler: profile) -> tuple[int, int]:
     """The sum of all allocations and frees, and its highest value on the way."""
-    results = profiler.profiler.kineto_results  # type: ignore[union-attr]
-    events = [event for event in results.events() if event.name() == "[memory]"]
+    recorded: Any = profiler.profiler
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     live = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         live += event.nbytes()

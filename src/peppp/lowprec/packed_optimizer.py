@@ -1,4 +1,4 @@
-"""Optimizers whose accumulator, states, gradients and weights are stored packed: the same numbers, fewer bytes.
+"""Optimizers whose accumulator, states, gradients and weights are packed: the same numbers in fewer bytes.
 
 A parameter's step can run as soon as its gradient is complete, in the backward pass, so that no two gradients
 need to be kept; SGD's runs in pieces, so that little of a parameter is unpacked at a time.
@@ -17,7 +17,7 @@ from peppp.lowprec import kernels
 from peppp.lowprec.conversion import LowPrecision, round_gradient
 from peppp.lowprec.optimizers import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.storage import PackedStorage
+from peppp.lowprec.storage import PackedStorage, packable
 from peppp.lowprec.streams import GRADIENT, WEIGHT, mix
 from peppp.lowprec.weights import flat_rows, rows, segment_length
 
@@ -29,10 +29,10 @@ _ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
 class PackedOptimizer(LowPrecisionOptimizer):
     """Any torch optimizer over packed parameters, one parameter at a time.
 
-    ``gradients`` is when the steps run, and so what is kept of gradients: ``in_backward``, nothing; ``packed``,
-    all in Format B until :meth:`step`, so that micro-batches can be added up; ``fp32``, torch's own ``.grad``,
-    for who clips or reads them. ``weights`` are ``packed``, or ``recomputed`` from the accumulator where there is
-    one.
+    ``gradients`` is when the steps run, and so what is kept of gradients: ``in_backward``, nothing;
+    ``packed``, all in Format B until :meth:`step`, so that micro-batches can be added up; ``fp32``, torch's
+    own ``.grad``, for who clips or reads them. ``weights`` are ``packed``, or ``recomputed`` from the
+    accumulator where there is one.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             raise NetworkError(f"unknown gradients={gradients!r}; known: {', '.join(GRADIENTS)}")
         if weights not in WEIGHTS:
             raise NetworkError(f"unknown weights={weights!r}; known: {', '.join(WEIGHTS)}")
+        self.format = packable(state.precision.configuration.format_b)
         if isinstance(state.packed, PackedStorage):
             state.packed.release()
         self.storage = PackedStorage(module, state)
@@ -62,7 +63,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
         for parameter in self.packed:
             if parameter.requires_grad:
                 parameter.register_hook(partial(self._stand_in, parameter))  # type: ignore[no-untyped-call]
-                parameter.register_post_accumulate_grad_hook(self._complete)
+                parameter.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
         for parameter in module.parameters():  # those that nobody trains
             if parameter not in self._numbers:
                 self.storage.weights.pack(parameter)
@@ -79,7 +80,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
     def _keep(self, parameter: Tensor, name: str, values: Tensor) -> None:
         """Pack a state of a parameter; one with NaN in it spoils the parameter where the format has none."""
-        fmt = self.precision.configuration.format_b
+        fmt = self.format
         packed = PackedTensor.try_pack(values, fmt, segment_length(values))
         if packed is None:
             self.storage.weights.spoiled.add(parameter)
@@ -97,9 +98,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             weights.packed.pop(parameter, None)
 
     def _stand_in(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Let the parameter be its gradient for a moment: torch keeps a gradient without copying it only where
-        both lie alike in memory.
-        """
+        """Let the parameter be its gradient for a moment: torch copies a gradient that lies otherwise."""
         if gradient.layout == torch.strided and parameter.grad is None:
             parameter.data = gradient.detach()
 
@@ -118,7 +117,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
                 gradient = gradient.add_(before.unpack() if isinstance(before, PackedTensor) else before)
             number = self._numbers[parameter]
             round_gradient(gradient, self.precision, mix(mix(key, number), GRADIENT))
-            fmt = self.precision.configuration.format_b
+            fmt = self.format
             packed = PackedTensor.try_pack(gradient, fmt)
             self.packed_gradients[parameter] = gradient if packed is None else packed
         elif parameter in self._stepped:
@@ -225,7 +224,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         accumulator = packed.get(_ACCUMULATOR)
         if group["momentum"] and _MOMENTUM not in packed:
             like = accumulator or weights.packed[parameter]
-            fmt = self.precision.configuration.format_b
+            fmt = self.format
             packed[_MOMENTUM] = PackedTensor.empty(
                 like.shape, like.stride, fmt, like.segment, gradient.device
             )
@@ -273,4 +272,3 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
             for t in packed:
                 exact &= t.write(segment, unpacked[id(t)])
         return exact
-

@@ -17,15 +17,20 @@ class _MaxPool2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: _Pair, stride: _Pair, padding: _Pair, ceil_mode: bool) -> Tensor:
-        pooled, indices = torch.ops.aten.max_pool2d_with_indices(x, window, stride, padding, (1, 1), ceil_mode)
+        pooled: Tensor
+        pooled, indices = torch.ops.aten.max_pool2d_with_indices(
+            x, window, stride, padding, (1, 1), ceil_mode
+        )
         ctx.geometry = x.shape, x.stride(), window, stride, padding, ceil_mode
         ctx.places = pack_places(indices, x.shape[-1], window, stride, padding)
+        ctx.memory_format = _memory_format(indices)
         return pooled
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:
         shape, strides, window, stride, padding, ceil_mode = ctx.geometry
-        indices = unpack_places(ctx.places, errors[0], shape[-1], window, stride, padding)
+        indices = torch.empty_like(errors[0], dtype=torch.int64, memory_format=ctx.memory_format)
+        unpack_places(ctx.places, indices, shape[-1], window, stride, padding)
         like = torch.empty_strided(shape, strides, device=errors[0].device)  # its numbers are not read
         error = torch.ops.aten.max_pool2d_with_indices_backward(
             errors[0], like, window, stride, padding, (1, 1), ceil_mode, indices
@@ -45,9 +50,8 @@ def max_pool2d(
     """torch.nn.functional.max_pool2d; what it cannot do (dilation, indices asked for) torch does."""
     window = _pair(kernel_size)
     if return_indices or _pair(dilation) != (1, 1) or input.dim() != 4 or not input.requires_grad:
-        return functional.max_pool2d(
-            input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
-        )
+        plain: Callable[..., Any] = functional.max_pool2d
+        return plain(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     return _MaxPool2d.apply(  # type: ignore[no-untyped-call]
         input, window, _pair(stride or kernel_size), _pair(padding), ceil_mode
     )
@@ -68,7 +72,7 @@ def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, paddi
     One image at a time, so that the integers in between stay small.
     """
     bits = bits_of(window)
-    images = indices.permute(0, 2, 3, 1) if _channels_last(indices) else indices
+    images = _in_order(indices)
     per_image = (images[0].numel() + 31) // 32 * bits
     words = torch.empty(len(images), per_image, dtype=torch.int32, device=indices.device)
     corner = _corners(indices, images, width, stride, padding)
@@ -82,17 +86,15 @@ def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, paddi
 
 
 def unpack_places(
-    words: Tensor, like: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair
-) -> Tensor:
-    """The indices that :func:`pack_places` packed, laid out as ``like``, the pooled tensor's error."""
-    indices = torch.empty_like(like, dtype=torch.int64)
-    images = indices.permute(0, 2, 3, 1) if _channels_last(like) else indices
+    words: Tensor, indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair
+) -> None:
+    """Fill in the ``indices`` that :func:`pack_places` packed; they lie in memory as they did."""
+    images = _in_order(indices)
     corner = _corners(indices, images, width, stride, padding)
     for image, source in zip(images, words, strict=True):
         codes = unpack_codes(source, image.numel(), bits_of(window)).view(image.shape)
         row = torch.div(codes, window[1], rounding_mode="floor")
         image.copy_(corner + row * width + (codes - row * window[1]))
-    return indices
 
 
 def _corners(indices: Tensor, images: Tensor, width: int, stride: _Pair, padding: _Pair) -> Tensor:
@@ -104,9 +106,15 @@ def _corners(indices: Tensor, images: Tensor, width: int, stride: _Pair, padding
     return corners[:, :, None] if images is not indices else corners
 
 
-def _channels_last(x: Tensor) -> bool:
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+def _memory_format(x: Tensor) -> torch.memory_format:
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """A view whose row-major order is the order in memory."""
+    return x.permute(0, 2, 3, 1) if _memory_format(x) is torch.channels_last else x
 
 
 def _pair(value: Any) -> _Pair:
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from peppp.formats import FloatFormat
 from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.weights import PackedWeights
+from peppp.lowprec.weights import PackedWeights, weak_storage
 
 _SMALLEST = 64  # numbers; packing fewer saves nothing worth a call
 
@@ -89,19 +88,23 @@ class SavedTensors:
 
     def pack(self, tensor: Tensor) -> Any:
         """What is kept of a tensor."""
+        with torch._C.DisableTorchFunction():  # the mode that rounds has nothing to do with this
+            return self._pack(tensor)
+
+    def _pack(self, tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
-        place = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        place = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         owner = self.weights.owner(tensor)
         if owner is not None:
             return _View(owner, *place)
         key = (storage._cdata, tensor._version)
-        storage_reference, memory_reference = self._known.get(key, (None, None))
-        memory = memory_reference() if memory_reference and not storage_reference.expired() else None
+        known = self._known.get(key)
+        memory = None if known is None or known[0].expired() else known[1]()
         if memory is None:
             memory = self._packed(tensor, storage)
             if memory is None:
                 return tensor.detach()
-            self._known[key] = (StorageWeakRef(storage), weakref.ref(memory))
+            self._known[key] = (weak_storage(storage), weakref.ref(memory))
         return _View(memory, *place)
 
     def unpack(self, kept: Any) -> Tensor:
@@ -120,7 +123,7 @@ class SavedTensors:
                     return _Memory(packed)
         known = self._raw_known.get(storage._cdata)
         if known is None or known.expired():
-            self._raw_known[storage._cdata] = StorageWeakRef(storage)
+            self._raw_known[storage._cdata] = weak_storage(storage)
             shape = "x".join(map(str, tensor.shape)) or "1"
             name = f"{self.operation} {shape} {str(tensor.dtype).removeprefix('torch.')}"
             self.raw[name] = self.raw.get(name, 0) + storage.nbytes()

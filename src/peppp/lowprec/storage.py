@@ -5,10 +5,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peppp.errors import NetworkError
+from peppp.formats import FloatFormat, Format
 from peppp.lowprec.conversion import LowPrecision
 from peppp.lowprec.pooling import SUBSTITUTES
 from peppp.lowprec.saved import SavedTensors
 from peppp.lowprec.weights import PackedWeights
+
+
+def packable(fmt: Format) -> FloatFormat:
+    """The format, if tensors can be packed in it."""
+    if not isinstance(fmt, FloatFormat):
+        raise NetworkError(f"{fmt} has no packed form; take floating-point formats, or storage='simulated'")
+    return fmt
 
 
 class PackedStorage:
@@ -18,7 +27,7 @@ class PackedStorage:
     """
 
     def __init__(self, module: nn.Module, state: LowPrecision) -> None:
-        fmt = state.precision.configuration.format_a
+        fmt = packable(state.precision.configuration.format_a)
         self.weights = PackedWeights(module, fmt)
         self.saved = SavedTensors(fmt, self.weights)
         self._state = state
@@ -43,8 +52,8 @@ class PackedStorage:
         try:
             return SUBSTITUTES.get(function, function)(*args, **kwargs)
         finally:
-            for parameter in filled:
-                self.weights.empty(parameter)
+            for tensor in filled:
+                self.weights.empty(tensor)
 
     def release(self) -> None:
         """Give the module its parameters as float32 tensors, and stop packing."""

@@ -37,11 +37,15 @@ class PackedWeights:
         self._handles: list[Any] = []
         for submodule in module.modules():
             if submodule._parameters:
-                self._handles += [
-                    submodule.register_state_dict_post_hook(partial(self._write_state)),  # it sets an attribute
-                    submodule.register_load_state_dict_pre_hook(self._before_load),
-                    submodule.register_load_state_dict_post_hook(self._after_load),
-                ]
+                self._watch(submodule)
+
+    def _watch(self, module: Any) -> None:
+        """Have a module's states read and written in float32."""
+        self._handles += [
+            module.register_state_dict_post_hook(partial(self._write_state)),  # it sets an attribute
+            module.register_load_state_dict_pre_hook(self._before_load),
+            module.register_load_state_dict_post_hook(self._after_load),
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy takes: not the weak references to what is in use now."""
@@ -77,7 +81,7 @@ class PackedWeights:
         values = self.unpacked(parameter)
         parameter.data = values
         storage = values.untyped_storage()
-        self._filled[storage._cdata] = (StorageWeakRef(storage), parameter)
+        self._filled[storage._cdata] = (weak_storage(storage), parameter)
 
     def empty(self, parameter: Tensor) -> None:
         """Let go of a parameter's values."""
@@ -124,8 +128,13 @@ class PackedWeights:
                 )
 
 
+def weak_storage(storage: torch.UntypedStorage) -> Any:
+    """A weak reference to memory; while it exists, no other memory gets the same ``_cdata``."""
+    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+
+
 def segment_length(parameter: Tensor) -> int:
-    """Numbers that are packed together: whole rows of the first dimension, where they lie one after another."""
+    """Numbers that are packed together: whole rows of the first dimension, where these lie in a row."""
     count = max(parameter.numel(), 1)
     if parameter.dim() == 0 or parameter.shape[0] == 0:
         return count
