@@ -114,6 +114,8 @@ def _flag(mode: str) -> bool | None:
 
 
 def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, key: int | None) -> bool:
+    if x.is_meta:
+        return True  # a rehearsal without numbers takes the way that the CPU takes
     loops = _loops()
     others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
     order = _order(x, *others)

@@ -52,7 +52,8 @@ class SavedTensors:
     """Packs what is kept for the backward pass while it is entered.
 
     ``raw`` counts the bytes that stayed as they were in the last pass, by operation and shape. ``holds``
-    answers instead of the numbers, where there are none (on the meta device), whether Format A has them.
+    answers instead of the numbers, where there are none (on the meta device), whether Format A has what an
+    ``operation`` keeps; what is kept outside of one has been rounded.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class SavedTensors:
     def _packed(self, tensor: Tensor, storage: torch.UntypedStorage) -> _Memory | None:
         if tensor.dtype == torch.float32 and storage.nbytes() >= 4 * _SMALLEST and storage.nbytes() % 4 == 0:
             whole = tensor.detach().as_strided((storage.nbytes() // 4,), (1,), 0)
-            if self.holds is None or self.holds(tensor):
+            if self.holds is None or not self.operation or self.holds(tensor):
                 packed = PackedTensor.try_pack(whole, self.format)
                 if packed is not None:
                     return _Memory(packed)

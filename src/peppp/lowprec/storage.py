@@ -52,6 +52,7 @@ class PackedStorage:
         try:
             return SUBSTITUTES.get(function, function)(*args, **kwargs)
         finally:
+            self.saved.operation = ""
             for tensor in filled:
                 self.weights.empty(tensor)
 
