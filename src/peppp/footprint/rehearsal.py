@@ -71,15 +71,15 @@ def rehearse(
 ) -> Rehearsal:
     """Rehearse two steps of classification by ``network`` (fresh, on the meta device).
 
-    ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the other options
-    are those of :func:`peppp.lowprec.optimizers.low_precision_optimizer`. Memory that an operation needs within
-    is that of torch on CPUs. Raises NetworkError where the network cannot run on inputs of that shape.
+    ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the other
+    options are those of :func:`peppp.lowprec.optimizers.low_precision_optimizer`. Memory that an operation
+    needs within is that of torch on CPUs. Raises NetworkError where the network cannot run on such inputs.
     """
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4} if optimizer == "sgd" else {"lr": 0.01}
     network.train()
-    live = _Live()
+    live = Live()
     live.add((*network.parameters(), *network.buffers()))
     used = _Used()
     with live:
@@ -116,8 +116,9 @@ def rehearse(
             stepper.step()
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             shape = "x".join(str(side) for side in input_shape)
+            reason = str(error).splitlines()[0]
             raise NetworkError(
-                f"{type(network).__name__} cannot be rehearsed on inputs of {shape}: {str(error).splitlines()[0]}"
+                f"{type(network).__name__} cannot be rehearsed on inputs of {shape}: {reason}"
             ) from None
     return Rehearsal(at_rest, kept, _front(live.moments))
 
@@ -142,13 +143,13 @@ class _Used(TorchFunctionMode):
         return known is not None and not known.expired()
 
 
-class _Live(TorchDispatchMode):
-    """What lives after each operation."""
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees what lives after each operation, while it is ``watching``."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, watching: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.packed: PackedOptimizer | None = None
-        self.watching = False
+        self.watching = watching
         self.moments: set[Moment] = set()
         self._storages: dict[int, tuple[Any, int]] = {}
 
@@ -180,7 +181,9 @@ class _Live(TorchDispatchMode):
         in_a = [*saved.memories(), *weights.packed.values()]
         in_b = [packed for states in self.packed.packed.values() for packed in states.values()]
         in_b += [g for g in self.packed.packed_gradients.values() if isinstance(g, PackedTensor)]
-        words = sum(self._storages[key][1] for p in (*in_a, *in_b) if (key := _key(p.words)) in self._storages)
+        words = sum(
+            self._storages[key][1] for p in (*in_a, *in_b) if (key := _key(p.words)) in self._storages
+        )
         numbers_a, numbers_b = (sum(p.shape.numel() for p in group) for group in (in_a, in_b))
         return Moment(total - words, numbers_a, numbers_b)
 
@@ -194,7 +197,7 @@ def _nothing(args: tuple[Any, ...], result: Any) -> int:
 
 
 def _weight_gradients(args: tuple[Any, ...], result: Any) -> int:
-    """oneDNN's weight gradient is copied twice on its way into the weight's own layout."""
+    """The weight gradient is copied twice on its way into the weight's own layout."""
     return 2 * result[1].nbytes if result[1] is not None else 0
 
 
