@@ -1,7 +1,8 @@
 """Memory of a training step, estimated and measured; the speed of packing; the price of packed storage.
 
-Measured are the bytes of torch's own allocator (its trace on the CPU), on one thread, batch 32, channels_last,
-SGD with momentum 0.9 and weight decay 5e-4, after a step to warm up. fp32 is plain torch. Step times are
+Measured are the bytes of torch's own allocator (its trace on the CPU), on one thread, batch 32,
+channels_last, SGD with momentum 0.9 and weight decay 5e-4, after a step to warm up. fp32 is plain torch.
+Step times are
 medians of steps that alternate between packed and simulated. The last line printed is one JSON object.
 
     python benchmarks/memory.py [--json benchmarks/results/memory.json] [--only resnet18_32]
@@ -50,6 +51,7 @@ class VGG16(nn.Module):
         self.head = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images to logits."""
         return self.head(self.features(x).flatten(1))
 
 
@@ -64,6 +66,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[batch, length, width] to the same."""
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -83,6 +86,7 @@ class Transformer(nn.Module):
         self.norm, self.head = nn.LayerNorm(192), nn.Linear(192, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images to logits."""
         x = self.embed(x).flatten(2).transpose(1, 2) + self.place
         return self.head(self.norm(self.blocks(x)).mean(1))
 

@@ -332,7 +332,7 @@ def test_pooling_keeps_places_in_few_bits(memory_format, window, stride, padding
     unpack_places(words, again, 9, *pairs)
     assert torch.equal(again, indices)
     bits = (pairs[0][0] * pairs[0][1] - 1).bit_length()
-    assert words.numel() == 3 * math.ceil(indices[0].numel() / 32) * bits
+    assert words.numel() == math.ceil(indices.numel() / 32) * bits
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     one = max_pool2d(ours, window, stride, padding, ceil_mode=ceil)
     other = F.max_pool2d(theirs, window, stride, padding, ceil_mode=ceil)

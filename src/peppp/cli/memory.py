@@ -124,7 +124,7 @@ def _print_rows(rows: list[tuple[Configuration, Footprint, int | None]], title: 
     console.print(table)
     if measured:
         console.print(
-            "optimizer: gradient, states, accumulator, all in Format B. raw: what stays, as norms' statistics.\n"
+            "optimizer: gradient, states, accumulator, all in Format B. raw: what stays, as statistics.\n"
             "peak: the highest moment of a real step, working memory included. It keeps what --storage,\n"
             "--gradients and --weights say, and so can lie below the total.",
             style="dim",

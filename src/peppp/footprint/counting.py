@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
+from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
 from peppp.lowprec.conversion import low_precision, low_precision_state
 from peppp.lowprec.operations import KINDS, Kind
@@ -179,7 +180,7 @@ class _Operands(TorchFunctionMode):
             for item in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(item, Tensor):
                     self.storages[_storage(item)] = item
-        return func(*args, **(kwargs or {}))
+        return as_on_cpu(func, args, kwargs or {})
 
 
 class _Outputs(TorchFunctionMode):

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from peppp.errors import NetworkError
+from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration
 from peppp.lowprec.conversion import low_precision
 from peppp.lowprec.optimizers import low_precision_optimizer
@@ -135,7 +136,7 @@ class _Used(TorchFunctionMode):
             storage = tensor.untyped_storage()
             if storage._cdata not in self.storages or self.storages[storage._cdata].expired():
                 self.storages[storage._cdata] = weak_storage(storage)
-        return func(*args, **(kwargs or {}))
+        return as_on_cpu(func, args, kwargs or {})
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether an operation has used a tensor's memory."""

@@ -10,6 +10,7 @@ from torch.nn import functional
 from peppp.lowprec.packing import pack_codes, unpack_codes
 
 _Pair = tuple[int, int]
+_TOGETHER = 1 << 17  # numbers
 
 
 class _MaxPool2d(torch.autograd.Function):
@@ -69,19 +70,19 @@ def bits_of(window: _Pair) -> int:
 def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
     """Words of the places of the winners; ``indices`` [batch, channels, rows, columns] of an image's numbers.
 
-    One image at a time, so that the integers in between stay small.
+    Some images at a time, so that the integers in between stay few.
     """
-    bits = bits_of(window)
-    images = _in_order(indices)
-    per_image = (images[0].numel() + 31) // 32 * bits
-    words = torch.empty(len(images), per_image, dtype=torch.int32, device=indices.device)
+    images, bits = _in_order(indices), bits_of(window)
+    words = torch.empty(_some(images, bits)[-1][2], dtype=torch.int32, device=indices.device)
     corner = _corners(indices, images, width, stride, padding)
-    for image, target in zip(images, words, strict=True):
-        from_corner = image.to(torch.int32) - corner
+    end = 0
+    for first, stop, after in _some(images, bits):
+        from_corner = images[first:stop].to(torch.int32) - corner
         # Within a window rows differ by width; columns by less than the window's, so both can be told apart.
         row = torch.div(from_corner, width, rounding_mode="floor")
         codes = row * window[1] + (from_corner - row * width)
-        pack_codes(codes.reshape(-1), target, bits)
+        pack_codes(codes.reshape(-1), words[end:after], bits)
+        end = after
     return words
 
 
@@ -89,12 +90,27 @@ def unpack_places(
     words: Tensor, indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair
 ) -> None:
     """Fill in the ``indices`` that :func:`pack_places` packed; they lie in memory as they did."""
-    images = _in_order(indices)
+    images, bits = _in_order(indices), bits_of(window)
     corner = _corners(indices, images, width, stride, padding)
-    for image, source in zip(images, words, strict=True):
-        codes = unpack_codes(source, image.numel(), bits_of(window)).view(image.shape)
+    end = 0
+    for first, stop, after in _some(images, bits):
+        some = images[first:stop]
+        codes = unpack_codes(words[end:after], some.numel(), bits).view(some.shape)
         row = torch.div(codes, window[1], rounding_mode="floor")
-        image.copy_(corner + row * width + (codes - row * window[1]))
+        some.copy_(corner + row * width + (codes - row * window[1]))
+        end = after
+
+
+def _some(images: Tensor, bits: int) -> list[tuple[int, int, int]]:
+    """(first, last + 1, words so far) of the groups of images that are packed together."""
+    size = images[0].numel()
+    step = max(_TOGETHER // max(size, 1), 1)
+    groups, words = [], 0
+    for first in range(0, len(images), step):
+        stop = min(first + step, len(images))
+        words += ((stop - first) * size + 31) // 32 * bits
+        groups.append((first, stop, words))
+    return groups
 
 
 def _corners(indices: Tensor, images: Tensor, width: int, stride: _Pair, padding: _Pair) -> Tensor:
