@@ -124,8 +124,7 @@ def training(kind: str, network: Callable[[], nn.Module], side: int) -> Callable
 
 
 def estimated(kind: str, network: Callable[[], nn.Module], side: int) -> dict[str, float]:
-    with torch.device("meta"):
-        net = network().to(memory_format=torch.channels_last)
+    net = network().to("meta", memory_format=torch.channels_last)
     rehearsal = rehearse(net, (3, side, side), BATCH, storage=kind)
     configuration = FP32_CONFIGURATION if kind == "fp32" else CONFIGURATION
     kept, peak = rehearsal.kept.bytes(configuration), rehearsal.peak(configuration)
@@ -154,8 +153,7 @@ def memory_of(name: str) -> dict[str, Any]:
         measured[kind] = measure_step(training(kind, network, side))
         gc.collect()
         guesses[kind] = estimated(kind, network, side)
-    with torch.device("meta"):
-        counted = count_elements(network(), (3, side, side), BATCH).footprint(CONFIGURATION)
+    counted = count_elements(network().to("meta"), (3, side, side), BATCH).footprint(CONFIGURATION)
     peak = {kind: round(m.peak / 1e6, 2) for kind, m in measured.items()}
     return {
         "estimate_mb": {

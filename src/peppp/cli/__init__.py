@@ -5,7 +5,7 @@ import sys
 import typer
 
 from peppp import __version__
-from peppp.cli import demo, doctor, formats, measure, memory, pick, table
+from peppp.cli import demo, doctor, formats, measure, memory, pick, table, train
 from peppp.errors import PepppError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, pick, measure, memory, formats, doctor):
+for _module in (demo, pick, train, measure, memory, formats, doctor):
     app.command()(_module.command)
     app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
 app.add_typer(table.app, name="table")

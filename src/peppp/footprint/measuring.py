@@ -1,5 +1,6 @@
 """Bytes that torch really allocates: its own allocator's trace on the CPU, its counters on CUDA."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
 
 
 @dataclass(slots=True)
