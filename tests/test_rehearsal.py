@@ -64,7 +64,7 @@ def resnet(name):
 
 
 def on_meta(kind):
-    return kind().to("meta", memory_format=torch.channels_last)
+    return kind().to("meta").to(memory_format=torch.channels_last)
 
 
 def training(kind, storage, side, batch, options):

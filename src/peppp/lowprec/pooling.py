@@ -77,10 +77,10 @@ def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, paddi
     corner = _corners(indices, images, width, stride, padding)
     end = 0
     for first, stop, after in _some(images, bits):
-        from_corner = images[first:stop].to(torch.int32) - corner
+        codes = images[first:stop].to(torch.int32).sub_(corner)
         # Within a window rows differ by width; columns by less than the window's, so both can be told apart.
-        row = torch.div(from_corner, width, rounding_mode="floor")
-        codes = row * window[1] + (from_corner - row * width)
+        row = torch.div(codes, width, rounding_mode="floor")
+        codes.sub_(row, alpha=width).add_(row, alpha=window[1])
         pack_codes(codes.reshape(-1), words[end:after], bits)
         end = after
     return words
@@ -97,7 +97,7 @@ def unpack_places(
         some = images[first:stop]
         codes = unpack_codes(words[end:after], some.numel(), bits).view(some.shape)
         row = torch.div(codes, window[1], rounding_mode="floor")
-        some.copy_(corner + row * width + (codes - row * window[1]))
+        some.copy_(codes.sub_(row, alpha=window[1]).add_(row, alpha=width).add_(corner))
         end = after
 
 
