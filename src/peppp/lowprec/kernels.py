@@ -46,7 +46,7 @@ def available() -> bool:
 
 def round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
     """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
-    return _round(x, out, None, _constants(fmt), key)
+    return not x.is_meta and _round(x, out, None, _constants(fmt), key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
