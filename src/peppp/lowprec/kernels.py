@@ -46,7 +46,7 @@ def available() -> bool:
 
 def round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
     """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
-    return not x.is_meta and _round(x, out, None, _constants(fmt), key)
+    return _round(x, out, None, _constants(fmt), key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
@@ -114,8 +114,6 @@ def _flag(mode: str) -> bool | None:
 
 
 def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, key: int | None) -> bool:
-    if x.is_meta:
-        return True  # a rehearsal without numbers takes the way that the CPU takes
     loops = _loops()
     others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
     order = _order(x, *others)
