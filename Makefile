@@ -48,7 +48,7 @@ install: .venv/installed
 install-all: .venv/installed-all
 
 .venv/installed-all: .venv/installed-dev
-	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf,train]'
 	@touch $@
 
 clean:

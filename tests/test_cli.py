@@ -98,6 +98,7 @@ def test_every_command_has_help_with_an_example():
     commands = (
         "demo",
         "pick",
+        "train",
         "measure",
         "status",
         "memory",
@@ -128,6 +129,28 @@ def test_memory():
     assert "unknown network 'resnet99'" in refused("memory", "resnet99")
     assert "not an input shape" in refused("memory", "resnet8", "--input", "32x32")
     assert "not a configuration" in refused("memory", "resnet8", "--configuration", "1-4-1")
+
+
+def test_memory_by_layer_by_batch_at_inference_and_as_a_picture(tmp_path):
+    layers = answer("memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--layers")
+    whole = answer(
+        "memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--picture", str(tmp_path / "5.svg")
+    )
+    assert abs(sum(layer["total"] for layer in layers) - whole[0]["total"]) < 200  # bytes are rounded up
+    assert (tmp_path / "5.svg").read_text().startswith("<svg")
+    fits = answer("memory", "resnet8", "--configuration", "fp32+1-4-1/1-6-7", "--budget", "50MB")
+    assert fits[0]["batch"] < fits[1]["batch"]
+    assert max(row["peak"] for row in fits) <= 50 * 10**6
+    assert answer("memory", "resnet8", "--configuration", "fp32", "--inference")[0]["states"] == {}
+    assert "not proven" in peppp("memory", "resnet8", "--preset", "paper_scale").stdout
+
+
+def test_a_training_says_its_memory_and_leaves_weights(tmp_path):
+    line = ("train", "digits", "--configuration", "1-4-1/1-6-7", "--epochs", "1", "--out", str(tmp_path))
+    found = answer(*line)
+    assert abs(found["peak"] / found["estimated_peak"] - 1) < 0.1
+    assert (tmp_path / "weights.safetensors").exists()
+    assert "unknown storage 'zip'" in refused(*line, "--storage", "zip")
 
 
 def test_measuring_resumes_and_a_table_comes_out(tmp_path, images):

@@ -61,6 +61,8 @@ def command(
     workers: Workers = None,
     device: Device = "cpu",
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
     json: Json = False,
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
@@ -111,3 +113,20 @@ def command(
     if html is not None:
         chosen.report(html)
         typer.echo(f"page      {html}", err=json)
+    if train:
+        from dataclasses import replace
+
+        from peppp.cli.train import run
+        from peppp.tasks.readers import load
+
+        dataset = load(data, resolution=resolution)
+        run(
+            dataset,
+            chosen.configuration,
+            replace(recipe, network=network),
+            seed,
+            out,
+            storage="packed",
+            device=device,
+            json=json,
+        )
