@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from peppp.merging import Merged
     from peppp.records import Measurement
 
+_SIGNAL = 0.25
 app = typer.Typer(help="Measurements as a text table: share, merge, check and look.", no_args_is_help=True)
 
 _Place = Annotated[str, typer.Argument(help="Store (SQLite file or database URL) or table to read.")]
+_PlaceOrOurs = Annotated[
+    str | None,
+    typer.Argument(
+        help="Store or table to read [default: the table that ships with peppp].", show_default=False
+    ),
+]
 _Output = Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz.")]
 
 
@@ -82,37 +89,39 @@ def merge(
 
 
 @app.command()
-def validate(table: _Place, json: Json = False) -> None:
+def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
     """Check a table that came from somewhere: each cell is parsed, nothing in it is ever executed.
 
     Example: peppp table validate theirs.csv.gz
     """
-    from peppp.choice import read_measurements
+    from peppp.choice import SHIPPED_TABLE, read_measurements
     from peppp.merging import merge
 
-    merged = merge(read_measurements(table))
+    place = table or SHIPPED_TABLE
+    merged = merge(read_measurements(place))
     count = len(merged.measurements)
-    _say(merged, {"measurements": count, "valid": True}, f"{table}: {count} measurements, all valid", json)
+    _say(merged, {"measurements": count, "valid": True}, f"{place}: {count} measurements, all valid", json)
 
 
 @app.command()
-def show(table: _Place, json: Json = False) -> None:
+def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
     """The rows of a table: what was measured on each data set under each recipe, and what came out.
 
     Example: peppp table show table.csv.gz
     """
-    from peppp.choice import read_measurements
+    from peppp.choice import SHIPPED_TABLE, read_measurements
 
-    rows = _summaries(read_measurements(table))
+    place = table or SHIPPED_TABLE
+    rows = _summaries(read_measurements(place))
     if not rows:
-        raise TableError(f"{table} holds no measurements")
+        raise TableError(f"{place} holds no measurements")
     if json:
         print_json(rows)
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("task", "recipe", "network", "lr", "rounding"):
         shown.add_column(title, no_wrap=True)
-    for title in ("px", "measured", "diverged", "best", "median", "fp32", "chance"):
+    for title in ("px", "measured", "diverged", "best", "median", "fp32", "chance", "signal"):
         shown.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         texts = (row["task"], row["recipe"], row["network"], f"{row['learning_rate']:g}", row["rounding"])
@@ -121,9 +130,16 @@ def show(table: _Place, json: Json = False) -> None:
             *map(escape, texts),
             *(str(row[name]) for name in ("resolution", "measured", "diverged")),
             *("" if error is None else f"{error:.3f}" for error in errors),
+            ""
+            if row["signal"] is None
+            else f"{row['signal']:.2f}{'' if row['signal'] >= _SIGNAL else ' weak'}",
         )
     # What is piped on is not cut to the width of a terminal that is not there.
-    Console(width=None if sys.stdout.isatty() else 200).print(shown)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
+    console.print(
+        f"signal: (chance - fp32) / chance; below {_SIGNAL} a task says little about formats", style="dim"
+    )
 
 
 @app.command()
@@ -190,6 +206,7 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
         recipe = members[0].recipe
         low = [m.test_error for m in members if not m.configuration.is_fp32]
         full = [m.test_error for m in members if m.configuration.is_fp32]
+        chance = members[0].chance_error
         found.append(
             {
                 "task": task,
@@ -204,7 +221,8 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
                 "best": min(low, default=None),
                 "median": median(low) if low else None,
                 "fp32": median(full) if full else None,
-                "chance": members[0].chance_error,
+                "chance": chance,
+                "signal": (chance - median(full)) / chance if full and chance else None,
             }
         )
     return found
