@@ -17,6 +17,7 @@ from peppp import pareto
 from peppp.errors import StoreError
 
 _FOLDER = Path(__file__).parent
+_KINDS = ("estimated", "measured")
 
 
 def render(page: Mapping[str, Any]) -> str:
@@ -24,7 +25,8 @@ def render(page: Mapping[str, Any]) -> str:
 
     ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
     ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of
-    really training the chosen configuration. Errors are fractions, sizes bytes; all texts are escaped.
+    really training the chosen configuration, and ``reliable``: False where the measurements are too few for
+    the rank. Errors are fractions, sizes bytes; all texts are escaped.
 
     >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
     >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
@@ -92,6 +94,8 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
     """The page as the template and the script take it."""
     rows = [dict(row) for row in page["rows"]]
     totals = [row["total"] for row in rows]
+    for row in rows:  # to nine decimals, as the library compares them
+        row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
     errors = [row["estimated"] if row["measured"] is None else row["measured"] for row in rows]
     for row in rows:
         if row["estimated"] == row["measured"]:
@@ -100,6 +104,7 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
         "proof": page.get("proof"),
+        "reliable": page.get("reliable", True),
         "digits": _digits(errors, max(totals)),
     }
 
