@@ -8,10 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from peppp import pareto
 from peppp.advisor import Advisor
 from peppp.formats import paper_grid
-from peppp.page.report import write_report
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix, Row
 

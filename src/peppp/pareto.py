@@ -63,7 +63,7 @@ def settled(errors: ArrayLike) -> NDArray[np.float64]:
 
 
 def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> int | None:
-    """Index of the least error among the feasible, of ties the least memory, then the first; None without any.
+    """The least error among the feasible, of ties the least memory, then the first: an index, or None.
 
     It is the Pareto optimal point with the highest permissible memory, as the paper picks (section 3.2).
 
