@@ -1,5 +1,6 @@
 """The page in a real browser: headless Chromium over playwright, whole pages from the real library."""
 
+import json
 import os
 import random
 import shutil
@@ -8,10 +9,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from peppp import pareto
 from peppp.advisor import Advisor
 from peppp.formats import paper_grid
+from peppp.page.overview import overview
+from peppp.page.report import write_report
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix, Row
+from test_overview import campaign
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'peppp[browser]'")
 CHROMIUM = os.environ.get("PEPPP_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -233,3 +238,38 @@ def test_an_unreliable_pick_says_so(visit, tmp_path):
     assert visit(tmp_path / "page.html").locator(".warning").is_visible()
     advised(13).recommend().report(tmp_path / "page.html")
     assert visit(tmp_path / "page.html").locator(".warning").count() == 0
+
+
+def test_in_the_browser_each_tasks_pick_is_the_librarys_at_every_budget(visit, tmp_path):
+    found = campaign(3, name="<script>alert(1)</script>")
+    made = overview(found)
+    write_report(tmp_path / "all.html", made)
+    page = visit(tmp_path / "all.html")
+    slider = page.locator("#budget")
+    slider.focus()
+    for key in ["Home", *["PageUp"] * 8, "End", "ArrowLeft"]:
+        page.keyboard.press(key)
+        budget = int(slider.input_value())
+        shown = page.eval_on_selector_all("tbody tr", "all => all.map(it => it.cells[1].textContent.trim())")
+        figures = page.eval_on_selector_all("figure p", "all => all.map(it => it.textContent)")
+        for text, figure, task in zip(shown, figures, made["tasks"], strict=True):
+            pick = pareto.best(task["totals"], task["errors"], np.array(task["totals"]) <= budget)
+            assert text == ("none fits" if pick is None else made["configurations"][pick])
+            assert text in figure
+    data = json.loads(page.text_content("#tasks"))
+    assert page.locator("#heat rect.heat").count() == 594 + 2  # and two of the legend
+    box = page.locator("#heat .matrix svg").bounding_box()
+    page.mouse.move(box["x"] + 170 + 5, box["y"] + 24 + 8)
+    word = "measured" if data["tasks"][0]["observed"][0] == "1" else "estimated"
+    assert f"{data['configurations'][0]}: {word}" in page.text_content('[data-text="cell"]')
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 400, 1200])
+def test_no_width_of_the_overview_scrolls_sideways(visit, tmp_path, width, scheme):
+    write_report(tmp_path / "all.html", overview(campaign()))
+    page = visit(tmp_path / "all.html", viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.emulate_media(media="print")
+    assert page.evaluate("document.querySelector('.matrix svg').clientWidth") <= width
+    assert not page.is_visible("#budget")

@@ -322,8 +322,8 @@ def _memory(footprint: Footprint) -> dict[str, int]:
 def _row(prediction: Prediction) -> dict[str, Any]:
     return {
         "configuration": str(prediction.configuration),
-        "format_a": _format(prediction.configuration.format_a),
-        "format_b": _format(prediction.configuration.format_b),
+        "format_a": page_format(prediction.configuration.format_a),
+        "format_b": page_format(prediction.configuration.format_b),
         "estimated": prediction.estimated_error,
         "measured": prediction.measured_error,
         "interval": prediction.interval and list(prediction.interval),
@@ -332,7 +332,8 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _format(fmt: Format) -> dict[str, str | int]:
+def page_format(fmt: Format) -> dict[str, str | int]:
+    """A format as the page draws it: its text and how many bits of each kind its cells show."""
     element = fmt.element if isinstance(fmt, BlockFormat) else fmt
     if not isinstance(element, FloatFormat):  # integers: a sign and the rest
         return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from peppp import __version__
-from peppp.cli import datasets, demo, doctor, formats, measure, memory, networks, pick, table
+from peppp.cli import datasets, demo, doctor, formats, measure, memory, networks, pick, report, table
 from peppp.errors import PepppError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, pick, measure, memory, formats, doctor, networks):
+for _module in (demo, pick, measure, report, memory, formats, doctor, networks):
     app.command()(_module.command)
     app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
 app.add_typer(table.app, name="table")
