@@ -26,14 +26,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 
 
-def _hooks():
-    specification = importlib.util.spec_from_file_location("hooks", ROOT / "website" / "hooks.py")
+def _website(name):
+    specification = importlib.util.spec_from_file_location(name, ROOT / "website" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
 
 
-COMMANDS = dict(_hooks().commands())
+COMMANDS = dict(_website("hooks").commands())
 
 
 def shell_lines(page):
@@ -167,6 +167,28 @@ def test_the_citation_names_this_version():
         f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
         or version in (ROOT / "CHANGELOG.md").read_text()
     )
+
+
+def test_examples_in_docstrings_become_code_blocks_of_the_site():
+    pytest.importorskip("griffe", reason="needs pip install 'peppp[docs]'")
+    text = _website("docstrings").readable("Adds, as :func:`peppp.units.add`.\n\n>>> 1 + 1\n2\n\nMore.")
+    assert text == "Adds, as `units.add`.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore."
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_it_showed(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs pip install 'peppp[docs]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs pip install 'peppp[docs]'")
+    pytest.importorskip("ipykernel", reason="needs pip install 'peppp[docs]'")
+    notebook = nbformat.read(ROOT / "examples" / "pick.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    kept = [[output.output_type for output in cell.outputs] for cell in code]
+    assert all(cell.execution_count for cell in code)
+    assert any(
+        "text/html" in o.get("data", {}) and "<iframe" in o["data"]["text/html"] for o in code[-1].outputs
+    )
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert [[output.output_type for output in cell.outputs] for cell in code] == kept
 
 
 @pytest.mark.slow

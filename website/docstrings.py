@@ -9,16 +9,7 @@ _ROLE = re.compile(r":(?:func|meth|class|mod):`(~?)([\w.]+)`")
 
 
 def readable(text: str) -> str:
-    r"""A docstring's text as the site's Markdown.
-
-    >>> print(readable("Adds.\n\n>>> 1 + 1\n2"))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
-    """
+    """A docstring's text as the site's Markdown: examples in fences, names for roles."""
     text = _EXAMPLE.sub(lambda found: f"```pycon\n{found[0]}\n```", text)
     return _ROLE.sub(lambda found: f"`{found[2].removeprefix('peppp.')}`", text)
 
