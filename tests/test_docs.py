@@ -204,3 +204,33 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         assert (tmp_path / "site" / f"{page}.html").stat().st_size > 1000
     text = (tmp_path / "site" / "commands.html").read_text()
     assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("pick", "Missing argument 'data'; see peppp pick --help"),
+        ("pick x --budget 1MB --rank 0", "'--rank'"),
+        ("pick x --budget 1MB --fast", "No such option: --fast"),
+        ("memory resnet8 --batch many", "'--batch'"),
+        ("measure runs.db --data", "requires an argument"),
+        ("report", "Missing argument 'STORE|TABLE'; see peppp report --help"),
+        ("table exort a b", "No such command 'exort'"),
+        ("conjure", "No such command 'conjure'; see peppp --help"),
+    ],
+)
+def test_a_line_typed_wrong_is_answered_in_one_line(line, said):
+    done = run_line(*line.split())
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("peppp: ")
+    assert said in done.stderr
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peppp.choice, "read_measurements", interrupted)
+    done = run_line("report", "runs.db")
+    assert done.returncode == 130
+    assert done.stderr.strip() == "peppp: stopped; run the same line again to go on"
