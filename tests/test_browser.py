@@ -262,6 +262,12 @@ def test_in_the_browser_each_tasks_pick_is_the_librarys_at_every_budget(visit, t
     page.mouse.move(box["x"] + 170 + 5, box["y"] + 24 + 8)
     word = "measured" if data["tasks"][0]["observed"][0] == "1" else "estimated"
     assert f"{data['configurations'][0]}: {word}" in page.text_content('[data-text="cell"]')
+    page.focus("#heat .matrix")
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    word = "measured" if data["tasks"][1]["observed"][1] == "1" else "estimated"
+    said = page.text_content('[data-text="cell"]')
+    assert said.startswith(f"{data['tasks'][1]['name']}, {data['configurations'][1]}: {word}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

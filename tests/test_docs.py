@@ -234,3 +234,20 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch):
     done = run_line("report", "runs.db")
     assert done.returncode == 130
     assert done.stderr.strip() == "peppp: stopped; run the same line again to go on"
+
+
+def test_the_shell_completes_commands_and_options():
+    def completed(words):
+        shell = {
+            "_PEPPP_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.argv = ['peppp']; from peppp.cli import main; main()"],
+            env=os.environ | shell, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert completed("peppp pi") == ["pick"]
+    assert completed("peppp report --bud") == ["--budget"]

@@ -50,10 +50,27 @@ function drawMatrix(page, tables) {
       });
     });
   });
-  svg.onpointermove = (event) => {
-    const [i, j] = [Math.floor((event.offsetY - top) / line), Math.floor((event.offsetX - left) / cell)];
-    const row = tables[i]?.[j];
-    if (row) fill({ cell: told(page, page.tasks[i], row) });
+  const cursor = add(svg, "rect", { class: "cursor", width: cell, height: line, visibility: "hidden" });
+  let at = [0, 0];
+  const show = (i, j) => {
+    if (!tables[i]?.[j]) return;
+    at = [i, j];
+    const place = { x: left + cell * j, y: top + line * i, visibility: "visible" };
+    for (const [key, value] of Object.entries(place)) cursor.setAttribute(key, value);
+    fill({ cell: told(page, page.tasks[i], tables[i][j]) });
+  };
+  svg.onpointermove = (event) =>
+    show(Math.floor((event.offsetY - top) / line), Math.floor((event.offsetX - left) / cell));
+  const box = svg.parentElement; // focusable, as it may scroll
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  box.onfocus = () => show(...at);
+  box.onkeydown = (event) => {
+    const step = steps[event.key];
+    if (!step) return;
+    event.preventDefault();
+    show(at[0] + step[0], at[1] + step[1]);
+    const x = left + cell * at[1];
+    if (x < box.scrollLeft || x > box.scrollLeft + box.clientWidth - cell) box.scrollLeft = x - box.clientWidth / 2;
   };
   find("#heat").hidden = false;
 }
