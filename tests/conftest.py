@@ -1,6 +1,7 @@
 """What tests share: where reference data lies, if it is there."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,43 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder} (PEPPP_SHARED names another place)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> str:
+    """The URL of a PostgreSQL server whose databases tests may make and drop (`make test-postgres`)."""
+    url = os.environ.get("PEPPP_POSTGRES")
+    if not url:
+        pytest.skip("PEPPP_POSTGRES names no server; `make test-postgres` starts one")
+    return url
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    import uuid
+
+    from sqlalchemy import create_engine, make_url, text
+
+    name = f"peppp_{uuid.uuid4().hex}"
+    url = make_url(postgres_server).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield url.set(database=name, drivername="postgresql").render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["file", "memory", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be: each test of the store's contract runs in every one of them."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres"))
+    return "sqlite://" if request.param == "memory" else str(tmp_path / "runs.db")
+
+
+@pytest.fixture(params=["file", "postgres"])
+def shared_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be that several processes open."""
+    return str(request.getfixturevalue("postgres") if request.param == "postgres" else tmp_path / "runs.db")

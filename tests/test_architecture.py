@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "peppp"
 ROOMS = """
-    errors units floats formats records textable tables lowprec footprint tasks training campaign pareto
-    metalearn advisor choice replay reproduce page integrations cli
+    errors units floats formats records textable tables matrices merging lowprec footprint tasks training
+    campaign pareto metalearn advisor tuning choice replay reproduce page integrations cli
 """.split()  # noqa: SIM905
 LAZY = {("advisor", "page")}  # Pick.report draws a page, which nothing else of the advisor needs
 

@@ -1,5 +1,6 @@
 import io
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -13,10 +14,13 @@ import pytest
 from rich.console import Console
 
 from peppp import Recipe, paper_grid
-from peppp.campaign.cells import Source, plan
-from peppp.campaign.engines import TRIES
+from peppp.campaign.cells import Source, plan, rows_of
+from peppp.campaign.engines import local
+from peppp.campaign.estimates import Estimates
+from peppp.campaign.processes import Processes
 from peppp.campaign.progress import Display
-from peppp.campaign.runner import Summary, run_campaign
+from peppp.campaign.runner import TRIES, Summary
+from peppp.campaign.runner import run_campaign as run_on
 from peppp.campaign.store import Store
 from test_engines import Fake, cells_of
 
@@ -34,7 +38,11 @@ def fake(tmp_path):
 
 def forty_cells(data="a"):
     sources = [Source(data, f"print of {name}", name) for name in ("digits", "letters")]
-    return plan(sources, paper_grid()[:20], [Recipe()])
+    return plan(rows_of(sources, [Recipe()]), paper_grid()[:20])
+
+
+def run_campaign(store, cells, measure, workers, **options):
+    return run_on(store, cells, local(measure, workers), **options)
 
 
 class Recorder:
@@ -74,15 +82,34 @@ def test_a_cell_asked_for_twice_is_measured_once(store, fake):
     assert len(fake.attempts()) == 40
 
 
-def test_two_campaigns_at_once_never_store_twice(tmp_path, store, fake):
+def campaign_of_a_driver(job):
+    place, folder = job
+    with Store.open(place) as store:
+        summary = run_campaign(store, forty_cells("sleeps 0.02"), Fake(folder), 0)
+    return summary.done, summary.already_there, summary.left
+
+
+def test_several_drivers_at_once_neither_train_nor_store_twice(shared_place, tmp_path, fake):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        ends = pool.map(campaign_of_a_driver, [(shared_place, tmp_path)] * 3, chunksize=1)
+        pool.close()
+        pool.join()
+    assert sum(done for done, _, _ in ends) == 40
+    assert all(done + there == 40 and left == 0 for done, there, left in ends)
+    assert len(fake.attempts()) == 40
+    with Store.open(shared_place) as store:
+        assert {m.key for m in store} == {cell.key for cell in forty_cells()}
+
+
+def test_what_another_driver_stores_meanwhile_is_not_stored_twice(tmp_path, store, fake):
     cells = forty_cells()
 
-    def other_campaign(cell):  # while the first one measures, the second does it all
+    def measured_elsewhere(cell):  # by a driver that knows no leases, such as an older version
         with Store.open(tmp_path / "runs.db") as other:
-            run_campaign(other, cells, fake, workers=0)
+            other.add_all([fake(cell) for cell in cells])
         return fake(cell)
 
-    summary = run_campaign(store, cells, other_campaign, workers=0)
+    summary = run_campaign(store, cells, measured_elsewhere, workers=0)
     assert (summary.done, summary.already_there, summary.left) == (0, 40, 0)
     assert len(store.measurements()) == 40
 
@@ -93,14 +120,54 @@ def test_diverged_failed_and_lost_are_counted_apart(store, fake):
     summary = run_campaign(store, cells, fake, workers=2, progress=recorder)
     assert (summary.asked, summary.done, summary.diverged) == (6, 3, 1)
     failed = {cell.data: failure.message for cell, failure in summary.failed}
-    assert failed["raises"].startswith("ZeroDivisionError")
+    assert failed["raises"] == f"ZeroDivisionError: first line second line ({TRIES} tries)"
     assert re.search(r"measured as \('changed', .* planned as .*; has it changed\?", failed["changes"])
     ((cell, failure),) = summary.lost
-    assert (cell.data, failure.message.split(",")[0]) == ("kills", f"its worker process died {TRIES} times")
+    assert (cell.data, failure.message) == ("kills", f"its worker process died, by SIGKILL ({TRIES} tries)")
+    assert summary.retried == 2 * (TRIES - 1)
+    assert len(fake.attempts("raises")) == len(fake.attempts("kills")) == TRIES
+    assert len(fake.attempts("changes")) == 1
     assert len(store.keys()) == 3
     assert [seen.left for seen in recorder.seen] == [6, 5, 4, 3, 2, 1, 0]
     again = run_campaign(store, cells, fake, workers=0, progress=Recorder(after=2))
     assert again.already_there == 3
+
+
+def test_what_fails_once_is_tried_again(store, fake):
+    summary = run_campaign(store, cells_of("fails once", "kills once", "a"), fake, workers=1)
+    assert (summary.done, summary.retried, summary.failed, summary.lost) == (3, 2, (), ())
+    assert len(fake.attempts("fails once")) == len(fake.attempts("kills once")) == 2
+
+
+def test_what_hangs_once_is_tried_again(store, fake):
+    cells = cells_of("hangs once", "a")
+    engine = Processes(fake, 1, limit=lambda cell: 1.0)
+    summary = run_on(store, cells, engine)
+    assert (summary.done, summary.retried) == (2, 1)
+
+
+def test_a_campaign_ends_after_so_many_measurements(store, fake):
+    summary = run_campaign(store, forty_cells(), fake, workers=2, max_measurements=7)
+    assert (summary.done, summary.left, summary.stopped) == (7, 33, "measurements")
+    assert len(store.keys()) == len(fake.attempts()) == 7
+    assert run_campaign(store, forty_cells(), fake, workers=0, max_measurements=0).done == 0
+
+
+def test_a_campaign_ends_after_its_time_and_drops_what_is_running(store, fake):
+    cells = cells_of("a", "sleeps 1000", "b", "c")
+    summary = run_campaign(store, cells, fake, workers=1, max_seconds=10)
+    assert (summary.done, summary.left, summary.stopped) == (1, 3, "time")
+    assert summary.seconds < 100
+    again = run_campaign(store, [cells[0], *cells[2:]], fake, workers=0)  # nothing is held any more
+    assert (again.done, again.already_there) == (2, 1)
+
+
+def test_what_would_not_end_in_time_is_not_begun(store, fake):
+    cells = cells_of("a", "b")
+    estimates = Estimates({(cells[0].fingerprint, Recipe().digest): (1, 1000.0, 1000.0)})
+    summary = run_campaign(store, cells, fake, workers=0, max_seconds=500, estimates=estimates)
+    assert (summary.done, summary.left, summary.stopped) == (0, 2, "time")
+    assert not fake.attempts()
 
 
 def test_an_interrupted_campaign_keeps_what_was_done(store, fake):
@@ -116,9 +183,8 @@ import json, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.progress import Display
-from peppp.campaign.runner import run_campaign
 from peppp.campaign.store import Store
-from test_campaign import Fake, forty_cells
+from test_campaign import Fake, forty_cells, run_campaign
 if __name__ == "__main__":
     folder = Path({folder!r})
     with Store.open(folder / "runs.db") as store, Display() as display:
@@ -179,7 +245,7 @@ def test_a_log_has_one_plain_line_a_measurement(store, fake):
     assert lines == [
         "2 to measure, 1 of 3 already there",
         "[1/2] diverges 1-4-1/1-6-7 seed 0: test error 0.900 (diverged) in 0.0 s",
-        "[2/2] raises 1-4-1/1-6-7 seed 0: failed: ZeroDivisionError: first line second line",
+        "[2/2] raises 1-4-1/1-6-7 seed 0: failed: ZeroDivisionError: first line second line (3 tries)",
     ]
 
 
@@ -197,4 +263,4 @@ def test_a_lost_cell_is_called_lost(store, fake):
     console = Console(file=io.StringIO(), width=200)
     with Display(console) as display:
         run_campaign(store, cells_of("kills"), fake, workers=1, progress=display)
-    assert "lost: its worker process died 3 times, lastly by SIGKILL" in console.file.getvalue()
+    assert "lost: its worker process died, by SIGKILL (3 tries)" in console.file.getvalue()

@@ -94,7 +94,17 @@ SMALL = ("--network", "resnet8-w4", "--epochs", 2, "--workers", 0, "--resolution
 
 
 def test_every_command_has_help_with_an_example():
-    commands = ("demo", "pick", "measure", "memory", "formats", "table export")
+    tables = ("export", "import", "merge", "validate", "show", "matrix", "schema")
+    commands = (
+        "demo",
+        "pick",
+        "train",
+        "measure",
+        "status",
+        "memory",
+        "formats",
+        *(f"table {name}" for name in tables),
+    )
     for command in commands:
         done = peppp(*command.split(), "--help")
         assert done.returncode == 0
@@ -119,6 +129,28 @@ def test_memory():
     assert "unknown network 'resnet99'" in refused("memory", "resnet99")
     assert "not an input shape" in refused("memory", "resnet8", "--input", "32x32")
     assert "not a configuration" in refused("memory", "resnet8", "--configuration", "1-4-1")
+
+
+def test_memory_by_layer_by_batch_at_inference_and_as_a_picture(tmp_path):
+    layers = answer("memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--layers")
+    whole = answer(
+        "memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--picture", str(tmp_path / "5.svg")
+    )
+    assert abs(sum(layer["total"] for layer in layers) - whole[0]["total"]) < 200  # bytes are rounded up
+    assert (tmp_path / "5.svg").read_text().startswith("<svg")
+    fits = answer("memory", "resnet8", "--configuration", "fp32+1-4-1/1-6-7", "--budget", "50MB")
+    assert fits[0]["batch"] < fits[1]["batch"]
+    assert max(row["peak"] for row in fits) <= 50 * 10**6
+    assert answer("memory", "resnet8", "--configuration", "fp32", "--inference")[0]["states"] == {}
+    assert "not proven" in peppp("memory", "resnet8", "--preset", "paper_scale").stdout
+
+
+def test_a_training_says_its_memory_and_leaves_weights(tmp_path):
+    line = ("train", "digits", "--configuration", "1-4-1/1-6-7", "--epochs", "1", "--out", str(tmp_path))
+    found = answer(*line)
+    assert abs(found["peak"] / found["estimated_peak"] - 1) < 0.1
+    assert (tmp_path / "weights.safetensors").exists()
+    assert "unknown storage 'zip'" in refused(*line, "--storage", "zip")
 
 
 def test_measuring_resumes_and_a_table_comes_out(tmp_path, images):
@@ -227,7 +259,8 @@ def test_options_that_do_not_exist_or_cannot_be():
     assert peppp("conjure").returncode == 2
 
 
-def test_the_data_sets_are_listed_shown_and_found(tmp_path):
+def test_the_data_sets_are_listed_shown_and_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEPPP_DATA", "")  # set by --data-root, and so taken back
     (tmp_path / "bach").mkdir()
     rows = answer("datasets", "--data-root", tmp_path)
     assert len(rows) == 87
@@ -278,3 +311,50 @@ def test_tasks_without_images_are_measured_and_picked_for(tmp_path, table):
     assert "unknown augmentation" in refused("measure", store, "--data", "digits", "--augmentation", "cutout")
     assert "unknown optimizer" in refused("measure", store, "--data", "digits", "--optimizer", "lion")
     assert "adamw refuses" in refused("measure", store, "--data", "digits", "--optimizer", "adamw,speed=1")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("paper", 8613), ("table5", 4455), ("architectures", 4950), ("epochs", 99), ("learning-rates", 198)],
+)
+def test_the_plans_of_the_paper_have_its_numbers_even_where_their_data_are_not(tmp_path, name, count):
+    facts = answer("measure", "runs.db", "--plan", name, "--dry-run", cwd=tmp_path)
+    assert (facts["asked"], facts["left"]) == (count, count)
+    assert 0 < facts["smallest_bytes"] < facts["largest_bytes"] < facts["total_bytes"]
+    assert not (tmp_path / "runs.db").exists()
+
+
+def test_a_plan_says_what_it_fixes(tmp_path):
+    assert "leave it out" in refused("measure", "x.db", "--plan", "paper", "--epochs", 3, "--dry-run")
+    assert "no plan 'all'; there are paper" in refused("measure", "x.db", "--plan", "all", "--dry-run")
+    assert "one of them" in refused("measure", "x.db", "--plan", "paper", "--data", "digits", "--dry-run")
+
+
+def test_lists_of_recipes_limits_and_estimates(tmp_path):
+    (tmp_path / "mine.txt").write_text("1-4-1/1-6-7  # cheap\n\n1-5-2@ieee/1-8-9@ieee,1-4-1/1-6-7\n")
+    line = ("measure", "runs.db", "--data", "digits:01", "--epochs", 1, "--workers", 0)
+    line = (*line, "--network", "resnet8-w4,resnet8-w8", "--learning-rate", "0.01,0.001", "--seed", "0,1")
+    line = (*line, "--configurations", "mine.txt", "--no-accumulator")
+    first = answer(*line, "--dry-run", cwd=tmp_path)
+    assert (first["asked"], first["estimated_seconds"]) == (16, None)
+    assert answer(*line, "--max-measurements", 4, cwd=tmp_path)["done"] == 4
+    with Store.open(tmp_path / "runs.db") as store:
+        rows = [(m.recipe.network, m.recipe.learning_rate) for m in store]
+        assert len(set(rows)) == 4  # one of each row
+        assert not any(m.recipe.accumulator for m in store)
+    then = answer(*line, "--dry-run", cwd=tmp_path)
+    assert then["left"] == 12
+    assert then["estimated_seconds"] > 0
+    small = answer(*line, "--max-memory", f"{first['smallest_bytes']}", "--dry-run", cwd=tmp_path)
+    assert 0 < small["asked"] == 16 - small["over_max_memory"] < 16
+    assert "every training keeps more" in refused(*line, "--max-memory", "1KB", "--dry-run", cwd=tmp_path)
+    sampled = answer(*line, "--by-memory", "--sample", "0.5", "--dry-run", cwd=tmp_path)
+    assert 4 <= sampled["asked"] < 16
+    for wrong, says in (
+        (("--seed", "one"), "--seed 'one' is no list of numbers"),
+        (("--learning-rate", "0,1,x"), "is no list of numbers"),
+        (("--max-time", "soon"), "is no time; write it as 90s"),
+        (("--engine", "magic"), "no engine 'magic'; there are local, ray and slurm"),
+        (("--worker-memory", "1GB"), "give --workers 1 or more"),
+    ):
+        assert says in refused(*line, *wrong, cwd=tmp_path)

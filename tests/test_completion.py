@@ -7,6 +7,7 @@ import reference
 from peppp.errors import TableError
 from peppp.formats import paper_grid
 from peppp.metalearn.completion import complete, factorise, inverse_propensity, soft_impute
+from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.threads import single_thread
 from peppp.tables import ErrorMatrix, Row
 
@@ -186,7 +187,8 @@ def test_measured_entries_are_kept_and_the_rest_is_soft_imputed():
     E = np.clip(E, 0, 1)
     completion = complete(table(E), shrinkage=0.2)
     assert (completion.estimate[observed] == E[observed]).all()
-    expected = soft_impute(E, observed, shrinkage=0.2)
+    start = row_and_column_effects(E, observed)
+    expected = soft_impute(E, observed, shrinkage=0.2, start=start)
     assert (completion.estimate[~observed] == expected[~observed]).all()
 
 

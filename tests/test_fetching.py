@@ -2,11 +2,14 @@
 
 import hashlib
 import http.server
+import json
+import sys
 import threading
 
 import numpy as np
 import pytest
 
+from peppp.cli import main
 from peppp.errors import DataError
 from peppp.tasks import fetching
 from peppp.tasks.fetching import Archive, archive_of, fetch
@@ -114,3 +117,16 @@ def test_what_can_be_fetched():
     assert all(len(one.sha256) == 64 for one in fetching.ARCHIVES.values())
     with pytest.raises(DataError, match=r"isic comes from ISIC 2019 .*CC BY-NC 4.0\), which is not fetched"):
         archive_of("isic")
+
+
+def test_the_command_fetches_into_the_data_root(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fetching, "ARCHIVES", {"CIFAR-10": server.archive})
+    monkeypatch.setenv("PEPPP_DATA", str(tmp_path / "elsewhere"))
+    command = ["peppp", "datasets", "fetch", "cifar10", "--data-root", str(tmp_path / "root"), "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["path"] == str(tmp_path / "root" / "set.tar.gz")
+    assert (tmp_path / "root" / "set.tar.gz").read_bytes() == DATA

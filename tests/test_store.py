@@ -1,17 +1,22 @@
 import multiprocessing
 import os
+import random
 import shutil
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sqlalchemy import event
 
-from peppp import Configuration, Footprint, Measurement, Outcome, Recipe
-from peppp.campaign import store as store_module
+from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
+from peppp.campaign import database, schema
 from peppp.campaign.store import SCHEMA_VERSION, Store
 from peppp.errors import PepppError, StoreError, TableError
+from peppp.tables import error_matrix
 from peppp.textable import COLUMNS, from_record, to_record
 
 MEASURED = Measurement(
@@ -47,44 +52,105 @@ def one_line(caught):
     return message
 
 
-def test_a_store_gives_back_what_it_was_given(tmp_path):
-    others = [
-        replace(MEASURED, seed=4, outcome=Outcome.DIVERGED, curve=(), provenance={}),
-        replace(MEASURED, recipe=Recipe(rounding="nearest")),
-        replace(MEASURED, configuration=Configuration.parse("fp32/fp32")),
-        replace(MEASURED, repeat=1),
-    ]
+# --- what a store does, in a file, in memory and in PostgreSQL alike
+
+
+OTHERS = [
+    replace(MEASURED, seed=4, outcome=Outcome.DIVERGED, curve=(), provenance={}),
+    replace(MEASURED, recipe=Recipe(rounding="nearest")),
+    replace(MEASURED, configuration=Configuration.parse("fp32/fp32")),
+    replace(MEASURED, repeat=1),
+    replace(MEASURED, task="other \u00e9 % 'name'", fingerprint="d2", test_error=5e-324, seconds=1e300),
+]
+
+
+def test_a_store_gives_back_what_it_was_given(place):
+    with Store.open(place) as store:
+        assert all(store.add(measurement) for measurement in [MEASURED, *OTHERS])
+        assert store.measurements() == [MEASURED, *OTHERS]
+        assert store.keys() == {measurement.key for measurement in [MEASURED, *OTHERS]}
+
+
+def test_a_store_opened_again_holds_it_still(shared_place):
+    with Store.open(shared_place) as store:
+        assert store.add_all([MEASURED, *OTHERS]) == 6
+    with Store.open(shared_place, create=False) as store:
+        assert store.measurements() == [MEASURED, *OTHERS]
+
+
+def test_a_file_stands_alone_once_closed(tmp_path):
     with Store.open(tmp_path / "runs.db") as store:
-        assert all(store.add(measurement) for measurement in [MEASURED, *others])
-    with Store.open(str(tmp_path / "runs.db"), create=False) as store:
-        assert store.measurements() == [MEASURED, *others]
-        assert store.keys() == {measurement.key for measurement in [MEASURED, *others]}
+        store.add(MEASURED)
     assert files(tmp_path) == ["runs.db"]
 
 
-def test_a_key_is_stored_once_and_never_changed(tmp_path):
-    with Store.open(tmp_path / "runs.db") as store:
+def test_a_key_is_stored_once_and_never_changed(place):
+    with Store.open(place) as store:
         assert store.add(MEASURED)
         assert not store.add(replace(MEASURED, test_error=0.9, task="another name"))
-        assert store.measurements() == [MEASURED]
+        assert store.add_all([MEASURED, OTHERS[0], OTHERS[0]]) == 1
+        assert store.measurements() == [MEASURED, OTHERS[0]]
 
 
-def test_a_measurement_is_there_for_others_at_once(tmp_path):
-    with Store.open(tmp_path / "runs.db") as store, Store.open(tmp_path / "runs.db") as other:
+def test_a_measurement_is_there_for_others_at_once(shared_place):
+    with Store.open(shared_place) as store, Store.open(shared_place) as other:
         store.add(MEASURED)
         assert other.keys() == {MEASURED.key}
 
 
 def test_store_and_text_table_hold_the_same_fields():
-    tables = store_module._schema.tables
-    assert {*tables["measurements"].columns.keys(), "recipe"} == {*COLUMNS, "id"}
+    assert {*schema.measurements.columns.keys(), "recipe"} == {*COLUMNS, "id"}
 
 
-def test_what_could_not_be_read_again_is_not_stored(tmp_path):
-    with Store.open(tmp_path / "runs.db") as store:
+def test_what_could_not_be_read_again_is_not_stored(place):
+    with Store.open(place) as store:
         with pytest.raises(TableError, match="column test_error: 'nan' is not a fraction"):
-            store.add(replace(MEASURED, test_error=float("nan")))
+            store.add_all([OTHERS[0], replace(MEASURED, test_error=float("nan"))])
         assert store.keys() == set()
+
+
+def test_its_error_matrix_is_that_of_its_measurements(place):
+    rng = random.Random(0)
+    grid = [*paper_grid()[::9], Configuration.parse("fp32/fp32"), Configuration.parse("1-4-3@ocp/1-6-7")]
+    measurements = [
+        replace(
+            MEASURED,
+            task=rng.choice(["b", "a"]),
+            fingerprint=rng.choice("xyz"),
+            group=rng.choice("gh"),
+            configuration=rng.choice(grid),
+            recipe=Recipe(epochs=rng.choice([1, 2])),
+            seed=rng.randrange(3),
+            test_error=rng.random(),
+        )
+        for _ in range(200)
+    ]
+    with Store.open(place) as store:
+        store.add_all(measurements)
+        kept = store.measurements()
+        assert 100 < len(kept) < 200
+        for options in ({}, {"include_reference": True}, {"recipe_digest": Recipe(epochs=2).digest}):
+            ours, theirs = store.error_matrix(**options), error_matrix(kept, **options)
+            assert (ours.rows, ours.configurations) == (theirs.rows, theirs.configurations)
+            assert np.array_equal(ours.values, theirs.values, equal_nan=True)
+        with pytest.raises(TableError, match="no measurement has the recipe 'none'; there are"):
+            store.error_matrix(recipe_digest="none")
+
+
+def test_how_long_measurements_took(place):
+    with Store.open(place) as store:
+        store.add_all([replace(MEASURED, seed=seed, seconds=2.0**seed) for seed in range(3)])
+        assert store.seconds() == {("d1", MEASURED.recipe.digest): (3, pytest.approx(7 / 3), 4.0)}
+
+
+def test_readers_never_block_a_run_and_see_whole_measurements(shared_place):
+    with Store.open(shared_place) as store, Store.open(shared_place, create=False) as reader:
+        store.add_all([MEASURED, *OTHERS])
+        reading = iter(reader)
+        first = next(reading)
+        assert store.add(replace(MEASURED, seed=99))
+        assert [first, *reading] == [MEASURED, *OTHERS]  # as it was when the reading began
+        assert len(reader.keys()) == 7
 
 
 def test_a_spoilt_row_is_named(tmp_path):
@@ -182,6 +248,50 @@ def test_a_store_of_version_1_opens_and_reads_alike(tmp_path):
         assert not store.add(measurements[0])
 
 
+def test_a_store_of_version_1_is_brought_to_this_one(tmp_path):
+    path = tmp_path / "old.db"
+    shutil.copy(Path(__file__).parent / "fixtures" / "store_v1.db", path)
+    before = sql(path, "SELECT * FROM measurements")
+    Store.open(path).close()
+    assert sql(path, "SELECT * FROM peppp_store") == [(SCHEMA_VERSION,)]
+    assert sql(path, "SELECT * FROM measurements") == before
+    Store.open(tmp_path / "new.db").close()
+    schemas = [
+        set(sql(tmp_path / name, "SELECT type, name, tbl_name FROM sqlite_master"))
+        for name in ("old.db", "new.db")
+    ]
+    assert schemas[0] == schemas[1]
+
+
+def test_a_store_of_version_1_can_be_read_as_it_is(tmp_path):
+    path = tmp_path / "old.db"
+    shutil.copy(Path(__file__).parent / "fixtures" / "store_v1.db", path)
+    before = path.read_bytes()
+    with Store.open(path, create=False) as store:
+        assert store.version == 1
+        assert len(store.measurements()) == 3
+        assert store.error_matrix().values.shape == (2, 2)
+        assert len(store.seconds()) == 2
+    assert path.read_bytes() == before
+
+
+def test_the_steps_between_versions_are_the_same_in_postgresql(postgres):
+    with Store.open(postgres) as store:
+        store.add(MEASURED)
+        with store.writing() as connection:  # as version 1 was
+            schema.cells.drop(connection)
+            for index in schema.measurements.indexes:
+                index.drop(connection)
+            connection.exec_driver_sql("UPDATE peppp_store SET schema_version = 1")
+    with Store.open(postgres, create=False) as store:
+        assert (store.version, store.measurements()) == (1, [MEASURED])
+    with Store.open(postgres) as store:
+        assert (store.version, store.measurements()) == (SCHEMA_VERSION, [MEASURED])
+        assert store.add(OTHERS[0])
+        with store.reading() as connection:
+            assert schema.version(connection) == SCHEMA_VERSION
+
+
 # --- several processes
 
 
@@ -191,27 +301,27 @@ def write_some(job):
         return [store.add(replace(MEASURED, seed=seed)) for seed in range(start, start + 20)]
 
 
-def test_four_processes_write_at_once_and_nothing_is_stored_twice(tmp_path):
-    path = tmp_path / "runs.db"
+def test_four_processes_write_at_once_and_nothing_is_stored_twice(shared_place):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
-        added = pool.map(write_some, [(path, start) for start in (0, 10, 20, 0)], chunksize=1)
+        added = pool.map(write_some, [(shared_place, start) for start in (0, 10, 20, 0)], chunksize=1)
         pool.close()
         pool.join()
     assert sum(map(sum, added)) == 40
-    with Store.open(path) as store:
-        keys = store.keys()
-        assert sorted(seed for *_, seed, _ in keys) == list(range(40))
-    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
-    assert sql(path, "PRAGMA journal_mode") == [("wal",)]
-    assert sql(path, "SELECT * FROM peppp_store") == [(1,)]
-    assert files(tmp_path) == ["runs.db"]
+    with Store.open(shared_place) as store:
+        assert sorted(m.seed for m in store) == list(range(40))
+    if "://" not in shared_place:
+        path = Path(shared_place)
+        assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+        assert sql(path, "PRAGMA journal_mode") == [("wal",)]
+        assert sql(path, "SELECT * FROM peppp_store") == [(SCHEMA_VERSION,)]
+        assert files(path.parent) == ["runs.db"]
 
 
 def test_a_store_that_another_process_made_meanwhile_is_taken(tmp_path):
     path = tmp_path / "runs.db"
     with Store.open(path) as store:
         store.add(MEASURED)
-    store_module._create_file(path)
+    database._create_file(path)
     with Store.open(path) as store:
         assert store.keys() == {MEASURED.key}
     assert files(tmp_path) == ["runs.db"]
@@ -229,7 +339,7 @@ def test_a_file_system_without_hard_links_holds_a_store(tmp_path, monkeypatch):
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path, monkeypatch):
     path = tmp_path / "runs.db"
-    monkeypatch.setattr(store_module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(database, "_PATIENCE", 0.01)
     with Store.open(path) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match=r"runs\.db: database is locked"):
@@ -299,7 +409,7 @@ def test_no_file_is_left_where_a_store_could_not_be_finished(tmp_path, monkeypat
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module, "_create_schema", full)
+    monkeypatch.setattr(schema, "create", full)
     with pytest.raises(StoreError, match=r"cannot make the store .*runs\.db: No space left on device"):
         Store.open(tmp_path / "runs.db")
     assert not files(tmp_path)
@@ -322,12 +432,12 @@ def test_a_store_that_cannot_be_written_says_so_before_anything_is_measured(tmp_
     path = tmp_path / "runs.db"
     with Store.open(path) as store:
         store.add(MEASURED)
-    engine = store_module._engine
+    engine_of = database.engine_of
     # Read-only by address, as root may write to any file.
     monkeypatch.setattr(
-        store_module,
-        "_engine",
-        lambda url: engine(url.set(database=f"file:{path}", query={"mode": "ro", "uri": "true"})),
+        database,
+        "engine_of",
+        lambda url: engine_of(url.set(database=f"file:{path}", query={"mode": "ro", "uri": "true"})),
     )
     with pytest.raises(StoreError, match=r"cannot open the store .*readonly database") as caught:
         Store.open(path)
@@ -346,3 +456,70 @@ def test_urls_are_passed_on_and_passwords_never_shown(tmp_path):
             Store.open(url)
         assert "secret" not in one_line(caught)
     assert files(tmp_path) == ["runs.db"]
+
+
+def test_a_postgresql_that_is_not_there_is_named_without_its_password():
+    with pytest.raises(StoreError, match=r"cannot open the store postgresql://me:\*\*\*@") as caught:
+        Store.open("postgresql://me:secret@127.0.0.1:9/none?connect_timeout=2")
+    assert "secret" not in one_line(caught)
+
+
+def test_postgresql_without_its_driver_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"pip install 'peppp\[postgres\]'") as caught:
+        Store.open("postgresql://me:secret@127.0.0.1:9/none")
+    assert "secret" not in one_line(caught)
+
+
+MOUNTS = """\
+21 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 21 0:40 / /mnt/my\\040home rw,relatime shared:1 - nfs4 server:/home rw,vers=4.2
+31 30 0:41 / /mnt/my\\040home/scratch rw - xfs /dev/sdb rw
+32 21 0:42 / /lab rw - fuse.sshfs me@server:/ rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/tmp/x/runs.db", "ext4"),
+        ("/mnt/my home/runs.db", "nfs4"),
+        ("/mnt/my home/scratch/runs.db", "xfs"),
+        ("/mnt/my homes/runs.db", "ext4"),
+        ("/lab/a/b/runs.db", "fuse.sshfs"),
+    ],
+)
+def test_the_file_system_of_a_path_is_that_of_its_nearest_mount(tmp_path, monkeypatch, path, kind):
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    monkeypatch.setattr(database, "_MOUNTS", tmp_path / "mountinfo")
+    assert database._file_system(Path(path)) == kind
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_network_file_system_is_refused_with_the_reason(tmp_path, monkeypatch, create):
+    Store.open(tmp_path / "there.db").close()
+    (tmp_path / "mountinfo").write_text(f"1 0 0:1 / {tmp_path.resolve()} rw - nfs4 server:/ rw\n")
+    monkeypatch.setattr(database, "_MOUNTS", tmp_path / "mountinfo")
+    for name in ("there.db", "new.db"):
+        with pytest.raises(StoreError, match=r"network file system \(nfs4\).*locks.*PostgreSQL") as caught:
+            Store.open(tmp_path / name, create=create)
+        one_line(caught)
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_full_disk_is_said_in_one_line_and_nothing_half_written(tmp_path):
+    path = tmp_path / "runs.db"
+    with Store.open(path) as store:
+        store.add(MEASURED)
+        with store.reading() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        event.listen(
+            store.engine, "checkout", lambda c, *_: c.execute(f"PRAGMA max_page_count={pages}") and None
+        )
+        big = [replace(MEASURED, seed=seed, provenance={"note": "x" * 200}) for seed in range(100, 400)]
+        with pytest.raises(
+            StoreError, match=r"cannot write to the store .*runs\.db: database or disk is full"
+        ):
+            store.add_all(big)
+        assert store.measurements() == [MEASURED]
+    assert sql(path, "PRAGMA integrity_check") == [("ok",)]

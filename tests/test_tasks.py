@@ -9,7 +9,7 @@ from PIL import Image
 
 from peppp.errors import DataError, NetworkError
 from peppp.tasks import networks
-from peppp.tasks.dataset import digest
+from peppp.tasks.dataset import Dataset, digest
 from peppp.tasks.readers import load
 
 RNG = np.random.default_rng(0)
@@ -395,3 +395,18 @@ def test_data_of_one_s_own(tmp_path, monkeypatch):
         load("own:owndata:wrong")
     with pytest.raises(DataError, match="cannot load the data set owndata:missing"):
         load("own:owndata:missing")
+
+
+def test_what_is_no_data_set_is_refused_when_it_is_made():
+    x, y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
+    make = lambda x=x, y=y, classes=("a", "b"): Dataset("mine", "mine", "f", classes, x, y, x, y)  # noqa: E731
+    assert make().kind == "numbers"
+    for changes, message in (
+        ({"y": y[:3]}, "4 inputs and 3 targets in the training part"),
+        ({"x": x[:0], "y": y[:0]}, "0 inputs"),
+        ({"x": x.astype(bool)}, "inputs are bool"),
+        ({"y": np.array(list("abab"))}, "targets <U1"),
+        ({"y": y + 1}, "targets are 1 to 2 for 2 classes"),
+    ):
+        with pytest.raises(DataError, match=f"mine: .*{message}"):
+            make(**changes)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from peppp.advisor import Advisor, Pick
 from peppp.campaign.cells import Cell
+from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
@@ -19,6 +20,7 @@ from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
 from peppp.textable import read_table
 from peppp.training.measurement import footprint, with_resolution
+from peppp.tuning import TunedConfiguration, tuned_matrix
 
 SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -32,6 +34,7 @@ def pick(
     measurements: int = 6,
     table: str | Path | ErrorMatrix | None = None,
     recipe: Recipe | None = None,
+    learning_rates: Sequence[float] = (),
     resolution: int = 0,
     cap: int | str | None = None,
     rank: int = 3,
@@ -47,12 +50,18 @@ def pick(
     store, a text table or an error matrix of other tasks (default: the table that ships), of which rows of
     the same data are left out. ``measurements`` configurations that fit in ``cap`` (default: the budget) are
     trained, in ``workers`` processes or (0) in this one, and kept in ``store`` if one is named; all others
-    are predicted. Raises a child of PepppError: one line that says what to change.
+    are predicted. With several ``learning_rates`` the table's columns are configurations at each of them,
+    and the answer is a pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one
+    line that says what to change.
     """
     dataset = load(str(data), resolution=resolution)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
+    if len(learning_rates) == 1:
+        recipe = replace(recipe, learning_rate=learning_rates[0])
     errors = (
-        table if isinstance(table, ErrorMatrix) else open_table(table, recipe, without=dataset.fingerprint)
+        table
+        if isinstance(table, ErrorMatrix)
+        else open_table(table, recipe, without=dataset.fingerprint, learning_rates=learning_rates)
     )
     advisor = Advisor(
         errors,
@@ -65,10 +74,20 @@ def pick(
         task=dataset.name,
         network=network,
     )
-    cells = [source(str(data), dataset).cell(planned, recipe, seed) for planned in advisor.plan]
-    for measurement in measure_cells(cells, store=store, workers=workers, device=device, progress=progress):
-        advisor.tell(measurement.configuration, measurement.test_error)
+    plan = {source(str(data), dataset).cell(*_training(c, recipe), seed): c for c in advisor.plan}
+    asked = {cell.key: configuration for cell, configuration in plan.items()}
+    for measurement in measure_cells(
+        list(plan), store=store, workers=workers, device=device, progress=progress
+    ):
+        advisor.tell(asked[measurement.key], measurement.test_error)
     return advisor.recommend()
+
+
+def _training(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
+    """What is trained for a column of the table: with its own learning rate, if it has one."""
+    if isinstance(configuration, TunedConfiguration):
+        return configuration.plain, replace(recipe, learning_rate=configuration.learning_rate)
+    return configuration, recipe
 
 
 def measure_cells(
@@ -81,9 +100,8 @@ def measure_cells(
 ) -> list[Measurement]:
     """Measurements of all cells, made or found in the store; PepppError when one cannot be had."""
     with TemporaryDirectory() as folder, Store.open(store or Path(folder) / "measurements.db") as kept:
-        summary = run_campaign(
-            kept, cells, partial(measure_cell, device=device), workers=workers, progress=progress
-        )
+        engine = local(partial(measure_cell, device=device), workers)
+        summary = run_campaign(kept, cells, engine, progress=progress)
         if summary.interrupted:
             raise KeyboardInterrupt
         for cell, failure in (*summary.failed, *summary.lost):
@@ -100,13 +118,17 @@ def footprints(
 
 
 def open_table(
-    place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
+    place: str | Path | None,
+    recipe: Recipe | None = None,
+    *,
+    without: str | None = None,
+    learning_rates: Sequence[float] = (),
 ) -> ErrorMatrix:
     """The error matrix of a store or a text table; None is the table that ships.
 
     Only rows that round as ``recipe`` does are taken: the mode of rounding orders configurations as much as
     the task does. Rows of the data set with the fingerprint ``without`` are left out: a task does not teach
-    about itself.
+    about itself. Several ``learning_rates`` make columns of configurations at each of them.
     """
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
@@ -122,7 +144,7 @@ def open_table(
             sorted({f"{m.recipe.rounding} with errors in {m.recipe.error_format}" for m in others})
         )
         raise TableError(f"{path} holds no measurements that round as asked; its are {modes}")
-    return error_matrix(alike)
+    return tuned_matrix(alike, learning_rates) if len(learning_rates) > 1 else error_matrix(alike)
 
 
 def _rounds_alike(one: Recipe, other: Recipe) -> bool:

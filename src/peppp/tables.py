@@ -1,6 +1,5 @@
 """The error matrix: errors of tasks (rows) at configurations (columns), most of them not observed."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -89,34 +88,67 @@ def error_matrix(
     """
     measurements = list(measurements)
     digests = {recipe: recipe.digest for recipe in {m.recipe for m in measurements}}
-    if recipe_digest is not None and recipe_digest not in digests.values():
+    return assemble(
+        (Row(m.task, digests[m.recipe], m.group, m.chance_error, m.fingerprint) for m in measurements),
+        ((m.fingerprint, digests[m.recipe], str(m.configuration), m.test_error) for m in measurements),
+        recipe_digest=recipe_digest,
+        include_reference=include_reference,
+    )
+
+
+def assemble(
+    rows: Iterable[Row],
+    entries: Iterable[tuple[str, str, str, float]],
+    *,
+    recipe_digest: str | None = None,
+    include_reference: bool = False,
+) -> ErrorMatrix:
+    """The error matrix, as of :func:`error_matrix`, of fingerprint, recipe digest, configuration, error.
+
+    ``rows`` describes at least each row with an entry, once or more often.
+    """
+    fingerprints, digests, texts, errors = tuple(zip(*entries, strict=True)) or ((), (), (), ())
+    if recipe_digest is not None and recipe_digest not in digests:
         raise TableError(
             f"no measurement has the recipe {recipe_digest!r}; there are "
-            f"{', '.join(sorted(digests.values())) or 'no measurements at all'}"
+            f"{', '.join(sorted(set(digests))) or 'no measurements at all'}"
         )
-    kept = [
-        m
-        for m in measurements
-        if recipe_digest in (None, digests[m.recipe]) and (include_reference or not m.configuration.is_fp32)
-    ]
-    if not kept:
+    parsed = {text: Configuration.parse(text) for text in set(texts)}
+    chosen = {text for text, c in parsed.items() if include_reference or not c.is_fp32}
+    wanted = np.array([text in chosen for text in texts], dtype=bool)
+    if recipe_digest is not None:
+        wanted &= np.array([digest == recipe_digest for digest in digests], dtype=bool)
+    if not wanted.any():
         raise TableError("an error matrix needs at least one measurement at low precision; there is none")
 
-    rows: dict[tuple[str, str], Row] = {}
-    errors: defaultdict[tuple[tuple[str, str], Configuration], list[float]] = defaultdict(list)
-    for m in kept:
-        key = (m.fingerprint, digests[m.recipe])
-        row = Row(m.task, digests[m.recipe], m.group, m.chance_error, m.fingerprint)
+    named: dict[tuple[str, str], Row] = {}
+    for row in rows:
         # One data set under two names, as two groups may have given it: the first by alphabet stays.
-        rows[key] = min(rows.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
-        errors[key, m.configuration].append(m.test_error)
+        key = (row.fingerprint, row.recipe_digest)
+        named[key] = min(named.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
 
+    numbers: dict[tuple[str, str], int] = {}  # each row's, by first appearance
+    i = np.array([numbers.setdefault(key, len(numbers)) for key in zip(fingerprints, digests, strict=True)])
+    number_of = {text: number for number, text in enumerate(parsed)}
+    j = np.array([number_of[text] for text in texts])
+    i, j, values = i[wanted], j[wanted], np.array(errors, dtype=np.float64)[wanted]
+
+    all_keys, all_texts = list(numbers), list(parsed)
+    keys = sorted((all_keys[row] for row in np.unique(i)), key=lambda key: (named[key].task, key))
     place = {configuration: column for column, configuration in enumerate(paper_grid())}
-    columns = sorted({m.configuration for m in kept}, key=lambda c: (place.get(c, len(place)), str(c)))
-    keys = sorted(rows, key=lambda key: (rows[key].task, key))
-    row_of = {key: i for i, key in enumerate(keys)}
-    column_of = {configuration: j for j, configuration in enumerate(columns)}
-    values = np.full((len(keys), len(columns)), np.nan)
-    for (key, configuration), repeats in errors.items():
-        values[row_of[key], column_of[configuration]] = fmean(repeats)
-    return ErrorMatrix.from_values(values, [rows[key] for key in keys], columns)
+    columns = sorted(
+        {parsed[all_texts[column]] for column in np.unique(j)},
+        key=lambda c: (place.get(c, len(place)), str(c)),
+    )
+    row_of = {key: row for row, key in enumerate(keys)}
+    column_of = {configuration: column for column, configuration in enumerate(columns)}
+    row_at = np.array([row_of.get(key, -1) for key in all_keys])
+    column_at = np.array([column_of.get(parsed[text], -1) for text in all_texts])
+    flat = row_at[i] * len(columns) + column_at[j]
+    matrix = np.full((len(keys), len(columns)), np.nan)
+    matrix.flat[flat] = values
+    order = np.argsort(flat, kind="stable")
+    cells, starts, counts = np.unique(flat[order], return_index=True, return_counts=True)
+    for k in np.flatnonzero(counts > 1):
+        matrix.flat[cells[k]] = fmean(values[order[starts[k] : starts[k] + counts[k]]].tolist())
+    return ErrorMatrix.from_values(matrix, [named[key] for key in keys], columns)

@@ -208,21 +208,12 @@ def write_table(path: str | Path, measurements: Iterable[Measurement]) -> None:
     """
     path = Path(path)
     seen: dict[tuple[Any, ...], int] = {}
-    try:
-        with TemporaryDirectory(prefix=".peppp-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            with _writable(unfinished) as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                for line, measurement in enumerate(measurements, 2):
-                    _refuse_repeat(seen, measurement, line, path)
-                    writer.writerow(to_record(measurement))
-            os.replace(unfinished, path)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the table {path}: {error.strerror or error}; give a file in a folder that exists "
-            "and can be written"
-        ) from error
+    with writing(path) as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for line, measurement in enumerate(measurements, 2):
+            _refuse_repeat(seen, measurement, line, path)
+            writer.writerow(to_record(measurement))
 
 
 def read_table(path: str | Path) -> list[Measurement]:
@@ -234,27 +225,50 @@ def read_table(path: str | Path) -> list[Measurement]:
     path = Path(path)
     seen: dict[tuple[Any, ...], int] = {}
     measurements = []
-    try:
-        with _readable(path) as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            _check_header(header, path)
-            for cells in rows:
-                where = f"{path}, line {rows.line_num}"
-                if not cells:  # an empty line, as editors leave at the end
-                    continue
-                if len(cells) != len(header):
-                    raise TableError(f"{where}: {len(cells)} cells; the header has {len(header)} columns")
-                measurement = from_record(dict(zip(header, cells, strict=True)), where)
-                _refuse_repeat(seen, measurement, rows.line_num, path)
-                measurements.append(measurement)
-    except (csv.Error, EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
-        raise TableError(f"not a table: {path} cannot be read as CSV in UTF-8 ({error})") from error
-    except OSError as error:
-        raise StoreError(
-            f"cannot read the table {path}: {error.strerror or error}; give a file that write_table wrote"
-        ) from error
+    with reading(path) as file:
+        rows = csv.reader(file, strict=True)
+        header = next(rows, [])
+        _check_header(header, path)
+        for cells in rows:
+            where = f"{path}, line {rows.line_num}"
+            if not cells:  # an empty line, as editors leave at the end
+                continue
+            if len(cells) != len(header):
+                raise TableError(f"{where}: {len(cells)} cells; the header has {len(header)} columns")
+            measurement = from_record(dict(zip(header, cells, strict=True)), where)
+            _refuse_repeat(seen, measurement, rows.line_num, path)
+            measurements.append(measurement)
     return measurements
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a row of the table, as its texts; the digest's agreement with the recipe is extra.
+
+    >>> json_schema()["properties"]["test_error"]["description"]
+    'error after the last epoch: a fraction from 0 to 1 with a decimal point, as 0.25'
+    """
+    patterns = {_count: _COUNT.pattern, _number: _NUMBER.pattern, _fraction: _NUMBER.pattern}
+    properties: dict[str, Any] = {}
+    for name, column in COLUMNS.items():
+        shape: dict[str, Any] = {"type": "string", "description": f"{column.meaning}: {column.allowed}"}
+        if column.read is Outcome:
+            shape["enum"] = [str(outcome) for outcome in Outcome]
+        elif column.read in patterns:
+            shape["pattern"] = f"^({patterns[column.read]})$"
+        elif column.read in (_curve, _states, _recipe, _provenance):
+            shape |= {"contentMediaType": "application/json", "maxLength": LONGEST_JSON}
+        else:
+            shape |= {"minLength": 1, "maxLength": LONGEST_TEXT}
+        properties[name] = shape
+    properties["recipe_digest"]["pattern"] = "^[0-9a-f]{16}$"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A measurement: one training at one precision",
+        "type": "object",
+        "properties": properties,
+        "required": list(COLUMNS),
+        "additionalProperties": False,
+    }
 
 
 def _to_json(value: Any) -> str:
@@ -281,6 +295,44 @@ def _refuse_repeat(seen: dict[tuple[Any, ...], int], measurement: Measurement, l
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[io.TextIOBase]:
+    """A text file to write, gzipped if its name ends in ``.gz``: it appears complete or not at all.
+
+    Raises StoreError where it cannot be written.
+    """
+    try:
+        with TemporaryDirectory(prefix=".peppp-", dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            with _writable(unfinished) as file:
+                yield file
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the table {path}: {error.strerror or error}; give a file in a folder that exists "
+            "and can be written"
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[io.TextIOBase]:
+    """A text file to read, gunzipped if its name ends in ``.gz``.
+
+    Raises StoreError where there is no such file and TableError where it is no text.
+    """
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the header.
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (csv.Error, EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
+        raise TableError(f"not a table: {path} cannot be read as CSV in UTF-8 ({error})") from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot read the table {path}: {error.strerror or error}; give a table of peppp or a CSV"
+        ) from error
+
+
+@contextmanager
 def _writable(path: Path) -> Iterator[io.TextIOBase]:
     with path.open("wb") as raw:
         if path.suffix == ".gz":
@@ -293,11 +345,3 @@ def _writable(path: Path) -> Iterator[io.TextIOBase]:
         else:
             with io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
                 yield file
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[io.TextIOBase]:
-    # utf-8-sig: spreadsheets put a byte order mark before the header.
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        yield file

@@ -1,12 +1,15 @@
 """Cells: the measurements that a campaign is to make, in the order in which to make them."""
 
-from collections.abc import Sequence
+import heapq
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from peppp.campaign.sampling import uniform
+from peppp.campaign.sampling import nonuniform, uniform
 from peppp.formats import Configuration
 from peppp.records import Recipe
 
@@ -48,38 +51,81 @@ class Cell:
         return (self.fingerprint, str(self.configuration), self.recipe.digest, self.seed, 0)
 
 
-def plan(
-    sources: Sequence[Source],
-    configurations: Sequence[Configuration],
-    recipes: Sequence[Recipe],
-    seeds: Sequence[int] = (0,),
-    *,
-    share: float = 1.0,
-    sampling_seed: int = 0,
-) -> list[Cell]:
-    """The cells of sources x recipes (the rows of the error matrix) x configurations x seeds.
+Row = tuple[Source, Recipe]
 
-    Each row measures the same number of configurations, ``share`` of them, drawn and shuffled by
-    ``sampling_seed``. Rows take turns: wherever the campaign stops, their counts differ by at most one. What
-    stands twice in an argument is taken once.
 
-    >>> from peppp import paper_grid
-    >>> sources = [Source("digits", "d1", "digits"), Source("folder:imgs", "f1", "imgs")]
-    >>> cells = plan(sources, paper_grid(), [Recipe()], share=0.2)
-    >>> len(cells), [cell.task for cell in cells[:4]]
-    (40, ['digits', 'imgs', 'digits', 'imgs'])
-    """
+def rows_of(sources: Sequence[Source], recipes: Sequence[Recipe]) -> list[Row]:
+    """The rows of the error matrix: each data set under each recipe, once."""
     unique: dict[str, Source] = {}
     for source in sources:
         unique.setdefault(source.fingerprint, source)
-    rows = [(source, recipe) for source in unique.values() for recipe in dict.fromkeys(recipes)]
+    return [(source, recipe) for source in unique.values() for recipe in dict.fromkeys(recipes)]
+
+
+def plan(
+    rows: Sequence[Row],
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int] = (0,),
+    *,
+    share: float | None = None,
+    p_max: float | None = None,
+    memory: NDArray[np.float64] | None = None,
+    sampling_seed: int = 0,
+) -> list[Cell]:
+    """The cells of rows (data under a recipe) x configurations x seeds, or a sample of them.
+
+    Without ``memory`` each row measures the same number of configurations, ``share`` of them (all by
+    default). With ``memory``, bytes [rows, configurations], cheap ones are drawn with a higher probability:
+    sigma(1/M) of section 3.2, by the ``share`` of all cells to expect or by the highest probability
+    ``p_max``. Both are drawn and shuffled by ``sampling_seed``. Rows take turns: wherever the campaign
+    stops, the counts of rows that are not through differ by at most one. What stands twice in
+    ``configurations`` or ``seeds`` is taken once.
+
+    >>> from peppp import paper_grid
+    >>> sources = [Source("digits", "d1", "digits"), Source("folder:imgs", "f1", "imgs")]
+    >>> cells = plan(rows_of(sources, [Recipe()]), paper_grid(), share=0.2)
+    >>> len(cells), [cell.task for cell in cells[:4]]
+    (40, ['digits', 'imgs', 'digits', 'imgs'])
+    """
     columns = list(dict.fromkeys(configurations))
     if not rows or not columns:
         return []
-    # Few rows cannot cover all columns with their share; they are not made to measure more than was asked.
-    mask = uniform((len(rows), len(columns)), share, seed=sampling_seed, every_column=False)
-    turns = []
+    if memory is not None:
+        mask, _ = nonuniform(memory, p_max=p_max, share=share, seed=sampling_seed)
+    else:
+        # Few rows cannot cover all columns with their share; they are not made to measure more than asked.
+        shape = (len(rows), len(columns))
+        mask = uniform(shape, 1.0 if share is None else share, seed=sampling_seed, every_column=False)
+    cells = []
     for i, (source, recipe) in enumerate(rows):
         order = np.random.default_rng([sampling_seed, i, 1]).permutation(np.flatnonzero(mask[i]))
-        turns.append([source.cell(columns[j], recipe, seed) for seed in dict.fromkeys(seeds) for j in order])
-    return [cell for turn in zip(*turns, strict=True) for cell in turn]
+        cells += [source.cell(columns[j], recipe, seed) for seed in dict.fromkeys(seeds) for j in order]
+    return balanced(cells)
+
+
+def balanced(cells: Sequence[Cell], present: Collection[tuple[str, str, str, int, int]] = ()) -> list[Cell]:
+    """The cells whose keys are not ``present``, in an order that brings rows level and keeps them so.
+
+    Each next cell is one of the row with the fewest measurements so far, the present ones counted; within a
+    row the order stays.
+    """
+    rows: dict[tuple[str, Recipe], deque[Cell]] = {}
+    counts: dict[tuple[str, Recipe], int] = {}
+    for cell in cells:
+        row = (cell.fingerprint, cell.recipe)
+        queue = rows.setdefault(row, deque())
+        there = cell.key in present
+        counts[row] = counts.get(row, 0) + there
+        if not there:
+            queue.append(cell)
+    heap = [(counts[row], i, queue) for i, (row, queue) in enumerate(rows.items()) if queue]
+    heapq.heapify(heap)
+    ordered = []
+    while heap:
+        count, i, queue = heap[0]
+        ordered.append(queue.popleft())
+        if queue:
+            heapq.heapreplace(heap, (count + 1, i, queue))
+        else:
+            heapq.heappop(heap)
+    return ordered

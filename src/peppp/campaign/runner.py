@@ -1,23 +1,34 @@
 """A campaign: measure what the store lacks, keep each measurement as soon as it is made."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from peppp.campaign.cells import Cell
-from peppp.campaign.engines import Failure, Measure, Result, run
+from peppp.campaign.cells import Cell, balanced
+from peppp.campaign.engines import Engine, Failure, Result
+from peppp.campaign.estimates import Estimates
+from peppp.campaign.queue import LEASE, Lease, Queue
 from peppp.campaign.store import Store
 from peppp.records import Measurement, Outcome
+
+# How often a cell is tried that raises, or whose worker dies or hangs.
+TRIES = 3
+
+# Seconds between looks at what other drivers have in hand, when nothing else is left.
+_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What became of a campaign's cells, so far or at its end.
 
-    ``done`` were measured and stored now, ``diverged`` of them without learning. ``failed`` raised an error,
-    and of ``lost`` the worker processes died: neither is stored, the same campaign again tries them again.
+    ``done`` were measured and stored now, ``diverged`` of them without learning. ``failed`` raised an error
+    at each try, and of ``lost`` the worker died or hung each time; the same campaign again tries both again.
+    ``retried`` counts the tries that ended so and were followed by another. ``elsewhere`` have failed with
+    another driver meanwhile. ``stopped`` says which limit ended the campaign: time or measurements.
     """
 
     asked: int
@@ -26,13 +37,17 @@ class Summary:
     diverged: int = 0
     failed: tuple[tuple[Cell, Failure], ...] = ()
     lost: tuple[tuple[Cell, Failure], ...] = ()
+    retried: int = 0
+    elsewhere: int = 0
     seconds: float = 0.0
+    stopped: str = ""
     interrupted: bool = False
 
     @property
     def left(self) -> int:
         """Cells of which nothing is known yet."""
-        return self.asked - self.already_there - self.done - len(self.failed) - len(self.lost)
+        known = self.already_there + self.done + len(self.failed) + len(self.lost) + self.elsewhere
+        return self.asked - known
 
 
 class Progress(Protocol):
@@ -48,45 +63,140 @@ class Progress(Protocol):
 def run_campaign(
     store: Store,
     cells: Sequence[Cell],
-    measure: Measure,
+    engine: Engine,
     *,
-    workers: int = 1,
     progress: Progress | None = None,
+    estimates: Estimates | None = None,
+    max_seconds: float = math.inf,
+    max_measurements: int | None = None,
+    tries: int = TRIES,
+    lease: float = LEASE,
 ) -> Summary:
-    """Measure the cells that the store lacks; the same call again does only the rest.
+    """Measure the cells that the store lacks; the same call again does only the rest. Closes the engine.
 
-    ``workers`` and ``measure`` are those of :func:`peppp.campaign.engines.run`. A failing cell is reported
-    and the others go on. Ctrl-C ends the workers: what is done is kept, what was in flight is not.
+    Any number of drivers may run campaigns into one store at once: what one has in hand, the others leave
+    alone for as long as it shows signs of life within ``lease`` seconds. A failing cell is tried ``tries``
+    times and then noted in the store, and the others go on. Ctrl-C ends what is running: what is done is
+    kept, what was in flight is not. After ``max_seconds`` the campaign ends alike; a cell that by
+    ``estimates`` would not end in time is not begun.
     """
-    started = time.monotonic()
     asked = {cell.key: cell for cell in cells}
-    present = store.keys()
-    todo = [cell for key, cell in asked.items() if key not in present]
-    summary = Summary(asked=len(asked), already_there=len(asked) - len(todo))
-    if progress:
-        progress.begin(summary)
-    try:
-        with closing(run(todo, measure, workers=workers)) as results:
-            for cell, result in results:
-                if isinstance(result, Measurement) and result.key != cell.key:
-                    result = Failure(
-                        f"{cell.data} was measured as {result.key}, planned as {cell.key}; has it changed?"
-                    )
-                summary = _counted(summary, store, cell, result)
-                summary = replace(summary, seconds=time.monotonic() - started)
-                if progress:
-                    progress.step(summary, cell, result)
-    except KeyboardInterrupt:
-        summary = replace(summary, interrupted=True)
-    return replace(summary, seconds=time.monotonic() - started)
+    present = store.keys() & asked.keys()
+    todo = balanced([*asked.values()], present)
+    summary = Summary(asked=len(asked), already_there=len(present))
+    with Queue(store, lease=lease) as queue:
+        campaign = _Campaign(store, queue, engine, todo, summary, progress, estimates or Estimates({}))
+        campaign.tries, campaign.end = tries, campaign.started + max_seconds
+        campaign.most = math.inf if max_measurements is None else max_measurements
+        try:
+            campaign.run()
+        except KeyboardInterrupt:
+            campaign.summary = replace(campaign.summary, interrupted=True)
+        finally:
+            engine.close()
+    return replace(campaign.summary, seconds=time.monotonic() - campaign.started)
 
 
-def _counted(summary: Summary, store: Store, cell: Cell, result: Result) -> Summary:
-    if isinstance(result, Failure):
-        if result.lost:
-            return replace(summary, lost=(*summary.lost, (cell, result)))
-        return replace(summary, failed=(*summary.failed, (cell, result)))
-    if not store.add(result):  # another process has stored it meanwhile
-        return replace(summary, already_there=summary.already_there + 1)
-    diverged = summary.diverged + (result.outcome is Outcome.DIVERGED)
-    return replace(summary, done=summary.done + 1, diverged=diverged)
+class _Campaign:
+    """The state of one run: what waits, what is with the engine, what other drivers have in hand."""
+
+    tries: int
+    end: float
+    most: float
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        engine: Engine,
+        todo: list[Cell],
+        summary: Summary,
+        progress: Progress | None,
+        estimates: Estimates,
+    ) -> None:
+        self.store, self.queue, self.engine, self.progress = store, queue, engine, progress
+        self.estimates = estimates
+        self.waiting, self.held = deque(todo), deque[Cell]()
+        self.in_flight: dict[Cell, int] = {}  # the number of each one's try
+        self.summary = summary
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        self.queue.ask(self.waiting)
+        if self.progress:
+            self.progress.begin(self.summary)
+        while True:
+            self._fill()
+            if not self.in_flight and (self.summary.stopped or not self.held):
+                return
+            left = self.end - time.monotonic()
+            if left <= 0:
+                self.summary = replace(self.summary, stopped="time")
+                return
+            if not self.in_flight:  # what is left is in other drivers' hands
+                time.sleep(min(_LOOK, left))
+                self.queue.bury()
+            # Held cells are looked at again now and then, as their drivers may die.
+            wait = min(left, _LOOK if self.held else left, 3600.0)
+            for cell, result in self.engine.results(wait) if self.in_flight else []:
+                self._take(cell, result)
+            if not self.waiting:
+                self.waiting, self.held = self.held, self.waiting
+
+    def _fill(self) -> None:
+        """Lease cells until the engine is busy."""
+        while self.waiting and len(self.in_flight) < self.engine.slots:
+            if self.summary.done + len(self.in_flight) >= self.most:
+                if not self.in_flight:
+                    self.summary = replace(self.summary, stopped="measurements")
+                return
+            cell = self.waiting.popleft()
+            expected = self.estimates.seconds(cell)
+            if expected is not None and time.monotonic() + expected > self.end:
+                self.waiting.clear()
+                self.held.clear()
+                self.summary = replace(self.summary, stopped="time")
+                return
+            lease = self.queue.lease(cell)
+            if lease is Lease.TAKEN:
+                self.in_flight[cell] = 1
+                self.engine.submit(cell)
+            elif lease is Lease.HELD:
+                self.held.append(cell)
+                if len(self.waiting) == 0:
+                    return
+            elif lease is Lease.MEASURED:
+                self._count(already_there=self.summary.already_there + 1)
+            else:
+                self._count(elsewhere=self.summary.elsewhere + 1)
+
+    def _take(self, cell: Cell, result: Result) -> None:
+        """Store a result, or try again, or note the failure."""
+        if isinstance(result, Measurement) and result.key != cell.key:
+            changed = f"{cell.data} was measured as {result.key}, planned as {cell.key}; has it changed?"
+            result = Failure(changed, hopeless=True)
+        number = self.in_flight.pop(cell)
+        if isinstance(result, Measurement):
+            if self.store.add(result):
+                diverged = self.summary.diverged + (result.outcome is Outcome.DIVERGED)
+                self._count(done=self.summary.done + 1, diverged=diverged)
+            else:  # another process has stored it meanwhile
+                self._count(already_there=self.summary.already_there + 1)
+            self.estimates.learn(result)
+        elif number < self.tries and not result.hopeless:
+            self._count(retried=self.summary.retried + 1)
+            self.in_flight[cell] = number + 1
+            self.engine.submit(cell)
+            return
+        else:
+            if number > 1:
+                result = replace(result, message=f"{result.message} ({number} tries)")
+            self.queue.fail(cell, result.message, result.traceback, tries=number, lost=result.lost)
+            kind = "lost" if result.lost else "failed"
+            self._count(**{kind: (*getattr(self.summary, kind), (cell, result))})
+        if self.progress:
+            self.progress.step(self.summary, cell, result)
+
+    def _count(self, **changes: object) -> None:
+        seconds = time.monotonic() - self.started
+        self.summary = replace(self.summary, seconds=seconds, **changes)  # type: ignore[arg-type]

@@ -9,10 +9,17 @@ from peppp.tasks.readers import load
 from peppp.training.measurement import measure
 
 
-def measure_cell(cell: Cell, device: str = "cpu") -> Measurement:
-    """The measurement of a cell; a module-level function, so that worker processes can be given it."""
-    dataset = _loaded(cell.data, cell.recipe.resolution)
-    return measure(dataset, cell.configuration, cell.recipe, cell.seed, device=device)
+def measure_cell(cell: Cell, dataset: Dataset | None = None, *, device: str = "cpu") -> Measurement:
+    """The measurement of a cell; a module-level function, so that worker processes can be given it.
+
+    Its data is loaded here unless it came along.
+    """
+    return measure(dataset or load_data(cell), cell.configuration, cell.recipe, cell.seed, device=device)
+
+
+def load_data(cell: Cell) -> Dataset:
+    """The data of a cell, kept for the cells after it."""
+    return _loaded(cell.data, cell.recipe.resolution)
 
 
 def source(data: str, dataset: Dataset) -> Source:

@@ -6,7 +6,22 @@ from typing import Any
 import typer
 
 from peppp import __version__
-from peppp.cli import datasets, demo, doctor, formats, measure, memory, networks, pick, report, table
+from peppp.cli import (
+    datasets,
+    demo,
+    doctor,
+    evaluate,
+    formats,
+    measure,
+    memory,
+    networks,
+    pick,
+    report,
+    reproduce,
+    status,
+    table,
+    train,
+)
 from peppp.errors import PepppError
 
 app = typer.Typer(
@@ -17,7 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, pick, measure, report, memory, formats, doctor, networks):
+for _module in (
+    demo,
+    pick,
+    train,
+    measure,
+    report,
+    memory,
+    formats,
+    doctor,
+    networks,
+    evaluate,
+    reproduce,
+    status,
+):
     app.command()(_module.command)
     app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
 app.add_typer(table.app, name="table")

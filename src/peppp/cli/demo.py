@@ -32,7 +32,7 @@ def command(
     """
     from statistics import median
 
-    from peppp.campaign.cells import plan
+    from peppp.campaign.cells import plan, rows_of
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
     from peppp.choice import footprints, measure_cells, pick
@@ -56,7 +56,7 @@ def command(
     recipe = Recipe(min_steps=120, resolution=new.resolution)
 
     sources = [source(text, load(text)) for text in texts]
-    cells = plan(sources, grid, [recipe], share=_SHARE)
+    cells = plan(rows_of(sources, [recipe]), grid, share=_SHARE)
     console.print(
         f"[bold]1. Meta-training[/]: {len(cells)} of {len(sources)} tasks x {len(grid)} configurations, "
         f"{recipe.network} on handwritten digits, each trained and tested"

@@ -1,10 +1,18 @@
 """``peppp measure``: trainings into a store, resumably."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from peppp.cli.campaigns import (
+    dry_run_facts,
+    end,
+    find_rows,
+    make_engine,
+    parse_seconds,
+    say,
+    size_matrix,
+)
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -12,147 +20,250 @@ from peppp.cli.options import (
     Device,
     Epochs,
     Json,
-    LearningRate,
     MinSteps,
-    Network,
     Optimizer,
     Resolution,
     Rounding,
-    Seed,
     Workers,
     check_device,
     parse_configurations,
+    parse_list,
     parse_optimizer,
-    print_json,
     use_data_root,
     worker_count,
 )
-from peppp.units import format_bytes
+from peppp.errors import BudgetError
+from peppp.units import format_bytes, parse_bytes
+
+_WHAT, _HOW, _HOW_LONG, _WHERE = "What to measure", "Recipe", "Limits", "Where to run"
 
 
 def command(
+    context: typer.Context,
     store: Annotated[
-        Path, typer.Argument(help="SQLite file to keep measurements in; made if it is not there.")
+        str, typer.Argument(help="SQLite file to keep measurements in, made if it is not there; or a URL.")
     ],
     data: Annotated[
-        str,
-        typer.Option(help="Data sets, separated by commas: digits, cifar10, folder:imgs, npz:set.npz, wine."),
-    ],
-    network: Network = "resnet8",
+        str | None,
+        typer.Option(
+            help="Data sets, separated by commas: digits, cifar10, folder:imgs, npz:set.npz, wine.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            "--plan",
+            help="In place of --data: a campaign of the paper, paper, table5, architectures, epochs or "
+            "learning-rates.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     configurations: Annotated[
         str,
-        typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
+        typer.Option(
+            help="paper, fp32, a file, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +.",
+            rich_help_panel=_WHAT,
+        ),
     ] = "paper",
     sample: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the configurations measured on each data set.")
-    ] = 1.0,
-    sampling_seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the order.")] = 0,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Share of the configurations to measure.", rich_help_panel=_WHAT),
+    ] = None,
+    by_memory: Annotated[
+        bool,
+        typer.Option(
+            "--by-memory", help="Sample those that need less memory more often.", rich_help_panel=_WHAT
+        ),
+    ] = False,
+    p_max: Annotated[
+        float | None,
+        typer.Option(help="With --by-memory: the probability of the cheapest.", rich_help_panel=_WHAT),
+    ] = None,
+    sampling_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the sample and of the order.", rich_help_panel=_WHAT)
+    ] = 0,
+    seed: Annotated[
+        str,
+        typer.Option(help="Seeds of weights, data order and rounding, as 0 or 0,1,2.", rich_help_panel=_WHAT),
+    ] = "0",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory; or several of them.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "resnet8",
+    learning_rate: Annotated[
+        str, typer.Option(help="Learning rates of SGD, as 0.001 or 0.01,0.001.", rich_help_panel=_HOW)
+    ] = "0.001",
     resolution: Resolution = 0,
     epochs: Epochs = 10,
     min_steps: MinSteps = 0,
     batch: Batch = 32,
-    learning_rate: LearningRate = 0.001,
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
     data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     error_format: Annotated[
-        str, typer.Option(help="Format of back-propagated errors: A, B or a format.")
+        str, typer.Option(help="Format of back-propagated errors: A, B or a format.", rich_help_panel=_HOW)
     ] = "A",
-    seed: Seed = 0,
+    accumulator: Annotated[
+        bool,
+        typer.Option(
+            "--accumulator/--no-accumulator",
+            help="Keep weights for the update in Format B as well.",
+            rich_help_panel=_HOW,
+        ),
+    ] = True,
+    max_time: Annotated[
+        str | None,
+        typer.Option(help="Stop after that, as 90s, 30min or 8h.", rich_help_panel=_HOW_LONG),
+    ] = None,
+    max_measurements: Annotated[
+        int | None, typer.Option(min=0, help="Make at most so many.", rich_help_panel=_HOW_LONG)
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Leave out trainings that keep more (computed), as 275MB.", rich_help_panel=_HOW_LONG
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="A measurement that takes longer is hung: tried again, then lost [default: 20 times the "
+            "longest one like it].",
+            rich_help_panel=_HOW_LONG,
+        ),
+    ] = None,
+    tries: Annotated[
+        int,
+        typer.Option(min=1, help="Tries of a measurement that fails or is lost.", rich_help_panel=_HOW_LONG),
+    ] = 3,
+    engine: Annotated[str, typer.Option(help="local, ray or slurm.", rich_help_panel=_WHERE)] = "local",
     workers: Workers = None,
+    worker_memory: Annotated[
+        str | None,
+        typer.Option(help="Memory that each worker may have, as 4GB.", rich_help_panel=_WHERE),
+    ] = None,
     device: Device = "cpu",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray: the cluster's address [default: one on this machine].", rich_help_panel=_WHERE
+        ),
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0.0, help="GPUs a measurement takes, as 0.25.", rich_help_panel=_WHERE)
+    ] = 0.0,
+    slurm: Annotated[
+        str,
+        typer.Option(
+            help="Slurm: further settings, as partition=gpu,account=lab,timeout_min=60.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be measured.")] = False,
     json: Json = False,
 ) -> None:
-    """Train and test a network on data sets at many configurations; the same line again does only the rest.
+    """Train and test networks on data sets at many configurations; the same line again does only the rest.
 
     Example: peppp measure runs.db --data digits,folder:imgs --network resnet8 --sample 0.2
     """
-    from functools import partial
+    import math
 
     from peppp.campaign.cells import plan
+    from peppp.campaign.estimates import Estimates
     from peppp.campaign.progress import Display
     from peppp.campaign.runner import run_campaign
     from peppp.campaign.store import Store
-    from peppp.campaign.worker import measure_cell, source
     from peppp.lowprec.functions import Precision
     from peppp.records import Recipe
-    from peppp.tasks.readers import load
-    from peppp.training.measurement import footprint
 
-    check_device(device)
+    # A machine that only drives others needs no device of theirs.
+    check_device(device if engine == "local" else "cpu")
     use_data_root(data_root)
     chosen = parse_configurations(configurations)
-    recipe = Recipe(
-        network=network,
-        epochs=epochs,
-        min_steps=min_steps,
-        batch_size=batch,
-        learning_rate=learning_rate,
-        rounding=rounding,
-        error_format=error_format,
-        augmentation=augmentation,
-        **parse_optimizer(optimizer),
-    )
     Precision.of(chosen[0], rounding, error_format)
-    loaded = {text: load(text, resolution=resolution) for text in dict.fromkeys(data.split(","))}
-    sizes = [footprint(d, c, recipe).total for d in loaded.values() for c in chosen]
+    rates = parse_list(learning_rate, float, "--learning-rate")
+    seeds = parse_list(seed, int, "--seed")
+    if min(seeds) < 0 or not all(0 <= rate < math.inf for rate in rates):
+        raise BudgetError("seeds and learning rates are numbers from 0")
+    seconds = math.inf if max_time is None else parse_seconds(max_time, "--max-time")
+    allowed = None if timeout is None else parse_seconds(timeout, "--timeout")
+    cap = None if max_memory is None else parse_bytes(max_memory)
+    recipes = [
+        Recipe(
+            network=name,
+            epochs=epochs,
+            min_steps=min_steps,
+            batch_size=batch,
+            learning_rate=rate,
+            rounding=rounding,
+            error_format=error_format,
+            accumulator=accumulator,
+            augmentation=augmentation,
+            **parse_optimizer(optimizer),
+        )
+        for name in parse_list(network, str, "--network")
+        for rate in rates
+    ]
+    if (data is None) == (named is None):
+        raise BudgetError("name what to measure: --data digits,folder:imgs, or --plan paper (one of them)")
+    if named is not None:
+        fixed = ("network", "learning_rate", "epochs", "batch", "resolution")
+        for name in fixed:
+            if context.get_parameter_source(name) is not context.get_parameter_source("device"):
+                raise BudgetError(f"--plan {named} says what --{name.replace('_', '-')} is; leave it out")
+    rows, kept_by, absent = find_rows(data, named, recipes, resolution, dry_run)
+    sizes = {
+        (source.fingerprint, recipe, c): kept_by(source.fingerprint, recipe, c)
+        for source, recipe in rows
+        for c in chosen
+    }
     cells = plan(
-        [source(text, dataset) for text, dataset in loaded.items()],
+        rows,
         chosen,
-        [recipe],
-        (seed,),
+        seeds,
         share=sample,
+        p_max=p_max,
+        memory=size_matrix(rows, chosen, sizes) if by_memory or p_max is not None else None,
         sampling_seed=sampling_seed,
     )
-    if dry_run:
-        present = set()
-        if store.exists():
-            with Store.open(store, create=False) as kept:
-                present = kept.keys()
-        left = sum(cell.key not in present for cell in cells)
-        facts = {
-            "asked": len(cells),
-            "already_there": len(cells) - left,
-            "left": left,
-            "smallest_bytes": min(sizes),
-            "largest_bytes": max(sizes),
-        }
-        text = (
-            f"{left} of {len(cells)} measurements to make, {len(cells) - left} in {store} already; "
-            f"a training keeps {format_bytes(min(sizes))} to {format_bytes(max(sizes))} (computed)"
+    bytes_of = {
+        (source.fingerprint, source.cell(c, recipe).recipe, c): sizes[source.fingerprint, recipe, c]
+        for source, recipe in rows
+        for c in chosen
+    }
+    planned = len(cells)
+    cells = [
+        cell
+        for cell in cells
+        if cap is None or bytes_of[cell.fingerprint, cell.recipe, cell.configuration] <= cap
+    ]
+    if not cells:
+        raise BudgetError(
+            f"every training keeps more than --max-memory {max_memory}; the smallest keeps "
+            f"{format_bytes(min(sizes.values()))} (computed)"
         )
-        print_json(facts) if json else typer.echo(text)
+    count = worker_count(workers, device) if engine == "local" else workers
+    if dry_run:
+        kept_bytes = [bytes_of[cell.fingerprint, cell.recipe, cell.configuration] for cell in cells]
+        say(dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent), store, json)
         return
     with Store.open(store) as kept, Display() as display:
+        estimates = Estimates(kept.seconds())
+        limit = estimates.limit if allowed is None else lambda cell: allowed
         summary = run_campaign(
             kept,
             cells,
-            partial(measure_cell, device=device),
-            workers=worker_count(workers, device),
+            make_engine(engine, count, device, worker_memory, limit, address, gpus, slurm),
             progress=display,
+            estimates=estimates,
+            max_seconds=seconds,
+            max_measurements=max_measurements,
+            tries=tries,
         )
-    facts = {
-        "asked": summary.asked,
-        "already_there": summary.already_there,
-        "done": summary.done,
-        "diverged": summary.diverged,
-        "failed": len(summary.failed),
-        "lost": len(summary.lost),
-        "left": summary.left,
-    }
-    if json:
-        print_json(facts | {"seconds": round(summary.seconds, 1)})
-    else:
-        typer.echo(
-            f"{summary.done} measured ({summary.diverged} diverged) in {summary.seconds:.0f} s, "
-            f"{summary.already_there} were there, {len(summary.failed)} failed, {len(summary.lost)} lost, "
-            f"{summary.left} left; in {store}"
-        )
-    for cell, failure in (*summary.failed, *summary.lost)[:5]:
-        typer.echo(f"failed: {cell.task} {cell.configuration}: {failure.message}", err=True)
-    if summary.interrupted:
-        raise KeyboardInterrupt
-    if summary.failed or summary.lost:
-        raise typer.Exit(1)
+        name = kept.name
+    end(summary, name, json)

@@ -1,15 +1,25 @@
 """``peppp memory``: bytes of a training before it runs."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from peppp.cli.options import Batch, Json, parse_configurations, print_json
-from peppp.errors import NetworkError
+from peppp.errors import FormatError, NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
+from peppp.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_Shape = tuple[int, ...]
+_Build = Callable[[], "nn.Module"]
 
 
 def command(
@@ -21,48 +31,186 @@ def command(
         str,
         typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
     ] = "fp32+paper",
+    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
+    storage: Annotated[
+        str, typer.Option(help="How the step of the peak stores what is rounded: packed or simulated.")
+    ] = "packed",
+    gradients: Annotated[str, typer.Option(help="in_backward, packed or fp32.")] = "in_backward",
+    weights: Annotated[str, typer.Option(help="recomputed or packed.")] = "recomputed",
+    budget: Annotated[
+        str | None, typer.Option(help="Say the largest batch whose peak fits, as 2GB or 512MiB.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="By layer, of the first configuration.")] = False,
+    inference: Annotated[bool, typer.Option("--inference", help="Of using the network instead.")] = False,
+    preset: Annotated[
+        str, typer.Option(help="saved; or all_outputs or paper_scale (fitted to the paper, not proven).")
+    ] = "saved",
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the first rows as the paper's Figure 5, an SVG file.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """What a training keeps in memory: weights, activations, optimizer, for any configuration.
+    """What a training takes in memory: weights, activations, optimizer and peak, for any configuration.
 
     Example: peppp memory resnet18 --input 3x32x32 --batch 32 --configuration fp32+1-4-1/1-6-7
     """
-    from peppp.footprint.counting import count_elements
+    from peppp.footprint.estimate import Choices
     from peppp.tasks import networks
 
     shape = _shape(input)
+    if optimizer not in ("sgd", "adam", "adamw"):
+        raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
+    if picture is not None and not picture.parent.is_dir():
+        raise FormatError(f"cannot write {picture}: there is no folder {picture.parent}; name another file")
     chosen = parse_configurations(configuration)
-    module = networks.build(network, classes=classes, channels=shape[0], device="meta")
-    counts = count_elements(module, shape, batch)
-    rows = [(c, counts.footprint(c)) for c in chosen]
+    choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
+    build = partial(_channels_last, networks.build, network, classes, shape[0])
+    title = f"{network} on {input}, batch {batch}"
+    if layers:
+        _print_layers(build, shape, batch, chosen[0], title, json)
+    elif budget is not None:
+        _print_batches(build, shape, batch, chosen, choices, parse_bytes(budget), json)
+    else:
+        rows, note = _rows(build, shape, batch, chosen, choices, preset, inference)
+        if picture is not None:
+            _draw(picture, rows, title)
+        _print_rows(rows, f"{title}; {note}; estimated, in MB (10^6 bytes)", json)
+
+
+def _channels_last(build: Any, network: str, classes: int, channels: int) -> "nn.Module":
+    import torch
+
+    module = build(network, classes=classes, channels=channels, device="meta")
+    return module.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
+
+
+def _rows(
+    build: _Build,
+    shape: _Shape,
+    batch: int,
+    chosen: list[Configuration],
+    choices: Any,
+    preset: str,
+    used: bool,
+) -> tuple[list[tuple[Configuration, Footprint, int | None]], str]:
+    """(configuration, footprint, peak) of each, and how they were counted."""
+    from peppp.footprint.estimate import PRESETS, estimate, inference_footprint, preset_bytes
+
+    if used:
+        of = inference_footprint(build, shape, batch)
+        return [(c, of(c), None) for c in chosen], "inference: weights and the largest live activations"
+    if preset != "saved":
+        of = preset_bytes(build, shape, batch, preset)
+        return [(c, of(c), None) for c in chosen], PRESETS[preset]
+    found = estimate(build, shape, batch, choices)
+    how = f"{choices.optimizer}; peak: {choices.storage} storage"
+    return [(c, found.footprint(c), found.peak(c)) for c in chosen], how
+
+
+def _print_rows(rows: list[tuple[Configuration, Footprint, int | None]], title: str, json: bool) -> None:
     if json:
-        print_json([_plain(c, f) for c, f in rows])
+        print_json([_plain(c, f, peak) for c, f, peak in rows])
         return
-    reference = counts.footprint(FP32_CONFIGURATION).total
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("A/B", no_wrap=True)
-    for title in ("weights", "activations", "optimizer", "raw", "total", "of fp32"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for c, f in rows:
-        sizes = (f.weights, f.activations, f.optimizer, f.raw, f.total)
-        table.add_row(str(c), *(f"{size / 10**6:.1f}" for size in sizes), f"{f.total / reference:.0%}")
+    measured = any(peak is not None for _, _, peak in rows)
+    for heading in ("weights", "activations", "optimizer", "raw", "total", *(["peak"] if measured else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for c, f, peak in rows:
+        sizes = [f.weights, f.activations, f.optimizer, f.raw, f.total, *([] if peak is None else [peak])]
+        table.add_row(str(c), *(f"{size / 10**6:.1f}" for size in sizes))
     console = Console()
-    console.print(f"{network} on {input}, batch {batch}, SGD with momentum; computed, in MB (10^6 bytes)")
+    console.print(title)
     console.print(table)
-    console.print(
-        "optimizer: gradient, momentum, accumulator; raw: what stays fp32, as statistics of norms.\n"
-        "That is what is kept; the working memory of a backward pass comes on top.",
-        style="dim",
-    )
+    if measured:
+        console.print(
+            "optimizer: gradient, states, accumulator, all in Format B. raw: what stays, as statistics.\n"
+            "peak: the highest moment of a real step, working memory included. It keeps what --storage,\n"
+            "--gradients and --weights say, and so can lie below the total.",
+            style="dim",
+        )
 
 
-def _plain(configuration: Configuration, footprint: Footprint) -> dict[str, Any]:
-    data = footprint.to_dict()
-    data.pop("working")
-    return {"configuration": str(configuration)} | data | {"total": footprint.total}
+def _plain(configuration: Configuration, footprint: Footprint, peak: int | None) -> dict[str, Any]:
+    data = {"configuration": str(configuration)} | footprint.to_dict() | {"total": footprint.total}
+    return data if peak is None else data | {"peak": peak}
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def _print_layers(
+    build: _Build, shape: _Shape, batch: int, configuration: Configuration, title: str, json: bool
+) -> None:
+    from peppp.footprint.counting import count_layers
+
+    rows = [(layer, layer.counts.footprint(configuration)) for layer in count_layers(build(), shape, batch)]
+    if json:
+        print_json([{"layer": y.name, "kind": y.kind} | _plain(configuration, f, None) for y, f in rows])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("layer", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("weights", "activations", "optimizer", "raw", "total"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer, f in rows:
+        sizes = (f.weights, f.activations, f.optimizer, f.raw, f.total)
+        table.add_row(layer.name, layer.kind, *(f"{size / 10**6:.2f}" for size in sizes))
+    Console().print(f"{title} at {configuration}; estimated, in MB (10^6 bytes)")
+    Console().print(table)
+    Console().print("Each tensor is counted where it is kept first.", style="dim")
+
+
+def _print_batches(
+    build: _Build,
+    shape: _Shape,
+    batch: int,
+    chosen: list[Configuration],
+    choices: Any,
+    budget: int,
+    json: bool,
+) -> None:
+    """The largest batch of each configuration; rehearsals are shared, as they serve all of them."""
+    from peppp.footprint.estimate import largest_batch
+    from peppp.footprint.rehearsal import rehearse
+
+    @cache
+    def rehearsed(count: int, storage: str) -> Any:
+        return rehearse(
+            build(),
+            shape,
+            count,
+            storage=storage,
+            optimizer=choices.optimizer,
+            gradients=choices.gradients,
+            weights=choices.weights,
+        )
+
+    rows = []
+    first = batch
+    for c in chosen:
+        storage = "fp32" if c == FP32_CONFIGURATION else choices.storage
+
+        def peak_of(count: int, c: Configuration = c, storage: str = storage) -> int:
+            return rehearsed(count, storage).peak(c)  # type: ignore[no-any-return]
+
+        first = largest_batch(peak_of, budget, first, c)
+        rows.append((c, first, peak_of(first)))
+    if json:
+        print_json([{"configuration": str(c), "batch": b, "peak": peak} for c, b, peak in rows])
+        return
+    typer.echo(f"The largest batch whose step stays within {format_bytes(budget)}, estimated:")
+    for c, b, peak in rows:
+        typer.echo(f"{c!s:16} {b:8d}   peak {format_bytes(peak)}")
+
+
+def _draw(path: Path, rows: list[tuple[Configuration, Footprint, int | None]], title: str) -> None:
+    from peppp.footprint.picture import stacked_bars
+
+    try:
+        path.write_text(stacked_bars([(str(c), f) for c, f, _ in rows[:12]], title))
+    except OSError as error:
+        raise FormatError(f"cannot write {path}: {error.strerror}; name another file") from None
+
+
+def _shape(text: str) -> _Shape:
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise NetworkError(f"not an input shape: {text!r}; write channels x height x width, as 3x32x32")

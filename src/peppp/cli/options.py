@@ -2,13 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from peppp.errors import FormatError
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid, parse_format
+
+_T = TypeVar("_T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")]
@@ -92,7 +95,9 @@ def check_device(device: str) -> str:
 
 
 def parse_configurations(text: str) -> list[Configuration]:
-    """``paper``, ``fp32``, a list of configurations, or Formats A x Formats B; parts join with ``+``.
+    """``paper``, ``fp32``, a file, a list of configurations, or Formats A x Formats B; parts join with ``+``.
+
+    A file holds such texts, one a line; what stands behind a # is left out.
 
     >>> len(parse_configurations("paper")), len(parse_configurations("1-4-1,1-5-2 x 1-6-7,1-8-9"))
     (99, 4)
@@ -104,6 +109,8 @@ def parse_configurations(text: str) -> list[Configuration]:
             found += paper_grid()
         elif part in ("fp32", str(FP32_CONFIGURATION)):
             found.append(FP32_CONFIGURATION)
+        elif Path(part).is_file():
+            found += _configurations_of(Path(part))
         elif " x " in part:
             side_a, _, side_b = part.partition(" x ")
             formats_b = [parse_format(item) for item in side_b.split(",")]
@@ -111,3 +118,35 @@ def parse_configurations(text: str) -> list[Configuration]:
         else:
             found += [Configuration.parse(item.strip()) for item in part.split(",")]
     return list(dict.fromkeys(found))
+
+
+def _configurations_of(path: Path) -> list[Configuration]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"cannot read configurations from {path}: {error}") from None
+    found: list[Configuration] = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text and Path(text).is_file():
+            raise FormatError(f"{path}, line {number}: {text!r} is a file; a line names configurations")
+        try:
+            found += parse_configurations(text) if text else []
+        except FormatError as error:
+            raise FormatError(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise FormatError(f"{path} names no configuration; write one a line, as 1-4-1/1-6-7")
+    return found
+
+
+def parse_list(text: str, read: Callable[[str], _T], option: str) -> list[_T]:
+    """What stands between commas, each read, once.
+
+    >>> parse_list("0.01, 0.001", float, "--learning-rate")
+    [0.01, 0.001]
+    """
+    try:
+        return list(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+    except ValueError:
+        example = "0.01,0.001" if read is float else "0,1,2"
+        raise FormatError(f"{option} {text!r} is no list of numbers; write them as {example}") from None

@@ -12,7 +12,6 @@ from peppp.cli.options import (
     Device,
     Epochs,
     Json,
-    LearningRate,
     MinSteps,
     Network,
     Optimizer,
@@ -48,7 +47,9 @@ def command(
     epochs: Epochs = 10,
     min_steps: MinSteps = 0,
     batch: Batch = 32,
-    learning_rate: LearningRate = 0.001,
+    learning_rate: Annotated[
+        str, typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too.")
+    ] = "0.001",
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
     data_root: DataRoot = None,
@@ -60,6 +61,8 @@ def command(
     workers: Workers = None,
     device: Device = "cpu",
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
     json: Json = False,
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
@@ -69,10 +72,12 @@ def command(
     from peppp.campaign.progress import Display
     from peppp.choice import pick
     from peppp.records import Recipe, RoundingModes
+    from peppp.tuning import parse_rates
 
     check_device(device)
     use_data_root(data_root)
     RoundingModes.parse(rounding)
+    rates = parse_rates(learning_rate)
     if html is not None and not html.parent.is_dir():  # said before the training, not after
         raise StoreError(
             f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
@@ -81,7 +86,7 @@ def command(
         epochs=epochs,
         min_steps=min_steps,
         batch_size=batch,
-        learning_rate=learning_rate,
+        learning_rate=rates[0],
         rounding=rounding,
         augmentation=augmentation,
         **parse_optimizer(optimizer),
@@ -94,6 +99,7 @@ def command(
             measurements=measurements,
             table=table,
             recipe=recipe,
+            learning_rates=rates,
             resolution=resolution,
             cap=cap,
             rank=rank,
@@ -107,3 +113,20 @@ def command(
     if html is not None:
         chosen.report(html)
         typer.echo(f"page      {html}", err=json)
+    if train:
+        from dataclasses import replace
+
+        from peppp.cli.train import run
+        from peppp.tasks.readers import load
+
+        dataset = load(data, resolution=resolution)
+        run(
+            dataset,
+            chosen.configuration,
+            replace(recipe, network=network),
+            seed,
+            out,
+            storage="packed",
+            device=device,
+            json=json,
+        )

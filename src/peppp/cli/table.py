@@ -1,18 +1,37 @@
 """``peppp table``: measurements as text that can be shared."""
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-app = typer.Typer(help="Measurements as a text table.", no_args_is_help=True)
+from peppp.cli.options import Json, print_json
+from peppp.errors import TableError
+
+if TYPE_CHECKING:
+    from peppp.merging import Merged
+    from peppp.records import Measurement
+
+_SIGNAL = 0.25
+app = typer.Typer(help="Measurements as a text table: share, merge, check and look.", no_args_is_help=True)
+
+_Place = Annotated[str, typer.Argument(help="Store (SQLite file or database URL) or table to read.")]
+_PlaceOrOurs = Annotated[
+    str | None,
+    typer.Argument(
+        help="Store or table to read [default: the table that ships with peppp].", show_default=False
+    ),
+]
+_Output = Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz.")]
 
 
 @app.command()
-def export(
-    store: Annotated[str, typer.Argument(help="Store or table to read.")],
-    table: Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz.")],
-) -> None:
+def export(store: _Place, table: _Output, json: Json = False) -> None:
     """Write all measurements of a store as plain CSV.
 
     Example: peppp table export runs.db table.csv.gz
@@ -22,4 +41,188 @@ def export(
 
     measurements = read_measurements(store)
     write_table(table, measurements)
-    typer.echo(f"{len(measurements)} measurements in {table}")
+    facts = {"measurements": len(measurements), "table": str(table)}
+    print_json(facts) if json else typer.echo(f"{len(measurements)} measurements in {table}")
+
+
+@app.command(name="import")
+def import_(
+    store: Annotated[str, typer.Argument(help="Store to add to, made if it is not there.")],
+    tables: Annotated[list[str], typer.Argument(help="Tables (or stores) to add.")],
+    json: Json = False,
+) -> None:
+    """Add the measurements of tables to a store: all of them, or none where one cannot be read.
+
+    Example: peppp table import runs.db theirs.csv.gz
+    """
+    from peppp.campaign.store import Store
+    from peppp.choice import read_measurements
+    from peppp.merging import merge
+
+    read = [read_measurements(table) for table in tables]
+    with Store.open(store) as kept:
+        known = kept.measurements()
+        merged = merge(known, *read)
+        added = kept.add_all(merged.measurements[len(known) :])
+        name = kept.name
+    _say(merged, {"added": added, "store": name}, f"{added} measurements added to {name}", json)
+
+
+@app.command()
+def merge(
+    output: _Output,
+    tables: Annotated[list[str], typer.Argument(help="Tables and stores to put together.")],
+    json: Json = False,
+) -> None:
+    """Put tables together: what is the same once, further runs as repeats, what differs apart.
+
+    Example: peppp table merge all.csv.gz ours.csv.gz theirs.csv.gz
+    """
+    from peppp.choice import read_measurements
+    from peppp.merging import merge as put_together
+    from peppp.textable import write_table
+
+    merged = put_together(*(read_measurements(table) for table in tables))
+    write_table(output, merged.measurements)
+    count = len(merged.measurements)
+    _say(merged, {"measurements": count, "table": str(output)}, f"{count} measurements in {output}", json)
+
+
+@app.command()
+def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
+    """Check a table that came from somewhere: each cell is parsed, nothing in it is ever executed.
+
+    Example: peppp table validate theirs.csv.gz
+    """
+    from peppp.choice import SHIPPED_TABLE, read_measurements
+    from peppp.merging import merge
+
+    place = table or SHIPPED_TABLE
+    merged = merge(read_measurements(place))
+    count = len(merged.measurements)
+    _say(merged, {"measurements": count, "valid": True}, f"{place}: {count} measurements, all valid", json)
+
+
+@app.command()
+def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
+    """The rows of a table: what was measured on each data set under each recipe, and what came out.
+
+    Example: peppp table show table.csv.gz
+    """
+    from peppp.choice import SHIPPED_TABLE, read_measurements
+
+    place = table or SHIPPED_TABLE
+    rows = _summaries(read_measurements(place))
+    if not rows:
+        raise TableError(f"{place} holds no measurements")
+    if json:
+        print_json(rows)
+        return
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("task", "recipe", "network", "lr", "rounding"):
+        shown.add_column(title, no_wrap=True)
+    for title in ("px", "measured", "diverged", "best", "median", "fp32", "chance", "signal"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        texts = (row["task"], row["recipe"], row["network"], f"{row['learning_rate']:g}", row["rounding"])
+        errors = (row["best"], row["median"], row["fp32"], row["chance"])
+        shown.add_row(
+            *map(escape, texts),
+            *(str(row[name]) for name in ("resolution", "measured", "diverged")),
+            *("" if error is None else f"{error:.3f}" for error in errors),
+            ""
+            if row["signal"] is None
+            else f"{row['signal']:.2f}{'' if row['signal'] >= _SIGNAL else ' weak'}",
+        )
+    # What is piped on is not cut to the width of a terminal that is not there.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(shown)
+    console.print(
+        f"signal: (chance - fp32) / chance; below {_SIGNAL} a task says little about formats", style="dim"
+    )
+
+
+@app.command()
+def matrix(
+    table: _Place,
+    errors: Annotated[
+        Path, typer.Argument(help="CSV to write: tasks x configurations, empty: not observed.")
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(help="Digest of the recipe whose rows to take [default: all].")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the error matrix of a table as CSV, as `--errors` takes it.
+
+    Example: peppp table matrix runs.db E.csv
+    """
+    from peppp.choice import read_measurements
+    from peppp.matrices import write_matrix
+    from peppp.tables import error_matrix
+
+    found = error_matrix(read_measurements(table), recipe_digest=recipe)
+    names = [row.task for row in found.rows]
+    if len(set(names)) < len(names):  # a task under several recipes, or several data sets of one name
+        names = [f"{row.task} {row.recipe_digest} {row.fingerprint}" for row in found.rows]
+    write_matrix(errors, found.values, names, found.configurations)
+    facts = {"rows": len(names), "columns": len(found.configurations), "matrix": str(errors)}
+    text = f"{len(names)} x {len(found.configurations)} errors in {errors}"
+    print_json(facts) if json else typer.echo(text)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a table's row.
+
+    Example: peppp table schema
+    """
+    from peppp.textable import json_schema
+
+    print_json(json_schema())
+
+
+def _say(merged: "Merged", facts: dict[str, Any], text: str, json: bool) -> None:
+    notes = merged.notes()
+    if json:
+        print_json(facts | {"same": merged.same, "repeats": merged.repeats, "notes": notes})
+        return
+    typer.echo(text)
+    for note in notes:
+        typer.echo(f"  {note}")
+
+
+def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
+    from collections import defaultdict
+    from statistics import median
+
+    from peppp.records import Outcome
+
+    rows: defaultdict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
+    for m in measurements:
+        rows[m.task, m.fingerprint, m.recipe.digest].append(m)
+    found = []
+    for (task, fingerprint, digest), members in sorted(rows.items()):
+        recipe = members[0].recipe
+        low = [m.test_error for m in members if not m.configuration.is_fp32]
+        full = [m.test_error for m in members if m.configuration.is_fp32]
+        chance = members[0].chance_error
+        found.append(
+            {
+                "task": task,
+                "fingerprint": fingerprint,
+                "recipe": digest,
+                "network": recipe.network,
+                "resolution": recipe.resolution,
+                "learning_rate": recipe.learning_rate,
+                "rounding": recipe.rounding,
+                "measured": len(members),
+                "diverged": sum(m.outcome is Outcome.DIVERGED for m in members),
+                "best": min(low, default=None),
+                "median": median(low) if low else None,
+                "fp32": median(full) if full else None,
+                "chance": chance,
+                "signal": (chance - median(full)) / chance if full and chance else None,
+            }
+        )
+    return found

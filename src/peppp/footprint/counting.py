@@ -1,8 +1,10 @@
 """One dry run without data (meta tensors) counts what a training keeps; the rest is arithmetic."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
+from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
-from peppp.formats import Configuration
+from peppp.footprint.meta import as_on_cpu
+from peppp.formats import Configuration, Format
 from peppp.lowprec.conversion import low_precision, low_precision_state
+from peppp.lowprec.operations import KINDS, Kind
 from peppp.records import Footprint
 
 # States that live in Format B beside the gradient, by optimizer.
@@ -38,21 +42,31 @@ class ElementCounts:
         >>> ElementCounts(1000, 0, 0).footprint(Configuration.parse("1-4-1/1-6-7")).optimizer
         5250
         """
-        a, b = configuration.format_a.bits, configuration.format_b.bits
+        a, b = configuration.format_a, configuration.format_b
         names = OPTIMIZER_STATES[optimizer]
         if accumulator and not configuration.is_fp32:
             names = (*names, "accumulator")
         return Footprint(
-            weights=_bytes(self.weights, a),
-            activations=_bytes(self.activations, a),
-            gradients=_bytes(self.weights, b),
-            states={name: _bytes(self.weights, b) for name in names},
+            weights=bytes_of(self.weights, a),
+            activations=bytes_of(self.activations, a),
+            gradients=bytes_of(self.weights, b),
+            states={name: bytes_of(self.weights, b) for name in names},
             raw=self.raw_bytes,
         )
 
 
-def _bytes(count: int, bits: int | Fraction) -> int:
-    return -int(-count * bits // 8)
+def bytes_of(count: int, fmt: Format) -> int:
+    """Bytes of so many numbers of a format, packed."""
+    return ceil(count * fmt.bits / 8)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCounts:
+    """What belongs to one module by itself: its own parameters, and what its own operations keep first."""
+
+    name: str
+    kind: str
+    counts: ElementCounts
 
 
 def count_elements(
@@ -72,37 +86,96 @@ def count_elements(
     The network is run at low precision, as rounding decides what is kept twice. Raises NetworkError where it
     cannot run on inputs of that shape.
     """
+    layers = count_layers(network, input_shape, batch_size, dtype=dtype, loss=loss)
+    return ElementCounts(
+        weights=sum(layer.counts.weights for layer in layers),
+        activations=sum(layer.counts.activations for layer in layers),
+        raw_bytes=sum(layer.counts.raw_bytes for layer in layers),
+    )
+
+
+def count_layers(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    batch_size: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    loss: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[LayerCounts, ...]:
+    """:func:`count_elements` by module, in the order of the network's modules; the loss comes last."""
     low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
     low_precision_state(network).parameters_rounded = True
     network.train()
-    kept: dict[int, Tensor] = {}
+    kept: dict[int, tuple[Tensor, str]] = {}
     used = _Operands()
+    running: list[str] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.setdefault(_storage(tensor), tensor)
+        kept.setdefault(_storage(tensor), (tensor, running[-1] if running else "loss"))
         return tensor
 
-    inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
-    labels = torch.zeros(batch_size, dtype=torch.int64, device="meta")
-    try:
+    with _as_inputs_allow(network, input_shape), _names(network, running):
+        inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
+        labels = torch.zeros(batch_size, dtype=torch.int64, device="meta")
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             with used:
                 outputs = network(inputs)
             loss(outputs) if loss else nn.functional.cross_entropy(outputs, labels)
+    owned = {_storage(parameter) for parameter in (*network.parameters(), *network.buffers())}
+    activations: dict[str, int] = {}
+    raw: dict[str, int] = {}
+    for key, (tensor, name) in kept.items():
+        if key not in owned:
+            group = activations if tensor.is_floating_point() and key in used.storages else raw
+            group[name] = group.get(name, 0) + tensor.untyped_storage().nbytes()
+    seen: set[int] = set()
+    layers = []
+    for name, module in [*network.named_modules(), ("loss", None)]:
+        own = [] if module is None else [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(id(p) for p in own)
+        counts = ElementCounts(sum(p.numel() for p in own), activations.get(name, 0) // 4, raw.get(name, 0))
+        if counts != ElementCounts(0, 0, 0):
+            kind = "loss" if module is None else type(module).__name__
+            layers.append(LayerCounts(name or "(network)", kind, counts))
+    return tuple(layers)
+
+
+def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> tuple[int, int]:
+    """Numbers that all operations of a forward pass put out, and those of convolutions, norms and ReLUs.
+
+    Two ways to count activations that papers and tools use; neither is what a training keeps.
+    """
+    outputs = _Outputs()
+    with _as_inputs_allow(network, input_shape), outputs:
+        network(torch.empty(batch_size, *input_shape, device="meta"))
+    return outputs.all, outputs.layers
+
+
+@contextmanager
+def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shape = "x".join(str(side) for side in input_shape)
         raise NetworkError(
             f"{type(network).__name__} cannot be counted on inputs of {shape}: {str(error).splitlines()[0]}"
         ) from None
-    owned = {_storage(parameter) for parameter in (*network.parameters(), *network.buffers())}
-    kept = {key: tensor for key, tensor in kept.items() if key not in owned}
-    activations = [t for key, t in kept.items() if t.is_floating_point() and key in used.storages]
-    raw = [t for t in kept.values() if not any(t is activation for activation in activations)]
-    return ElementCounts(
-        weights=sum(parameter.numel() for parameter in network.parameters()),
-        activations=sum(t.untyped_storage().nbytes() for t in activations) // 4,
-        raw_bytes=sum(t.untyped_storage().nbytes() for t in raw),
-    )
+
+
+@contextmanager
+def _names(network: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that run in ``running``, innermost last."""
+    handles = []
+    for name, module in network.named_modules():
+        handles.append(
+            module.register_forward_pre_hook(lambda _, __, name=name: running.append(name), prepend=True)
+        )
+        handles.append(module.register_forward_hook(lambda *_: running.__delitem__(-1), always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _storage(tensor: Tensor) -> int:
@@ -123,4 +196,22 @@ class _Operands(TorchFunctionMode):
             for item in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(item, Tensor):
                     self.storages[_storage(item)] = item
-        return func(*args, **(kwargs or {}))
+        return as_on_cpu(func, args, kwargs or {})
+
+
+class _Outputs(TorchFunctionMode):
+    """Numbers that operations compute: all, and those of the layers that people count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = 0
+        self.layers = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result: Any = func(*args, **(kwargs or {}))
+        if KINDS.get(func) in (Kind.ROUNDED, Kind.ROUNDED_COPY, Kind.RELU) and isinstance(result, Tensor):
+            if result.is_floating_point():
+                self.all += result.numel()
+            name = func.__name__
+            self.layers += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
+        return result

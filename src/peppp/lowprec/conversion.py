@@ -8,7 +8,7 @@ uses it, so that a ReLU can take it over and the network's own result, which nob
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from peppp.formats import Configuration
 from peppp.lowprec.functions import Point, Precision, relu_round, round_copy, round_in_place
 from peppp.lowprec.operations import KINDS, Kind
 from peppp.lowprec.rounding import round_by, round_to
-from peppp.lowprec.streams import Clock, mix, mix_text
+from peppp.lowprec.streams import GRADIENT, Clock, mix, mix_text
 from peppp.records import RoundingModes
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -135,6 +135,7 @@ class LowPrecision:
     recorded: list[tuple[RoundingPoint, Point]] | None = None
     leaves: list[str] = field(default_factory=list)
     unrounded: list[str] = field(default_factory=list)
+    packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
 
     def next_point(self, operation: str) -> Point:
         """The rounding point of the operation that runs now."""
@@ -164,12 +165,19 @@ class LowPrecision:
         key = self.clock.update_key()
         for index, parameter in enumerate(module.parameters()):
             if parameter.grad is not None:
-                round_gradient(parameter.grad, self.precision, mix(key, index))
+                round_gradient(parameter.grad, self.precision, mix(mix(key, index), GRADIENT))
 
 
 def round_gradient(gradient: Tensor, precision: Precision, key: int) -> Tensor:
     """A gradient rounded to Format B in place."""
     return round_by(gradient, precision.configuration.format_b, precision.modes.gradient, key, gradient)
+
+
+class Packed(Protocol):
+    """Who stores parameters packed: it runs the operations that use them."""
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation on what the arguments stand for."""
 
 
 class _Frame:
@@ -267,14 +275,18 @@ class _RoundingMode(TorchFunctionMode):
         for tensor in operands:
             if _WAITING in tensor.__dict__:
                 _settle(tensor)
-        result = func(*args, **kwargs)
+        result = self._run(func, args, kwargs)
         if kind is Kind.KEPT or kind is Kind.RELU:
             return result
         return self._result(func, kind, operands, result)
 
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        packed = self.state.packed
+        return func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
+
     def _reshape(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A view of a tensor that waits goes on waiting for it."""
-        result = func(*args, **kwargs)
+        result = self._run(func, args, kwargs)
         base, point = args[0].__dict__.get(_WAITING, (None, None))
         if point is not None and result is not args[0]:
             result.__dict__[_WAITING] = (args[0] if base is None else base, point)

@@ -61,7 +61,7 @@ class Point:
     def relu_value(self, x: Tensor) -> Tensor:
         """max(round(x), 0) in Format A."""
         key, out = self.value_key(), torch.empty_like(x)
-        if kernels.relu_round_into(x, out, self.precision.configuration.format_a, key):
+        if x.is_meta or kernels.relu_round_into(x, out, self.precision.configuration.format_a, key):
             return out
         return torch.relu_(round_to(x, self.precision.configuration.format_a, key, out))
 
@@ -88,7 +88,9 @@ class Point:
         if error.stride() != result.stride():
             error = torch.empty_like(result).copy_(error)
         out = error if _is_owned(error, 1) else torch.empty_like(result)
-        if fmt == FP32 or not kernels.masked_round_into(error, result, out, fmt, self.error_key()):
+        if fmt == FP32 or not (
+            error.is_meta or kernels.masked_round_into(error, result, out, fmt, self.error_key())
+        ):
             return self.round_error(torch.where(result > 0, error, 0.0))
         out.__dict__[_ROUNDED] = out._version
         return out

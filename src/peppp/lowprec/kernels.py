@@ -71,13 +71,15 @@ def sgd_step(
     momentum_factor: float,
     weight_decay: float,
     key: int,
+    start: int = 0,
 ) -> bool:
     """One step of SGD for some parameters, in place; ``gradients`` are left alone.
 
     g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v); w = qA(acc); v = qB(v): each a
     float32 operation of its own, in this order. A weight decay of 0 leaves d = g. ``momenta`` None is v = d.
     Without ``accumulators`` the weight takes their place: w = qA(w - lr * v). The keys of the random bits are
-    those of the parameters' ``indices`` and of the roles (see streams.py).
+    those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
+    of its first dimension, says at which of the parameter's elements it begins: ``start``.
     """
     loops, a, b = _loops(), configuration.format_a, configuration.format_b
     columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
@@ -98,6 +100,7 @@ def sgd_step(
         *_constants(b),
         np.array([learning_rate, momentum_factor, weight_decay], dtype=np.float32),
         *_words(key),
+        start,
         None if momenta is None else True,
         None if accumulators is None else True,
         *(_flag(mode) for mode in (modes.gradient, modes.states, modes.values)),

@@ -235,6 +235,7 @@ def sgd_all(
     rates: Any,
     low: Any,
     high: Any,
+    start: Any,
     has_momentum: Any,
     has_accumulator: Any,
     stochastic_gradient: Any,
@@ -245,6 +246,7 @@ def sgd_all(
 
     ``addresses`` [4, parameters] are those of gradients, momenta, accumulators and weights; ``layouts``
     [parameters, 5] are pixels, channels, where its pattern starts and stops, and number of each parameter.
+    ``start`` is added to the index of every element.
     """
     fmt_a, rarities_a = _format(constants_a), _if(rare_a, _rarities(constants_a))
     fmt_b, rarities_b = _format(constants_b), _if(rare_b, _rarities(constants_b))
@@ -262,6 +264,7 @@ def sgd_all(
         accumulator = weight if has_accumulator is None else _memory(addresses[2, p], sizes[p])
         for number in range(_block_count(weight.size, pixels, channels, pattern.size)):
             first, stop, counter = _block(number, pixels, channels, pattern.size)
+            counter = U32(counter + U32(U32(start) * _GOLDEN))
             gradients, weights = gradient[first:stop], weight[first:stop]
             momenta = weights if has_momentum is None else momentum[first:stop]
             sums = weights if has_accumulator is None else accumulator[first:stop]

@@ -20,7 +20,13 @@ from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, mi
 
 
 def low_precision_optimizer(
-    optimizer: torch.optim.Optimizer, module: nn.Module, *, accumulator: bool = True
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    *,
+    accumulator: bool = True,
+    storage: str = "simulated",
+    gradients: str = "in_backward",
+    weights: str = "recomputed",
 ) -> "LowPrecisionOptimizer":
     """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
 
@@ -28,6 +34,11 @@ def low_precision_optimizer(
     its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by parameter
     (as Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without an
     accumulator the update falls on the Format A weights themselves.
+
+    ``storage`` "simulated" keeps rounded values in float32; "packed" keeps weights, what is saved for the
+    backward pass, states and accumulator in as many bits as their formats have: the same numbers, bit for
+    bit. Only then have ``gradients`` ("in_backward", "packed", "fp32") and ``weights`` ("recomputed",
+    "packed") a meaning: see :class:`peppp.lowprec.packed_optimizer.PackedOptimizer`.
 
     Raises NetworkError for parameters of another module, an optimizer that has stepped already, or one of
     SGD's rarer options.
@@ -51,6 +62,14 @@ def low_precision_optimizer(
         for option in ("nesterov", "dampening", "maximize"):
             if any(group[option] for group in groups):
                 raise NetworkError(f"SGD with {option} has no low-precision form; leave it out, or use AdamW")
+    if storage == "packed":
+        from peppp.lowprec.packed_optimizer import PackedOptimizer, PackedSGD
+
+        kind = PackedSGD if isinstance(optimizer, torch.optim.SGD) else PackedOptimizer
+        return kind(optimizer, module, state, accumulator=accumulator, gradients=gradients, weights=weights)
+    if storage != "simulated":
+        raise NetworkError(f"unknown storage {storage!r}; known: simulated, packed")
+    if isinstance(optimizer, torch.optim.SGD):
         return LowPrecisionSGD(optimizer, state, accumulator=accumulator)
     return LowPrecisionOptimizer(optimizer, state, accumulator=accumulator)
 
@@ -70,9 +89,13 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             for index, parameter in enumerate(self._parameters()):
                 first = self._round_b(parameter.data, mix(mix(key, index), ACCUMULATOR))
                 self._round_a(first, mix(mix(key, index), WEIGHT), out=parameter.data)
-                if accumulator:
-                    self.accumulators[parameter] = first
+                self._begin(parameter, first if accumulator else None, mix(mix(key, index), WEIGHT))
         state.parameters_rounded = True
+
+    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: int) -> None:
+        """Keep what belongs to a parameter, whose weight has just been rounded with ``weight_key``."""
+        if accumulator is not None:
+            self.accumulators[parameter] = accumulator
 
     @property
     def precision(self) -> Precision:

@@ -59,9 +59,9 @@ def round_to(x: Tensor, fmt: Format, key: int | None, out: Tensor | None = None)
     """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
     if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    if x.is_cpu and isinstance(fmt, FloatFormat):
+    if (x.is_cpu or x.is_meta) and isinstance(fmt, FloatFormat):
         result = torch.empty_like(x) if out is None else out
-        if kernels.round_into(x, result, fmt, key):
+        if x.is_meta or kernels.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
 

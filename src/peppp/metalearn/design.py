@@ -39,24 +39,27 @@ def d_optimal(
     >>> d_optimal(np.array([[1.0, 0.0], [0.9, 0.0], [0.0, 0.5]]), 2, feasible=[False, True, True])
     array([1, 2])
     """
-    candidates = _candidates(embeddings, feasible)  # [c] indices
-    count = min(count, len(candidates))
+    allowed = candidates(embeddings, feasible)  # [c] indices
+    count = min(count, len(allowed))
     rank = min(embeddings.shape[1], count)
     # Pivoted QR: R's columns are the candidates in coordinates that the pivots span one after the other.
-    R, order = scipy.linalg.qr(embeddings[candidates, :rank].T, mode="r", pivoting=True)
+    R, order = scipy.linalg.qr(embeddings[allowed, :rank].T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(R))
     rank = int((diagonal > _DEPENDENT * diagonal[:1]).sum())
     Y = R[:rank]  # [rank, c], candidates in the order of the pivots: the first ones are S_0
     inverse_root = scipy.linalg.solve_triangular(Y[:, :rank], np.eye(rank))  # regular: rank says so
     X_inverse = inverse_root.T @ inverse_root  # [rank, rank], X = sum over S_0 of y_j y_j^T
+    leverage = (Y * (X_inverse @ Y)).sum(axis=0)  # [c], y_j^T X^-1 y_j
+    leverage[:rank] = -np.inf  # chosen ones are not chosen again
     chosen = list(range(rank))
     while len(chosen) < count:
-        leverage = np.einsum("kc,kl,lc->c", Y, X_inverse, Y)  # y_j^T X^-1 y_j
-        leverage[chosen] = -np.inf
         best = int(leverage.argmax())
         chosen.append(best)
+        u = X_inverse @ Y[:, best]
+        leverage -= (u @ Y) ** 2 / (1.0 + Y[:, best] @ u)  # as the rank-one update changes X^-1
+        leverage[best] = -np.inf
         X_inverse = rank_one_update(X_inverse, Y[:, best])
-    return np.asarray(candidates[order[chosen]])
+    return np.asarray(allowed[order[chosen]])
 
 
 def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,12 +105,28 @@ def determines(embeddings: NDArray[np.float64], measured: Sequence[int] | NDArra
     return len(Y) > 0 and int(np.linalg.matrix_rank(Y, rtol=_DEPENDENT)) == embeddings.shape[1]
 
 
-def _candidates(embeddings: NDArray[np.float64], feasible: ArrayLike | None) -> NDArray[np.intp]:
-    allowed = np.ones(len(embeddings), dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
-    if embeddings.ndim != 2 or allowed.shape != embeddings.shape[:1]:
+def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The embeddings [c, k] in orthonormal coordinates of what they span: [c, rank], with rank <= k.
+
+    >>> abs(spanned(np.array([[3.0, 4.0], [6.0, 8.0]]))).round(6)
+    array([[ 5.],
+           [10.]])
+    """
+    R, order = scipy.linalg.qr(embeddings.T, mode="r", pivoting=True)
+    diagonal = np.abs(np.diag(R))
+    rank = int((diagonal > _DEPENDENT * diagonal[:1]).sum())
+    coordinates = np.empty((len(embeddings), rank))
+    coordinates[order] = R[:rank].T
+    return coordinates
+
+
+def candidates(embeddings: NDArray[np.float64], feasible: ArrayLike | None) -> NDArray[np.intp]:
+    """Indices of the feasible configurations; BudgetError if there is none."""
+    within = np.ones(len(embeddings), dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
+    if embeddings.ndim != 2 or within.shape != embeddings.shape[:1]:
         raise ValueError(
-            f"embeddings are [d, k] and feasible is [d], not {embeddings.shape} and {allowed.shape}"
+            f"embeddings are [d, k] and feasible is [d], not {embeddings.shape} and {within.shape}"
         )
-    if not allowed.any():
+    if not within.any():
         raise BudgetError("no configuration is feasible, so none can be measured; raise the memory cap")
-    return np.flatnonzero(allowed)
+    return np.flatnonzero(within)

@@ -27,9 +27,9 @@ class Dataset:
     | numbers | float32 [count, features] | int64 [count], or float32 [count] for regression |
     | text | int64 [count, length]: indices of ``classes``, the characters | int64 [count, length] |
 
-    Regression has no ``classes``. ``loss`` names what is minimised and how errors are counted
-    (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the source's contents and of how it was
-    cut; ``group`` names the source that siblings share (partitions of one set).
+    Anything else is refused with a DataError. Regression has no ``classes``. ``loss`` names what is minimised
+    and how errors are counted (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the source's
+    contents and of how it was cut; ``group`` names the source that siblings share (partitions of one set).
     """
 
     name: str
@@ -41,6 +41,26 @@ class Dataset:
     test_inputs: Array
     test_targets: Array
     loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        for part, inputs, targets in (
+            ("training", self.train_inputs, self.train_targets),
+            ("test", self.test_inputs, self.test_targets),
+        ):
+            if len(inputs) == 0 or len(inputs) != len(targets):
+                raise DataError(
+                    f"{self.name}: {len(inputs)} inputs and {len(targets)} targets in the {part} part"
+                )
+            if inputs.dtype.kind not in _KINDS or targets.dtype.kind not in "if":
+                raise DataError(
+                    f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are "
+                    "uint8 images, float32 numbers or int64 text, targets int64 or float32"
+                )
+            if self.classes and not 0 <= targets.min() <= targets.max() < len(self.classes):
+                raise DataError(
+                    f"{self.name}: {part} targets are {targets.min()} to {targets.max()} for "
+                    f"{len(self.classes)} classes"
+                )
 
     @property
     def kind(self) -> str:

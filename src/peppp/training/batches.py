@@ -34,7 +34,9 @@ class Batches:
         self.targets = torch.from_numpy(targets).to(device)
         if targets.dtype.kind == "f":
             scale, shift = _statistics(dataset.train_targets.reshape(-1, 1), least=0.0)
-            self.targets = (self.targets - shift.to(device)) * scale.to(device)
+            self.targets = (self.targets.float() - shift.to(device)) * scale.to(device)
+        else:
+            self.targets = self.targets.long()
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,60 +57,103 @@ def train(
     A loss that is not finite ends the training: its outcome is ``diverged`` and its error that of guessing.
     On the CPU the result depends on the arguments alone, bit for bit, for a given number of threads.
     """
-    check_recipe(recipe, dataset)
-    loss_of = find_loss(recipe.loss)
-    key = run_seed(seed, dataset.fingerprint, configuration)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(key, _WEIGHTS) >> 1)
-        network = networks.build_for(recipe.network, dataset)
-    if dataset.kind == "images":
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = network.to(device)
-    optimizer = _optimizer(network.parameters(), recipe)
-    if not configuration.is_fp32:
-        low_precision(
-            network,
-            configuration,
-            rounding=recipe.rounding,
-            error_format=recipe.error_format,
-            seed=mix(key, _ROUNDING),
-        )
-        optimizer = low_precision_optimizer(optimizer, network, accumulator=recipe.accumulator)
-
-    part, test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
-    order = torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
-    chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
-    batch = min(recipe.batch_size, len(part))
-    seen = len(part) // batch * batch
-    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (seen // batch)))
+    run = Run(dataset, configuration, recipe, seed, device=device)
     curve: list[tuple[int, float]] = []
-    train_error, steps = dataset.chance_error, 0
-    for epoch in range(1, epochs + 1):
-        network.train()
+    train_error = dataset.chance_error
+    for epoch in range(1, run.epochs + 1):
+        error = run.train_epoch()
+        if error is None:
+            guessed = dataset.chance_error
+            curve.append((epoch, guessed))
+            return Training(run.network, guessed, guessed, tuple(curve), Outcome.DIVERGED, run.steps)
+        train_error = error
+        if epoch in (*_CURVE_EPOCHS, run.epochs):
+            curve.append((epoch, run.test()))
+        if progress is not None:
+            progress(epoch, run.epochs)
+    return Training(run.network, curve[-1][1], train_error, tuple(curve), Outcome.FINISHED, run.steps)
+
+
+class Run:
+    """A training between its epochs: the network, its optimizer, its data and where its draws stand.
+
+    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision_optimizer`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        configuration: Configuration,
+        recipe: Recipe,
+        seed: int,
+        *,
+        device: str = "cpu",
+        storage: str = "simulated",
+    ) -> None:
+        check_recipe(recipe, dataset)
+        self.recipe, self.device, self.steps = recipe, device, 0
+        self.loss = find_loss(recipe.loss)
+        key = run_seed(seed, dataset.fingerprint, configuration)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(key, _WEIGHTS) >> 1)
+            network = networks.build_for(recipe.network, dataset)
+        if dataset.kind == "images":
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(device)
+        self.optimizer = _optimizer(self.network.parameters(), recipe)
+        if not configuration.is_fp32:
+            low_precision(
+                self.network,
+                configuration,
+                rounding=recipe.rounding,
+                error_format=recipe.error_format,
+                seed=mix(key, _ROUNDING),
+            )
+            self.optimizer = low_precision_optimizer(
+                self.optimizer, self.network, accumulator=recipe.accumulator, storage=storage
+            )
+        self.part, self.test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
+        self.order = torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
+        self.chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
+        self.batch = min(recipe.batch_size, len(self.part))
+        self.epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (len(self.part) // self.batch)))
+
+    def train_epoch(self, around: Callable[[int], AbstractContextManager[Any]] | None = None) -> float | None:
+        """Train for an epoch; the error on its batches, None where the loss ceased to be finite.
+
+        ``around`` is entered with the number of each step, from 1, while it runs.
+        """
+        self.network.train()
         misses: Tensor | int = 0
-        total = torch.zeros((), device=device)
-        for indices in shuffled(len(part), batch, order, device):
-            inputs = part[indices] if recipe.augmentation == "none" else part.augmented(indices, chance)
-            targets = part.targets[indices]
-            outputs = network(inputs)
-            loss = loss_of.function(outputs, targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            steps += 1
-            misses = misses + loss_of.misses(outputs.detach(), targets)
-            total += loss.detach()
-            if device == "cpu" and not math.isfinite(total.item()):
+        total = torch.zeros((), device=self.device)
+        for indices in shuffled(len(self.part), self.batch, self.order, self.device):
+            self.steps += 1
+            with around(self.steps) if around else nullcontext():
+                loss, missed = self._step(indices)
+            misses = misses + missed
+            total += loss
+            if self.device == "cpu" and not math.isfinite(total.item()):
                 break
         if not math.isfinite(total.item()):
-            guessed = dataset.chance_error
-            return Training(network, guessed, guessed, (*curve, (epoch, guessed)), Outcome.DIVERGED, steps)
-        train_error = loss_of.error(float(misses), seen, part.targets)
-        if epoch in (*_CURVE_EPOCHS, epochs):
-            curve.append((epoch, evaluate(network, test_part, loss_of)))
-        if progress is not None:
-            progress(epoch, epochs)
-    return Training(network, curve[-1][1], train_error, tuple(curve), Outcome.FINISHED, steps)
+            return None
+        seen = len(self.part) // self.batch * self.batch
+        return self.loss.error(float(misses), seen, self.part.targets)
+
+    def _step(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on a batch: its loss, and what it got wrong."""
+        plain = self.recipe.augmentation == "none"
+        inputs = self.part[indices] if plain else self.part.augmented(indices, self.chance)
+        targets = self.part.targets[indices]
+        outputs = self.network(inputs)
+        loss = self.loss.function(outputs, targets)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach(), self.loss.misses(outputs.detach(), targets)
+
+    def test(self) -> float:
+        """The error on the test part."""
+        return evaluate(self.network, self.test_part, self.loss)
 
 
 def check_recipe(recipe: Recipe, dataset: Dataset) -> None:

@@ -1,0 +1,219 @@
+"""What ``peppp measure`` finds before a campaign, and what it says of it before and after."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from peppp.cli.options import print_json
+from peppp.errors import BudgetError, DataError
+from peppp.formats import Configuration
+from peppp.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from peppp.campaign.cells import Cell, Row
+    from peppp.campaign.engines import Engine, Limit
+    from peppp.campaign.runner import Summary
+    from peppp.records import Recipe
+    from peppp.tasks.catalog import Entry
+    from peppp.tasks.dataset import Dataset
+
+
+def find_rows(
+    data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool
+) -> tuple[list["Row"], Callable[[str, "Recipe", Configuration], int], list[str]]:
+    """The rows; the bytes a training keeps, by fingerprint; the data sets that are not on this machine."""
+    from peppp.campaign.cells import Source, rows_of
+    from peppp.campaign.worker import source
+    from peppp.tasks.readers import load
+
+    known: dict[str, Dataset | Entry] = {}
+
+    def found(text: str) -> Source:
+        dataset = load(text, resolution=resolution)
+        known[dataset.fingerprint] = dataset
+        return source(text, dataset)
+
+    def size(fingerprint: str, recipe: "Recipe", configuration: Configuration) -> int:
+        return _size(known[fingerprint], recipe, configuration)
+
+    if data is not None:
+        return rows_of([found(text) for text in dict.fromkeys(data.split(","))], recipes), size, []
+
+    from peppp.campaign.plans import named_plan
+
+    rows: list[Row] = []
+    sources: dict[str, Source] = {}
+    absent: list[str] = []
+    for entry, recipe in named_plan(named or "", recipes[0]):
+        if entry.slug not in sources:
+            try:
+                sources[entry.slug] = found(entry.slug)
+            except DataError:
+                if not dry_run:
+                    raise
+                # Enough to count by: bytes depend on the pixels' and classes' numbers only.
+                sources[entry.slug] = Source(entry.slug, entry.slug, entry.name, entry.resolution)
+                known[entry.slug] = entry
+                absent.append(entry.slug)
+        rows.append((sources[entry.slug], recipe))
+    return rows, size, absent
+
+
+def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Configuration) -> int:
+    from peppp.tasks.dataset import Dataset
+    from peppp.training.measurement import footprint, network_counts
+
+    if isinstance(data, Dataset):
+        return footprint(data, configuration, recipe).total
+    shape = (3, data.resolution, data.resolution)
+    counts = network_counts(
+        recipe.network, data.classes or 10, 3, shape, False, (), False, recipe.loss, recipe.batch_size
+    )
+    return counts.footprint(configuration, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
+
+
+def size_matrix(rows: list["Row"], configurations: list[Any], sizes: dict[Any, int]) -> Any:
+    """Bytes of each row's trainings at each configuration: [rows, configurations] float64."""
+    import numpy as np
+
+    return np.array(
+        [[sizes[source.fingerprint, recipe, c] for c in configurations] for source, recipe in rows],
+        dtype=np.float64,
+    )
+
+
+def make_engine(
+    name: str,
+    workers: int | None,
+    device: str,
+    worker_memory: str | None,
+    limit: "Limit",
+    address: str | None,
+    gpus: float,
+    slurm: str,
+) -> "Engine":
+    """The engine of a name, local, ray or slurm, with what its options say."""
+    from functools import partial
+
+    from peppp.campaign.worker import load_data, measure_cell
+
+    measure = partial(measure_cell, device=device)
+    memory = None if worker_memory is None else parse_bytes(worker_memory)
+    if name == "local":
+        from peppp.campaign.engines import InProcess
+        from peppp.campaign.processes import Processes
+
+        if not workers and memory is not None:
+            raise BudgetError("--worker-memory limits worker processes; give --workers 1 or more")
+        return Processes(measure, workers, limit=limit, memory=memory) if workers else InProcess(measure)
+    if name == "ray":
+        from peppp.campaign.cluster import Ray
+
+        return Ray(measure, address=address, load=load_data, limit=limit, gpus=gpus, memory=memory)
+    if name == "slurm":
+        from peppp.campaign.slurm import Slurm
+
+        settings = dict(part.partition("=")[::2] for part in slurm.split(",") if part)
+        return Slurm(measure, jobs=workers or 100, gpus=gpus, memory=memory, limit=limit, settings=settings)
+    raise BudgetError(f"no engine {name!r}; there are local, ray and slurm")
+
+
+def dry_run_facts(
+    store: str, cells: list["Cell"], sizes: list[int], planned: int, workers: int, absent: list[str]
+) -> dict[str, Any]:
+    """What a campaign would do, from what the store holds; the store is only read, if there is one."""
+    from peppp.campaign.estimates import Estimates
+    from peppp.campaign.store import Store
+
+    present, times = set(), {}
+    if "://" in store or Path(store).exists():
+        with Store.open(store, create=False) as kept:
+            present, times = kept.keys(), kept.seconds()
+    todo = [cell for cell in cells if cell.key not in present]
+    together = [size for cell, size in zip(cells, sizes, strict=True) if cell.key not in present]
+    expected = Estimates(times).total(todo)
+    return {
+        "asked": len(cells),
+        "already_there": len(cells) - len(todo),
+        "left": len(todo),
+        "over_max_memory": planned - len(cells),
+        "smallest_bytes": min(sizes),
+        "largest_bytes": max(sizes),
+        "total_bytes": sum(together),
+        "estimated_seconds": None if expected is None else round(expected / workers, 1),
+        "workers": workers,
+        "absent": absent,
+    }
+
+
+def say(facts: dict[str, Any], store: str, json: bool) -> None:
+    """Say what a campaign would do."""
+    if json:
+        print_json(facts)
+        return
+    from peppp.campaign.database import shown
+
+    smallest, largest = format_bytes(facts["smallest_bytes"]), format_bytes(facts["largest_bytes"])
+    text = (
+        f"{facts['left']} of {facts['asked']} measurements to make, {facts['already_there']} in "
+        f"{shown(store)} already; a training keeps {smallest} to {largest}, "
+        f"all of them {format_bytes(facts['total_bytes'])} (computed)"
+    )
+    if facts["over_max_memory"]:
+        text += f"; {facts['over_max_memory']} more would need more memory than --max-memory"
+    typer.echo(text)
+    seconds = facts["estimated_seconds"]
+    if seconds is None:
+        typer.echo("time: nothing like it was measured yet, so there is no estimate")
+    else:
+        typer.echo(f"time: about {_duration(seconds)} with {facts['workers']} at once (estimated)")
+    if absent := facts["absent"]:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        typer.echo(f"not on this machine: {', '.join(absent[:3])}{more}; they are counted by name")
+
+
+def end(summary: "Summary", store: str, json: bool) -> None:
+    """Say what became of a campaign, and end with its exit code."""
+    failures = (*summary.failed, *summary.lost)
+    if json:
+        names = ("asked", "already_there", "done", "diverged", "retried", "elsewhere", "left", "stopped")
+        facts = {name: getattr(summary, name) for name in names}
+        facts |= {"failed": len(summary.failed), "lost": len(summary.lost)}
+        print_json(facts | {"seconds": round(summary.seconds, 1)})
+    else:
+        tried = f" ({summary.retried} tries more)" if summary.retried else ""
+        stopped = f", stopped by --max-{summary.stopped}" if summary.stopped else ""
+        typer.echo(
+            f"{summary.done} measured ({summary.diverged} diverged) in {_duration(summary.seconds)}, "
+            f"{summary.already_there} were there, {len(summary.failed)} failed, {len(summary.lost)} lost"
+            f"{tried}, {summary.left} left{stopped}; in {store}"
+        )
+    for cell, failure in failures[:5]:
+        kind = "lost" if failure.lost else "failed"
+        typer.echo(f"{kind}: {cell.task} {cell.configuration}: {failure.message}", err=True)
+    if len(failures) > 5:
+        typer.echo(f"and {len(failures) - 5} more: peppp status {store} --failures", err=True)
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    if failures or summary.elsewhere:
+        raise typer.Exit(1)
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """Seconds of a text as 90s, 30min, 8h or 2d; a bare number is seconds."""
+    import re
+
+    units = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", text.strip(), re.ASCII)
+    if match is None or match[2] not in units or float(match[1]) <= 0:
+        raise BudgetError(f"{option} {text!r} is no time; write it as 90s, 30min or 8h")
+    return float(match[1]) * units[match[2]]
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

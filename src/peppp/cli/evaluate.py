@@ -1,0 +1,184 @@
+"""``peppp evaluate``: whether the methods work on this table."""
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peppp.cli.options import Json, print_json
+from peppp.errors import PepppError, StoreError, TableError
+
+if TYPE_CHECKING:
+    from peppp.replay.known import KnownTable
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Which way of training, as rounding=nearest,network=resnet8 [default: the commonest]."),
+]
+Errors = Annotated[Path | None, typer.Option(help="Your own error matrix, as CSV, instead of a table.")]
+Memory = Annotated[Path | None, typer.Option(help="The memory matrix in bytes that belongs to --errors.")]
+
+SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
+
+
+def command(
+    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    errors: Errors = None,
+    memory: Memory = None,
+    setting: Annotated[
+        str, typer.Option(help="I to VI, as I,IV: Table 1 of the paper. Even ones cap memory.")
+    ] = "I",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
+            "zero, high-memory."
+        ),
+    ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
+    measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
+    shrinkage: Annotated[float, typer.Option(min=0, help="Lambda of SoftImpute.")] = 0.1,
+    share: Annotated[float, typer.Option(help="Share of the table that Settings III to VI know.")] = 0.2,
+    cap: Annotated[
+        str | None, typer.Option(help="Cap of Settings II, IV, VI [default: the table's median memory].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
+    leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
+    effects: Annotated[bool, typer.Option(help="Complete what row and column effects leave.")] = False,
+    where: Where = None,
+    rows: Annotated[Path | None, typer.Option(help="Write the result of each row as CSV.")] = None,
+    json: Json = False,
+) -> None:
+    """Meta-leave-one-out: each task in turn is the new one, measured a few times, predicted, scored.
+
+    Intervals are 95 % bootstraps over families. Errors are those of the table: nothing is trained.
+
+    Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
+    """
+    from peppp.replay.loocv import evaluate
+    from peppp.textable import writing
+    from peppp.units import parse_bytes
+
+    if rows is not None and not rows.parent.is_dir():
+        raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; make it")
+    if leave not in ("family", "row"):
+        raise TableError(f"--leave is family or row, not {leave!r}")
+    known = known_from(table, errors, memory, where or [])
+    found = evaluate(
+        known,
+        settings=_names(setting),
+        methods=_names(method),
+        counts=_counts(measurements),
+        seeds=range(seeds),
+        rank=rank,
+        shrinkage=shrinkage,
+        share=share,
+        cap=None if cap is None else float(parse_bytes(cap)),
+        leave="row" if leave == "row" else "family",
+        effects=effects,
+    )
+    if rows is not None:
+        with writing(rows) as file:
+            file.write(as_csv(found.rows()))
+    about = {
+        "rows": len(known.names),
+        "configurations": len(known.columns),
+        "families": len(set(known.families)),
+        "cap": found.cap,
+        "rank": rank,
+        "seeds": seeds,
+        "leave": leave,
+        "synthetic": known.is_synthetic,
+    }
+    if json:
+        print_json(about | {"results": [plain(record) for record in found.summary()]})
+        return
+    _print(found.summary(SHOWN), about)
+
+
+def known_from(table: str | None, errors: Path | None, memory: Path | None, where: list[str]) -> "KnownTable":
+    """The known part of a table, or of a pair of matrices."""
+    from peppp.replay.known import from_matrices, known_table, largest_slice, parse_where
+
+    if (table is None) == (errors is None) or (errors is None) != (memory is None):
+        raise TableError("give a table, or --errors E.csv together with --memory M.csv")
+    if table is not None:
+        from peppp.choice import read_measurements
+
+        return known_table(largest_slice(read_measurements(table), parse_where(where)))
+    from peppp.matrices import read_errors, read_memory
+
+    assert errors is not None
+    assert memory is not None
+    if where:
+        raise TableError("--where chooses measurements of a table; matrices have none")
+    E = read_errors(errors)
+    M = read_memory(memory, E)
+    return from_matrices(
+        E.values, M, [row.task for row in E.rows], [str(column) for column in E.configurations]
+    )
+
+
+def as_csv(records: list[dict[str, Any]]) -> str:
+    """Records as CSV under a header of all their fields."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    file = io.StringIO()
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
+def plain(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as JSON has it: what is no finite number is null."""
+    return {
+        name: None if isinstance(value, float) and value - value != 0 else value
+        for name, value in record.items()
+    }
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise PepppError(f"--measurements are whole numbers as 1,2,3, not {text!r}") from None
+
+
+def _print(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from peppp.units import format_bytes
+
+    console = Console()
+    console.print(
+        f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
+        f"{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; cap of "
+        f"Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("setting", "method", "l"):
+        table.add_column(title, no_wrap=True)
+    for title in SHOWN:
+        table.add_column(title.replace("_", " ").replace(" used", ""), justify="right", no_wrap=True)
+    for record in records:
+        cells = [
+            f"{record[name]:.3f}±{(record[f'{name}_high'] - record[f'{name}_low']) / 2:.3f}"
+            for name in SHOWN[:-1]
+        ]
+        table.add_row(
+            record["setting"], record["method"], str(record["measurements"]), *cells,
+            f"{record['memory_used']:.1%}",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        "hyperdiff and convergence at the estimated errors; less is better in all;\n"
+        "regret: error of the pick above the best that fits; ±: half of the 95 % interval.",
+        style="dim",
+    )

@@ -1,0 +1,122 @@
+"""``peppp reproduce``: the paper's figures on this table."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peppp.cli.evaluate import Errors, Memory, Where, as_csv, known_from, plain
+from peppp.cli.options import Json, print_json
+from peppp.errors import StoreError, TableError
+
+
+def command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="1a 1b 4 5 6a 6b 7 9-26 D, or settings, pooled, variance, rounding, head-to-head, all."
+        ),
+    ],
+    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    errors: Errors = None,
+    memory: Memory = None,
+    where: Where = None,
+    masks: Annotated[int, typer.Option(min=1, help="Random samples of the error matrix.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="How often to repeat an evaluation.")] = 1,
+    cap: Annotated[
+        str | None, typer.Option(help="The paper's 816 MB [default: the table's median memory].")
+    ] = None,
+    choice_cap: Annotated[
+        str | None, typer.Option(help="The 275 MB of Figure 7 [default: the example's median memory].")
+    ] = None,
+    leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
+    csv: Annotated[Path | None, typer.Option(help="Write the numbers as CSV; a folder for all.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf); a folder for all.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="For all: write the claims as one Markdown page.")] = None,
+    json: Json = False,
+) -> None:
+    """Draw a figure of the paper from a table: its claim, what this table shows, and the numbers.
+
+    Names that are ours: settings (all methods in Settings I to VI), pooled (Format B left out), variance,
+    rounding (stochastic and nearest), head-to-head (with the optuna extra). Nothing is trained.
+
+    Example: peppp reproduce 11 table.csv.gz --seeds 5 --csv fig11.csv --plot fig11.svg
+    """
+    from peppp.reproduce.figures import FIGURES, canonical
+    from peppp.reproduce.page import draw_all, write_page
+    from peppp.units import parse_bytes
+
+    if leave not in ("family", "row"):
+        raise TableError(f"--leave is family or row, not {leave!r}")
+    wanted = list(FIGURES) if name == "all" else [canonical(name)]
+    if page is not None and name != "all":
+        raise TableError("--page is for all: peppp reproduce all TABLE --page results.md")
+    for path in (csv, plot, page):
+        if path is not None and not path.parent.is_dir():
+            raise StoreError(f"cannot write {path}: there is no folder {path.parent}; make it")
+    study = _study(
+        table, errors, memory, where or [],
+        masks=masks, seeds=seeds, leave=leave,
+        cap=None if cap is None else float(parse_bytes(cap)),
+        choice_cap=None if choice_cap is None else float(parse_bytes(choice_cap)),
+        progress=_show if sys.stderr.isatty() else None,
+    )  # fmt: skip
+    figures, lacking = draw_all(study, wanted, strict=name != "all")
+    for figure in figures:
+        several = len(wanted) > 1
+        if csv is not None:
+            _write_text(_place(csv, figure.name, ".csv", several), as_csv(list(figure.records)))
+        if plot is not None:
+            from peppp.reproduce.pictures import draw
+
+            if figure.panels:
+                draw(figure, _place(plot, figure.name, ".svg", several))
+    if page is not None:
+        _write_text(page, write_page(study, figures, lacking, str(table or errors)))
+    if json:
+        answers = [f.to_dict() | {"records": [plain(r) for r in f.records]} for f in figures]
+        lacks: dict[str, Any] = {"lacking": lacking, "synthetic": study.synthetic}
+        print_json(lacks | ({"figures": answers} if name == "all" else answers[0]))
+        return
+    for figure in figures:
+        synthetic = " (SYNTHETIC table: no evidence)" if study.synthetic else ""
+        typer.echo(f"{figure.name}  {figure.title}{synthetic}")
+        typer.echo(f"  paper   {figure.claim}")
+        typer.echo(f"  here    {figure.finding}")
+        typer.echo(f"  so      {figure.verdict}")
+        if figure.settings:
+            typer.echo("  with    " + ", ".join(f"{k} {v}" for k, v in figure.settings.items()))
+    for missing, why in lacking.items():
+        typer.echo(f"{missing}  {why}")
+
+
+def _study(table: str | None, errors: Path | None, memory: Path | None, where: list[str], **how: Any) -> Any:
+    from peppp.replay.known import parse_where
+    from peppp.reproduce.study import Study
+
+    if table is None or errors is not None:
+        return Study(matrices=known_from(table, errors, memory, where), **how)
+    from peppp.choice import read_measurements
+
+    return Study(read_measurements(table), where=parse_where(where), **how)
+
+
+def _place(path: Path, name: str, suffix: str, several: bool) -> Path:
+    if not several:
+        return path
+    path.mkdir(exist_ok=True)
+    return path / f"{name}{suffix}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    from peppp.textable import writing
+
+    with writing(path) as file:
+        file.write(text)
+
+
+def _show(text: str) -> None:
+    typer.echo(f"\r\x1b[K{text}", nl=False, err=True)

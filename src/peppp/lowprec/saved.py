@@ -1,0 +1,131 @@
+"""The tensors that a forward pass keeps for its backward pass, packed where Format A holds them exactly.
+
+Each piece of memory is packed once, however many operations keep it or views of it: the result of a ReLU and
+the input of the next convolution are one. What Format A does not hold (statistics of norms, unrounded results
+of softmax) stays as it is, and is counted by name.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from peppp.formats import FloatFormat
+from peppp.lowprec.packing import PackedTensor
+from peppp.lowprec.weights import PackedWeights, weak_storage
+
+_SMALLEST = 64  # numbers; packing fewer saves nothing worth a call
+
+
+class _Memory:
+    """One piece of memory, packed; unpacked at most once at a time."""
+
+    __slots__ = ("__weakref__", "packed", "unpacked")
+
+    def __init__(self, packed: PackedTensor) -> None:
+        self.packed = packed
+        self.unpacked: weakref.ref[Tensor] | None = None
+
+    def get(self) -> Tensor:
+        values = None if self.unpacked is None else self.unpacked()
+        if values is None:
+            values = self.packed.unpack()
+            self.unpacked = weakref.ref(values)  # lives as long as its views
+        return values
+
+
+@dataclass(slots=True)
+class _View:
+    """A saved tensor: where it lies in packed memory, or in a packed parameter."""
+
+    source: "_Memory | Tensor"
+    shape: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+class SavedTensors:
+    """Packs what is kept for the backward pass while it is entered.
+
+    ``raw`` counts the bytes that stayed as they were in the last pass, by operation and shape. ``holds``
+    answers instead of the numbers, where there are none (on the meta device), whether Format A has what an
+    ``operation`` keeps; what is kept outside of one has been rounded.
+    """
+
+    def __init__(
+        self, fmt: FloatFormat, weights: PackedWeights, holds: Callable[[Tensor], bool] | None = None
+    ) -> None:
+        self.format = fmt
+        self.weights = weights
+        self.holds = holds
+        self.raw: dict[str, int] = {}
+        self.operation = ""
+        self._known: dict[tuple[int, int], tuple[Any, weakref.ref[_Memory]]] = {}
+        self._raw_known: dict[int, Any] = {}
+        self._hooks: list[saved_tensors_hooks] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a deep copy takes: nothing of a pass that runs."""
+        return self.__dict__ | {"_known": {}, "_raw_known": {}, "_hooks": []}
+
+    def enter(self, *_: Any) -> None:
+        """Begin a forward pass."""
+        self._known, self._raw_known, self.raw = {}, {}, {}
+        self._hooks.append(saved_tensors_hooks(self.pack, self.unpack))
+        self._hooks[-1].__enter__()
+
+    def leave(self, *_: Any) -> None:
+        """End it."""
+        self._hooks.pop().__exit__()
+
+    def memories(self) -> list[PackedTensor]:
+        """All packed memory that is still kept."""
+        found = (reference() for _, reference in self._known.values())
+        return [memory.packed for memory in found if memory is not None]
+
+    def pack(self, tensor: Tensor) -> Any:
+        """What is kept of a tensor."""
+        with torch._C.DisableTorchFunction():  # the mode that rounds has nothing to do with this
+            return self._pack(tensor)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        place = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+        owner = self.weights.owner(tensor)
+        if owner is not None:
+            return _View(owner, *place)
+        key = (storage._cdata, tensor._version)
+        known = self._known.get(key)
+        memory = None if known is None or known[0].expired() else known[1]()
+        if memory is None:
+            memory = self._packed(tensor, storage)
+            if memory is None:
+                return tensor.detach()
+            self._known[key] = (weak_storage(storage), weakref.ref(memory))
+        return _View(memory, *place)
+
+    def unpack(self, kept: Any) -> Tensor:
+        """The tensor again."""
+        if not isinstance(kept, _View):
+            return kept  # type: ignore[no-any-return]
+        values = kept.source.get() if isinstance(kept.source, _Memory) else self.weights.unpacked(kept.source)
+        return values.as_strided(kept.shape, kept.stride, kept.offset)
+
+    def _packed(self, tensor: Tensor, storage: torch.UntypedStorage) -> _Memory | None:
+        if tensor.dtype == torch.float32 and storage.nbytes() >= 4 * _SMALLEST and storage.nbytes() % 4 == 0:
+            whole = tensor.detach().as_strided((storage.nbytes() // 4,), (1,), 0)
+            if self.holds is None or not self.operation or self.holds(tensor):
+                packed = PackedTensor.try_pack(whole, self.format)
+                if packed is not None:
+                    return _Memory(packed)
+        known = self._raw_known.get(storage._cdata)
+        if known is None or known.expired():
+            self._raw_known[storage._cdata] = weak_storage(storage)
+            shape = "x".join(map(str, tensor.shape)) or "1"
+            name = f"{self.operation} {shape} {str(tensor.dtype).removeprefix('torch.')}"
+            self.raw[name] = self.raw.get(name, 0) + storage.nbytes()
+        return None

@@ -1,0 +1,72 @@
+"""A network whose parameters and saved activations are stored in as many bits as their format has."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+from peppp.formats import FloatFormat, Format
+from peppp.lowprec.conversion import LowPrecision
+from peppp.lowprec.pooling import SUBSTITUTES
+from peppp.lowprec.saved import SavedTensors
+from peppp.lowprec.weights import PackedWeights
+
+
+def packable(fmt: Format) -> FloatFormat:
+    """The format, if tensors can be packed in it."""
+    if not isinstance(fmt, FloatFormat):
+        raise NetworkError(f"{fmt} has no packed form; take floating-point formats, or storage='simulated'")
+    return fmt
+
+
+class PackedStorage:
+    """Packs the parameters of a low-precision module and what its forward passes keep.
+
+    ``weights`` and ``saved`` are the two; parameters are packed one by one by who rounds them.
+    """
+
+    def __init__(self, module: nn.Module, state: LowPrecision) -> None:
+        fmt = packable(state.precision.configuration.format_a)
+        self.weights = PackedWeights(module, fmt)
+        self.saved = SavedTensors(fmt, self.weights)
+        self._state = state
+        self._handles = [
+            module.register_forward_pre_hook(self.saved.enter),
+            module.register_forward_hook(self.saved.leave, always_call=True),
+        ]
+        state.packed = self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a deep copy takes: its module has copies of the hooks."""
+        return self.__dict__ | {"_handles": []}
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation: packed parameters are unpacked for it, and let go of afterwards."""
+        filled: list[Tensor] = []
+        for parameter in _parameters((*args, *kwargs.values())):
+            if self.weights.holds(parameter):
+                self.weights.fill(parameter)
+                filled.append(parameter)
+        self.saved.operation = function.__name__
+        try:
+            return SUBSTITUTES.get(function, function)(*args, **kwargs)
+        finally:
+            self.saved.operation = ""
+            for tensor in filled:
+                self.weights.empty(tensor)
+
+    def release(self) -> None:
+        """Give the module its parameters as float32 tensors, and stop packing."""
+        self.weights.release()
+        for handle in self._handles:
+            handle.remove()
+        self._state.packed = None
+
+
+def _parameters(values: Any) -> Iterator[nn.Parameter]:
+    for value in values:
+        if isinstance(value, nn.Parameter):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _parameters(value)

@@ -1,0 +1,63 @@
+"""What a reproduced figure is: numbers, the paper's claim, what this table shows, and how to draw it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["bars", "heatmap", "histogram", "line", "scatter", "violin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes, drawn from the figure's records: ``y`` over ``x``, a colour for each value of ``by``.
+
+    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields.
+    """
+
+    kind: Kind
+    x: str
+    y: str
+    by: str = ""
+    low: str = ""
+    high: str = ""
+    title: str = ""
+    where: tuple[tuple[str, Any], ...] = ()
+
+    def records(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The records that this panel shows."""
+        return [r for r in records if all(r.get(name) == value for name, value in self.where)]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure, table or list of the paper (or a comparison of ours) on a table of measurements.
+
+    ``holds`` is None where the table cannot say whether the claim holds. ``settings`` are the counts and
+    parameters used. ``records`` are plain, for CSV and JSON.
+    """
+
+    name: str
+    title: str
+    claim: str
+    finding: str
+    holds: bool | None
+    records: tuple[dict[str, Any], ...]
+    panels: tuple[Panel, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The claim's fate in two or three words."""
+        return {True: "holds here", False: "does not hold here", None: "not decided here"}[self.holds]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "claim": self.claim,
+            "finding": self.finding,
+            "holds": self.holds,
+            "settings": self.settings,
+            "records": list(self.records),
+        }

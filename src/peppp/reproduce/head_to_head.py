@@ -1,0 +1,220 @@
+"""What a reader would use instead: Optuna, random search, the largest that fits, no measurement, the oracle.
+
+Everyone may ask for the errors of a few configurations within a budget and then names one of those within it;
+its regret is the error above that of the best. Where the table has the task on another seed, the named
+configuration is judged there: the error that it was picked for is lucky, too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.errors import PepppError
+from peppp.metalearn.completion import Completion
+from peppp.metalearn.methods import explore
+from peppp.replay.intervals import family_mean
+from peppp.replay.known import KnownTable, Lacking
+from peppp.reproduce.figure import Figure, Panel
+from peppp.reproduce.study import Study
+
+COUNTS = (1, 2, 3, 6, 10)
+BUDGETS = (0.25, 0.5, 1.0)  # quantiles of the task's memory
+SAMPLERS = ("tpe", "gp")
+MOST_TRIALS = 30  # beyond the budget or repeated ones included: a sampler can go on repeating itself
+
+Pick = Callable[[int], int]
+
+
+def head_to_head(study: Study) -> Figure:
+    """Regret of the picked configuration after 1, 2, 3, 6 and 10 measurements under three budgets."""
+    optuna = _optuna()
+    known = study.known
+    judges = study.other_seeds() if study.matrices is None else []
+    records: list[dict[str, Any]] = []
+    families = known.families
+    for i, task in enumerate(known.names):
+        study.say(f"head to head: {task}, {i + 1} of {len(known.names)}")
+        others = np.array([j for j, family in enumerate(families) if family != families[i]])
+        if len(others) < 2:
+            raise Lacking("the table lacks tasks of other families to learn from")
+        training = known.learn(others, rank=3)
+        judge = _judge(known, i, judges)
+        judged_elsewhere = bool((judge != known.errors[i]).any())
+        for quantile in BUDGETS:
+            budget = float(np.quantile(known.memory[i, known.known[i]], quantile))
+            feasible = known.known[i] & (known.memory[i] <= budget)
+            best = int(np.where(feasible, judge, np.inf).argmin())
+            for seed in range(study.seeds):
+                for method, picks in _picks(known, i, training, feasible, budget, seed, optuna).items():
+                    records += [
+                        {
+                            "task": task,
+                            "family": families[i],
+                            "method": method,
+                            "budget": f"{quantile:.0%} of configurations fit",
+                            "measurements": count,
+                            "seed": seed,
+                            "regret": float(judge[j] - judge[best]),
+                            "judged": "other seed" if judged_elsewhere else "same seed",
+                        }
+                        for count, j in zip(COUNTS, picks, strict=True)
+                    ]
+    return _figure(study, known, records)
+
+
+def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> Figure:
+    methods = list(dict.fromkeys(r["method"] for r in records))
+    budgets = list(dict.fromkeys(r["budget"] for r in records))
+    means: dict[tuple[str, str, int], float] = {}
+    summary = []
+    for method in methods:
+        for budget in [*budgets, "all budgets"]:
+            for count in COUNTS:
+                mine = [
+                    r
+                    for r in records
+                    if r["method"] == method
+                    and r["measurements"] == count
+                    and budget in (r["budget"], "all budgets")
+                ]
+                found = family_mean([r["regret"] for r in mine], [r["family"] for r in mine])
+                means[method, budget, count] = found.mean
+                summary.append(
+                    {"method": method, "budget": budget, "measurements": count, "regret": found.mean,
+                     "regret_low": found.low, "regret_high": found.high, "tasks": len(known.names)}
+                )  # fmt: skip
+    shown = "; ".join(
+        f"{count}: " + ", ".join(f"{m} {means[m, 'all budgets', count]:.3f}" for m in methods)
+        for count in (1, 3, 10)
+    )
+    rivals = [m for m in methods if m not in ("peppp", "oracle")]
+    first = [min(means[m, "all budgets", c] for m in rivals) for c in COUNTS]
+    ahead = [c for c, least in zip(COUNTS, first, strict=True) if means["peppp", "all budgets", c] <= least]
+    other = sum(r["judged"] == "other seed" for r in records) / len(records)
+    return Figure(
+        "head-to-head",
+        "Regret of the pick after a few measurements",
+        "(ours) peppp picks better than a general optimizer when measurements are few",
+        f"mean regret over {len(known.names)} tasks, three budgets, after {shown} measurements; peppp has "
+        f"the least regret of all but the oracle after {', '.join(map(str, ahead)) or 'none of these'}; "
+        f"{other:.0%} of the picks judged on another seed",
+        len(ahead) > len(COUNTS) / 2,
+        tuple(summary),
+        tuple(
+            Panel(
+                "line",
+                "measurements",
+                "regret",
+                "method",
+                "regret_low",
+                "regret_high",
+                str(b),
+                (("budget", b),),
+            )
+            for b in [*budgets, "all budgets"]
+        ),
+        {"seeds": study.seeds, "budgets": list(BUDGETS), "counts": list(COUNTS), "rank": 3},
+    )
+
+
+def _judge(known: KnownTable, i: int, others: list[KnownTable]) -> NDArray[np.float64]:
+    """Errors [d] of the task on another seed, or, where the table has none, the same ones."""
+    for other in others:
+        if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
+            return np.asarray(other.errors[other.tasks.index(known.tasks[i])])
+    return np.asarray(known.errors[i])
+
+
+def _picks(
+    known: KnownTable,
+    i: int,
+    training: Completion,
+    feasible: NDArray[np.bool_],
+    budget: float,
+    seed: int,
+    optuna: Any,
+) -> dict[str, list[int]]:
+    """What each method picks after each number of measurements."""
+    errors, memory = known.errors[i], known.memory[i]
+    allowed = np.flatnonzero(feasible)
+    rng = np.random.default_rng([seed, i])
+
+    def least(estimate: NDArray[np.float64], among: NDArray[np.intp] = allowed) -> int:
+        return int(among[np.lexsort((memory[among], np.round(estimate[among], 9)))[0]])
+
+    def explored(method: str) -> list[int]:
+        found = explore(
+            method, training, errors.item, COUNTS, memory=memory, feasible=feasible, seed=[seed, i]
+        )
+        return [least(np.clip(f.estimate, 0, 1)) for f in found]
+
+    order = rng.permutation(allowed)
+    everything = len(COUNTS)
+    picks = {
+        "peppp": explored("ed-mf"),
+        "zero measurements": explored("zero"),
+        "largest that fits": explored("high-memory"),
+        "random search": [least(errors, order[:count]) for count in COUNTS],
+        "oracle": [least(errors)] * everything,
+    }
+    warm = least(training.estimate.mean(axis=0))
+    for sampler in SAMPLERS:
+        for enqueued in (None, warm):
+            measured = _search(optuna, known, i, feasible, budget, sampler, seed, enqueued)
+            name = f"optuna {sampler}" + ("" if enqueued is None else ", warm")
+            picks[name] = [least(errors, np.array(measured[:count])) for count in COUNTS]
+    return picks
+
+
+def _search(
+    optuna: Any,
+    known: KnownTable,
+    i: int,
+    feasible: NDArray[np.bool_],
+    budget: float,
+    sampler: str,
+    seed: int,
+    enqueued: int | None,
+) -> list[int]:
+    """The configurations that an Optuna sampler measures, in order; those beyond the budget cost nothing.
+
+    Formats A and B are the two categorical parameters, the memory above the budget the constraint. A trial
+    beyond the budget or measured before is told without counting: training it again would tell nothing.
+    """
+    formats = [(str(c.format_a), str(c.format_b)) for c in known.configurations]
+    column = {pair: j for j, pair in enumerate(formats)}
+    choices_a, choices_b = (sorted({pair[k] for pair in formats}) for k in (0, 1))
+
+    startup = {"n_startup_trials": 2} if enqueued is not None else {}
+    kind = {"tpe": optuna.samplers.TPESampler, "gp": optuna.samplers.GPSampler}[sampler]
+    search = optuna.create_study(sampler=kind(seed=seed, **startup))
+    if enqueued is not None:
+        search.enqueue_trial(dict(zip("ab", formats[enqueued], strict=True)))
+    measured: list[int] = []
+    wanted = min(max(COUNTS), int(feasible.sum()))
+    for _ in range(MOST_TRIALS):
+        trial = search.ask()
+        pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
+        j = column.get(pair)
+        memory = known.memory[i, j] if j is not None else np.inf
+        trial.set_constraint("memory", min(float(memory / budget) - 1.0, 1e3))
+        search.tell(trial, float(known.errors[i, j]) if j is not None and feasible[j] else 1.0)
+        if j is not None and feasible[j] and j not in measured:
+            measured.append(j)
+        if len(measured) == wanted:
+            break
+    # A sampler that only repeats itself is helped out at random, as its user would.
+    rest = np.setdiff1d(np.flatnonzero(feasible), measured)
+    measured += np.random.default_rng([seed, i]).permutation(rest)[: wanted - len(measured)].tolist()
+    return measured
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise PepppError("the comparison needs Optuna; install it: pip install 'peppp[optuna]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna

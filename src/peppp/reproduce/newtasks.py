@@ -1,0 +1,427 @@
+"""Figures of meta-test: a new task from a few measurements (7, 11, 12, 18, 24 to 26, and the settings)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from peppp import pareto
+from peppp.metalearn.completion import Completion, complete_values
+from peppp.metalearn.design import d_optimal, least_squares
+from peppp.metalearn.methods import PAPER_METHODS, explore
+from peppp.replay.intervals import family_ratio
+from peppp.replay.known import KnownTable, Lacking
+from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate
+from peppp.replay.scores import scores
+from peppp.reproduce.figure import Figure, Panel
+from peppp.reproduce.matrix import MB, example_row
+from peppp.reproduce.study import Study
+
+RANK = 3  # section 4.2
+ZERO_MEAN = ("bo-mf-zero-mean", "bo-full-zero-mean")
+COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+PAPER_COUNTS = (3, 4, 5, 6, 8, 10)  # the paper measures as many as the rank, or more
+
+
+def figure_7(study: Study) -> Figure:
+    """The example as a new task: six measurements under a cap, estimated frontier, choice."""
+    known = study.known
+    i = example_row(known)
+    cap = float(np.median(known.memory[i])) if study.choice_cap is None else study.choice_cap
+    others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
+    if len(others) < 2:
+        raise Lacking("the table lacks tasks of other families to learn from")
+    Y = known.learn(others, RANK).configuration_embeddings
+    m, feasible = known.memory[i], known.known[i] & (known.memory[i] <= cap)
+    S = d_optimal(Y, 6, feasible=feasible)
+    estimate = least_squares(Y, S, known.errors[i, S])
+    estimate[S] = known.errors[i, S]
+    optimal = pareto.frontier(m, np.clip(estimate, 0, 1), feasible)
+    chosen, best = optimal[-1], known.errors[i, feasible].min()
+    regret = float(known.errors[i, chosen] - best)
+    truly = pareto.nondominated(m, known.errors[i], feasible)
+    wrong = int((~truly[optimal]).sum())
+    records = tuple(
+        {
+            "configuration": column,
+            "memory_mb": m[j] / MB,
+            "error": known.errors[i, j],
+            "estimate": float(estimate[j]),
+            "point": "chosen"
+            if j == chosen
+            else "measured"
+            if j in S
+            else "beyond the cap"
+            if not feasible[j]
+            else "estimated Pareto optimal"
+            if j in optimal
+            else "estimated dominated",
+        }
+        for j, column in enumerate(known.columns)
+    )
+    return Figure(
+        "7",
+        f"Meta-test on {known.names[i]}: 6 measurements below {cap / MB:.3g} MB each",
+        "the choice is the estimated Pareto optimal configuration of the highest allowed memory; some of "
+        "those are truly dominated",
+        f"chosen {known.columns[chosen]}: error {known.errors[i, chosen]:.3f}, {regret:.3f} above the best "
+        f"within the cap; {wrong} of {len(optimal)} estimated Pareto optimal ones are truly dominated",
+        regret < 0.03,
+        records,
+        (Panel("scatter", "memory_mb", "error", "point"),),
+        {"cap": cap, "rank": RANK, "measurements": 6},
+    )
+
+
+def _compared(
+    study: Study,
+    known: KnownTable,
+    name: str,
+    title: str,
+    settings: Sequence[str],
+    *,
+    claim: str = "ED-MF is steadily among the best, most with few measurements; QR-MF about equal",
+    counts: Sequence[int] = COUNTS,
+) -> Figure:
+    """The five methods in some settings: means and intervals of both metrics over the memory used."""
+    methods = (*PAPER_METHODS, *ZERO_MEAN, "zero")
+    study.say(f"figure {name}: settings {', '.join(settings)}")
+    found = evaluate(
+        known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds), rank=RANK,
+        cap=study.cap, leave=_leave(study, known),
+    )  # fmt: skip
+    metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
+    records = found.summary(metrics)
+    wins, plain, total, shown = 0, 0, 0, []
+    for setting in settings:
+        for metric in ("convergence", "hyperdiff"):
+            for count in counts:
+                means = {m: found.interval(metric, setting, m, count).mean for m in methods}
+                wins += means["ed-mf"] <= 1.1 * min(means[m] for m in PAPER_METHODS)
+                plain += means["ed-mf"] <= 1.1 * min(means[m] for m in (*PAPER_METHODS[:3], *ZERO_MEAN))
+                total += 1
+        at = min(counts, key=lambda c: abs(c - 3))
+        means = {m: found.interval("hyperdiff", setting, m, at).mean for m in methods}
+        shown.append(f"{setting} " + ", ".join(f"{m} {v:.3f}" for m, v in means.items()))
+    return Figure(
+        name,
+        title,
+        claim,
+        f"ED-MF is best or within 10 % of the best in {plain} of {total} comparisons (two metrics, "
+        f"{len(counts)} numbers of measurements) against optimizers whose prior mean is zero, as a library "
+        f"gives them, and in {wins} where it is the columns' means; HyperDiff with {at}: {'; '.join(shown)}",
+        plain > total / 2,
+        tuple(records),
+        tuple(
+            Panel(
+                "line", "memory_used", metric, "method", f"{metric}_low", f"{metric}_high",
+                f"Setting {setting}", (("setting", setting),),
+            )
+            for setting in settings
+            for metric in ("convergence", "hyperdiff")
+        ),
+        {"rank": RANK, "seeds": study.seeds, "cap": found.cap, "leave": found.leave, "counts": list(counts)},
+    )  # fmt: skip
+
+
+def _leave(study: Study, known: KnownTable) -> Leave:
+    """Families as asked, but rows where there is one family only."""
+    return "family" if study.leave == "family" and len(set(known.families)) > 1 else "row"
+
+
+def figure_11(study: Study) -> Figure:
+    """Settings I and IV."""
+    return _compared(study, study.known, "11", "Meta-test, Settings I and IV", ("I", "IV"))
+
+
+def figure_18(study: Study) -> Figure:
+    """Settings II, III, V and VI."""
+    claim = "ED-MF is among the best in every setting and under both metrics"
+    title = "Meta-test, Settings II, III, V and VI"
+    return _compared(study, study.known, "18", title, ("II", "III", "V", "VI"), claim=claim)
+
+
+def figure_24(study: Study) -> Figure:
+    """All settings on the rows of several learning rates."""
+    title = "Meta-test with several learning rates"
+    claim = "ED-MF steadily ahead with learning rates too"
+    return _compared(study, study.rates(), "24", title, tuple(SETTINGS), claim=claim)
+
+
+def figure_12(study: Study) -> Figure:
+    """Error of the chosen configuration relative to that of ED-MF, Setting IV, three measurements."""
+    known = study.known
+    methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
+    found = evaluate(
+        known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds), rank=RANK,
+        cap=study.cap, leave=_leave(study, known),
+    )  # fmt: skip
+    ours = found.of("pick_error", "IV", "ed-mf", 3)
+    records, shown, medians = [], [], []
+    for method in methods[1:]:
+        theirs = found.of("pick_error", "IV", method, 3)
+        both = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
+        ratios = theirs[both] / ours[both]
+        names = [name for name, kept in zip(known.names, both, strict=True) if kept]
+        records += [
+            {"task": name, "method": method, "relative_error": float(ratio)}
+            for name, ratio in zip(names, ratios, strict=True)
+        ]
+        at_least = float((ratios >= 1).mean())
+        medians.append(at_least)
+        ratio = family_ratio(theirs, ours, known.families)
+        shown.append(f"{method} {ratio} (1 or more on {at_least:.0%})")
+    return Figure(
+        "12",
+        "Error of the pick relative to ED-MF's, Setting IV, 3 measurements",
+        "the ratios are mostly 1 or more",
+        "ratio of mean errors with its 95 % interval: " + "; ".join(shown),
+        min(medians) > 0.5,
+        tuple(records),
+        (Panel("bars", "task", "relative_error", "method"),),
+        {"rank": RANK, "seeds": study.seeds, "cap": found.cap},
+    )
+
+
+def settings_table(study: Study) -> Figure:
+    """All methods in all six settings, with the row of zero measurements and the additive model."""
+    known = study.known
+    methods: tuple[str, ...] = (
+        *PAPER_METHODS,
+        "bo-mf-zero-mean",
+        "bo-full-zero-mean",
+        "additive",
+        "zero",
+        "high-memory",
+    )
+    counts = (3, 6, 12)
+    metrics = ("convergence", "hyperdiff", "area", "igd_plus", "hyperdiff_true", "relative_error", "regret")
+    records: list[dict[str, Any]] = []
+    parts: list[str] = []
+    best = []
+    ways: tuple[Leave, ...] = ("family", "row") if _leave(study, known) == "family" else ("row",)
+    for leave in ways:
+        study.say(f"settings: all methods, Settings I to VI, each {leave} held out")
+        found = evaluate(
+            known, settings=tuple(SETTINGS), methods=methods, counts=counts, seeds=range(study.seeds),
+            rank=RANK, cap=study.cap, leave=leave,
+        )  # fmt: skip
+        records += [{"leave": leave} | record for record in found.summary((*metrics, "memory_used"))]
+        parts.append(f"{leave} held out, 6 measurements, multiples of ED-MF's: {_ahead_of_zero(found, 6)}")
+        best.append(_best_everywhere(found, 6))
+    return Figure(
+        "settings",
+        "Every method in Settings I to VI, and without any measurement",
+        "among all approaches and across all memory usage ED-MF outperforms, most with few measurements",
+        ". ".join(parts),
+        all(best),
+        tuple(records),
+        tuple(
+            Panel(
+                "bars", "method", "regret", "setting", "regret_low", "regret_high", f"{c} measurements",
+                (("measurements", c), ("leave", ways[0])),
+            )
+            for c in counts
+        ),
+        {"rank": RANK, "seeds": study.seeds, "cap": found.cap, "counts": list(counts)},
+    )  # fmt: skip
+
+
+def _ahead_of_zero(found: Evaluation, count: int) -> str:
+    """The mean of some methods' HyperDiff and regret over settings as a multiple of ED-MF's."""
+    parts = []
+    families = found.known.families if found.leave == "family" else found.known.names
+    for metric in ("hyperdiff", "regret"):
+
+        def mean(method: str, metric: str = metric) -> Any:
+            return np.mean([found.of(metric, s, method, count) for s in found.settings], axis=0)
+
+        ratios = {m: family_ratio(mean(m), mean("ed-mf"), families) for m in found.methods if m != "ed-mf"}
+        parts.append(f"{metric} " + ", ".join(f"{m} {r}" for m, r in ratios.items() if m != "high-memory"))
+    return "; ".join(parts)
+
+
+def _best_everywhere(found: Evaluation, count: int) -> bool:
+    return all(
+        found.interval(metric, setting, "ed-mf", count).mean
+        <= 1.05 * min(found.interval(metric, setting, m, count).mean for m in found.methods)
+        for setting in found.settings
+        for metric in ("hyperdiff", "regret")
+    )
+
+
+def pooled(study: Study) -> Figure:
+    """What is left of the problem when columns that differ in Format B only are one."""
+    known = study.known
+    small = known.pooled().require()
+    records: list[dict[str, Any]] = []
+    shown = []
+    for title, table in ((f"{len(known.columns)} columns", known), (f"{len(small.columns)} pooled", small)):
+        found = evaluate(
+            table, settings=("I", "II"), methods=("ed-mf", "random-mf", "zero"), counts=(3,),
+            seeds=range(study.seeds), rank=RANK, cap=study.cap, leave=_leave(study, table),
+        )  # fmt: skip
+        records += [{"columns": title} | r for r in found.summary(("hyperdiff", "relative_error", "regret"))]
+        values = {m: found.interval("hyperdiff", "I", m, 3).mean for m in found.methods}
+        shown.append(f"{title}: " + ", ".join(f"{m} {v:.3f}" for m, v in values.items()))
+    return Figure(
+        "pooled",
+        "Columns that differ only in Format B as one",
+        "not examined in the paper: whether choosing Format B is part of the advantage",
+        f"HyperDiff in Setting I with 3 measurements, {'; '.join(shown)}",
+        None,
+        tuple(records),
+        (Panel("bars", "method", "hyperdiff", "columns", where=(("setting", "I"),)),),
+        {"seeds": study.seeds},
+    )
+
+
+def figure_25(study: Study) -> Figure:
+    """From one network to others: the embeddings of the commonest network's rows on the rows of another."""
+    tables = study.networks()
+    source_name, source = next(iter(tables.items()))
+    source.require()
+    records: list[dict[str, Any]] = []
+    for name, table in list(tables.items())[1:]:
+        columns = [c for c in table.columns if c in source.columns]
+        for i, task in enumerate(table.tasks):
+            rows = [r for r, other in enumerate(source.tasks) if other != task]
+            train = source.take(rows, [source.columns.index(c) for c in columns])
+            training = train.learn(range(len(rows)), RANK)
+            target = table.take([i], [table.columns.index(c) for c in columns])
+            records += _transferred(training, target, name, source_name, study.seeds, PAPER_METHODS)
+    return _transfer_figure(
+        "25",
+        f"From {source_name} to other networks, Setting I",
+        "ED-MF is among the best on the other networks too, with no significant difference between them",
+        records,
+        "network",
+    )
+
+
+def figure_26(study: Study) -> Figure:
+    """Case i learns from the same network's rows only, Case ii from all networks' rows, on the same tasks."""
+    tables = study.networks()
+    common = sorted(set.intersection(*(set(t.tasks) for t in tables.values())))
+    columns = [c for c in next(iter(tables.values())).columns if all(c in t.columns for t in tables.values())]
+    if len(common) < 3 or len(columns) < 3:
+        raise Lacking(
+            f"the table lacks tasks measured with every network: there are {len(common)}, 3 are needed"
+        )
+    cut = {
+        name: t.take([t.tasks.index(task) for task in common], [t.columns.index(c) for c in columns])
+        for name, t in tables.items()
+    }
+    records: list[dict[str, Any]] = []
+    for name, table in cut.items():
+        for i in range(len(common)):
+            rest = [r for r in range(len(common)) if r != i]
+            same = table.take(rest)
+            every = np.concatenate([t.errors[rest] for t in cut.values()])
+            seen = np.concatenate([t.known[rest] for t in cut.values()])
+            target = table.take([i])
+            for case, training in (
+                ("i: same network", same.learn(range(len(rest)), RANK)),
+                ("ii: all networks", complete_values(every, seen, rank=RANK)),
+            ):
+                records += _transferred(training, target, name, case, study.seeds, ("ed-mf",))
+    return _transfer_figure(
+        "26",
+        "Learning from the same network (i) or from all (ii)",
+        "Case ii, all networks, is better than Case i",
+        records,
+        "source",
+    )
+
+
+def _transferred(
+    training: Completion,
+    target: KnownTable,
+    network: str,
+    source: str,
+    seeds: int,
+    methods: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Scores of methods on the one row of ``target``, learned from ``training``."""
+    e, m, feasible = target.errors[0], target.memory[0], target.known[0]
+    records = []
+    for method in methods:
+        for seed in range(seeds):
+            found = explore(
+                method, training, e.item, PAPER_COUNTS, memory=m, feasible=feasible, seed=[seed, 0]
+            )
+            scored = scores(m, e, [f.estimate for f in found], feasible)
+            records += [
+                {
+                    "network": network,
+                    "source": source,
+                    "task": target.names[0],
+                    "method": method,
+                    "measurements": count,
+                    "convergence": float(scored["convergence"][k]),
+                    "hyperdiff": float(scored["hyperdiff"][k]),
+                }
+                for k, count in enumerate(PAPER_COUNTS)
+            ]
+    return records
+
+
+def _transfer_figure(name: str, title: str, claim: str, rows: list[dict[str, Any]], by: str) -> Figure:
+    groups = list(dict.fromkeys((r[by], r["method"], r["measurements"]) for r in rows))
+    records, means = [], {}
+    for group, method, count in groups:
+        values = [r for r in rows if (r[by], r["method"], r["measurements"]) == (group, method, count)]
+        record: dict[str, Any] = {by: group, "method": method, "measurements": count, "rows": len(values)}
+        for metric in ("convergence", "hyperdiff"):
+            x = np.array([r[metric] for r in values])
+            mean, se = float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
+            record |= {metric: mean, f"{metric}_low": mean - se, f"{metric}_high": mean + se}
+        records.append(record)
+        means[group, method, count] = (record["convergence"], record["hyperdiff"])
+    names = list(dict.fromkeys(g for g, _, _ in groups))
+    if by == "source":
+        i, ii = (np.array([means[g, "ed-mf", c] for c in PAPER_COUNTS]) for g in names)
+        better = float((ii < i).mean())
+        finding = (
+            f"Case ii is better in {better:.0%} of the comparisons; mean HyperDiff {i[:, 1].mean():.4f} in "
+            f"Case i, {ii[:, 1].mean():.4f} in Case ii"
+        )
+        holds = bool(better > 0.5)
+    else:
+        wins = [
+            means[g, "ed-mf", c][k] <= 1.1 * min(means[g, m, c][k] for m in PAPER_METHODS)
+            for g in names
+            for c in PAPER_COUNTS
+            for k in (0, 1)
+        ]
+        finding = (
+            f"ED-MF is best or within 10 % of the best in {sum(wins)} of {len(wins)} comparisons; mean "
+            "HyperDiff with 3: " + ", ".join(f"{g} {means[g, 'ed-mf', 3][1]:.3f}" for g in names)
+        )
+        holds = sum(wins) > len(wins) / 2
+    shown: list[tuple[str, tuple[tuple[str, Any], ...]]] = [("", ())]
+    if by == "network":
+        shown = [(str(g), ((by, g),)) for g in names]
+    return Figure(
+        name,
+        title,
+        claim,
+        finding,
+        holds,
+        tuple(records),
+        tuple(
+            Panel(
+                "line",
+                "measurements",
+                metric,
+                "method" if by == "network" else "source",
+                f"{metric}_low",
+                f"{metric}_high",
+                label,
+                where,
+            )
+            for label, where in shown
+            for metric in ("convergence", "hyperdiff")
+        ),
+        {"rank": RANK, "counts": list(PAPER_COUNTS)},
+    )

@@ -1,0 +1,198 @@
+"""One training that is kept in a folder: it resumes after any epoch, and leaves its weights there.
+
+The files are safetensors, numbers and one line of JSON: nothing in them is executed when they are read.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peppp.errors import StoreError
+from peppp.footprint.measuring import AllocatorTrace
+from peppp.formats import Configuration
+from peppp.lowprec.optimizers import LowPrecisionOptimizer
+from peppp.records import Outcome, Recipe
+from peppp.tasks.dataset import Dataset
+from peppp.training.loop import Run
+
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+_Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTraining:
+    """How a training in a folder ended: its error, the measured peak of a step in bytes (0: no step run)."""
+
+    configuration: Configuration
+    test_error: float
+    curve: tuple[tuple[int, float], ...]
+    outcome: Outcome
+    epochs: int
+    resumed_after: int
+    peak: int
+    weights: Path
+
+
+def train_in_folder(
+    dataset: Dataset,
+    configuration: Configuration,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    *,
+    storage: str = "packed",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> KeptTraining:
+    """Train as :func:`peppp.training.loop.train` does, bit for bit; ``storage`` is packed or simulated.
+
+    After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
+    state of another training. The peak is that of the second step made here, from torch's own counters.
+    """
+    safetensors = _safetensors()
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = {
+        "configuration": str(configuration),
+        "recipe": recipe.to_json(),
+        "fingerprint": dataset.fingerprint,
+        "seed": seed,
+    }
+    trace = AllocatorTrace(device)
+    with trace.stretch("build"):
+        run = Run(dataset, configuration, recipe, seed, device=device, storage=storage)
+    done, curve = _resume(safetensors, folder / CHECKPOINT, identity, run)
+    outcome, resumed_after = Outcome.FINISHED, done
+
+    @contextmanager
+    def traced(step: int) -> Iterator[None]:
+        if step > 2:
+            yield
+            return
+        with trace.stretch(f"step {step}"):
+            yield
+        if step == 1:  # it warms up; its leftovers count as memory at rest
+            trace.peak = 0
+
+    for epoch in range(done + 1, run.epochs + 1):
+        if run.train_epoch(traced) is None:
+            curve.append((epoch, dataset.chance_error))
+            outcome = Outcome.DIVERGED
+            break
+        curve.append((epoch, run.test()))
+        _write(safetensors, folder / CHECKPOINT, *_state(run, identity, epoch, curve))
+        if progress is not None:
+            progress(epoch, run.epochs)
+    about = identity | {
+        "test_error": curve[-1][1],
+        "outcome": str(outcome),
+        "classes": list(dataset.classes),
+    }
+    _write(safetensors, folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
+    return KeptTraining(
+        configuration,
+        curve[-1][1],
+        tuple(curve),
+        outcome,
+        curve[-1][0],
+        resumed_after,
+        trace.peak if run.steps > 1 else 0,
+        folder / WEIGHTS,
+    )
+
+
+def _state(
+    run: Run, identity: Mapping[str, Any], epoch: int, curve: _Curve
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that going on bit for bit needs: tensors, and plain data about them."""
+    state = run.optimizer.state_dict()
+    tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
+    for index, values in state["state"].items():
+        tensors |= {f"state.{index}.{name}": v for name, v in values.items() if isinstance(v, Tensor)}
+    accumulators = state.get("accumulators", [])
+    tensors |= {f"accumulator.{index}": v for index, v in enumerate(accumulators) if v is not None}
+    tensors |= {"order": run.order.get_state(), "chance": run.chance.get_state()}
+    data = dict(identity) | {"epoch": epoch, "curve": curve, "clock": state.get("clock")}
+    return _contiguous(tensors), data
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _resume(
+    safetensors: Any,
+    path: Path,
+    identity: Mapping[str, Any],
+    run: Run,
+) -> tuple[int, _Curve]:
+    """(epochs done, curve) of the state in a file, which all is set to; (0, []) where there is none."""
+    if not path.exists():
+        return 0, []
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            data = json.loads(file.metadata()["peppp"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        different = [name for name, value in identity.items() if data[name] != value]
+        if different:
+            raise StoreError(
+                f"{path} is of another training: its {different[0]} is {data[different[0]]!r}; "
+                "take another folder"
+            )
+        own = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
+        run.network.load_state_dict(own)
+        state: dict[int, dict[str, Tensor]] = {}
+        accumulators: dict[int, Tensor] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "state":
+                index, _, which = rest.partition(".")
+                state.setdefault(int(index), {})[which] = _as_network(value)
+            elif kind == "accumulator":
+                accumulators[int(rest)] = _as_network(value)
+        saved = run.optimizer.state_dict() | {"state": state}
+        if isinstance(run.optimizer, LowPrecisionOptimizer):
+            count = len(saved["accumulators"])
+            saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}
+        run.optimizer.load_state_dict(saved)
+        run.order.set_state(tensors["order"])
+        run.chance.set_state(tensors["chance"])
+        return int(data["epoch"]), [(int(epoch), float(error)) for epoch, error in data["curve"]]
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"{path} is not a checkpoint ({reason}); take another folder, or delete it"
+        ) from None
+
+
+def _as_network(value: Tensor) -> Tensor:
+    """In the memory layout of the network, which is channels_last."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def _write(safetensors: Any, path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    safetensors.torch.save_file(tensors, part, metadata={"peppp": json.dumps(data)})
+    os.replace(part, path)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError:
+        raise StoreError("saving weights needs safetensors; install it: pip install 'peppp[train]'") from None
+    return safetensors
+
+
+def to_plain(training: KeptTraining) -> dict[str, Any]:
+    """What a training gave as plain data."""
+    data = asdict(training)
+    return data | {"configuration": str(training.configuration), "weights": str(training.weights)}

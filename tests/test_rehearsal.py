@@ -1,0 +1,221 @@
+"""The estimate of a step against the bytes that torch's allocator hands out, and against arithmetic."""
+
+import statistics
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import torch
+from torch import nn
+
+from peppp.errors import BudgetError, FormatError, NetworkError
+from peppp.footprint.counting import count_elements, count_layers, count_outputs
+from peppp.footprint.estimate import Choices, estimate, inference_footprint, largest_batch, preset_bytes
+from peppp.footprint.measuring import measure_step
+from peppp.footprint.picture import stacked_bars
+from peppp.footprint.rehearsal import Moment, rehearse
+from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
+from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.optimizers import low_precision_optimizer
+from peppp.tasks import networks
+
+COARSE = Configuration.parse("1-4-1/1-6-7")
+
+
+class Pooled(nn.Module):
+    """VGG's ingredients: convolutions with a bias, batch norm, ReLU, pooling."""
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 3
+        for outputs in (32, 64, 128):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)]
+            inputs = outputs
+        self.layers, self.head = nn.Sequential(*layers), nn.Linear(128, 10)
+
+    def forward(self, x):
+        return self.head(self.layers(x).mean((2, 3)))
+
+
+class Transformer(nn.Module):
+    """Two blocks of attention and perceptrons over 64 patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 96, 4, 4)
+        self.norms = nn.ModuleList([nn.LayerNorm(96) for _ in range(4)])
+        self.qkv = nn.ModuleList([nn.Linear(96, 288) for _ in range(2)])
+        self.mlp = nn.ModuleList(
+            [nn.Sequential(nn.Linear(96, 384), nn.GELU(), nn.Linear(384, 96)) for _ in range(2)]
+        )
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        for i in range(2):
+            q, k, v = self.qkv[i](self.norms[2 * i](x)).view(-1, 64, 3, 4, 24).permute(2, 0, 3, 1, 4)
+            x = x + nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            x = x + self.mlp[i](self.norms[2 * i + 1](x))
+        return self.head(x.mean(1))
+
+
+def resnet(name):
+    return lambda: networks.build(name, classes=10)
+
+
+def on_meta(kind):
+    return kind().to("meta").to(memory_format=torch.channels_last)
+
+
+def training(kind, storage, side, batch, options):
+    def build():
+        torch.manual_seed(0)
+        net = kind().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
+        if storage != "fp32":
+            low_precision(net, COARSE, seed=0)
+            optimizer = low_precision_optimizer(optimizer, net, storage=storage, **options)
+        x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+        y = torch.randint(10, (batch,))
+
+        def finish():
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return lambda: nn.functional.cross_entropy(net(x), y), finish
+
+    return build
+
+
+def assert_estimate_is_what_is_measured(kind, storage, side=32, batch=16, **options):
+    measured = measure_step(training(kind, storage, side, batch, options))
+    rehearsed = rehearse(on_meta(kind), (3, side, side), batch, storage=storage, **options)
+    configuration = FP32_CONFIGURATION if storage == "fp32" else COARSE
+    assert rehearsed.at_rest.bytes(configuration) == pytest.approx(measured.at_rest, rel=0.02)
+    assert rehearsed.kept.bytes(configuration) == pytest.approx(measured.kept, rel=0.02)
+    assert rehearsed.peak(configuration) == pytest.approx(measured.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("storage", ["fp32", "simulated", "packed"])
+@pytest.mark.parametrize("kind", [resnet("resnet8-w32"), Pooled, Transformer])
+def test_estimates_are_within_2_and_10_percent_of_the_allocator_s_bytes(kind, storage):
+    torch.set_num_threads(1)
+    assert_estimate_is_what_is_measured(kind, storage)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"gradients": "packed"}, {"gradients": "fp32"}, {"weights": "packed"}, {"accumulator": False}],
+)
+def test_estimates_know_how_gradients_and_weights_are_stored(options):
+    assert_estimate_is_what_is_measured(resnet("resnet8-w32"), "packed", **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["fp32", "packed"])
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("resnet18", 64), ("resnet34", 32)])
+def test_estimates_of_the_paper_s_networks(name, side, storage):
+    assert_estimate_is_what_is_measured(resnet(name), storage, side, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "least"), [(32, 2.5), (64, 2.5)])
+def test_a_packed_step_of_resnet18_needs_less_than_a_plain_one(side, least):
+    plain, packed = (measure_step(training(resnet("resnet18"), s, side, 32, {})) for s in ("fp32", "packed"))
+    assert plain.peak / packed.peak > least
+
+
+def test_one_rehearsal_serves_every_configuration():
+    build = lambda: on_meta(resnet("resnet8"))  # noqa: E731
+    found = estimate(build, (3, 16, 16), 8)
+    peaks = {c: found.peak(c) for c in paper_grid()}
+    for one in paper_grid():
+        for other in paper_grid():
+            if one.format_a.bits <= other.format_a.bits and one.format_b.bits <= other.format_b.bits:
+                assert peaks[one] <= peaks[other]
+    footprint = found.footprint(COARSE)
+    assert footprint.total + footprint.working == max(found.peak(COARSE), footprint.total)
+    assert found.footprint(FP32_CONFIGURATION).activations == found.counts.activations * 4
+
+
+def test_the_highest_moment_depends_on_the_configuration():
+    moments = (Moment(100, 0, 0), Moment(10, 100, 0), Moment(0, 10, 100))
+    assert [m.bytes(COARSE) for m in moments] == [100, 10 + 75, 8 + 175]
+
+
+def test_rehearsing_allocates_nothing():
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2**20, 2**16))  # 824 GB of weights
+    assert rehearse(network, (3, 1024, 1024), 4).peak(COARSE) > 2**36
+
+
+def test_layers_add_up_to_the_whole():
+    layers = count_layers(on_meta(resnet("resnet8")), (3, 32, 32), 4)
+    whole = count_elements(on_meta(resnet("resnet8")), (3, 32, 32), 4)
+    for part in ("weights", "activations", "raw_bytes"):
+        assert sum(getattr(layer.counts, part) for layer in layers) == getattr(whole, part)
+    assert {"blocks.0.conv1", "head", "loss"} <= {layer.name for layer in layers}
+
+
+def test_outputs_of_resnet18_as_worked_out_by_hand():
+    everything, layers = count_outputs(on_meta(resnet("resnet18")), (3, 32, 32), 1)
+    assert layers == 2 * 614_400 + 557_056
+    assert everything == 2_031_616 + 512 + 10  # and the pooled features and logits
+
+
+def test_the_fitted_presets_give_the_medians_they_were_fitted_to():
+    """21 of the paper's data sets have 32 pixels, 66 have 64; all 99 configurations."""
+    build = lambda: on_meta(resnet("resnet18"))  # noqa: E731
+    for preset, unit, expected in (("all_outputs", 10**6, 282), ("paper_scale", 2**20, 815)):
+        totals = []
+        for side, sets in ((32, 21), (64, 66)):
+            of = preset_bytes(build, (3, side, side), 32, preset)
+            totals += [of(c).total for c in paper_grid()] * sets
+        assert statistics.median(totals) / unit == pytest.approx(expected, abs=1)
+    with pytest.raises(FormatError, match="unknown preset 'other'"):
+        preset_bytes(build, (3, 32, 32), 32, "other")
+
+
+def test_inference_needs_weights_and_the_largest_live_activations():
+    kind = lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 100), nn.Linear(100, 10))  # noqa: E731
+    footprint = inference_footprint(lambda: on_meta(kind), (3, 4, 4), 2)(FP32_CONFIGURATION)
+    assert footprint.weights == 4 * (48 * 100 + 100 + 100 * 10 + 10)
+    assert footprint.activations == 4 * 2 * (48 + 100 + 10)  # the caller holds the input
+    assert footprint.optimizer == 0
+
+
+@pytest.mark.parametrize("budget", [1000, 1001, 5000, 123_456])
+def test_the_largest_batch_is_the_largest(budget):
+    tried = []
+
+    def peak(batch):
+        tried.append(batch)
+        return max(300 + 10 * batch, 17 * batch)
+
+    found = largest_batch(peak, budget)
+    assert peak(found) <= budget < peak(found + 1)
+    assert len(tried) < 30
+
+
+def test_no_batch_at_all_says_what_one_takes():
+    with pytest.raises(BudgetError, match="no batch fits in 10 B at 1-4-1/1-6-7; a batch of 1 takes 20 B"):
+        largest_batch(lambda batch: 20 * batch, 10, configuration=COARSE)
+
+
+def test_a_network_that_does_not_fit_its_input_cannot_be_rehearsed():
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(10, 10))
+    with pytest.raises(NetworkError, match="Sequential cannot be rehearsed on inputs of 3x8x8"):
+        rehearse(network, (3, 8, 8), 2)
+    with pytest.raises(FormatError, match="unknown storage 'disk'"):
+        estimate(lambda: network, (3, 8, 8), 2, Choices(storage="disk"))
+
+
+def test_figure_5_stacks_what_the_footprints_say():
+    found = count_elements(on_meta(resnet("resnet8")), (3, 32, 32), 32)
+    rows = [(str(c), found.footprint(c)) for c in (FP32_CONFIGURATION, COARSE)]
+    root = ElementTree.fromstring(stacked_bars(rows, "ResNet-8 <small>"))
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [r for r in root.iter(f"{space}rect") if r.find(f"{space}title") is not None]
+    heights = [sum(float(b.get("height")) for b in bars[i : i + 4]) for i in (0, 4)]
+    assert heights[0] / heights[1] == pytest.approx(rows[0][1].total / rows[1][1].total, rel=0.01)

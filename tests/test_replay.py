@@ -1,0 +1,279 @@
+"""Meta-leave-one-out: nothing leaks, caps hold, intervals cover, tables of any shape give what they have."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from peppp import Configuration
+from peppp.errors import BudgetError, PepppError, TableError
+from peppp.metalearn.methods import METHODS
+from peppp.replay import loocv
+from peppp.replay.intervals import family_mean, family_ratio
+from peppp.replay.known import (
+    Lacking,
+    complete_block,
+    from_matrices,
+    known_table,
+    largest_slice,
+    parse_where,
+)
+from peppp.replay.loocv import SETTINGS, evaluate
+from peppp.replay.synthetic import synthetic_table
+
+TABLE = synthetic_table(12, seed=3)  # invented errors
+
+
+@pytest.fixture(scope="module")
+def known():
+    return known_table(largest_slice(TABLE))
+
+
+def spied(monkeypatch, table, held, **arguments):
+    """What was learned and measured in the splits that hold out the row ``held``."""
+    seen = []
+    plain = loocv.explore
+
+    def explore(method, training, measure, counts, **others):
+        found = plain(method, training, measure, counts, **others)
+        seen.append((others["seed"][1], method, training, [f.chosen for f in found]))
+        return found
+
+    monkeypatch.setattr(loocv, "explore", explore)
+    evaluate(table, **arguments)
+    monkeypatch.undo()
+    return [s for s in seen if s[0] == held]
+
+
+@pytest.mark.parametrize("leave", ["family", "row"])
+def test_the_held_out_row_changes_no_mask_embedding_or_design(known, monkeypatch, leave):
+    held = 4
+    others = replace(known, errors=np.array(known.errors))
+    errors = np.array(known.errors)
+    errors[held] = np.random.default_rng(0).random(errors.shape[1])
+    others = replace(known, errors=errors)
+    arguments = {"settings": tuple(SETTINGS), "methods": METHODS, "counts": (1, 4), "leave": leave}
+    before = spied(monkeypatch, known, held, **arguments)
+    after = spied(monkeypatch, others, held, **arguments)
+    assert len(before) == len(after) == 6 * len(METHODS)
+    for (_, method, one, chosen), (_, _, other, again) in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one.estimate, other.estimate)
+        np.testing.assert_array_equal(one.configuration_embeddings, other.configuration_embeddings)
+        if method.startswith("bo-"):  # asks one after the other: only the first is a design
+            chosen, again = [c[:1] for c in chosen], [c[:1] for c in again]
+        for a, b in zip(chosen, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
+    siblings = replace(known, families=("a", "b", *known.families[2:]), tasks=("t", "t", *known.tasks[2:]))
+    for training, held in loocv._splits(siblings, "family"):
+        families = {siblings.families[i] for i in held}
+        assert not families & {siblings.families[i] for i in training}
+        assert not {siblings.tasks[i] for i in held} & {siblings.tasks[i] for i in training}
+        assert sorted([*training, *held]) == list(range(12))
+    rows = loocv._splits(known, "row")
+    assert [held.tolist() for _, held in rows] == [[i] for i in range(12)]
+
+
+def test_masks_differ_between_splits_and_seeds_but_not_between_runs(known):
+    arguments = {"share": 0.2, "rank": 3, "shrinkage": 0.1}
+    E, M = known.errors[1:], known.memory[1:]
+    seen = known.known[1:]
+    for kind in ("uniform", "nonuniform"):
+        one, again, split, seed = (
+            loocv.train(E, M, seen, kind, seed=s, **arguments).estimate
+            for s in ([0, 1], [0, 1], [0, 2], [1, 1])
+        )
+        np.testing.assert_array_equal(one, again)
+        assert (one != split).any()
+        assert (one != seed).any()
+        kept = (one == E).mean()
+        assert 0.1 < kept < 0.3
+
+
+def test_measurements_keep_the_cap_and_the_metrics_too(known):
+    cap = float(np.quantile(known.memory, 0.3))
+    found = evaluate(known, settings=("II", "IV"), methods=("ed-mf", "random-mf"), counts=(3, 200), cap=cap)
+    for i in range(12):
+        fits = (known.memory[i] <= cap).sum()
+        measured = found.values[:, :, :, 0, i, found.metrics.index("measured")]
+        if not fits:
+            assert np.isnan(measured).all()
+            continue
+        assert (measured[..., 0] == min(3, fits)).all()
+        assert (measured[..., 1] == fits).all()
+        used = found.values[:, :, 1, 0, i, found.metrics.index("memory_used")]
+        np.testing.assert_allclose(used, 1.0)
+        assert (found.values[:, :, 1, 0, i, found.metrics.index("hyperdiff")] < 1e-12).all()
+    with pytest.raises(BudgetError, match="below every footprint"):
+        evaluate(known, settings=("II",), cap=1.0)
+
+
+def test_measuring_nothing_is_predicting_the_means_of_the_training_rows(known):
+    found = evaluate(known, methods=("zero",), counts=(0,), leave="row")
+    for i in range(12):
+        mean = np.delete(known.errors, i, axis=0).mean(axis=0)
+        error = np.linalg.norm(mean - known.errors[i]) / np.linalg.norm(known.errors[i])
+        assert found.of("relative_error", "I", "zero", 0)[i] == pytest.approx(error)
+
+
+def test_results_are_records_of_rows_and_of_means(known):
+    found = evaluate(known, methods=("ed-mf", "random-mf"), counts=(1, 3), seeds=(0, 1))
+    rows, summary = found.rows(), found.summary()
+    assert len(rows) == 2 * 2 * 2 * 12
+    assert len(summary) == 4
+    mine = [r["regret"] for r in rows if r["method"] == "random-mf" and r["measurements"] == 3]
+    families = {}
+    for record in (r for r in rows if r["method"] == "random-mf" and r["measurements"] == 3):
+        families.setdefault(record["family"], []).append(record["regret"])
+    mean = np.mean([np.mean(values) for values in families.values()])
+    record = next(r for r in summary if r["method"] == "random-mf" and r["measurements"] == 3)
+    assert record["regret"] == pytest.approx(mean)
+    assert record["regret_low"] <= mean <= record["regret_high"]
+    assert len(mine) == 24
+
+
+def test_wrong_names_and_poor_tables_are_one_line(known):
+    with pytest.raises(TableError, match="no setting 'VII'; there are I, II"):
+        evaluate(known, settings=("VII",))
+    with pytest.raises(TableError, match="no method 'best'"):
+        evaluate(known, methods=("best",))
+    with pytest.raises(TableError, match="0 or more"):
+        evaluate(known, counts=(-1,))
+    with pytest.raises(Lacking, match="lacks rows: 2 tasks"):
+        evaluate(known.take([0, 1]))
+    with pytest.raises(Lacking, match="second family"):
+        evaluate(replace(known, families=("one",) * 12))
+    with pytest.raises(TableError, match="family or a row"):
+        evaluate(known, leave="none")  # type: ignore[arg-type]
+
+
+def test_the_bootstrap_draws_families_and_weighs_them_equally():
+    families = ["a"] * 50 + ["b"] * 2 + ["c"]
+    values = np.array([0.1] * 50 + [0.4, np.nan] + [0.7])
+    found = family_mean(values, families)
+    assert found.mean == pytest.approx(0.4)
+    assert 0.1 - 1e-9 <= found.low < found.mean < found.high <= 0.7 + 1e-9
+    assert family_mean([0.1, 0.3], ["a", "a"]).high == np.inf
+    assert np.isnan(family_mean([np.nan], ["a"]).mean)
+    assert str(family_ratio([1, 2], [2, 4], ["a", "b"])) == "0.5 [0.5, 0.5]"
+
+
+def test_bootstrap_intervals_hold_the_mean_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(200):
+        values = np.repeat(rng.normal(size=30), 3) + 0.1 * rng.normal(size=90)
+        found = family_mean(values, [str(i // 3) for i in range(90)], draws=500, seed=trial)
+        held += found.low <= 0 <= found.high
+    assert 0.88 <= held / 200 <= 0.99
+
+
+def test_a_slice_is_one_way_of_training_whatever_the_resolution(known):
+    chosen = largest_slice(TABLE)
+    assert {replace(m.recipe, resolution=0).to_json() for m in chosen} == {
+        replace(chosen[0].recipe, resolution=0).to_json()
+    }
+    assert len({m.recipe.resolution for m in chosen}) == 2
+    nearest = largest_slice(TABLE, {"rounding": "nearest"})
+    assert {str(m.recipe.rounding) for m in nearest} == {"nearest"}
+    assert {m.recipe.learning_rate for m in largest_slice(TABLE, {"learning_rate": "1e-2"})} == {0.01}
+    with pytest.raises(Lacking, match="lacks measurements with epochs=7"):
+        largest_slice(TABLE, {"epochs": "7"})
+    with pytest.raises(TableError, match="no field 'format'"):
+        largest_slice(TABLE, {"format": "7"})
+    assert known.errors.shape == (12, 99)
+    assert known.columns[0] == "1-3-1/1-6-7"
+
+
+def test_rows_of_several_recipes_are_told_apart_by_what_differs():
+    rates = [m for m in TABLE if m.task == "synthetic-01" and str(m.recipe.rounding) == "stochastic"]
+    rates = [m for m in rates if m.recipe.network == "resnet18" and m.recipe.epochs == 10]
+    names = known_table(rates).names
+    assert names == tuple(f"synthetic-01 learning_rate={rate}" for rate in (0.001, 0.01, 0.0001)) or set(
+        names
+    ) == {f"synthetic-01 learning_rate={rate}" for rate in (0.001, 0.01, 0.0001)}
+
+
+def test_one_seed_is_taken_and_sparse_rows_are_left_out():
+    chosen = largest_slice(TABLE)
+    sparse = [m for k, m in enumerate(chosen) if m.task != "synthetic-05" or k % 5 == 0]
+    assert "synthetic-05" not in known_table(sparse).names
+    other = known_table(chosen, seed=1)
+    assert other.names == tuple(f"synthetic-0{i}" for i in range(1, 5))
+    with pytest.raises(Lacking, match="low precision"):
+        known_table([])
+    common = known_table(sparse, every_row=True)
+    assert len(common.names) == 12
+    assert len(common.columns) < 99
+
+
+def test_a_campaign_that_still_runs_is_judged_on_what_it_knows():
+    rng = np.random.default_rng(0)
+    running = [m for m in largest_slice(TABLE) if m.seed == 0 and rng.random() < 0.5]
+    known = known_table(running)
+    assert known.errors.shape == (12, 99)
+    assert known.share == pytest.approx(0.5, abs=0.05)
+    truth = known_table(largest_slice(TABLE))
+    np.testing.assert_array_equal(known.errors[known.known], truth.errors[known.known])
+    np.testing.assert_allclose(known.memory, truth.memory, rtol=1e-5)  # scaled from a measured one
+    unknown = np.array(known.errors)
+    unknown[~known.known] = rng.random((~known.known).sum())
+    others = replace(known, errors=unknown)
+    arguments = {"settings": tuple(SETTINGS), "counts": (1, 4, 200), "methods": METHODS}
+    one, other = evaluate(known, **arguments), evaluate(others, **arguments)
+    np.testing.assert_array_equal(one.values, other.values)  # what is completed teaches and judges nothing
+    measured = one.of("measured", "I", "ed-mf", 200)
+    np.testing.assert_array_equal(measured, known.known.sum(axis=1))
+
+
+def test_the_block_is_all_known_and_large():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        observed = rng.random((8, 6)) < 0.7
+        i, j = complete_block(observed)
+        assert observed[np.ix_(i, j)].all()
+        best = max(((observed[:, p].all(axis=1).sum()) * p.sum() for p in observed if p.any()), default=0)
+        assert len(i) * len(j) == best
+
+
+def test_columns_that_differ_in_format_b_pool_to_those_of_format_a(known):
+    pooled = known.pooled()
+    assert pooled.errors.shape == (12, 11)
+    for j, column in enumerate(pooled.columns):
+        a = Configuration.parse(column).format_a
+        same = [k for k, c in enumerate(known.configurations) if c.format_a == a]
+        np.testing.assert_allclose(pooled.errors[:, j], known.errors[:, same].mean(axis=1))
+        assert pooled.memory[0, j] == known.memory[0, same].min()
+
+
+def test_matrices_give_a_known_table_of_any_labels():
+    E = np.array([[0.1, 0.2, np.nan], [0.3, 0.4, 0.5]])
+    known = from_matrices(E, np.ones((2, 3)), ["a", "b"], ["x", "y", "z"])
+    assert known.names == ("a", "b")
+    assert known.columns == ("x", "y")
+    with pytest.raises(Lacking, match="configurations"):
+        _ = known.configurations
+    with pytest.raises(TableError, match="differ in shape"):
+        from_matrices(E, np.ones((2, 2)), ["a", "b"], ["x", "y", "z"])
+    with pytest.raises(TableError, match="positive"):
+        from_matrices(E, np.zeros((2, 3)), ["a", "b"], ["x", "y", "z"])
+
+
+def test_conditions_are_read():
+    assert parse_where(["rounding=nearest", "epochs=10"]) == {"rounding": "nearest", "epochs": "10"}
+    assert parse_where([]) == {}
+    with pytest.raises(PepppError, match="field=value"):
+        parse_where(["nearest"])
+
+
+def test_the_synthetic_table_is_named_so_and_has_the_papers_shape():
+    table = synthetic_table(87, further=False)
+    known = known_table(table)
+    assert known.errors.shape == (87, 99)
+    assert all("synthetic" in m.task and m.provenance["synthetic"] for m in table)
+    assert (known.errors <= known.chance[:, None] + 0.2).all()
+    squares = np.linalg.svd(known.errors, compute_uv=False) ** 2
+    assert squares[0] / squares.sum() > 0.95
+    assert squares[3:].sum() > 0  # nearly, not exactly, of low rank

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from peppp.campaign.engines import local
+from peppp.campaign.queue import Queue
+from peppp.campaign.runner import run_campaign
+from peppp.campaign.status import TaskStatus, failures, forget, status
+from peppp.campaign.store import Store
+from test_cli import answer, peppp, refused
+from test_engines import Fake, cells_of
+
+
+@pytest.fixture
+def store(place):
+    with Store.open(place) as store:
+        yield store
+
+
+def test_a_new_store_has_nothing(store):
+    assert (status(store).tasks, status(store).drivers, failures(store)) == ((), 0, [])
+    assert status(store).total == TaskStatus("total")
+
+
+def test_done_diverged_failed_lost_and_left_per_task(store, tmp_path):
+    cells = cells_of("a", "diverges", "raises", "a")
+    with Queue(store) as other:
+        (far,) = cells_of("far")
+        other.ask([far, *cells_of("never")])
+        other.lease(far)
+        run_campaign(store, cells, local(Fake(tmp_path), 0))
+        lost = cells_of("lost")[0]
+        other.lease(lost)
+        other.fail(lost, "its machine died", "", tries=3, lost=True)
+        seen = status(store)
+        assert seen.drivers == 1
+        assert {task.task: task for task in seen.tasks} == {
+            "a": TaskStatus("a", done=2),
+            "diverges": TaskStatus("diverges", done=1, diverged=1),
+            "raises": TaskStatus("raises", failed=1),
+            "far": TaskStatus("far", left=1, running=1),
+            "never": TaskStatus("never", left=1),
+            "lost": TaskStatus("lost", lost=1),
+        }
+        assert seen.total == TaskStatus("total", 3, 1, 1, 1, 2, 1)
+        given = {one.task: one for one in failures(store)}
+        assert set(given) == {"raises", "lost"}
+        assert (given["raises"].tries, given["raises"].lost) == (3, False)
+        assert "ZeroDivisionError" in given["raises"].traceback
+        assert forget(store) == 3
+        assert status(store).total == TaskStatus("total", 3, 1, 0, 0, 1, 1)
+
+
+def test_what_is_measured_by_a_version_without_cells_is_not_left(store, tmp_path):
+    (cell,) = cells_of("a")
+    with Queue(store) as queue:
+        queue.ask([cell])
+        store.version = 1
+        store.add(Fake(tmp_path)(cell))
+        store.version = 2
+        assert status(store).tasks == (TaskStatus("a", done=1),)
+
+
+def test_it_is_seen_from_the_command_line(tmp_path):
+    with Store.open(tmp_path / "runs.db") as store:
+        run_campaign(store, cells_of("a", "raises", "[red]b"), local(Fake(tmp_path), 0))
+    seen = answer("status", tmp_path / "runs.db")
+    assert (seen["done"], seen["failed"], seen["left"]) == (2, 1, 0)
+    assert [task["task"] for task in seen["tasks"]] == ["[red]b", "a", "raises"]
+    text = peppp("status", tmp_path / "runs.db").stdout
+    assert "[red]b" in text
+    assert "0 drivers at work" in text
+    (given,) = answer("status", tmp_path / "runs.db", "--failures")
+    assert given["message"] == "ZeroDivisionError: first line second line (3 tries)"
+    text = peppp("status", tmp_path / "runs.db", "--failures").stdout
+    assert "raises 1-4-1/1-6-7 seed 0: failed after 3 tries: ZeroDivisionError" in text
+    assert json.loads(peppp("status", tmp_path / "runs.db", "--forget", "--json").stdout) == {"forgotten": 1}
+    assert "there is no store" in refused("status", tmp_path / "none.db")
+    assert not (tmp_path / "none.db").exists()

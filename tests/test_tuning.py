@@ -1,0 +1,85 @@
+"""Precision and learning rate together (section 4.3): columns are pairs, and the pick is one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from peppp import Configuration, Recipe, pick
+from peppp.errors import FormatError, TableError
+from peppp.records import Footprint, Measurement, Outcome
+from peppp.textable import write_table
+from peppp.tuning import TunedConfiguration, parse_rates, tuned_matrix
+
+A, B = Configuration.parse("1-4-3/1-6-7"), Configuration.parse("1-5-2/1-6-7")
+ERRORS = {(A, 0.1): 0.2, (A, 0.001): 0.6, (B, 0.1): 0.4, (B, 0.001): 0.5}
+
+
+def measured(task, configuration, rate, error, seed=0):
+    recipe = Recipe(learning_rate=rate)
+    return Measurement(
+        task, task, task, configuration, recipe, seed, 0.9, error, error, (), Footprint(1, 1, 1, {}),
+        Outcome.FINISHED, 1.0,
+    )  # fmt: skip
+
+
+TABLE = [
+    measured(task, configuration, rate, error * hardness)
+    for task, hardness in (("easy", 0.5), ("middle", 0.8), ("hard", 1.0))
+    for (configuration, rate), error in ERRORS.items()
+]
+
+
+def test_columns_are_configurations_at_each_rate():
+    matrix = tuned_matrix(TABLE, (0.001, 0.1))
+    assert [str(c) for c in matrix.configurations] == [
+        "1-4-3/1-6-7 at 0.001", "1-5-2/1-6-7 at 0.001", "1-4-3/1-6-7 at 0.1", "1-5-2/1-6-7 at 0.1",
+    ]  # fmt: skip
+    assert [row.task for row in matrix.rows] == ["easy", "hard", "middle"]
+    for (configuration, rate), error in ERRORS.items():
+        column = matrix.configurations.index(TunedConfiguration.of(configuration, rate))
+        np.testing.assert_allclose(matrix.values[:, column], np.array([0.5, 1.0, 0.8]) * error)
+
+
+def test_repeats_are_averaged_and_gaps_stay_gaps():
+    table = [*TABLE[:-1], measured("easy", A, 0.1, 0.3, seed=1)]
+    matrix = tuned_matrix(table, (0.1, 0.001))
+    column = matrix.configurations.index(TunedConfiguration.of(A, 0.1))
+    assert matrix.values[0, column] == pytest.approx((0.1 + 0.3) / 2)
+    assert (~matrix.observed).sum() == 1
+
+
+def test_rates_that_the_table_lacks_are_named():
+    with pytest.raises(TableError, match=r"no measurement at the learning rate 0.5; it has 0.001, 0.1"):
+        tuned_matrix(TABLE, (0.1, 0.5))
+    for text in ("fast", "0.1,", "-1", "inf"):
+        with pytest.raises(FormatError, match="not a learning rate"):
+            parse_rates(text)
+
+
+def test_a_pair_is_no_plain_configuration():
+    pair = TunedConfiguration.of(A, 0.1)
+    assert pair != A
+    assert pair.plain == A
+    assert {pair: 1}[replace(pair)] == 1
+
+
+def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
+    table, store = tmp_path / "table.csv", tmp_path / "runs.db"
+    write_table(table, TABLE)
+    recipe = Recipe(epochs=1)
+    picked = pick(
+        "digits", budget="1GB", measurements=2, table=table, recipe=recipe, learning_rates=(0.1, 0.001),
+        rank=2, store=store, resolution=8,
+    )  # fmt: skip
+    assert isinstance(picked.configuration, TunedConfiguration)
+    assert " at " in str(picked)
+    assert {c.learning_rate for c in picked.measured} <= {0.1, 0.001}
+    from peppp.choice import read_measurements
+
+    stored = {(m.configuration, m.recipe.learning_rate): m.test_error for m in read_measurements(store)}
+    assert {(c.plain, c.learning_rate): e for c, e in picked.measured.items()} == stored
+    assert picked.to_dict()["configuration"].endswith(f"at {picked.configuration.learning_rate:g}")
+    page = tmp_path / "page.html"
+    picked.report(page)
+    assert " at 0." in page.read_text()
