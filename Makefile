@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-postgres test-slow lint install install-all results clean
+.PHONY: demo test test-all test-postgres test-slow lint docs install install-all results clean
 
 demo: .venv/installed
 	$(BIN)/peppp demo
@@ -27,6 +27,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+	@echo site/index.html
 
 # The paper's claims on the table that ships, or on another: make results TABLE=runs.db
 TABLE ?= src/peppp/data/table.csv.gz

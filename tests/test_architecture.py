@@ -73,7 +73,8 @@ def test_pinned_versions_lie_in_the_ranges_that_users_may_have():
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     pins = dict(re.findall(r"^([A-Za-z0-9_-]+)==([0-9.]+)", (root / "constraints.txt").read_text(), re.M))
     pins = {name.lower(): version for name, version in pins.items()}
-    ranges = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    ranges = [*project["dependencies"], *extras["dev"], *extras["browser"], *extras["docs"]]
     number = lambda text: tuple(map(int, text.split(".")))  # noqa: E731
     for requirement in ranges:
         name, least = re.fullmatch(r"([A-Za-z0-9_-]+)>=([0-9.]+)", requirement).groups()

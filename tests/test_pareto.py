@@ -192,3 +192,13 @@ def test_unusable_columns_are_refused():
         pareto.convergence([1, 2], [0.1, 0.2], [np.nan, 0.2])
     with pytest.raises(ValueError, match="not 'somewhere'"):
         pareto.convergence([1, 2], [0.1, 0.2], [0.1, 0.2], at="somewhere")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6), st.booleans()), max_size=12),
+)
+def test_the_best_is_the_least_error_then_the_least_memory_then_the_first(points):
+    memory, error, feasible = zip(*points, strict=True) if points else ((), (), ())
+    allowed = [i for i, fits in enumerate(feasible) if fits]
+    expected = min(allowed, key=lambda i: (error[i], memory[i], i), default=None)
+    assert pareto.best(memory, error, feasible) == expected

@@ -130,6 +130,7 @@ class Pick:
             "network": self.network,
             "budget": self.budget,
             "rank": self.rank,
+            "reliable": self.reliable,
             "rows": [_row(p) for p in self.predictions],
             "frontier": [index[configuration] for configuration in self.frontier],
             "pick": index[self.configuration],
@@ -146,7 +147,10 @@ class Pick:
 
         # A frame, so that the page's styles and the notebook's do not meet.
         page = html.escape(render(self.page_data()), quote=True)
-        return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
+        return (
+            f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
+            'sandbox="allow-scripts" style="width: 100%; height: 46em; border: 0"></iframe>'
+        )
 
 
 class Advisor:
@@ -269,9 +273,10 @@ class Advisor:
         measured where they were, else as predicted. It can be asked for at any time.
         """
         predictions = self.predictions()
-        errors = np.round([p.error for p in predictions], 9)  # what ties in exact arithmetic ties here
+        errors = pareto.settled([p.error for p in predictions])
         optimal = pareto.frontier(self._memory, errors, self._permissible)
-        best = int(np.lexsort((self._memory, np.where(self._permissible, errors, np.inf)))[0])
+        best = pareto.best(self._memory, errors, self._permissible)
+        assert best is not None  # a budget below every footprint is refused at the start
         return Pick(
             configuration=predictions[best].configuration,
             predicted_error=predictions[best].error,
@@ -317,8 +322,8 @@ def _memory(footprint: Footprint) -> dict[str, int]:
 def _row(prediction: Prediction) -> dict[str, Any]:
     return {
         "configuration": str(prediction.configuration),
-        "format_a": _format(prediction.configuration.format_a),
-        "format_b": _format(prediction.configuration.format_b),
+        "format_a": page_format(prediction.configuration.format_a),
+        "format_b": page_format(prediction.configuration.format_b),
         "estimated": prediction.estimated_error,
         "measured": prediction.measured_error,
         "interval": prediction.interval and list(prediction.interval),
@@ -327,7 +332,8 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _format(fmt: Format) -> dict[str, str | int]:
+def page_format(fmt: Format) -> dict[str, str | int]:
+    """A format as the page draws it: its text and how many bits of each kind its cells show."""
     element = fmt.element if isinstance(fmt, BlockFormat) else fmt
     if not isinstance(element, FloatFormat):  # integers: a sign and the rest
         return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}

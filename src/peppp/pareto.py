@@ -53,6 +53,30 @@ def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = N
     return indices[np.argsort(np.asarray(memory)[indices], kind="stable")]
 
 
+def settled(errors: ArrayLike) -> NDArray[np.float64]:
+    """Errors [...] to nine decimals: what ties in exact arithmetic ties here, and so on the page.
+
+    >>> settled([0.1 + 0.2]) == settled([0.3])
+    array([ True])
+    """
+    return np.asarray(np.round(np.asarray(errors, dtype=np.float64), 9))
+
+
+def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> int | None:
+    """The least error among the feasible, of ties the least memory, then the first: an index, or None.
+
+    It is the Pareto optimal point with the highest permissible memory, as the paper picks (section 3.2).
+
+    >>> best([4, 1, 2, 3], [0.1, 0.5, 0.3, 0.3], feasible=[False, True, True, True])
+    2
+    """
+    optimal = frontier(memory, error, feasible)
+    if not len(optimal):
+        return None
+    m = np.asarray(memory, dtype=np.float64)
+    return int(optimal[m[optimal] == m[optimal[-1]]][0])
+
+
 def hypervolume(memory: ArrayLike, error: ArrayLike, *, reference: tuple[float, float] = (1.0, 1.0)) -> float:
     """Area that the points dominate below and left of the ``reference`` (memory, error).
 

@@ -1,6 +1,7 @@
 """The command line: one short function a command. Torch is imported when a command needs it, not before."""
 
 import sys
+from typing import Any
 
 import typer
 
@@ -15,6 +16,7 @@ from peppp.cli import (
     memory,
     networks,
     pick,
+    report,
     reproduce,
     status,
     table,
@@ -30,11 +32,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, pick, train, measure, memory, formats, doctor, networks, evaluate, reproduce, status):
+for _module in (
+    demo,
+    pick,
+    train,
+    measure,
+    report,
+    memory,
+    formats,
+    doctor,
+    networks,
+    evaluate,
+    reproduce,
+    status,
+):
     app.command()(_module.command)
     app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
 app.add_typer(table.app, name="table")
 app.add_typer(datasets.app, name="datasets")
+
+_STOPPED = 130  # what typer makes of Ctrl-C
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # a wrong or missing option; typer does not export its name
 
 
 def _version(wanted: bool) -> None:
@@ -55,12 +73,23 @@ def _common(
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it ran and failed, 2 the input was wrong, 130 Ctrl-C."""
     try:
-        app()
+        code = app(prog_name="peppp", standalone_mode=False)
+        if code == _STOPPED:
+            _say("stopped; run the same line again to go on")
+        sys.exit(code)
     except PepppError as error:
-        typer.echo(f"peppp: {' '.join(str(error).split())}", err=True)
+        _say(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("peppp: stopped; run the same line again to go on", err=True)
-        sys.exit(130)
+    except _USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            command = "peppp" if error.ctx is None else error.ctx.command_path
+            _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+        sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _say(text: str) -> None:
+    typer.echo(f"peppp: {' '.join(text.split())}", err=True)

@@ -11,7 +11,7 @@ from peppp.cli.options import DataRoot, Json, print_json, use_data_root
 
 _WIDTH = 190  # of the list; a narrower terminal breaks its lines
 
-app = typer.Typer(help="The paper's data sets: list them, show one, fetch one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)

@@ -386,6 +386,6 @@ function main() {
 
 if (typeof document === "undefined") {
   module.exports = { pickWithin, smallest, standing, ticks, memoryRange, sortedRows, asideOf, fixed, enough };
-} else {
+} else if (find("#page")) {
   main();
 }

@@ -17,14 +17,17 @@ from peppp import pareto
 from peppp.errors import StoreError
 
 _FOLDER = Path(__file__).parent
+_KINDS = ("estimated", "measured")
 
 
 def render(page: Mapping[str, Any]) -> str:
-    """The page of one task as a self-contained HTML document.
+    """The page of one task, or of several, as a self-contained HTML document.
 
     ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
     ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of
-    really training the chosen configuration. Errors are fractions, sizes bytes; all texts are escaped.
+    really training the chosen configuration, and ``reliable``: False where the measurements are too few for
+    the rank. The page of several tasks is what :func:`peppp.page.overview.overview` makes. Errors are
+    fractions, sizes bytes; all texts are escaped.
 
     >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
     >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
@@ -37,9 +40,11 @@ def render(page: Mapping[str, Any]) -> str:
     >>> "<h1>Cats &amp; dogs</h1>" in html, "21.30%" in html, "91.2" in html
     (True, True, True)
     """
-    drawn = _drawn(page)
+    several = "tasks" in page
+    drawn = _drawn_tasks(page) if several else _drawn(page)
     digits = drawn["digits"]
-    script = Markup(_asset("report.js"))
+    name = "overview" if several else "report"
+    script = Markup(_asset("report.js") + (_asset("overview.js") if several else ""))
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -50,7 +55,7 @@ def render(page: Mapping[str, Any]) -> str:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters["percent"] = lambda error: _fixed(100 * error, digits["percent"]) + "%"
     environment.filters["megabytes"] = lambda size: _fixed(size / 10**6, digits["megabytes"])
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template(f"{name}.html.jinja").render(
         page=drawn,
         style=Markup(_asset("report.css")),
         script=script,
@@ -92,6 +97,8 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
     """The page as the template and the script take it."""
     rows = [dict(row) for row in page["rows"]]
     totals = [row["total"] for row in rows]
+    for row in rows:  # to nine decimals, as the library compares them
+        row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
     errors = [row["estimated"] if row["measured"] is None else row["measured"] for row in rows]
     for row in rows:
         if row["estimated"] == row["measured"]:
@@ -100,7 +107,25 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
         "rows": rows,
         "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
         "proof": page.get("proof"),
+        "reliable": page.get("reliable", True),
         "digits": _digits(errors, max(totals)),
+    }
+
+
+def _drawn_tasks(page: Mapping[str, Any]) -> dict[str, Any]:
+    """The page of several tasks as its template and script take it."""
+    tasks = [dict(task) | {"measured": task["observed"].count("1")} for task in page["tasks"]]
+    errors = [error for task in tasks for error in task["errors"]]
+    squares = [value**2 for value in page["singular_values"]]
+    leading = min(3, len(squares))
+    return dict(page) | {
+        "tasks": tasks,
+        "measured": sum(task["measured"] for task in tasks),
+        "least": min(errors),
+        "most": max(errors),
+        "leading": leading,
+        "energy": sum(squares[:leading]) / sum(squares) if any(squares) else 1.0,
+        "digits": _digits(errors, max(total for task in tasks for total in task["totals"])),
     }
 
 

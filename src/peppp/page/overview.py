@@ -1,0 +1,193 @@
+"""The report of a campaign: measurements of several tasks in, plain data for one page out."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from math import ceil, floor
+from statistics import fmean, median_low
+from typing import Any
+
+import numpy as np
+
+from peppp import pareto
+from peppp.advisor import page_format
+from peppp.errors import BudgetError, TableError
+from peppp.formats import Configuration, Format
+from peppp.metalearn.completion import complete
+from peppp.records import Footprint, Measurement, Recipe
+from peppp.tables import ErrorMatrix, error_matrix
+from peppp.units import format_bytes, parse_bytes
+
+_LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
+
+
+def overview(measurements: Iterable[Measurement], *, budget: int | str | None = None) -> dict[str, Any]:
+    """What :func:`peppp.page.report.render` draws of all tasks: matrix, singular values, frontiers, picks.
+
+    A task is a data set under one recipe. Its errors are as measured where they were and else those of
+    :func:`peppp.metalearn.completion.complete` (section 3.1), relative to chance and clipped to [0, 1]; its
+    memory is what the measurements' footprints say, carried over to the other formats. ``budget`` (default:
+    the middle of all footprints) is one for all tasks. Errors are fractions, sizes bytes.
+
+    Raises TableError where nothing was measured at low precision, BudgetError where nothing fits.
+
+    >>> from peppp import Outcome
+    >>> def measured(configuration, error):
+    ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), 0,
+    ...         0.9, error, error, (), Footprint(5, 5, 14, {"momentum": 14}), Outcome.FINISHED, 1.0)
+    >>> page = overview([measured("1-3-1/1-6-7", 0.5), measured("1-4-1/1-6-7", 0.25)])
+    >>> page["tasks"][0]["errors"], page["tasks"][0]["observed"], page["budget"]
+    ([0.5, 0.25], '11', 38)
+    """
+    measurements = list(measurements)
+    matrix, left_out = _well_observed(error_matrix(measurements))
+    completion = complete(matrix, relative_to_chance=True)
+    chance = np.array([row.chance_error for row in matrix.rows])[:, None]
+    estimate = np.clip(completion.estimate * chance, 0.0, 1.0)
+    errors = pareto.settled(np.where(matrix.observed, matrix.values, estimate))
+
+    of_row: defaultdict[tuple[str, str], list[Measurement]] = defaultdict(list)
+    digests = {recipe: recipe.digest for recipe in {m.recipe for m in measurements}}
+    recipes = {digest: recipe for recipe, digest in digests.items()}
+    for m in measurements:
+        of_row[m.fingerprint, digests[m.recipe]].append(m)
+    tasks = []
+    for i, row in enumerate(matrix.rows):
+        own = of_row[row.fingerprint, row.recipe_digest]
+        totals = [footprint_at(own, configuration).total for configuration in matrix.configurations]
+        reference = [m.test_error for m in own if m.configuration.is_fp32]
+        tasks.append(
+            {
+                "name": row.task,
+                "recipe": _summary(recipes[row.recipe_digest]),
+                "chance": row.chance_error,
+                "fp32": fmean(reference) if reference else None,
+                "errors": errors[i].tolist(),
+                "observed": "".join("01"[seen] for seen in matrix.observed[i].astype(int)),
+                "totals": totals,
+                "frontier": pareto.frontier(totals, errors[i]).tolist(),
+            }
+        )
+    sizes = [total for task in tasks for total in task["totals"]]
+    limit = median_low(sizes) if budget is None else parse_bytes(budget)
+    if limit < min(sizes):
+        raise BudgetError(
+            f"a budget of {format_bytes(limit)} is below every footprint; the smallest that works is "
+            f"{min(sizes)}B ({format_bytes(min(sizes))})"
+        )
+    for task in tasks:
+        task["pick"] = pareto.best(task["totals"], task["errors"], np.array(task["totals"]) <= limit)
+    many = "s" if len(tasks) > 1 else ""
+    return {
+        "title": f"{len(tasks)} task{many}, {len(matrix.configurations)} configurations",
+        "left_out": left_out,
+        "budget": limit,
+        "configurations": [str(configuration) for configuration in matrix.configurations],
+        "formats_a": [str(configuration.format_a) for configuration in matrix.configurations],
+        "tasks": tasks,
+        "singular_values": [float(value) for value in completion.singular_values],
+    }
+
+
+def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
+    """The rows and columns that completion can say something of, and in words what was left out.
+
+    Completion draws what it knows little of towards zero error, so that the least observed would be picked.
+    Where less than half of the matrix would be left, all of it stays.
+    """
+    rows = np.ones(len(matrix.rows), dtype=bool)
+    columns = np.ones(len(matrix.configurations), dtype=bool)
+    while True:
+        fewer_rows = rows & (matrix.observed[:, columns].sum(axis=1) >= _LEAST_OF_A_TASK)
+        fewer_columns = columns & (matrix.observed[rows].sum(axis=0) >= _LEAST_OF_A_CONFIGURATION)
+        if (fewer_rows == rows).all() and (fewer_columns == columns).all():
+            break
+        rows, columns = fewer_rows, fewer_columns
+    if rows.all() and columns.all():
+        return matrix, ""
+    if 2 * rows.sum() * columns.sum() < matrix.values.size:
+        return matrix, "few measurements: the estimates are too low, and the picks rest on them"
+    kept = ErrorMatrix.from_values(
+        matrix.values[np.ix_(rows, columns)],
+        [row for row, keep in zip(matrix.rows, rows, strict=True) if keep],
+        [c for c, keep in zip(matrix.configurations, columns, strict=True) if keep],
+    )
+    return kept, (
+        f"left out: {(~rows).sum()} tasks with fewer than {_LEAST_OF_A_TASK} measurements and "
+        f"{(~columns).sum()} configurations with fewer than {_LEAST_OF_A_CONFIGURATION}"
+    )
+
+
+def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: str) -> dict[str, Any]:
+    """The page of one task of an :func:`overview`, as a pick's; its budget is the overview's.
+
+    Raises TableError where there is no such task, or several under different recipes.
+    """
+    found = [task for task in page["tasks"] if task["name"] == name]
+    if len(found) != 1:
+        names = ", ".join(sorted({task["name"] for task in page["tasks"]})[:12])
+        problem = "no task" if not found else f"{len(found)} recipes of the task"
+        raise TableError(f"{problem} {name!r}; there are {names}; name one that is there with one recipe")
+    task = found[0]
+    own = [m for m in measurements if m.task == name]
+    rows = []
+    for j, text in enumerate(page["configurations"]):
+        configuration = Configuration.parse(text)
+        size = footprint_at(own, configuration)
+        seen = task["observed"][j] == "1"
+        rows.append(
+            {
+                "configuration": text,
+                "format_a": page_format(configuration.format_a),
+                "format_b": page_format(configuration.format_b),
+                "estimated": task["errors"][j],
+                "measured": task["errors"][j] if seen else None,
+                "interval": None,
+                "memory": {
+                    part: getattr(size, part) for part in ("weights", "activations", "optimizer", "raw")
+                },
+                "total": size.total,
+            }
+        )
+    return {
+        "title": f"{name} within {format_bytes(page['budget'])}",
+        "task": name,
+        "network": own[0].recipe.network,
+        "budget": page["budget"],
+        "rank": int(np.sum(np.array(page["singular_values"]) > 1e-9)),
+        "rows": rows,
+        "frontier": task["frontier"],
+        "pick": task["pick"],
+    }
+
+
+def footprint_at(measurements: Sequence[Measurement], configuration: Configuration) -> Footprint:
+    """The footprint of a task's training at a configuration, measured there or not: only its bits change.
+
+    ``measurements`` are of one task under one recipe, one or more of them at low precision. Exact where one
+    is at 8 bits or more, else within a byte a part: counts of numbers come back from their packed bytes.
+    """
+    known = {m.configuration: m.footprint for m in measurements}
+    if configuration in known:
+        return known[configuration]
+    source = max(
+        (c for c in known if not c.is_fp32), key=lambda c: (c.format_a.bits, c.format_b.bits, str(c))
+    )
+    sizes, (old_a, old_b) = known[source], (source.format_a, source.format_b)
+    new_a, new_b = configuration.format_a, configuration.format_b
+    return Footprint(
+        weights=_carried(sizes.weights, old_a, new_a),
+        activations=_carried(sizes.activations, old_a, new_a),
+        gradients=_carried(sizes.gradients, old_b, new_b),
+        states={name: _carried(size, old_b, new_b) for name, size in sizes.states.items()},
+        raw=sizes.raw,
+    )
+
+
+def _carried(size: int, old: Format, new: Format) -> int:
+    count = floor(Fraction(8 * size) / old.bits)  # the packed bytes were rounded up
+    return ceil(Fraction(count) * new.bits / 8)
+
+
+def _summary(recipe: Recipe) -> str:
+    return f"{recipe.network}, {recipe.resolution} px, {recipe.epochs} epochs, {recipe.rounding}"
