@@ -144,12 +144,11 @@ def code_of(fmt):
     """The constants of codes, from what a format is: see triton_kernels.pack."""
     E, M = fmt.exponent_bits, fmt.mantissa_bits
     exponent, tiny = fmt.min_exponent + 127, E < 8
-    threshold = np.float32(fmt.min_normal if tiny else 0.0).view(np.int32).item()
-    special = (-1, -1)
+    threshold, special = (fmt.min_normal if tiny else 0.0), None
     if tiny and fmt.flavour == "ieee":
         special = ((1 << E) - 1) << M, 0x7F800000
     numbers = (23 - M, (exponent - 1) << M, exponent << M, threshold, (1 << M) if tiny else 0)
-    return torch.tensor([*numbers, (1 << (E + M)) - 1, E + M, *special], dtype=torch.int32)
+    return device.code_words(((*numbers, (1 << (E + M)) - 1, E + M), special), CPU)
 
 
 def packed_slowly(x, fmt, width):

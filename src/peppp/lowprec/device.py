@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
@@ -31,6 +32,9 @@ from peppp.lowprec.streams import (
 )
 from peppp.records import RoundingModes
 
+# What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
+# the first code and the bits of the first number of infinities and NaN, where these are moved.
+Code = tuple[tuple[int, int, int, float, int, int, int], tuple[int, int] | None]
 _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
 
 
@@ -151,21 +155,31 @@ def sgd_step(
     return True
 
 
-def pack_into(flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int) -> bool | None:
-    """Pack a row of float32 on a GPU; whether all numbers had a code, None where Triton cannot be had.
+def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) -> bool | None:
+    """Pack a row of float32 on a GPU, in blocks of 32 * ``width`` numbers of ``bits`` bits.
 
-    ``bits``, ``code`` and ``width`` are those of triton_kernels.pack.
+    Whether all numbers had a code (for which it waits), or None where Triton cannot be had.
     """
     triton = _triton(flat.device)
-    return None if triton is None else not bool(triton.pack(flat, words, bits, code, width).item())
+    if triton is None:
+        return None
+    return not bool(triton.pack(flat, words, bits, code_words(code, flat.device), width).item())
 
 
-def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Tensor, width: int) -> bool:
+def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
     """Unpack what :func:`pack_into` packed; whether it did."""
     triton = _triton(flat.device)
     if triton is not None:
-        triton.unpack(words, flat, bits, code, width)
+        triton.unpack(words, flat, bits, code_words(code, flat.device), width)
     return triton is not None
+
+
+@lru_cache(maxsize=256)
+def code_words(code: Code, device: torch.device) -> Tensor:
+    """The constants of a format's codes as the kernels read them: int32 [9]."""
+    numbers, special = code
+    words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
+    return torch.tensor([*words, *(special or (-1, -1))], dtype=torch.int32).to(device)
 
 
 def _update_words(key: Key, indices: Sequence[int], device: torch.device) -> list[list[Tensor]]:
