@@ -1,5 +1,6 @@
 """What a GPU replays, run on the CPU: the bits of the loop, whatever was trained before."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -114,7 +115,55 @@ def test_what_cannot_be_replayed_is_said_so(digits):
         assert replay.serves(digits, Configuration.parse(text), RECIPE) is expected
     configuration = Configuration.parse("1-4-1/1-6-7")
     assert not replay.serves(digits, configuration, replace(RECIPE, augmentation="flip-crop"))
+    assert not replay.serves(digits, configuration, replace(RECIPE, network="own:network"))
     assert not replay.serves(digits, configuration, replace(RECIPE, optimizer_options=(("nesterov", 1),)))
+
+
+def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits, monkeypatch):
+    """With stand-ins for CUDA's streams and graphs: what is captured, replayed, is the training."""
+    configuration, recipe = Configuration.parse("1-4-1/1-6-7"), replace(RECIPE, epochs=1)
+    expected = replay.train(digits, configuration, recipe, 0, device="cpu")
+    events, captured = [], []
+
+    @contextmanager
+    def within(name, *_):
+        events.append(f"begin {name}")
+        yield
+        events.append(f"end {name}")
+
+    class Stream:
+        def wait_stream(self, other):
+            events.append("wait")
+
+    class Graph:
+        def replay(self):
+            captured[-1]()
+
+    (replayed,) = replay._replays.values()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: within("aside"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: within("capture"))
+    monkeypatch.setattr(replayed, "device", "cuda")
+    for name in ("train", "test"):
+
+        def step(name=name):
+            events.append("step")
+            getattr(replayed, f"_{name}")()
+
+        captured.append(getattr(replayed, f"_{name}"))
+        replayed.network.train(name == "train")
+        events.clear()
+        again = replayed._captured(
+            step, getattr(replayed, {"train": "_reserve_keys", "test": "_reserve_test_keys"}[name])
+        )
+        rehearsed = ["wait", "begin aside", *["step"] * replay._REHEARSALS, "end aside", "wait"]
+        assert events == [*rehearsed, "begin capture", "step", "end capture"]
+        assert again.__func__ is Graph.replay
+        monkeypatch.setattr(replayed, f"{name}_step", captured[-1])
+    monkeypatch.setattr(replayed, "device", "cpu")
+    equal(replayed.train(digits, configuration, recipe, 0, None), expected)
 
 
 def test_tf32_only_where_it_is_exact():

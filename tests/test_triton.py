@@ -236,6 +236,8 @@ for rare in (True, False):
     for stochastic in (True, False):
         flags = dict(RARE=rare, STOCHASTIC=stochastic, RELU=rare, GATED=not rare, ROWS=4, COLUMNS=256)
         compiled(kernels._round, flags, **floats)
+        for ones in (("rows", "pixels"), ("rows", "channels", "pixels"), ("channels",)):  # Triton folds a 1
+            compiled(kernels._round, flags | dict.fromkeys(ones, 1), **floats)
 names = ("gradient", "momentum", "accumulator", "weight")
 types = {f"{name}_ptr": "*fp32" for name in names} | {f"{name}_key": "*i64" for name in names}
 types |= dict(a_ptr="*u32", b_ptr="*u32", rate_ptr="*fp32", momentum_factor="fp32", weight_decay="fp32")

@@ -8,9 +8,11 @@ is trusted: where it is missing, cannot compile or gives other bits, one warning
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +100,8 @@ def round_into(
     triton = _triton(x.device)
     if triton is not None and order is not None and not _overlap(x, out) and not _overlap(gate, out):
         word = None if key is None else _word(key, x.device)
-        triton.round_all(x, out, gate, slot.constants, slot.rare, word, order, relu=relu)
+        with _current(x):
+            triton.round_all(x, out, gate, slot.constants, slot.rare, word, order, relu=relu)
         increment_version(out)
         return True
     bits = None if key is None else random_bits(x.shape, key, x.device)
@@ -137,20 +140,21 @@ def sgd_step(
     stochastic = tuple(mode == "stochastic" for mode in (modes.gradient, modes.states, modes.values))
     for i, (words, order) in enumerate(zip(_update_words(key, indices, device), orders, strict=True)):
         assert order is not None
-        triton.sgd(
-            gradients[i],
-            None if momenta is None else momenta[i],
-            None if accumulators is None else accumulators[i],
-            weights[i].detach(),
-            (a.constants, b.constants),
-            a.rare or b.rare,
-            words,
-            stochastic,
-            rate,
-            momentum_factor,
-            weight_decay,
-            order,
-        )
+        with _current(weights[i]):
+            triton.sgd(
+                gradients[i],
+                None if momenta is None else momenta[i],
+                None if accumulators is None else accumulators[i],
+                weights[i].detach(),
+                (a.constants, b.constants),
+                a.rare or b.rare,
+                words,
+                stochastic,
+                rate,
+                momentum_factor,
+                weight_decay,
+                order,
+            )
     increment_version([tensor for column in columns[1:] for tensor in column])
     return True
 
@@ -163,14 +167,16 @@ def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) ->
     triton = _triton(flat.device)
     if triton is None:
         return None
-    return not bool(triton.pack(flat, words, bits, code_words(code, flat.device), width).item())
+    with _current(flat):
+        return not bool(triton.pack(flat, words, bits, code_words(code, flat.device), width).item())
 
 
 def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
     """Unpack what :func:`pack_into` packed; whether it did."""
     triton = _triton(flat.device)
     if triton is not None:
-        triton.unpack(words, flat, bits, code_words(code, flat.device), width)
+        with _current(flat):
+            triton.unpack(words, flat, bits, code_words(code, flat.device), width)
     return triton is not None
 
 
@@ -180,6 +186,11 @@ def code_words(code: Code, device: torch.device) -> Tensor:
     numbers, special = code
     words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
     return torch.tensor([*words, *(special or (-1, -1))], dtype=torch.int32).to(device)
+
+
+def _current(x: Tensor) -> AbstractContextManager[Any]:
+    """The device on which ``x`` lies as the current one, on which Triton launches."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 def _update_words(key: Key, indices: Sequence[int], device: torch.device) -> list[list[Tensor]]:
@@ -245,7 +256,8 @@ def _triton(device: torch.device) -> ModuleType | None:
     try:
         from peppp.lowprec import triton_kernels
 
-        wrong = check(triton_kernels, device)
+        with torch.cuda.device(device):
+            wrong = check(triton_kernels, device)
     except Exception as error:  # whatever a compiler, its absence or a driver can raise
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if wrong:

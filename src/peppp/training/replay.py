@@ -11,7 +11,7 @@ float32.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -36,7 +36,8 @@ _REHEARSALS = 3  # before a capture, in which libraries choose their algorithms 
 
 
 def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bool:
-    """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU).
+    """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU),
+    and a network and a loss of this package's, which are known not to look at their numbers on the way.
 
     >>> from peppp.tasks.readers import load
     >>> configuration = Configuration.parse("1-4-1/1-6-7")
@@ -45,7 +46,8 @@ def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bo
     """
     known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
     formats = all(isinstance(fmt, FloatFormat) for fmt in _formats(configuration, recipe))
-    return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none"
+    ours = ":" not in recipe.network + recipe.loss
+    return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
 
 
 def train(
@@ -64,7 +66,8 @@ def train(
     differs from the CPU's as sums of another order do.
     """
     loop.check_recipe(recipe, dataset)
-    with exact_arithmetic(configuration, recipe):
+    on_device = nullcontext() if torch.device(device).type == "cpu" else torch.cuda.device(device)
+    with on_device, exact_arithmetic(configuration, recipe):
         return _replay(dataset, configuration, recipe, device).train(
             dataset, configuration, recipe, seed, progress
         )
@@ -192,11 +195,10 @@ class _Replay:
         self.position += 1
 
     def _reserve_keys(self) -> None:
-        self.keys = self.clock.training.fill(torch.zeros(self.steps, dtype=torch.int64, device=self.device))
+        self.keys = self.clock.training.fill(self.order.new_zeros(self.steps))
 
     def _reserve_test_keys(self) -> None:
-        roots = torch.zeros(self.test_steps, dtype=torch.int64, device=self.device)
-        self.test_keys = self.clock.evaluation.fill(roots)
+        self.test_keys = self.clock.evaluation.fill(self.order.new_zeros(self.test_steps))
 
     def _captured(self, step: Callable[[], None], reserve_keys: Callable[[], None]) -> Callable[[], None]:
         """What runs a step again: its CUDA graph, or on the CPU the step itself.
@@ -208,26 +210,25 @@ class _Replay:
             step()
             reserve_keys()
             return step
-        with torch.cuda.device(self.device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(_REHEARSALS):
-                    self.position.zero_()
-                    step()
-                reserve_keys()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_REHEARSALS):
                 self.position.zero_()
-            torch.cuda.current_stream().wait_stream(aside)
-            self.optimizer.zero_grad(set_to_none=True)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
                 step()
-            return graph.replay
+            reserve_keys()
+            self.position.zero_()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
 
     def _load(
         self, dataset: Dataset, network: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float
     ) -> None:
-        """Take a training's beginning, prepared on the CPU, and its data."""
+        """Take a training's beginning and its data."""
         if dataset.fingerprint != self.fingerprint:
             for mine, part in ((self.part, "train"), (self.test, "test")):
                 theirs = Batches(_with_whole_test_batches(dataset), part, "cpu")
@@ -255,7 +256,7 @@ class _Replay:
     ) -> loop.Training:
         """See :func:`train`."""
         key = loop.run_seed(seed, dataset.fingerprint, configuration)
-        network, optimizer = loop.prepared(dataset, configuration, recipe, key, "cpu")
+        network, optimizer = loop.prepared(dataset, configuration, recipe, key, self.device)
         self._load(dataset, network, optimizer, recipe.learning_rate)
         for slot, fmt in zip(self.slots, _formats(configuration, recipe), strict=True):
             slot.set(cast(FloatFormat, fmt))
