@@ -23,6 +23,8 @@ from torch import nn
 
 from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
 from peppp.lowprec import device as gpu
+from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
@@ -107,10 +109,30 @@ def steps() -> dict[str, Any]:
     qtorch, facts["qtorch"] = qtorch_quantize()
     if qtorch is not None:
         facts["qtorch_ms"] = round(milliseconds(eager_step(dataset, qtorch), 5), 3)
+    facts["packed_peak_mb"] = packed_peak(dataset)
     for name, configuration in (("low_precision", CONFIGURATION), ("fp32", FP32_CONFIGURATION)):
         facts[f"estimated_{name}_mb"] = round(footprint(dataset, configuration, RECIPE).total / 1e6, 1)
     facts["replayed_over_eager_fp32"] = round(facts["replayed_ms"] / facts["eager_fp32_ms"], 3)
     return facts
+
+
+def packed_peak(dataset: Dataset) -> float | None:
+    """Megabytes at the worst moment of packed training; None where this version has no such thing."""
+    before = torch.cuda.memory_allocated()
+    network = loop.fresh_network(dataset, RECIPE, 0).cuda()
+    sgd = loop.make_optimizer(network.parameters(), RECIPE)
+    low_precision(network, CONFIGURATION, seed=0)
+    try:
+        optimizer = low_precision_optimizer(sgd, network, storage="packed")
+    except TypeError:
+        return None
+    x, y = torch.randn(32, 3, 32, 32, device="cuda"), torch.randint(5, (32,), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x.to(memory_format=torch.channels_last)), y).backward()
+        optimizer.step()
+    return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
 
 
 def qtorch_quantize() -> tuple[Callable[..., torch.Tensor] | None, str]:
