@@ -77,5 +77,5 @@ def test_pinned_versions_lie_in_the_ranges_that_users_may_have():
     ranges = [*project["dependencies"], *extras["dev"], *extras["browser"], *extras["docs"]]
     number = lambda text: tuple(map(int, text.split(".")))  # noqa: E731
     for requirement in ranges:
-        name, least = re.fullmatch(r"([A-Za-z0-9_-]+)>=([0-9.]+)", requirement).groups()
+        name, least = re.fullmatch(r"([A-Za-z0-9_-]+)>=([0-9.]+)(?:; .*)?", requirement).groups()
         assert number(pins[name.lower()]) >= number(least)

@@ -19,7 +19,7 @@ from peppp.formats import Configuration
 from peppp.lowprec.functions import Point, Precision, relu_round, round_copy, round_in_place
 from peppp.lowprec.operations import KINDS, Kind
 from peppp.lowprec.rounding import round_by, round_to
-from peppp.lowprec.streams import GRADIENT, Clock, mix, mix_text
+from peppp.lowprec.streams import GRADIENT, Clock, Key, mix, mix_text
 from peppp.records import RoundingModes
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -118,7 +118,7 @@ def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, 
 class Scope:
     """A running container: its key, and how many operations and inner calls it has seen."""
 
-    key: int
+    key: Key
     operations: int = 0
     calls: int = 0
 
@@ -131,7 +131,7 @@ class LowPrecision:
     clock: Clock
     parameters_rounded: bool = False
     scopes: list["Scope"] = field(default_factory=list)  # of the containers that are running, outermost first
-    issued: dict[str, list[int]] = field(default_factory=dict)  # keys of each container's calls in this pass
+    issued: dict[str, list[Key]] = field(default_factory=dict)  # keys of each container's calls in this pass
     recorded: list[tuple[RoundingPoint, Point]] | None = None
     leaves: list[str] = field(default_factory=list)
     unrounded: list[str] = field(default_factory=list)
@@ -168,7 +168,7 @@ class LowPrecision:
                 round_gradient(parameter.grad, self.precision, mix(mix(key, index), GRADIENT))
 
 
-def round_gradient(gradient: Tensor, precision: Precision, key: int) -> Tensor:
+def round_gradient(gradient: Tensor, precision: Precision, key: Key) -> Tensor:
     """A gradient rounded to Format B in place."""
     return round_by(gradient, precision.configuration.format_b, precision.modes.gradient, key, gradient)
 
@@ -214,12 +214,12 @@ class _Frame:
             self.modes[-1].__enter__()  # type: ignore[no-untyped-call]
         return (args, kwargs) if self.is_root else None
 
-    def _issued_key(self) -> int:
+    def _issued_key(self) -> Key:
         """The key of a container that runs by itself, as when it is recomputed: that of its call before.
 
         Backward recomputes the last call first.
         """
-        keys = self.state.issued.get(self.name, [0])
+        keys: list[Key] = self.state.issued.get(self.name, [0])
         return keys.pop() if len(keys) > 1 else keys[0]
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
@@ -230,7 +230,7 @@ class _Frame:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         return _map_tensors(output, _unrounded) if self.is_root else None
 
-    def _begin_pass(self, module: nn.Module) -> int:
+    def _begin_pass(self, module: nn.Module) -> Key:
         state = self.state
         if not state.parameters_rounded:
             state.round_parameters(module)

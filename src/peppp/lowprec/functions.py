@@ -9,7 +9,7 @@ from torch import Tensor
 from peppp.formats import FP32, Configuration, Format, parse_format
 from peppp.lowprec import kernels
 from peppp.lowprec.rounding import round_to
-from peppp.lowprec.streams import mix
+from peppp.lowprec.streams import Key, mix
 from peppp.records import RoundingModes
 
 
@@ -39,18 +39,18 @@ class Point:
 
     __slots__ = ("done", "key", "precision", "used")
 
-    def __init__(self, precision: Precision, key: int) -> None:
+    def __init__(self, precision: Precision, key: Key) -> None:
         self.precision = precision
         self.key = key
         self.used = False
         self.done = False
 
-    def value_key(self) -> int | None:
+    def value_key(self) -> Key | None:
         """The key of the rounding on the way forward; None is nearest."""
         self.used = True
         return mix(self.key, 0) if self.precision.modes.values == "stochastic" else None
 
-    def error_key(self) -> int | None:
+    def error_key(self) -> Key | None:
         """The key of the rounding on the way back."""
         return mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from peppp.formats import FP32, Configuration, FloatFormat, Format
-from peppp.lowprec.streams import GOLDEN
+from peppp.lowprec.streams import GOLDEN, Key, PathKey
 from peppp.records import RoundingModes
 
 _Constants = tuple[NDArray[np.uint32], bool | None]
@@ -39,24 +39,41 @@ def _loops() -> ModuleType | None:
     return None if numba.config.DISABLE_JIT else loops  # type: ignore[attr-defined]
 
 
+def on_device(x: Tensor, fmt: object) -> bool:
+    """Whether device.py does it: a tensor on a GPU, or a format that only a device knows."""
+    return x.is_cuda or not isinstance(fmt, Format)
+
+
+def _device() -> ModuleType:
+    from peppp.lowprec import device
+
+    return device
+
+
 def available() -> bool:
     """Whether the kernels can be used at all; without them the eager form does everything."""
     return _loops() is not None
 
 
-def round_into(x: Tensor, out: Tensor, fmt: FloatFormat, key: int | None) -> bool:
+def round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
-    return _round(x, out, None, _constants(fmt), key)
+    if on_device(x, fmt):
+        return _device().round_into(x, out, fmt, key)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key)
 
 
-def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
+def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
-    return isinstance(fmt, FloatFormat) and _round(x, out, None, _constants(fmt, relu=True), key)
+    if on_device(x, fmt):
+        return _device().round_into(x, out, fmt, key, relu=True)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt, relu=True), key)
 
 
-def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: int | None) -> bool:
+def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
-    return isinstance(fmt, FloatFormat) and _round(g, out, result, _constants(fmt), key)
+    if on_device(g, fmt):
+        return _device().round_into(g, out, fmt, key, gate=result)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(g, out, result, constants(fmt), key)
 
 
 def sgd_step(
@@ -67,10 +84,10 @@ def sgd_step(
     indices: Sequence[int],
     configuration: Configuration,
     modes: RoundingModes,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
-    key: int,
+    key: Key,
     start: int = 0,
 ) -> bool:
     """One step of SGD for some parameters, in place; ``gradients`` are left alone.
@@ -81,7 +98,14 @@ def sgd_step(
     those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
     of its first dimension, says at which of the parameter's elements it begins: ``start``.
     """
-    loops, a, b = _loops(), configuration.format_a, configuration.format_b
+    a, b = configuration.format_a, configuration.format_b
+    if weights and on_device(weights[0], a):
+        formats, rates = (a, b), (learning_rate, momentum_factor, weight_decay)
+        return _device().sgd_step(  # type: ignore[no-any-return]
+            gradients, momenta, accumulators, weights, indices, formats, modes, *rates, key
+        )
+    loops = _loops()
+    assert not isinstance(key, PathKey)
     columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
     orders = [_order(*tensors) for tensors in zip(*columns, strict=True)]
     if loops is None or None in orders or not (isinstance(a, FloatFormat) and isinstance(b, FloatFormat)):
@@ -96,8 +120,8 @@ def sgd_step(
         np.array([weight.numel() for weight in weights], dtype=np.int64),
         layouts,
         patterns,
-        *_constants(a),
-        *_constants(b),
+        *constants(a),
+        *constants(b),
         np.array([learning_rate, momentum_factor, weight_decay], dtype=np.float32),
         *_words(key),
         start,
@@ -113,7 +137,8 @@ def _flag(mode: str) -> bool | None:
     return True if mode == "stochastic" else None
 
 
-def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, key: int | None) -> bool:
+def _round(x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Key | None) -> bool:
+    assert not isinstance(key, PathKey)
     loops = _loops()
     others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
     order = _order(x, *others)
@@ -128,7 +153,7 @@ def _round(x: Tensor, out: Tensor, gate: Tensor | None, constants: _Constants, k
         None if source == target else target,
         None if gate is None else gates,
         size,
-        *constants,
+        *fmt,
         *_words(key or 0),
         None if key is None else True,
         *order,
@@ -200,7 +225,7 @@ def threshold(fmt: FloatFormat) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
+def constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
     """What the loops need of a format, as bits, and whether they need all of it (else None).
 
     threshold, half, mask, highest, negative: ``highest`` clamps magnitudes; bits above ``negative`` become 0,
@@ -211,7 +236,7 @@ def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
     cut = 23 - fmt.mantissa_bits
     even = fmt.ties == "even"
     scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
-    constants = _bits(
+    words = _bits(
         threshold(fmt),
         (1 << cut) >> 1,
         (1 << cut) - 1,
@@ -224,7 +249,7 @@ def _constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
         fmt.max,
         {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow],
     )
-    return constants, None if fmt == FP32 or (not even and fmt.subnormals) else True
+    return words, None if fmt == FP32 or (not even and fmt.subnormals) else True
 
 
 def _bits(*numbers: float) -> NDArray[np.uint32]:

@@ -129,7 +129,7 @@ def _words(key: Any) -> Any:
 
 @_compiled
 def _format(constants: Any) -> Any:
-    """The numbers of kernels._constants: their types survive in a tuple, not in an array."""
+    """The numbers of kernels.constants: their types survive in a tuple, not in an array."""
     return _float(constants[0]), constants[1], constants[2], constants[3], constants[4]
 
 

@@ -16,7 +16,7 @@ from peppp.lowprec import kernels
 from peppp.lowprec.conversion import LowPrecision, low_precision_state, round_gradient
 from peppp.lowprec.functions import Precision
 from peppp.lowprec.rounding import round_by
-from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, mix
+from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
 
 
 def low_precision_optimizer(
@@ -105,10 +105,10 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    def _round_a(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+    def _round_a(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
         return round_by(x, self.precision.configuration.format_a, self.precision.modes.values, key, out)
 
-    def _round_b(self, x: Tensor, key: int, out: Tensor | None = None) -> Tensor:
+    def _round_b(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
         return round_by(x, self.precision.configuration.format_b, self.precision.modes.states, key, out)
 
     @torch.no_grad()
@@ -123,7 +123,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         self.low_precision.clock.advance()
         return loss
 
-    def _update(self, update_key: int) -> None:
+    def _update(self, update_key: Key) -> None:
         keys = {parameter: mix(update_key, index) for index, parameter in enumerate(self._parameters())}
         weights = {}
         for parameter, key in keys.items():
@@ -166,7 +166,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
 class LowPrecisionSGD(LowPrecisionOptimizer):
     """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
 
-    def _update(self, update_key: int) -> None:
+    def _update(self, update_key: Key) -> None:
         p = self.precision
         numbers = {parameter: index for index, parameter in enumerate(self._parameters())}
         for group in self.param_groups:
@@ -212,10 +212,10 @@ def sgd_step(
     accumulator: Tensor | None,
     weight: Tensor,
     precision: Precision,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
-    key: int,
+    key: Key,
 ) -> None:
     """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
     configuration, modes = precision.configuration, precision.modes

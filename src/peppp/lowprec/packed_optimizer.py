@@ -18,7 +18,7 @@ from peppp.lowprec.conversion import LowPrecision, round_gradient
 from peppp.lowprec.optimizers import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.packing import PackedTensor
 from peppp.lowprec.storage import PackedStorage, packable
-from peppp.lowprec.streams import GRADIENT, WEIGHT, mix
+from peppp.lowprec.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.weights import flat_rows, rows, segment_length
 
 GRADIENTS = ("in_backward", "packed", "fp32")
@@ -129,7 +129,8 @@ class PackedOptimizer(LowPrecisionOptimizer):
             self._stepped.add(parameter)
             self._step_packed(parameter, gradient, key)
 
-    def _update(self, update_key: int) -> None:
+    def _update(self, update_key: Key) -> None:
+        assert isinstance(update_key, int)  # no replayed step packs
         self._stepped.clear()
         kept = {p: p.grad for p in self.packed if p.grad is not None}
         for parameter, gradient in self.packed_gradients.items():

@@ -16,7 +16,7 @@ from peppp.errors import FormatError
 from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat
 from peppp.lowprec import kernels
 from peppp.lowprec.scaling import round_blocks, round_fixed, round_integers
-from peppp.lowprec.streams import mix, random_bits
+from peppp.lowprec.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
 
 
@@ -55,23 +55,23 @@ def seed_key(seed: int) -> int:
     return mix(seed, 0)
 
 
-def round_to(x: Tensor, fmt: Format, key: int | None, out: Tensor | None = None) -> Tensor:
+def round_to(x: Tensor, fmt: Format, key: Key | None, out: Tensor | None = None) -> Tensor:
     """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
     if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    if (x.is_cpu or x.is_meta) and isinstance(fmt, FloatFormat):
+    if isinstance(fmt, FloatFormat) or kernels.on_device(x, fmt):
         result = torch.empty_like(x) if out is None else out
         if x.is_meta or kernels.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
 
 
-def round_by(x: Tensor, fmt: Format, mode: str, key: int, out: Tensor | None = None) -> Tensor:
+def round_by(x: Tensor, fmt: Format, mode: str, key: Key, out: Tensor | None = None) -> Tensor:
     """:func:`round_to` in a rounding mode; nearest needs no key."""
     return round_to(x, fmt, key if mode == "stochastic" else None, out)
 
 
-def quantize_eagerly(x: Tensor, fmt: Format, key: int | None, *, out: Tensor | None = None) -> Tensor:
+def quantize_eagerly(x: Tensor, fmt: Format, key: Key | None, *, out: Tensor | None = None) -> Tensor:
     """:func:`quantize` without kernels, on any device and memory layout; ``key`` None is nearest."""
     result = _round_eagerly(x.detach(), fmt, key)
     if out is None:
@@ -80,7 +80,7 @@ def quantize_eagerly(x: Tensor, fmt: Format, key: int | None, *, out: Tensor | N
     return out
 
 
-def _round_eagerly(x: Tensor, fmt: Format, key: int | None) -> Tensor:
+def _round_eagerly(x: Tensor, fmt: Format, key: Key | None) -> Tensor:
     if isinstance(fmt, BlockFormat):
         return round_blocks(x, fmt, lambda scaled, element: round_to(scaled, element, key))
     bits = None if key is None else random_bits(x.shape, key, x.device)

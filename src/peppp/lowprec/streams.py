@@ -4,6 +4,7 @@ The bits depend on nothing else: not on threads, memory layout, packing, recompu
 """
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,19 +25,69 @@ MIX_CONSTANTS = (
 )
 # What is rounded in an update of a parameter, as numbers of its key.
 GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE = range(4)
+# What the key of an update is made with.
+UPDATE = 0x757064
 
 
-def mix(key: int, value: int) -> int:
+@dataclass(frozen=True, slots=True)
+class PathKey:
+    """A key that only the device knows: the numbers mixed, one after another, into a root that lies there.
+
+    A step that is captured once and replayed has other keys each time, but the same paths (see keytable.py).
+    """
+
+    table: "Table"
+    path: tuple[int, ...] = ()
+
+    def word(self) -> Tensor:
+        """Where the key lies: int64 [1]."""
+        return self.table.word(self.path)
+
+
+class Table(Protocol):
+    """Who keeps the keys of paths."""
+
+    def word(self, path: tuple[int, ...]) -> Tensor:
+        """Where the key of a path lies on the device: int64 [1]."""
+
+
+Key = int | PathKey
+_Key = TypeVar("_Key", int, PathKey, Key)
+
+
+def mix(key: _Key, value: int) -> _Key:
     """A 64-bit key from a key and a number (the splitmix64 finaliser): neighbours land far apart.
 
     >>> mix(0, 1) != mix(1, 0)
     True
     """
+    if isinstance(key, PathKey):
+        return PathKey(key.table, (*key.path, value))
     of_key, of_value, offset, first, second = MIX_CONSTANTS
     z = (key * of_key + value * of_value + offset) & _MASK64
     z = ((z ^ (z >> 30)) * first) & _MASK64
     z = ((z ^ (z >> 27)) * second) & _MASK64
     return z ^ (z >> 31)
+
+
+def mix_words(keys: Tensor, values: Tensor | int) -> Tensor:
+    """:func:`mix` of int64 tensors, element by element with broadcasting: the same 64 bits, on any device.
+
+    >>> mix_words(torch.tensor([5]), 7).item() & _MASK64 == mix(5, 7)
+    True
+    """
+    of_key, of_value, offset, first, second = (signed64(number) for number in MIX_CONSTANTS)
+    z = keys * of_key + (values * of_value if isinstance(values, Tensor) else signed64(values * of_value))
+    z = z + offset
+    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * first
+    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * second
+    return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+def signed64(word: int) -> int:
+    """The int64 of the same 64 bits."""
+    word &= _MASK64
+    return word - (1 << 64) if word >> 63 else word
 
 
 def mix_text(key: int, text: str) -> int:
@@ -52,16 +103,28 @@ def _signed(word: int) -> int:
     return word - (1 << 32) if word >> 31 else word
 
 
-def random_bits(shape: torch.Size, key: int, device: torch.device | None = None) -> Tensor:
+def _halves(word: Tensor) -> tuple[Tensor, Tensor]:
+    """The low and the high word of an int64 [1], as int32 scalars."""
+    low, high = word.view(torch.int32)
+    return low, high
+
+
+def random_bits(shape: torch.Size, key: Key, device: torch.device | None = None) -> Tensor:
     """32 random bits for each element, as int32 of ``shape``: the readable twin of the kernels' hash.
 
     An element's index is its row-major position within the tensor, modulo 2^32.
     """
     h = torch.arange(shape.numel(), dtype=torch.int64, device=device).to(torch.int32).view(shape)
-    h = h * _signed(GOLDEN) + _signed(key)
+    low: Tensor | int
+    high: Tensor | int
+    if isinstance(key, PathKey):
+        low, high = _halves(key.word())
+    else:
+        low, high = _signed(key), _signed(key >> 32)
+    h = h * _signed(GOLDEN) + low
     h = h ^ ((h >> 16) & 0xFFFF)
     h = h * MULTIPLIER_1
-    h = h ^ _signed(key >> 32)  # between the rounds, so that no two keys give one stream, shifted
+    h = h ^ high  # between the rounds, so that no two keys give one stream, shifted
     h = h ^ ((h >> 15) & 0x1FFFF)
     h = h * _signed(MULTIPLIER_2)
     return h ^ ((h >> 16) & 0xFFFF)
@@ -90,7 +153,7 @@ class Clock:
 
     def update_key(self) -> int:
         """The key of the roundings of gradients and optimizer states after the current pass."""
-        return mix(mix(mix(self.seed, self.step), 2 * max(self.training_pass, 0)), 0x757064)
+        return mix(mix(mix(self.seed, self.step), 2 * max(self.training_pass, 0)), UPDATE)
 
     def advance(self) -> None:
         """Count one optimizer step."""

@@ -7,14 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from peppp.tasks.dataset import Dataset
 
 
 def folder() -> Path:
     """Where decoded images are kept: PEPPP_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("PEPPP_CACHE") or user_cache_path("peppp")) / "images"
+    if os.environ.get("PEPPP_CACHE"):
+        return Path(os.environ["PEPPP_CACHE"]) / "images"
+    from platformdirs import user_cache_path  # not there where only torch and numpy are
+
+    return user_cache_path("peppp") / "images"
 
 
 def kept(key: str, read: Callable[[], Dataset]) -> Dataset:

@@ -7,8 +7,6 @@ A data root (PEPPP_DATA, or a folder of the user's) holds what was published, un
 import os
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 from peppp.errors import DataError
 from peppp.tasks.arrays import read_npz
 from peppp.tasks.catalog import Entry
@@ -41,7 +39,11 @@ def data_root() -> Path:
 
     PEPPP_DATA, or else ``peppp`` in the user's data folder.
     """
-    return Path(os.environ.get(ROOT_VARIABLE) or user_data_path("peppp"))
+    if os.environ.get(ROOT_VARIABLE):
+        return Path(os.environ[ROOT_VARIABLE])
+    from platformdirs import user_data_path  # not there where only torch and numpy are
+
+    return user_data_path("peppp")
 
 
 def place(entry: Entry) -> Path | None:

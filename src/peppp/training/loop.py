@@ -20,8 +20,8 @@ from peppp.tasks.dataset import Dataset
 from peppp.training.batches import Batches, check_augmentation, shuffled
 from peppp.training.losses import Loss, find_loss
 
-_CURVE_EPOCHS = (1, 3)
-_TEST_BATCH = 250
+CURVE_EPOCHS = (1, 3)
+TEST_BATCH = 250
 # What the run seed is split into, so that one draw never moves another.
 _WEIGHTS, _ORDER, _ROUNDING, _AUGMENTATION = range(4)
 
@@ -67,7 +67,7 @@ def train(
             curve.append((epoch, guessed))
             return Training(run.network, guessed, guessed, tuple(curve), Outcome.DIVERGED, run.steps)
         train_error = error
-        if epoch in (*_CURVE_EPOCHS, run.epochs):
+        if epoch in (*CURVE_EPOCHS, run.epochs):
             curve.append((epoch, run.test()))
         if progress is not None:
             progress(epoch, run.epochs)
@@ -94,26 +94,9 @@ class Run:
         self.recipe, self.device, self.steps = recipe, device, 0
         self.loss = find_loss(recipe.loss)
         key = run_seed(seed, dataset.fingerprint, configuration)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(key, _WEIGHTS) >> 1)
-            network = networks.build_for(recipe.network, dataset)
-        if dataset.kind == "images":
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network.to(device)
-        self.optimizer = _optimizer(self.network.parameters(), recipe)
-        if not configuration.is_fp32:
-            low_precision(
-                self.network,
-                configuration,
-                rounding=recipe.rounding,
-                error_format=recipe.error_format,
-                seed=mix(key, _ROUNDING),
-            )
-            self.optimizer = low_precision_optimizer(
-                self.optimizer, self.network, accumulator=recipe.accumulator, storage=storage
-            )
+        self.network, self.optimizer = prepared(dataset, configuration, recipe, key, device, storage)
         self.part, self.test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
-        self.order = torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
+        self.order = order_generator(key)
         self.chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
         self.batch = min(recipe.batch_size, len(self.part))
         self.epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (len(self.part) // self.batch)))
@@ -156,12 +139,57 @@ class Run:
         return evaluate(self.network, self.test_part, self.loss)
 
 
+def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
+    """A run's network with its initial weights, on the CPU; images lie channels_last."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(key, _WEIGHTS) >> 1)
+        network = networks.build_for(recipe.network, dataset)
+    if dataset.kind == "images":
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def prepared(
+    dataset: Dataset,
+    configuration: Configuration,
+    recipe: Recipe,
+    key: int,
+    device: str,
+    storage: str = "simulated",
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A run's network and optimizer at its configuration, before the first step."""
+    network = fresh_network(dataset, recipe, key).to(device)
+    optimizer = make_optimizer(network.parameters(), recipe)
+    if not configuration.is_fp32:
+        low_precision(
+            network,
+            configuration,
+            rounding=recipe.rounding,
+            error_format=recipe.error_format,
+            seed=rounding_seed(key),
+        )
+        optimizer = low_precision_optimizer(
+            optimizer, network, accumulator=recipe.accumulator, storage=storage
+        )
+    return network, optimizer
+
+
+def rounding_seed(key: int) -> int:
+    """The seed of a run's random bits."""
+    return mix(key, _ROUNDING)
+
+
+def order_generator(key: int) -> torch.Generator:
+    """What draws the order of a run's examples."""
+    return torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
+
+
 def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
     """Say before a training what is wrong with it: a child of PepppError."""
     networks.check(recipe.network, dataset)
     check_augmentation(recipe.augmentation, dataset)
     find_loss(recipe.loss)
-    _optimizer([nn.Parameter(torch.zeros(1))], recipe)
+    make_optimizer([nn.Parameter(torch.zeros(1))], recipe)
 
 
 def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
@@ -169,13 +197,14 @@ def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
     network.eval()
     misses = 0.0
     with torch.no_grad():
-        for start in range(0, len(part), _TEST_BATCH):
-            indices = torch.arange(start, min(start + _TEST_BATCH, len(part)), device=part.targets.device)
+        for start in range(0, len(part), TEST_BATCH):
+            indices = torch.arange(start, min(start + TEST_BATCH, len(part)), device=part.targets.device)
             misses += float(loss.misses(network(part[indices]), part.targets[indices]))
     return loss.error(misses, len(part), part.targets)
 
 
-def _optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """A recipe's optimizer; NetworkError where torch has none like it."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if recipe.optimizer not in kinds:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+import peppp
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
-from peppp.training.loop import check_recipe, train
+from peppp.training import replay
+from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
 
 
@@ -31,7 +33,7 @@ def measure(
     recipe = with_resolution(recipe, dataset)
     start = time.perf_counter()
     with _one_thread():
-        training = train(dataset, configuration, recipe, seed, device=device)
+        training = _trained(dataset, configuration, recipe, seed, device)
     return Measurement(
         task=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -48,6 +50,18 @@ def measure(
         seconds=round(time.perf_counter() - start, 3),
         provenance=provenance(device),
     )
+
+
+def _trained(
+    dataset: Dataset, configuration: Configuration, recipe: Recipe, seed: int, device: str
+) -> Training:
+    """A training: on a GPU by replaying captured steps, where that is possible."""
+    if device == "cpu":
+        return train(dataset, configuration, recipe, seed)
+    if replay.serves(dataset, configuration, recipe):
+        return replay.train(dataset, configuration, recipe, seed, device=device)
+    with replay.exact_arithmetic(configuration, recipe):
+        return train(dataset, configuration, recipe, seed, device=device)
 
 
 @contextmanager
@@ -113,13 +127,17 @@ def network_counts(
 @lru_cache(maxsize=8)
 def provenance(device: str) -> dict[str, str]:
     """Versions and models that an error can depend on."""
-    names = ("peppp", "torch", "numpy", "pillow")
-    return {name: version(name) for name in names} | {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "processor": _processor(),
-        "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
-    }
+    names = ("torch", "numpy", "pillow")
+    return (
+        {"peppp": peppp.__version__}
+        | {name: version(name) for name in names}
+        | {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "processor": _processor(),
+            "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
+        }
+    )
 
 
 def _processor() -> str:
