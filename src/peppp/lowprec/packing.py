@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peppp.errors import FormatError
 from peppp.formats import FloatFormat
-from peppp.lowprec import kernels
+from peppp.lowprec import device, kernels
 
 WIDTH = 256  # columns of a block; a block is 32 times as many numbers
 _INF = 0x7F800000
@@ -131,6 +131,10 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
     loops = _loops()
     if flat.is_meta:
         return True
+    if flat.is_cuda:
+        exact = device.pack_into(flat, words, fmt.bits, _plain_constants(fmt), WIDTH)
+        if exact is not None:
+            return exact
     if loops is None or not flat.is_cpu:
         bits = flat.view(torch.int32)
         codes = encode(bits, fmt)
@@ -144,6 +148,8 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
     """The row of float32 that :func:`pack_into` packed."""
     loops = _loops()
     if flat.is_meta:
+        return
+    if flat.is_cuda and device.unpack_into(words, flat, fmt.bits, _plain_constants(fmt), WIDTH):
         return
     if loops is None or not flat.is_cpu:
         flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))
