@@ -163,11 +163,11 @@ def evaluate(
         )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
     values = np.full(shape, np.nan)
-    splits = _splits(known, leave)
+    parts = splits(known, leave)
     kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
-    done, total = 0, len(seeds) * len(splits)
+    done, total = 0, len(seeds) * len(parts)
     for r, seed in enumerate(seeds):
-        for split, (training, held) in enumerate(splits):
+        for split, (training, held) in enumerate(parts):
             for kind in kinds:
                 completed = train(
                     known.errors[training], known.memory[training], known.known[training], kind,
@@ -252,7 +252,7 @@ def train(
     return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects)
 
 
-def _splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Training rows and held out rows of each split."""
     if leave not in ("family", "row"):
         raise TableError(f"what is left out is a family or a row, not {leave!r}")
