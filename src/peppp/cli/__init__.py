@@ -11,6 +11,7 @@ from peppp.cli import (
     doctor,
     evaluate,
     formats,
+    hardware,
     measure,
     memory,
     networks,
@@ -29,7 +30,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (demo, pick, measure, memory, formats, doctor, networks, evaluate, reproduce, status):
+for _module in (
+    demo,
+    pick,
+    measure,
+    memory,
+    formats,
+    doctor,
+    networks,
+    evaluate,
+    hardware,
+    reproduce,
+    status,
+):
     app.command()(_module.command)
     app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
 app.add_typer(table.app, name="table")
