@@ -7,7 +7,7 @@ to the caller, so nothing here needs torch.
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from peppp.errors import BudgetError, TableError
 from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
 from peppp.metalearn.belief import Belief, Knowledge
 from peppp.metalearn.completion import complete, factorise
+from peppp.metalearn.descriptors import describe
 from peppp.metalearn.design import d_optimal, determines, least_squares
 from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of
 from peppp.records import Footprint
@@ -80,6 +81,7 @@ class Pick:
     sureness: float | None = None
     method: str = "ed-mf"
     stopped: str = ""
+    hardware: "HardwareChoice | None" = None
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -109,6 +111,9 @@ class Pick:
         ]
         if self.sureness is not None:
             lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
+        if self.hardware is not None:
+            loss = self.hardware.predicted_loss
+            lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
         if not self.reliable:
@@ -131,6 +136,13 @@ class Pick:
             "method": self.method,
             "sureness": self.sureness,
             "stopped": self.stopped,
+            "hardware": self.hardware
+            and {
+                "configuration": str(self.hardware.configuration),
+                "predicted_error": self.hardware.predicted_error,
+                "interval": list(self.hardware.interval),
+                "predicted_loss": self.hardware.predicted_loss,
+            },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
             "frontier": [str(configuration) for configuration in self.frontier],
             "predictions": [
@@ -175,6 +187,19 @@ class Pick:
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
 
 
+@dataclass(frozen=True, slots=True)
+class HardwareChoice:
+    """A configuration of hardware formats, its predicted error with a 90 % interval, and what is lost."""
+
+    configuration: Configuration
+    predicted_error: float
+    interval: tuple[float, float]
+    predicted_loss: float
+
+
+HARDWARE: tuple[Format, ...] = tuple(
+    FloatFormat.parse(text) for text in ("1-4-3@ocp", "1-5-2@ocp", "fp16", "bf16")
+)
 ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
 
 
@@ -387,7 +412,36 @@ class Advisor:
             sureness=best.near_best,
             method=self.method,
             stopped=self.stopped,
+            hardware=self.nearest_hardware(best.configuration),
         )
+
+    def predict(
+        self, configurations: Sequence[Configuration | str]
+    ) -> dict[Configuration, tuple[float, float, float]]:
+        """Predicted error and its 90 % interval of configurations that the table lacks, as MX or int8.
+
+        They are placed among the table's by precision and range alone, with the wider interval that this
+        calls for. Raises FormatError for a text that is no configuration.
+        """
+        wanted = [Configuration.parse(c) for c in configurations]
+        errors, low, high = self._knowledge.unseen(
+            wanted, self.configurations, self._errors(), self._belief(), self._scale
+        )
+        rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
+        return {c: (error, a, b) for c, error, a, b in rows}
+
+    def nearest_hardware(self, configuration: Configuration | str) -> HardwareChoice:
+        """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
+
+        Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
+        ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
+        interpolated errors, so that what interpolation misses everywhere cancels.
+        """
+        configuration = Configuration.parse(configuration)
+        nearest = Configuration(_hardware(configuration.format_a), _hardware(configuration.format_b))
+        found = self.predict([nearest, configuration])
+        error, low, high = found[nearest]
+        return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
 
     def _next(self, count: int) -> list[int]:
         """The next configurations of a sequential design: indices."""
@@ -442,6 +496,17 @@ class Advisor:
                 f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
+
+
+def _hardware(fmt: Format) -> Format:
+    """The hardware format nearest to one: enough range first, then the closest precision, then fewer bits."""
+    precision, span = describe(fmt)
+
+    def distance(other: Format) -> tuple[float, float, float]:
+        its_precision, its_span = describe(other)
+        return max(span - its_span, 0.0), abs(its_precision - precision), float(other.bits)
+
+    return min(HARDWARE, key=distance)
 
 
 def _memory(footprint: Footprint) -> dict[str, int]:

@@ -11,9 +11,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.formats import Configuration
 from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.calibration import Calibration, calibrate
 from peppp.metalearn.completion import Completion
+from peppp.metalearn.descriptors import place
 from peppp.metalearn.inner import Fold, inner_folds
 from peppp.metalearn.methods import prior_of
 from peppp.metalearn.posterior import Posterior, chance_of_change, near_best, on_frontier
@@ -80,6 +82,25 @@ class Knowledge:
                 memory=self._memory, feasible=self._measurable,
             )  # fmt: skip
         return self._calibrations[key]
+
+    def unseen(
+        self,
+        configurations: Sequence[Configuration],
+        seen: Sequence[Configuration],
+        estimate: NDArray[np.float64],
+        belief: Belief,
+        scale: float = 1.0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
+
+        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals have the width of
+        the ones interpolated between, as if all erred alike, and what interpolation misses on the table.
+        """
+        placed = place(configurations, seen, self._values, self._known)
+        half = np.abs(placed.weights) @ ((belief.high - belief.low) / 2)
+        reach = half + GAUSSIAN_90 * scale * placed.deviation
+        errors = np.clip(placed.weights @ estimate, 0.0, 1.0)
+        return errors, np.clip(errors - reach, 0.0, 1.0), np.clip(errors + reach, 0.0, 1.0)
 
     def choose(self, count: int) -> str:
         """The method that the table's own tasks speak for."""
