@@ -319,6 +319,11 @@ class Advisor:
         return MappingProxyType(self._told)
 
     @property
+    def measurable(self) -> tuple[Configuration, ...]:
+        """The configurations within the cap, in the table's order."""
+        return tuple(c for c, within in zip(self.configurations, self._measurable, strict=True) if within)
+
+    @property
     def sequential(self) -> bool:
         """Whether what is asked for next depends on the errors told."""
         return self.method in GAUSSIAN
