@@ -441,3 +441,21 @@ def test_what_cannot_be_asked_for_is_refused():
         Advisor(known, FOOTPRINTS, 1190, method="best")
     with pytest.raises(BudgetError, match=r"probability as 0\.9"):
         Advisor(known, FOOTPRINTS, 1190, until_sure=1.5)
+
+
+def test_a_frontier_over_memory_is_the_frontier_and_over_more_costs_holds_it():
+    known, new = noisy_table()
+    pick = measured(Advisor(known, FOOTPRINTS, 1150, measurements=4), new)[0].recommend()
+    memory = {c: f.total for c, f in FOOTPRINTS.items()}
+    assert pick.frontier_over(memory) == pick.frontier
+    joules = {c: float(cost) for c, cost in zip(GRID, np.random.default_rng(3).permutation(20), strict=True)}
+    both = pick.frontier_over(memory, joules)
+    assert set(pick.frontier) <= set(both)
+    for c in both:  # by definition: no other is nowhere worse and somewhere better
+        mine = (memory[c], joules[c], pick.predictions[GRID.index(c)].error)
+        for p in pick.predictions:
+            other = (memory[p.configuration], joules[p.configuration], p.error)
+            if p.permissible and all(a <= b for a, b in zip(other, mine, strict=True)):
+                assert other == mine
+    with pytest.raises(TableError, match="has no finite cost"):
+        pick.frontier_over({})

@@ -120,6 +120,24 @@ class Pick:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
 
+    def frontier_over(self, *costs: Mapping[Configuration, float]) -> tuple[Configuration, ...]:
+        """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
+
+        A cost is any number of each configuration, less is better: seconds, joules, money, or
+        ``{p.configuration: p.footprint.total for p in pick.predictions}``. Nothing is trained. By ascending
+        first cost, then error. Raises TableError where a permissible configuration has no finite cost.
+        """
+        rows = [p for p in self.predictions if p.permissible]
+        points = np.array(
+            [[*(float(cost.get(p.configuration, np.nan)) for cost in costs), round(p.error, 9)] for p in rows]
+        )
+        for p, point in zip(rows, points, strict=True):
+            if not np.isfinite(point).all():
+                raise TableError(f"{p.configuration} has no finite cost; give one for each within the budget")
+        beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+        order = np.lexsort((points[:, -1], points[:, 0]))
+        return tuple(rows[j].configuration for j in order if not beaten[j])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
         return {
