@@ -356,11 +356,11 @@ class Advisor:
             return ""
         sureness = float(belief.near_best[self._best(self._errors())])
         if sureness >= self._until_sure:
-            return f"{len(self._told)} measurements make the choice sure enough ({sureness:.0%})"
+            return f"after {counted(len(self._told))} the choice is sure enough ({sureness:.0%})"
         # Before the embedding is determined a single measurement seems to tell less than it does.
         if len(self._told) >= self._embeddings.shape[1] and belief.change <= 1 - self._until_sure:
             return (
-                f"after {len(self._told)} measurements another one would hardly change the choice "
+                f"after {counted(len(self._told))} another one would hardly change the choice "
                 f"({belief.change:.0%})"
             )
         return ""
@@ -519,6 +519,11 @@ class Advisor:
                 f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
+
+
+def counted(count: int) -> str:
+    """``1 measurement``, ``2 measurements``."""
+    return f"{count} measurement{'' if count == 1 else 's'}"
 
 
 def _hardware(fmt: Format) -> Format:

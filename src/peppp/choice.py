@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor, Pick
+from peppp.advisor import Advisor, Pick, counted
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
@@ -113,7 +113,7 @@ def pick(
 
 
 def _spent(count: int, seconds: float) -> str:
-    return f"after {count} measurements another one would take longer than the {seconds:.0f} s to spend"
+    return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
 def _training(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
