@@ -350,3 +350,112 @@ def test_the_report_is_one_html_page(tmp_path):
 def test_the_advisor_needs_no_torch():
     code = "import sys, peppp.advisor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def noisy_table(tasks=16, seed=0, noise=0.01):
+    """A table of families of two, with gaps, and one more task of the same kind."""
+    values = np.clip(
+        errors(3, tasks + 1, seed) + np.random.default_rng(seed).normal(0, noise, (tasks + 1, 20)), 0, 1
+    )
+    known = np.where(np.random.default_rng(1).random((tasks, 20)) < 0.8, values[:-1], np.nan)
+    rows = [Row(f"task{i}", "", f"family{i // 2}") for i in range(tasks)]
+    return ErrorMatrix.from_values(known, rows, GRID), values[-1]
+
+
+@pytest.mark.parametrize("method", ["ed-mf", "auto", "ed-mf-rank-1", "i-optimal", "frontier-logit", "ehvi"])
+@pytest.mark.parametrize("measurements", [0, 1, 2, 5])
+def test_every_pick_says_how_sure_it_is(method, measurements):
+    known, new = noisy_table()
+    advisor = Advisor(known, FOOTPRINTS, 1100, measurements=measurements, method=method)
+    pick = measured(advisor, new)[0].recommend()
+    assert len(pick.measured) == measurements
+    for p in pick.predictions:
+        low, high = p.interval
+        assert 0 <= low <= p.error <= high <= 1
+        assert 0 <= p.near_best <= p.permissible
+        assert 0 <= p.on_frontier <= p.permissible
+    assert pick.interval == next(
+        p.interval for p in pick.predictions if p.configuration == pick.configuration
+    )
+    assert 0 < pick.sureness <= 1
+    assert f"90 % interval {pick.interval[0]:.3f} to {pick.interval[1]:.3f}" in str(pick)
+    if method != "auto":
+        assert pick.method == method
+
+
+def test_intervals_narrow_as_more_is_measured_and_hold_the_truth_nine_times_in_ten():
+    widths, covered = {0: [], 2: [], 6: []}, []
+    for seed in range(12):
+        known, new = noisy_table(seed=seed)
+        for count, found in widths.items():
+            advisor = Advisor(known, FOOTPRINTS, 1190, measurements=count)
+            predictions = measured(advisor, new)[0].predictions()
+            rest = [p for p in predictions if p.measured_error is None]
+            found += [p.interval[1] - p.interval[0] for p in rest]
+            truth = dict(zip(GRID, new, strict=True))
+            covered += [p.interval[0] <= truth[p.configuration] <= p.interval[1] for p in rest]
+    assert np.mean(widths[0]) > 2 * np.mean(widths[2]) > 2 * np.mean(widths[6])
+    assert 0.8 < np.mean(covered) < 0.98
+
+
+def test_from_two_tasks_intervals_say_nothing():
+    pick = Advisor(table(errors(1, 2)), FOOTPRINTS, 1190, measurements=0).recommend()
+    assert pick.interval == (0.0, 1.0)
+    assert pick.sureness is None
+
+
+def test_it_stops_once_it_is_sure_and_says_so():
+    known, new = noisy_table(noise=0.003)
+    advisor = Advisor(known, FOOTPRINTS, 1190, measurements=20, until_sure=0.9)
+    advisor, order = measured(advisor, new)
+    pick = advisor.recommend()
+    assert len(order) < 20
+    assert pick.stopped
+    assert f"stopped   {pick.stopped}" in str(pick)
+    assert advisor.batch(4) == []
+    strict = Advisor(known, FOOTPRINTS, 1190, measurements=20, until_sure=0.9999, tolerance=0.0)
+    assert len(measured(strict, new)[1]) > len(order)
+    assert not Advisor(known, FOOTPRINTS, 1190, measurements=2).recommend().stopped
+
+
+def test_once_all_is_measured_nothing_is_unsure():
+    known, new = noisy_table()
+    advisor = measured(Advisor(known, FOOTPRINTS, 1190, measurements=20), new)[0]
+    assert advisor.recommend().sureness == 1.0
+
+
+def test_batches_are_what_would_be_asked_next():
+    known, _ = noisy_table()
+    advisor = Advisor(known, FOOTPRINTS, 1190, measurements=5)
+    assert tuple(advisor.batch(3)) == advisor.plan[:3]
+    advisor.tell(advisor.plan[0], 0.5)
+    assert tuple(advisor.batch(9)) == advisor.plan[1:]
+    other = Advisor(known, FOOTPRINTS, 1190, measurements=5, method="ehvi")
+    assert len(set(other.batch(9))) == 5
+    assert other.ask() == other.batch(3)[0]
+
+
+def test_what_cannot_be_asked_for_is_refused():
+    known, _ = noisy_table()
+    with pytest.raises(TableError, match="no method 'best'"):
+        Advisor(known, FOOTPRINTS, 1190, method="best")
+    with pytest.raises(BudgetError, match=r"probability as 0\.9"):
+        Advisor(known, FOOTPRINTS, 1190, until_sure=1.5)
+
+
+def test_a_frontier_over_memory_is_the_frontier_and_over_more_costs_holds_it():
+    known, new = noisy_table()
+    pick = measured(Advisor(known, FOOTPRINTS, 1150, measurements=4), new)[0].recommend()
+    memory = {c: f.total for c, f in FOOTPRINTS.items()}
+    assert pick.frontier_over(memory) == pick.frontier
+    joules = {c: float(cost) for c, cost in zip(GRID, np.random.default_rng(3).permutation(20), strict=True)}
+    both = pick.frontier_over(memory, joules)
+    assert set(pick.frontier) <= set(both)
+    for c in both:  # by definition: no other is nowhere worse and somewhere better
+        mine = (memory[c], joules[c], pick.predictions[GRID.index(c)].error)
+        for p in pick.predictions:
+            other = (memory[p.configuration], joules[p.configuration], p.error)
+            if p.permissible and all(a <= b for a, b in zip(other, mine, strict=True)):
+                assert other == mine
+    with pytest.raises(TableError, match="has no finite cost"):
+        pick.frontier_over({})

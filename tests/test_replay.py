@@ -67,12 +67,12 @@ def test_the_held_out_row_changes_no_mask_embedding_or_design(known, monkeypatch
 
 def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
     siblings = replace(known, families=("a", "b", *known.families[2:]), tasks=("t", "t", *known.tasks[2:]))
-    for training, held in loocv._splits(siblings, "family"):
+    for training, held in loocv.splits(siblings, "family"):
         families = {siblings.families[i] for i in held}
         assert not families & {siblings.families[i] for i in training}
         assert not {siblings.tasks[i] for i in held} & {siblings.tasks[i] for i in training}
         assert sorted([*training, *held]) == list(range(12))
-    rows = loocv._splits(known, "row")
+    rows = loocv.splits(known, "row")
     assert [held.tolist() for _, held in rows] == [[i] for i in range(12)]
 
 

@@ -7,7 +7,7 @@ to the caller, so nothing here needs torch.
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
-from peppp.metalearn.completion import complete
+from peppp.metalearn.belief import Belief, Knowledge
+from peppp.metalearn.completion import complete, factorise
+from peppp.metalearn.descriptors import describe
 from peppp.metalearn.design import d_optimal, determines, least_squares
+from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
 from peppp.units import format_bytes, parse_bytes
@@ -32,7 +35,10 @@ class Prediction:
 
     ``estimated_error`` is the factorisation's, of measured configurations too; ``error`` is the measured one
     where there is one: measurements are never overwritten. ``permissible`` says whether the footprint is
-    within the budget (inclusive).
+    within the budget (inclusive). ``interval`` holds the error of a training with probability 0.9, as often
+    as it did on the table's own tasks; of a measured configuration, that of another run. ``on_frontier`` is
+    the probability of being Pareto optimal within the budget, ``near_best`` that of erring at most the
+    tolerance more than the best within the budget; None where the table has too few rows to tell.
     """
 
     configuration: Configuration
@@ -41,6 +47,8 @@ class Prediction:
     footprint: Footprint
     permissible: bool
     interval: tuple[float, float] | None = None
+    on_frontier: float | None = None
+    near_best: float | None = None
 
     @property
     def error(self) -> float:
@@ -54,7 +62,9 @@ class Pick:
 
     ``predictions`` are in the table's order; ``frontier`` lists the configurations that are Pareto optimal
     within the budget, by ascending memory. ``reliable`` is False where the measurements do not determine all
-    ``rank`` components of the task's embedding, as when there are fewer than ``rank``.
+    ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
+    probability that no permissible configuration errs more than the tolerance less; None where the table is
+    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop.
     """
 
     configuration: Configuration
@@ -68,6 +78,10 @@ class Pick:
     reliable: bool
     task: str = ""
     network: str = ""
+    sureness: float | None = None
+    method: str = "ed-mf"
+    stopped: str = ""
+    hardware: "HardwareChoice | None" = None
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -83,21 +97,46 @@ class Pick:
 
     def __str__(self) -> str:
         subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
-        interval = "" if self.interval is None else " ({:.3f} to {:.3f})".format(*self.interval)
+        interval = "" if self.interval is None else ", 90 % interval {:.3f} to {:.3f}".format(*self.interval)
         parts = ", ".join(
             f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size
         )
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
             f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
-            f"error     {self.predicted_error:.3f}{interval}, {self.source}",
+            f"error     {self.predicted_error:.3f}, {self.source}{interval}",
             f"memory    {format_bytes(self.footprint.total)}: {parts}",
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
         ]
+        if self.sureness is not None:
+            lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
+        if self.hardware is not None:
+            loss = self.hardware.predicted_loss
+            lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
+        if self.stopped:
+            lines.append(f"stopped   {self.stopped}")
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
+
+    def frontier_over(self, *costs: Mapping[Configuration, float]) -> tuple[Configuration, ...]:
+        """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
+
+        A cost is any number of each configuration, less is better: seconds, joules, money, or
+        ``{p.configuration: p.footprint.total for p in pick.predictions}``. Nothing is trained. By ascending
+        first cost, then error. Raises TableError where a permissible configuration has no finite cost.
+        """
+        rows = [p for p in self.predictions if p.permissible]
+        points = np.array(
+            [[*(float(cost.get(p.configuration, np.nan)) for cost in costs), round(p.error, 9)] for p in rows]
+        )
+        for p, point in zip(rows, points, strict=True):
+            if not np.isfinite(point).all():
+                raise TableError(f"{p.configuration} has no finite cost; give one for each within the budget")
+        beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+        order = np.lexsort((points[:, -1], points[:, 0]))
+        return tuple(rows[j].configuration for j in order if not beaten[j])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
@@ -112,9 +151,23 @@ class Pick:
             "network": self.network,
             "rank": self.rank,
             "reliable": self.reliable,
+            "method": self.method,
+            "sureness": self.sureness,
+            "stopped": self.stopped,
+            "hardware": self.hardware
+            and {
+                "configuration": str(self.hardware.configuration),
+                "predicted_error": self.hardware.predicted_error,
+                "interval": list(self.hardware.interval),
+                "predicted_loss": self.hardware.predicted_loss,
+            },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
             "frontier": [str(configuration) for configuration in self.frontier],
-            "predictions": [_row(p) | {"permissible": p.permissible} for p in self.predictions],
+            "predictions": [
+                _row(p)
+                | {"permissible": p.permissible, "on_frontier": p.on_frontier, "near_best": p.near_best}
+                for p in self.predictions
+            ],
         }
 
     def to_json(self) -> str:
@@ -131,7 +184,10 @@ class Pick:
             "budget": self.budget,
             "rank": self.rank,
             "reliable": self.reliable,
-            "rows": [_row(p) for p in self.predictions],
+            # On the page an interval stands around the estimate; what is measured needs none.
+            "rows": [
+                _row(p) | ({} if p.measured_error is None else {"interval": None}) for p in self.predictions
+            ],
             "frontier": [index[configuration] for configuration in self.frontier],
             "pick": index[self.configuration],
         }
@@ -153,6 +209,22 @@ class Pick:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class HardwareChoice:
+    """A configuration of hardware formats, its predicted error with a 90 % interval, and what is lost."""
+
+    configuration: Configuration
+    predicted_error: float
+    interval: tuple[float, float]
+    predicted_loss: float
+
+
+HARDWARE: tuple[Format, ...] = tuple(
+    FloatFormat.parse(text) for text in ("1-4-3@ocp", "1-5-2@ocp", "fp16", "bf16")
+)
+ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
+
+
 class Advisor:
     """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
 
@@ -161,6 +233,12 @@ class Advisor:
     (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the factorisation and of
     the completion of the table. With ``chance_error``, the error of guessing on the new task, errors are
     compared as multiples of it; without, as they are. The arguments are never changed.
+
+    ``method`` is ``ed-mf``, one of the designs of :mod:`peppp.metalearn.sequential`, or ``auto``: what the
+    table's own tasks speak for (:mod:`peppp.metalearn.automatic`). With ``until_sure``, a probability,
+    nothing more is asked for once the choice is, so probably, at most ``tolerance`` above the best, or once
+    no single measurement would change it with more than the remaining probability; ``measurements`` then
+    bounds them.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -192,7 +270,14 @@ class Advisor:
         chance_error: float | None = None,
         task: str = "",
         network: str = "",
+        method: str = "ed-mf",
+        until_sure: float | None = None,
+        tolerance: float = 0.01,
     ) -> None:
+        if method not in ADVISED:
+            raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
+        if until_sure is not None and not 0 < until_sure < 1:
+            raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, configuration in enumerate(table.configurations) if configuration in footprints]
@@ -217,19 +302,72 @@ class Advisor:
         self._scale = 1.0 if chance_error is None else chance_error
         self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
         self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
-        planned = d_optimal(self._embeddings, measurements, feasible=measurable)
-        self.plan: tuple[Configuration, ...] = tuple(self.configurations[j] for j in planned)
+        self._measurable, self._until_sure, self._tolerance = measurable, until_sure, tolerance
+        families = [row.group or row.task for row in table.rows]
+        self._knowledge = Knowledge(completion, columns, families, self._memory, measurable, shrinkage)
+        self.method = self._knowledge.choose(measurements) if method == "auto" else method
+        if self.method in RANKED:
+            self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
         self._told: dict[Configuration, float] = {}
+        self._judged: dict[int, Belief] = {}  # by how many errors were told
+        planned = (
+            self._next(measurements)
+            if self.method in GAUSSIAN
+            else d_optimal(self._embeddings, measurements, feasible=measurable).tolist()
+        )
+        self.plan: tuple[Configuration, ...] = tuple(self.configurations[j] for j in planned)
 
     def ask(self) -> Configuration | None:
-        """The next of ``plan`` that has not been told, or None once enough is known.
+        """The next configuration to measure, or None once enough is known.
 
-        ``plan`` lists the most informative configurations first; all of them can also be measured at once.
-        Asking alone changes nothing, and errors told unasked count as measurements.
+        Of ``ed-mf`` it is the next of ``plan``, which lists the most informative first; all of them can also
+        be measured at once. The other designs look at what was told. Asking alone changes nothing, and errors
+        told unasked count as measurements.
         """
-        if len(self._told) >= self.measurements:
-            return None
-        return next(configuration for configuration in self.plan if configuration not in self._told)
+        return next(iter(self.batch(1)), None)
+
+    def batch(self, count: int) -> list[Configuration]:
+        """The next ``count`` configurations to measure at once, or as many as are still wanted."""
+        wanted = min(count, self.measurements - len(self._told))
+        if wanted <= 0 or self.stopped:
+            return []
+        if self.method in GAUSSIAN:
+            return [self.configurations[j] for j in self._next(wanted)]
+        return [configuration for configuration in self.plan if configuration not in self._told][:wanted]
+
+    @property
+    def told(self) -> Mapping[Configuration, float]:
+        """The errors told so far, in their order."""
+        return MappingProxyType(self._told)
+
+    @property
+    def measurable(self) -> tuple[Configuration, ...]:
+        """The configurations within the cap, in the table's order."""
+        return tuple(c for c, within in zip(self.configurations, self._measurable, strict=True) if within)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether what is asked for next depends on the errors told."""
+        return self.method in GAUSSIAN
+
+    @property
+    def stopped(self) -> str:
+        """Why ``until_sure`` asks for no more, or nothing where it does ask or was not given."""
+        if self._until_sure is None:
+            return ""
+        belief = self._belief()
+        if belief.near_best is None or belief.change is None:
+            return ""
+        sureness = float(belief.near_best[self._best(self._errors())])
+        if sureness >= self._until_sure:
+            return f"after {counted(len(self._told))} the choice is sure enough ({sureness:.0%})"
+        # Before the embedding is determined a single measurement seems to tell less than it does.
+        if len(self._told) >= self._embeddings.shape[1] and belief.change <= 1 - self._until_sure:
+            return (
+                f"after {counted(len(self._told))} another one would hardly change the choice "
+                f"({belief.change:.0%})"
+            )
+        return ""
 
     def tell(self, configuration: Configuration | str, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
@@ -257,12 +395,22 @@ class Advisor:
     def predictions(self) -> tuple[Prediction, ...]:
         """What is believed of each configuration, in the table's order, clipped to [0, 1].
 
-        Without any measurement these are the means of the completed table's columns.
+        Without any measurement these are the means of the completed table's columns, or the Gaussian's.
         """
+        belief = self._belief()
         return tuple(
-            Prediction(c, float(error), self._told.get(c), footprint, bool(permissible))
-            for error, permissible, (c, footprint) in zip(
-                self._estimates(), self._permissible, self.footprints.items(), strict=True
+            Prediction(
+                configuration=configuration,
+                estimated_error=float(estimate),
+                measured_error=self._told.get(configuration),
+                footprint=footprint,
+                permissible=bool(self._permissible[j]),
+                interval=(float(belief.low[j]), float(belief.high[j])),
+                on_frontier=None if belief.on_frontier is None else float(belief.on_frontier[j]),
+                near_best=None if belief.near_best is None else float(belief.near_best[j]),
+            )
+            for j, (estimate, (configuration, footprint)) in enumerate(
+                zip(self._estimates(), self.footprints.items(), strict=True)
             )
         )
 
@@ -273,31 +421,96 @@ class Advisor:
         measured where they were, else as predicted. It can be asked for at any time.
         """
         predictions = self.predictions()
-        errors = pareto.settled([p.error for p in predictions])
+        errors = self._errors()
         optimal = pareto.frontier(self._memory, errors, self._permissible)
-        best = pareto.best(self._memory, errors, self._permissible)
-        assert best is not None  # a budget below every footprint is refused at the start
+        best = predictions[self._best(errors)]
         return Pick(
-            configuration=predictions[best].configuration,
-            predicted_error=predictions[best].error,
-            interval=None,
-            footprint=predictions[best].footprint,
+            configuration=best.configuration,
+            predicted_error=best.error,
+            interval=best.interval,
+            footprint=best.footprint,
             budget=self.budget,
             predictions=predictions,
             frontier=tuple(self.configurations[j] for j in optimal),
             rank=self._embeddings.shape[1],
-            reliable=determines(self._embeddings, self._measured_columns()),
+            reliable=self.method in GAUSSIAN or determines(self._embeddings, self._measured_columns()),
             task=self.task,
             network=self.network,
+            sureness=best.near_best,
+            method=self.method,
+            stopped=self.stopped,
+            hardware=self.nearest_hardware(best.configuration),
         )
+
+    def predict(
+        self, configurations: Sequence[Configuration | str]
+    ) -> dict[Configuration, tuple[float, float, float]]:
+        """Predicted error and its 90 % interval of configurations that the table lacks, as MX or int8.
+
+        They are placed among the table's by precision and range alone, with the wider interval that this
+        calls for. Raises FormatError for a text that is no configuration.
+        """
+        wanted = [Configuration.parse(c) for c in configurations]
+        errors, low, high = self._knowledge.unseen(
+            wanted, self.configurations, self._errors(), self._belief(), self._scale
+        )
+        rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
+        return {c: (error, a, b) for c, error, a, b in rows}
+
+    def nearest_hardware(self, configuration: Configuration | str) -> HardwareChoice:
+        """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
+
+        Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
+        ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
+        interpolated errors, so that what interpolation misses everywhere cancels.
+        """
+        configuration = Configuration.parse(configuration)
+        nearest = Configuration(_hardware(configuration.format_a), _hardware(configuration.format_b))
+        found = self.predict([nearest, configuration])
+        error, low, high = found[nearest]
+        return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
+
+    def _next(self, count: int) -> list[int]:
+        """The next configurations of a sequential design: indices."""
+        told = {j: error / self._scale for j, error in self._told_by_column().items()}
+        return next_of(
+            self.method, self._knowledge.prior(self.method), told, count,
+            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
+        )  # fmt: skip
+
+    def _belief(self) -> Belief:
+        count = len(self._told)  # errors told are never taken back
+        if count not in self._judged:
+            self._judged[count] = self._knowledge.believe(
+                self.method, self._measured_columns(), np.array(list(self._told.values())), self._estimates(),
+                feasible=self._permissible, scale=self._scale, tolerance=self._tolerance,
+            )  # fmt: skip
+        return self._judged[count]
+
+    def _errors(self) -> NDArray[np.float64]:
+        """Errors [d], measured or else estimated; what ties in exact arithmetic ties here."""
+        errors = self._estimates()
+        for j, error in self._told_by_column().items():
+            errors[j] = error
+        return pareto.settled(errors)
+
+    def _best(self, errors: NDArray[np.float64]) -> int:
+        best = pareto.best(self._memory, errors, self._permissible)
+        assert best is not None  # a budget below every footprint is refused at the start
+        return best
 
     def _estimates(self) -> NDArray[np.float64]:
         """Estimated errors [d], of measured configurations too."""
         errors = self._column_means
-        if self._told:
-            measured = np.array(list(self._told.values())) / self._scale
-            errors = least_squares(self._embeddings, self._measured_columns(), measured)
-        return np.asarray(np.clip(self._scale * errors, 0.0, 1.0))
+        S, told = self._measured_columns(), np.array(list(self._told.values())) / self._scale
+        if self.method in GAUSSIAN:
+            errors = self._knowledge.prior(self.method).given(S, told).errors
+        elif S:
+            errors = least_squares(self._embeddings, S, told)
+        return np.array(np.clip(self._scale * errors, 0.0, 1.0))
+
+    def _told_by_column(self) -> dict[int, float]:
+        return {self.configurations.index(c): error for c, error in self._told.items()}
 
     def _measured_columns(self) -> list[int]:
         return [self.configurations.index(configuration) for configuration in self._told]
@@ -312,6 +525,22 @@ class Advisor:
                 f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
+
+
+def counted(count: int) -> str:
+    """``1 measurement``, ``2 measurements``."""
+    return f"{count} measurement{'' if count == 1 else 's'}"
+
+
+def _hardware(fmt: Format) -> Format:
+    """The hardware format nearest to one: enough range first, then the closest precision, then fewer bits."""
+    precision, span = describe(fmt)
+
+    def distance(other: Format) -> tuple[float, float, float]:
+        its_precision, its_span = describe(other)
+        return max(span - its_span, 0.0), abs(its_precision - precision), float(other.bits)
+
+    return min(HARDWARE, key=distance)
 
 
 def _memory(footprint: Footprint) -> dict[str, int]:

@@ -5,14 +5,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 
-from peppp.advisor import Advisor, Pick
+from peppp.advisor import Advisor, Pick, counted
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
-from peppp.errors import PepppError, StoreError, TableError
+from peppp.errors import BudgetError, PepppError, StoreError, TableError
 from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
@@ -21,6 +22,7 @@ from peppp.tasks.readers import load
 from peppp.textable import read_table
 from peppp.training.measurement import footprint, with_resolution
 from peppp.tuning import TunedConfiguration, tuned_matrix
+from peppp.units import parse_bytes
 
 SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -31,7 +33,11 @@ def pick(
     *,
     budget: int | str,
     network: str = "resnet8",
-    measurements: int = 6,
+    measurements: int | None = None,
+    spend: float | None = None,
+    until_sure: float | None = None,
+    method: str = "ed-mf",
+    tolerance: float = 0.01,
     table: str | Path | ErrorMatrix | None = None,
     recipe: Recipe | None = None,
     learning_rates: Sequence[float] = (),
@@ -53,7 +59,15 @@ def pick(
     are predicted. With several ``learning_rates`` the table's columns are configurations at each of them,
     and the answer is a pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one
     line that says what to change.
+
+    By default 6 are measured. ``until_sure``, a probability, has it stop as soon as the choice is, so
+    probably, at most ``tolerance`` above the best or no further measurement would change it. ``spend`` is a
+    number of seconds that the measurements may take: none is begun of which the last ones' duration says that
+    it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
+    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`.
     """
+    if spend is not None and not 0 < spend < float("inf"):
+        raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
     dataset = load(str(data), resolution=resolution)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
@@ -63,9 +77,14 @@ def pick(
         if isinstance(table, ErrorMatrix)
         else open_table(table, recipe, without=dataset.fingerprint, learning_rates=learning_rates)
     )
+    sizes = footprints(dataset, recipe, errors.configurations)
+    stops = spend is not None or until_sure is not None
+    if measurements is None:
+        limit = parse_bytes(budget if cap is None else cap)
+        measurements = sum(size.total <= limit for size in sizes.values()) if stops else 6
     advisor = Advisor(
         errors,
-        footprints(dataset, recipe, errors.configurations),
+        sizes,
         budget,
         measurements=measurements,
         cap=cap,
@@ -73,14 +92,28 @@ def pick(
         chance_error=dataset.chance_error,
         task=dataset.name,
         network=network,
+        method=method,
+        until_sure=0.9 if stops and until_sure is None else until_sure,
+        tolerance=tolerance,
     )
-    plan = {source(str(data), dataset).cell(*_training(c, recipe), seed): c for c in advisor.plan}
-    asked = {cell.key: configuration for cell, configuration in plan.items()}
-    for measurement in measure_cells(
-        list(plan), store=store, workers=workers, device=device, progress=progress
-    ):
-        advisor.tell(asked[measurement.key], measurement.test_error)
+    task = source(str(data), dataset)
+    started, longest = monotonic(), 0.0
+    while wanted := advisor.batch(max(1, workers) if stops or advisor.sequential else measurements):
+        begun = monotonic()
+        if spend is not None and begun - started + longest > spend:
+            return replace(advisor.recommend(), stopped=_spent(len(advisor.told), spend))
+        plan = {task.cell(*_training(c, recipe), seed): c for c in wanted}
+        asked = {cell.key: configuration for cell, configuration in plan.items()}
+        for measurement in measure_cells(
+            list(plan), store=store, workers=workers, device=device, progress=progress
+        ):
+            advisor.tell(asked[measurement.key], measurement.test_error)
+        longest = max(longest, monotonic() - begun)
     return advisor.recommend()
+
+
+def _spent(count: int, seconds: float) -> str:
+    return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
 def _training(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:

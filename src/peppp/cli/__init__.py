@@ -12,6 +12,7 @@ from peppp.cli import (
     doctor,
     evaluate,
     formats,
+    hardware,
     measure,
     memory,
     networks,
@@ -43,6 +44,7 @@ for _module in (
     doctor,
     networks,
     evaluate,
+    hardware,
     reproduce,
     status,
 ):

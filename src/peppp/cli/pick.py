@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from peppp.cli.campaigns import parse_seconds
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -37,7 +38,28 @@ def command(
     ],
     budget: Annotated[str, typer.Option(help="Memory that the training may take, as 100MB or 1.5GiB.")],
     network: Network = "resnet8",
-    measurements: Annotated[int, typer.Option(min=0, help="Configurations to train on the data.")] = 6,
+    measurements: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Configurations to train on the data, at most [default: 6; with the next two, any]."
+        ),
+    ] = None,
+    spend: Annotated[
+        str | None, typer.Option(help="Time that these trainings may take, as 90s, 10min or 2h.")
+    ] = None,
+    until_sure: Annotated[
+        float | None, typer.Option(help="Train no more once the choice is that probably right, as 0.9.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi (also as "
+            "ehvi-per-memory, ehvi-logit), or auto, by the table's own tasks."
+        ),
+    ] = "ed-mf",
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="How much more error still counts as the best choice.")
+    ] = 0.01,
     cap: Annotated[
         str | None, typer.Option(help="Memory that each of these may take [default: the budget].")
     ] = None,
@@ -67,7 +89,7 @@ def command(
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
 
-    Example: peppp pick my_images/ --network resnet18 --budget 100MB --measurements 6 --html report.html
+    Example: peppp pick my_images/ --network resnet18 --budget 100MB --spend 10min --html report.html
     """
     from peppp.campaign.progress import Display
     from peppp.choice import pick
@@ -97,6 +119,10 @@ def command(
             budget=budget,
             network=network,
             measurements=measurements,
+            spend=None if spend is None else parse_seconds(spend, "--spend"),
+            until_sure=until_sure,
+            method=method,
+            tolerance=tolerance,
             table=table,
             recipe=recipe,
             learning_rates=rates,

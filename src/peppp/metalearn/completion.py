@@ -24,24 +24,35 @@ from peppp.tables import ErrorMatrix
 _SHRINK, _GROW = 0.9, 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Completion:
     """A completed error matrix. Arrays are read-only copies.
 
     ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
     ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
-    of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2).
+    of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
+    entries are no estimates but the given ones (default: all).
     """
 
     estimate: NDArray[np.float64]
     singular_values: NDArray[np.float64]
     configuration_embeddings: NDArray[np.float64]
+    observed: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
+        if self.observed is None:
+            object.__setattr__(self, "observed", np.ones(np.shape(self.estimate), dtype=bool))
         for field in fields(self):
-            array = np.array(getattr(self, field.name), dtype=np.float64)
+            kind = bool if field.name == "observed" else np.float64
+            array = np.array(getattr(self, field.name), dtype=kind)
             array.setflags(write=False)
             object.__setattr__(self, field.name, array)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """``observed``."""
+        assert self.observed is not None
+        return self.observed
 
 
 def complete(
@@ -110,7 +121,7 @@ def complete_values(
         # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
-    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)))
+    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask)
 
 
 @single_thread()

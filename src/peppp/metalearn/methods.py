@@ -11,13 +11,20 @@ bo-full                the same, over columns                    the same
 bo-mf-zero-mean,       as the two before, with the mean zero instead of the columns' means
 bo-full-zero-mean
 additive               as ed-mf                                  a term for Format A and one for Format B
+ed-mf-rank-1, -2, -5   as ed-mf, with that many components       the same
+i-optimal, frontier,   one after the other, by the designs of    the Gaussian learned from the table
+ehvi                   :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
 zero                   nothing                                   the means of the table's columns
 high-memory            nothing                                   more memory, less error
 =====================  ========================================  ==========================================
+
+The last three also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
+logits. The automatic choice among them is :mod:`peppp.metalearn.automatic`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy.linalg
@@ -27,12 +34,24 @@ from peppp.errors import TableError
 from peppp.formats import Configuration
 from peppp.metalearn.additive import additive_model
 from peppp.metalearn.bayesopt import GaussianProcess, optimise
-from peppp.metalearn.completion import Completion
+from peppp.metalearn.completion import Completion, factorise
 from peppp.metalearn.design import candidates, d_optimal, least_squares
+from peppp.metalearn.posterior import Posterior, Transform, learn
+from peppp.metalearn.sequential import DESIGNS, propose
 from peppp.metalearn.threads import single_thread
 
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
-METHODS = (*PAPER_METHODS, "bo-mf-zero-mean", "bo-full-zero-mean", "additive", "zero", "high-memory")
+RANKED = ("ed-mf-rank-1", "ed-mf-rank-2", "ed-mf-rank-5")
+GAUSSIAN = tuple(
+    design + per + transform
+    for design in DESIGNS
+    for per in ("", "-per-memory")
+    for transform in ("", "-logit")
+)
+METHODS = (
+    *PAPER_METHODS, "bo-mf-zero-mean", "bo-full-zero-mean", "additive", "zero", "high-memory",
+    *RANKED, *GAUSSIAN,
+)  # fmt: skip
 MEASURES_NOTHING = ("zero", "high-memory")
 
 
@@ -78,6 +97,10 @@ def explore(
         raise TableError(f"no method {method!r}; there are {', '.join(METHODS)}")
     if any(count < 0 for count in counts):
         raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
+    if method in RANKED:
+        rank = int(method.rpartition("-")[2])
+        training = replace(training, configuration_embeddings=factorise(training.estimate, rank))
+        method = "ed-mf"
     allowed = candidates(training.configuration_embeddings, feasible)
     mean = training.estimate.mean(axis=0)
     rng = np.random.default_rng(seed)
@@ -116,14 +139,57 @@ def explore(
             found.append(explored(S, estimate))
         return found
 
-    process = _process(method, training, mean)
     within = np.isin(np.arange(len(mean)), allowed)
+    if method in GAUSSIAN:
+        prior = prior_of(training, method)
+        m = np.asarray(memory, dtype=np.float64)
+        order_of: list[int] = []
+        while len(order_of) < min(max(counts, default=0), len(allowed)):
+            order_of += next_of(method, prior, measured, 1, memory=m, measurable=within, feasible=within)
+            error_of(order_of[-1])
+        return [
+            explored(
+                order_of[:count],
+                prior.given(order_of[:count], [measured[j] for j in order_of[:count]]).errors,
+            )
+            for count in counts
+        ]
+    process = _process(method, training, mean)
     start = int(rng.choice(allowed))
     order_bo, means = optimise(process, error_of, max(counts, default=0), start=start, feasible=within)
     return [
         explored(order_bo[:count], means[min(count, len(means)) - 1]) if count else explored([], mean)
         for count in counts
     ]
+
+
+def prior_of(training: Completion, method: str = "ed-mf") -> Posterior:
+    """The Gaussian that the entries which ``training`` observed teach, with errors as logits if so named."""
+    return _prior(training, "logit" if method.endswith("-logit") else "identity")
+
+
+@lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods
+def _prior(training: Completion, transform: Transform) -> Posterior:
+    return learn(training.estimate, training.known, transform=transform)
+
+
+def next_of(
+    method: str,
+    prior: Posterior,
+    told: Mapping[int, float],
+    count: int,
+    *,
+    memory: NDArray[np.float64],
+    measurable: NDArray[np.bool_],
+    feasible: NDArray[np.bool_],
+    seconds: NDArray[np.float64] | None = None,
+) -> list[int]:
+    """The next ``count`` configurations that one of ``GAUSSIAN`` measures; per ``seconds`` [d] if given."""
+    cost = memory if "-per-memory" in method else seconds
+    design = next(design for design in DESIGNS if method.startswith(design))
+    return propose(
+        prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible, cost=cost
+    )
 
 
 def _order(

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
+from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.completion import Completion, complete_values, inverse_propensity
+from peppp.metalearn.inner import inner_folds
 from peppp.metalearn.methods import METHODS, PAPER_METHODS, explore
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
@@ -36,6 +38,7 @@ SETTINGS = {
     "V": Setting("nonuniform", False),
     "VI": Setting("nonuniform", True),
 }
+AUTO = "auto"
 MEMORY_USED = "memory_used"
 MEASURED = "measured"
 
@@ -147,8 +150,8 @@ def evaluate(
         if name not in SETTINGS:
             raise TableError(f"no setting {name!r}; there are {', '.join(SETTINGS)} (Table 1 of the paper)")
     for name in methods:
-        if name not in METHODS:
-            raise TableError(f"no method {name!r}; there are {', '.join(METHODS)}")
+        if name not in (*METHODS, AUTO):
+            raise TableError(f"no method {name!r}; there are {', '.join(METHODS)} and {AUTO}")
     if any(count < 0 for count in counts):
         raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
     configurations = known.configurations if "additive" in methods else None
@@ -160,15 +163,24 @@ def evaluate(
         )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
     values = np.full(shape, np.nan)
-    splits = _splits(known, leave)
+    parts = splits(known, leave)
     kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
-    done, total = 0, len(seeds) * len(splits)
+    done, total = 0, len(seeds) * len(parts)
     for r, seed in enumerate(seeds):
-        for split, (training, held) in enumerate(splits):
+        for split, (training, held) in enumerate(parts):
             for kind in kinds:
                 completed = train(
                     known.errors[training], known.memory[training], known.known[training], kind,
                     share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
+                )  # fmt: skip
+                # The automatic choice sees the training rows alone, each of their families held out in turn.
+                folds = (
+                    inner_folds(
+                        completed.estimate, completed.known, [known.families[i] for i in training],
+                        rank=rank, shrinkage=shrinkage,
+                    )
+                    if AUTO in methods
+                    else []
                 )  # fmt: skip
                 for s, name in enumerate(settings):
                     if SETTINGS[name].sampling != kind:
@@ -179,10 +191,20 @@ def evaluate(
                         if not feasible.any():
                             continue
                         for j, method in enumerate(methods):
-                            found = explore(
-                                method, completed, known.errors[i].item, counts, memory=m,
-                                feasible=feasible, configurations=configurations, seed=[seed, int(i)],
-                            )  # fmt: skip
+                            chosen = [method] * len(counts)
+                            if method == AUTO:
+                                chosen = choose_method(
+                                    completed.estimate, completed.known, folds, counts,
+                                    memory=m, feasible=feasible,
+                                )  # fmt: skip
+                            by_method = {
+                                one: explore(
+                                    one, completed, known.errors[i].item, counts, memory=m,
+                                    feasible=feasible, configurations=configurations, seed=[seed, int(i)],
+                                )
+                                for one in dict.fromkeys(chosen)
+                            }  # fmt: skip
+                            found = [by_method[one][c] for c, one in enumerate(chosen)]
                             scored = scores(m, known.errors[i], [f.estimate for f in found], feasible)
                             for column, metric in enumerate(METRICS):
                                 values[s, j, :, r, i, column] = scored[metric]
@@ -230,7 +252,7 @@ def train(
     return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects)
 
 
-def _splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Training rows and held out rows of each split."""
     if leave not in ("family", "row"):
         raise TableError(f"what is left out is a family or a row, not {leave!r}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from peppp.errors import TableError
-from peppp.reproduce import head_to_head, matrix, newtasks, sampling, scale, training
+from peppp.reproduce import better_picks, head_to_head, matrix, newtasks, sampling, scale, training
 from peppp.reproduce.figure import Figure
 from peppp.reproduce.study import Study
 
@@ -39,6 +39,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "variance": matrix.variance,
     "rounding": training.rounding,
     "head-to-head": head_to_head.head_to_head,
+    "better-picks": better_picks.better_picks,
 }
 # What the paper has besides, and where it stands.
 ELSEWHERE = {

@@ -1,0 +1,53 @@
+"""``peppp hardware``: which configurations hardware would have to offer."""
+
+from typing import Annotated
+
+import typer
+
+from peppp.cli.evaluate import Errors, Memory, Where, known_from
+from peppp.cli.options import Json, print_json
+
+
+def command(
+    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    errors: Errors = None,
+    memory: Memory = None,
+    where: Where = None,
+    epsilon: Annotated[
+        float, typer.Option(help="How much more each task may err than at its best configuration.")
+    ] = 0.02,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="At most so many configurations, and the least error so.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Count on how many tasks' frontiers each configuration lies; find the fewest that serve all tasks.
+
+    Example: peppp hardware runs.db --epsilon 0.02
+    """
+    from peppp.replay.hardware import hardware_view
+
+    known = known_from(table, errors, memory, where or [])
+    view = hardware_view(known, epsilon=epsilon, most=most)
+    order = sorted(range(len(known.columns)), key=lambda j: (-view.frontiers[j], j))
+    if json:
+        print_json(
+            {
+                "tasks": len(known.names),
+                "measured_share": known.share,
+                "epsilon": epsilon,
+                "frontiers": {known.columns[j]: int(view.frontiers[j]) for j in order},
+                "set": [known.columns[j] for j in view.chosen],
+                "excess": dict(zip(known.names, view.within.tolist(), strict=True)),
+            }
+        )
+        return
+    estimated = "" if known.known.all() else f", {1 - known.share:.0%} of the errors estimated"
+    typer.echo(f"{len(known.names)} tasks, {len(known.columns)} configurations{estimated}")
+    typer.echo("on the frontiers of most tasks (Appendix D)")
+    for j in order[:10]:
+        typer.echo(f"  {known.columns[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
+    typer.echo(
+        f"{len(view.chosen)} configurations keep every task within {view.within.max():.3f} of its best "
+        "error: " + ", ".join(known.columns[j] for j in view.chosen)
+    )

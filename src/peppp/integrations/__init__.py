@@ -1,0 +1,1 @@
+"""Where people already are: other tools that use what peppp knows."""

@@ -1,0 +1,100 @@
+"""Configurations that a table lacks, placed among its own by what their formats can represent.
+
+A format is described by its bits of precision and of range; a Gaussian process over these descriptors
+interpolates between the configurations of the table (kriging). How well it does is measured on the table:
+each Format A is left out in turn, and what it misses by is added to the variance. Not in the paper.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from peppp.formats import BlockFormat, Configuration, FixedFormat, FloatFormat, Format, IntegerFormat
+
+_LENGTHS = (1.0, 2.0, 4.0, 8.0)
+_NUGGET = 0.03
+_BLOCK_RANGE = 8.0  # the shared exponent's bits: values of one block differ less than those of a tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """``weights`` [u, d] of the table's configurations, which sum to 1; the ``deviation`` that they leave."""
+
+    weights: NDArray[np.float64]
+    deviation: float
+
+
+def describe(fmt: Format) -> tuple[float, float]:
+    """Bits of precision and of range (base-2 logarithm of the number of binades).
+
+    >>> describe(FloatFormat(4, 3)), describe(IntegerFormat(8))
+    ((3.0, 4.0), (6.0, 3.0))
+    """
+    if isinstance(fmt, FloatFormat):
+        return float(fmt.mantissa_bits), float(fmt.exponent_bits)
+    if isinstance(fmt, BlockFormat):
+        return float(fmt.element.mantissa_bits), min(fmt.element.exponent_bits + 2.0, _BLOCK_RANGE)
+    # The largest integers have all bits but the sign and the leading one as precision, smaller ones fewer.
+    assert isinstance(fmt, (FixedFormat, IntegerFormat))
+    return fmt.bits - 2.0, math.log2(fmt.bits)
+
+
+def place(
+    unseen: Sequence[Configuration],
+    seen: Sequence[Configuration],
+    values: NDArray[np.float64],
+    observed: NDArray[np.bool_],
+) -> Placement:
+    """How configurations that the table lacks are made of those ``seen`` [d], judged on a table [n, d].
+
+    ``values`` are complete (estimated where not ``observed``); misses count where they are observed.
+
+    >>> from peppp.formats import paper_grid
+    >>> grid = paper_grid()
+    >>> E = np.array([[0.05 * (4 - c.format_a.mantissa_bits) for c in grid]] * 3)
+    >>> placed = place([Configuration.parse("1-4-3@ocp/bf16")], grid, E, E >= 0)
+    >>> (placed.weights @ E[0]).round(2)
+    array([0.05])
+    """
+    here = np.array([_point(c) for c in seen])
+    there = np.array([_point(c) for c in unseen])
+    groups = np.unique([str(c.format_a) for c in seen], return_inverse=True)[1]
+    if groups.max(initial=0) < 2:
+        groups = np.arange(len(here))
+    best, deviation = _LENGTHS[0], math.inf
+    for length in _LENGTHS:
+        squares, count = 0.0, 0
+        for group in np.unique(groups):
+            out = groups == group
+            if out.all():
+                continue
+            weights = _kriging(here[out], here[~out], length)
+            missed = (values[:, ~out] @ weights.T - values[:, out])[observed[:, out]]
+            squares, count = squares + float((missed**2).sum()), count + missed.size
+        if count and math.sqrt(squares / count) < deviation:
+            best, deviation = length, math.sqrt(squares / count)
+    return Placement(_kriging(there, here, best), deviation)
+
+
+def _point(configuration: Configuration) -> tuple[float, ...]:
+    return (*describe(configuration.format_a), *describe(configuration.format_b))
+
+
+def _kriging(there: NDArray[np.float64], here: NDArray[np.float64], length: float) -> NDArray[np.float64]:
+    """Weights of ordinary kriging: an unknown mean, so that they sum to 1."""
+    scale = length * np.array([1.0, 1.0, 3.0, 3.0])  # Format B matters less
+
+    def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        apart = ((a[:, None] - b[None]) / scale) ** 2
+        return np.asarray(np.exp(-0.5 * apart.sum(axis=2)))
+
+    K = np.zeros((len(here) + 1, len(here) + 1))
+    K[:-1, :-1] = kernel(here, here) + _NUGGET * np.eye(len(here))
+    K[-1, :-1] = K[:-1, -1] = 1.0
+    right = np.ones((len(here) + 1, len(there)))
+    right[:-1] = kernel(here, there)
+    return np.asarray(scipy.linalg.solve(K, right, assume_a="sym").T[:, :-1])

@@ -1,0 +1,61 @@
+"""What the table says about a method before the new task is seen: its own families, each held out in turn.
+
+Used twice: to make intervals honest (:mod:`peppp.metalearn.calibration`) and to choose a method
+(:mod:`peppp.metalearn.automatic`). The new task is in none of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.metalearn.completion import Completion, complete_values
+
+_FOLDS = 12
+_ROWS = 60  # rows to judge by: more tell little more and take long
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What some families teach, and the rows [m] of the others, with their family's number [m]."""
+
+    training: Completion
+    rows: NDArray[np.intp]
+    families: NDArray[np.intp]
+
+
+def inner_folds(
+    values: NDArray[np.float64],
+    observed: NDArray[np.bool_],
+    families: Sequence[str],
+    *,
+    rank: int = 3,
+    shrinkage: float = 0.1,
+) -> list[Fold]:
+    """The folds of a table [n, d] of which only ``observed`` entries count; none of fewer than three rows.
+
+    Each family is a fold, many ones share twelve. Rows of a single family are taken as families of their own:
+    then what is found holds for new tasks of that family. Of many rows, 60 are judged by.
+
+    >>> E = np.random.default_rng(0).random((4, 5))
+    >>> [fold.rows.tolist() for fold in inner_folds(E, E >= 0, ["a", "b", "a", "c"])]
+    [[0, 2], [1], [3]]
+    """
+    mask = np.asarray(observed, dtype=bool)
+    labels = np.unique(np.asarray(families), return_inverse=True)[1].astype(np.intp)
+    if labels.max(initial=0) == 0:
+        labels = np.arange(len(mask))
+    if len(mask) < 3:
+        return []
+    number = labels % _FOLDS
+    found = []
+    for fold in np.unique(number):
+        held = np.flatnonzero((number == fold) & mask.any(axis=1))
+        rest = np.flatnonzero((number != fold) & mask.any(axis=1))
+        if not len(rest) or not len(held):
+            continue
+        training = complete_values(values[rest], mask[rest], rank=rank, shrinkage=shrinkage)
+        kept = held[: max(1, -(-_ROWS * len(held) // len(mask)))]
+        found.append(Fold(training, kept, labels[kept]))
+    return found

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from peppp.replay.coverage import coverage
+from peppp.replay.known import known_table
+from peppp.replay.loocv import evaluate
+from peppp.replay.synthetic import synthetic_table
+from peppp.reproduce import better_picks
+from peppp.reproduce.study import Study
+
+
+@pytest.fixture(scope="module")
+def known():
+    table = known_table(synthetic_table(25, further=False))
+    return table.take(range(25), range(0, 99, 5))
+
+
+def test_intervals_cover_as_often_as_they_say_and_the_score_charges_width_and_misses(known):
+    found = coverage(known, settings=("I", "IV"), counts=(0, 3), share=0.4)
+    for record in found.summary():
+        assert 0.75 < record["covered"] <= 1
+        assert record["score"] >= record["width"]
+        assert record["covered_low"] <= record["covered"] <= record["covered_high"]
+    wide, narrow = (found.interval("width", "I", count).mean for count in (0, 3))
+    assert narrow < wide
+
+
+def test_the_held_out_family_touches_neither_intervals_nor_the_automatic_choice(known):
+    """What is changed in a row that was not asked for changes nothing that is predicted for it."""
+    from dataclasses import replace
+
+    spoiled = np.array(known.errors)
+    i = 7
+    before = evaluate(known, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
+    spoiled[i] = 1.0 - spoiled[i]
+    changed = replace(known, errors=spoiled)
+    after = evaluate(changed, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
+    assert after == pytest.approx(1.0 - before)  # the same configuration, at its new error
+    widths = [coverage(t, settings=("I",), counts=(0,)).values[0, 0, i, 2] for t in (known, changed)]
+    assert widths[0] == pytest.approx(widths[1])
+
+
+@pytest.mark.slow
+def test_the_comparison_names_its_losers_and_its_coverage(known, monkeypatch):
+    monkeypatch.setattr(better_picks, "METHODS", ("ed-mf", "auto", "zero", "frontier"))
+    monkeypatch.setattr(better_picks, "SETTINGS", ("I",))
+    monkeypatch.setattr(better_picks, "COUNTS", (1, 3))
+    monkeypatch.setattr(better_picks, "NAMED", [("hyperdiff", "I", 1), ("regret", "I", 3)])
+    figure = better_picks.better_picks(Study(matrices=known))
+    rows = [r for r in figure.records if r["part"] == "comparison"]
+    assert {r["method"] for r in rows} == {"ed-mf", "auto", "zero", "frontier"}
+    for r in rows:
+        assert r["low"] <= r["ratio"] <= r["high"] or np.isnan(r["ratio"])
+        if r["method"] == "ed-mf" and r["value"] > 0:
+            assert (r["ratio"], r["difference"]) == (1.0, 0.0)
+        if np.isfinite(r["ratio"]) and abs(r["difference"]) > 1e-9:
+            assert (r["ratio"] > 1) == (r["difference"] > 0)
+    assert [r for r in figure.records if r["part"] == "coverage"]
+    assert "comparisons named beforehand, with 5 families" in figure.finding

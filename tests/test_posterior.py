@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peppp.metalearn.calibration import Calibration, calibrate
+from peppp.metalearn.completion import complete_values
+from peppp.metalearn.inner import inner_folds
+from peppp.metalearn.methods import GAUSSIAN, explore
+from peppp.metalearn.posterior import Posterior, chance_of_change, learn, near_best, on_frontier
+from peppp.metalearn.sequential import hypervolume_gain, propose
+from peppp.pareto import hypervolume, nondominated
+
+
+def planted(tasks, d=12, factors=2, noise=0.02, seed=0):
+    """Errors [tasks, d] of the model itself: its mean, its covariance and the errors."""
+    rng = np.random.default_rng(seed)
+    mean, W = rng.uniform(0.3, 0.6, d), 0.06 * rng.normal(size=(d, factors))
+    errors = mean + rng.normal(size=(tasks, factors)) @ W.T + noise * rng.normal(size=(tasks, d))
+    return mean, W @ W.T + noise**2 * np.eye(d), errors
+
+
+def full(values):
+    return np.ones(values.shape, dtype=bool)
+
+
+@given(seed=st.integers(0, 50), told=st.integers(0, 5))
+def test_conditioning_is_that_of_the_textbook(seed, told):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(6, 6))
+    mean, K = rng.normal(size=6), root @ root.T + 0.1 * np.eye(6)
+    S = rng.permutation(6)[:told]
+    rest = np.setdiff1d(np.arange(6), S)
+    e = rng.normal(size=told)
+    found = Posterior(mean, K).given(S.tolist(), e)
+    inverse = np.linalg.inv(K[np.ix_(S, S)])
+    gain = K[np.ix_(rest, S)] @ inverse
+    np.testing.assert_allclose(found.mean[rest], mean[rest] + gain @ (e - mean[S]), atol=1e-5)
+    expected = K[np.ix_(rest, rest)] - gain @ K[np.ix_(S, rest)]
+    np.testing.assert_allclose(found.covariance[np.ix_(rest, rest)], expected, atol=1e-5)
+    np.testing.assert_array_equal(found.mean[S], e)
+    assert not found.deviation[S].any()
+
+
+def test_one_after_the_other_is_all_at_once():
+    _, K, errors = planted(1)
+    prior = Posterior(np.full(12, 0.5), K)
+    at_once = prior.given([3, 7, 1], errors[0, [3, 7, 1]])
+    apart = prior.given([3], errors[0, [3]]).given([7], errors[0, [7]]).given([1], errors[0, [1]])
+    np.testing.assert_allclose(at_once.mean, apart.mean, atol=1e-6)
+    np.testing.assert_allclose(at_once.covariance, apart.covariance, atol=1e-8)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_planted_mean_and_covariance_are_learned_from_incomplete_tables(share):
+    mean, K, errors = planted(600)
+    observed = np.random.default_rng(1).random(errors.shape) < share
+    prior = learn(np.where(observed, errors, np.nan), observed, factors=2)
+    np.testing.assert_allclose(prior.mean, mean, atol=0.015)
+    assert np.linalg.norm(prior.covariance - K) < 0.15 * np.linalg.norm(K)
+
+
+def test_what_is_not_observed_is_never_looked_at():
+    _, _, errors = planted(20)
+    observed = np.random.default_rng(1).random(errors.shape) < 0.6
+    one, other = (learn(np.where(observed, errors, filler), observed) for filler in (0.9, np.nan))
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.covariance, other.covariance)
+
+
+def test_gaps_in_the_table_widen_what_is_believed():
+    _, _, errors = planted(24)
+    observed = full(errors)
+    observed[3:, 5] = False
+    others = [j for j in range(12) if j != 5]
+    known, lacking = (
+        learn(errors, mask).given(others, errors[0, others]) for mask in (full(errors), observed)
+    )
+    assert lacking.deviation[5] > 1.1 * known.deviation[5]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_tiny_tables_give_finite_beliefs(rows):
+    _, _, errors = planted(rows)
+    found = learn(errors, full(errors)).given([0], [0.9])
+    assert np.isfinite(found.mean).all()
+    assert (np.diag(found.covariance) >= -1e-12).all()
+
+
+def test_an_empty_table_teaches_nothing():
+    with pytest.raises(ValueError, match="nothing is observed"):
+        learn(np.full((2, 3), np.nan), np.zeros((2, 3), dtype=bool))
+
+
+def test_logits_keep_errors_between_zero_and_one():
+    _, _, errors = planted(30, noise=0.1)
+    errors = np.clip(errors - 0.35, 0.0, 1.0)
+    prior = learn(errors, full(errors), transform="logit")
+    low, high = prior.given([0], [0.0]).interval(5.0)
+    assert (low >= 0).all()
+    assert (high <= 1).all()
+    assert (low <= high).all()
+
+
+@given(seed=st.integers(0, 30))
+def test_probabilities_are_counts_of_samples(seed):
+    rng = np.random.default_rng(seed)
+    samples, memory = rng.choice([0.1, 0.2, 0.3], size=(7, 5)), rng.integers(1, 4, 5)
+    feasible = memory <= 2
+    feasible[int(memory.argmin())] = True
+    slow = np.mean([nondominated(memory, sample, feasible) for sample in samples], axis=0)
+    np.testing.assert_allclose(on_frontier(samples, memory, feasible), slow)
+    near = np.mean([feasible & (s <= s[feasible].min() + 0.1) for s in samples], axis=0)
+    np.testing.assert_allclose(near_best(samples, feasible, 0.1), near)
+
+
+@pytest.mark.parametrize("told", [{}, {1: 0.5}, {0: 0.4, 4: 0.2}])
+def test_the_expected_gain_in_hypervolume_is_that_of_simulation(told):
+    rng = np.random.default_rng(0)
+    root = 0.1 * rng.normal(size=(6, 6))
+    memory = np.array([1.0, 2.0, 2.0, 3.0, 4.0, 9.0])
+    feasible = memory <= 4
+    belief = Posterior(rng.uniform(0.3, 0.6, 6), root @ root.T).given(list(told), np.array([*told.values()]))
+    gains = hypervolume_gain(belief, told, memory, feasible)
+    share, S = memory / 4, list(told)
+    before = hypervolume(share[S], [told[j] for j in S])
+    for j in np.flatnonzero(feasible):
+        drawn = belief.mean[j] + belief.deviation[j] * rng.normal(size=1000)
+        after = [hypervolume([*share[S], share[j]], [*told.values(), error]) for error in drawn]
+        assert gains[j] == pytest.approx(np.mean(after) - before, abs=0.008)
+    assert gains[5] == 0
+
+
+def test_the_i_optimal_design_lowers_the_summed_variance_most():
+    _, K, errors = planted(1)
+    prior, memory, every = Posterior(errors[0], K), np.arange(1.0, 13.0), np.ones(12, dtype=bool)
+    left = [np.trace(prior.given([j], [0.5]).covariance) for j in range(12)]
+    arguments = {"memory": memory, "measurable": every, "feasible": every}
+    assert propose(prior, {}, "i-optimal", 1, **arguments) == [int(np.argmin(left))]
+    per_cost = (np.trace(K) - np.array(left)) / memory
+    assert propose(prior, {}, "i-optimal", 1, **arguments, cost=memory) == [int(per_cost.argmax())]
+
+
+@pytest.mark.parametrize("design", ["i-optimal", "frontier", "ehvi"])
+def test_batches_are_distinct_measurable_and_never_told_before(design):
+    _, K, errors = planted(1)
+    memory, measurable = np.arange(1.0, 13.0), np.arange(12) < 8
+    found = propose(
+        Posterior(errors[0], K), {2: 0.4}, design, 12,
+        memory=memory, measurable=measurable, feasible=np.ones(12, dtype=bool),
+    )  # fmt: skip
+    assert sorted(found) == [0, 1, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("method", GAUSSIAN)
+def test_every_design_stands_behind_the_same_call_and_learns_a_new_task(method):
+    _, _, errors = planted(60, noise=0.005)
+    training = complete_values(errors[:-1], full(errors[:-1]), rank=2)
+    memory, asked = np.arange(1.0, 13.0), []
+
+    def measure(j):
+        asked.append(j)
+        return errors[-1, j]
+
+    none, four = explore(method, training, measure, [0, 4], memory=memory, feasible=memory <= 10)
+    assert not len(none.chosen)
+    assert sorted(four.chosen.tolist()) == sorted(asked)
+    assert len(set(asked)) == 4
+    assert max(asked) < 10
+    assert np.abs(four.estimate - errors[-1]).mean() < 0.5 * np.abs(none.estimate - errors[-1]).mean()
+
+
+def test_a_measurement_that_cannot_matter_changes_nothing_and_one_that_decides_does():
+    every = np.ones(2, dtype=bool)
+    assert chance_of_change(np.array([0.2, 0.8]), 0.0001 * np.eye(2), every, every, 0.01) == 0
+    assert chance_of_change(np.array([0.2, 0.21]), 0.01 * np.eye(2), every, every, 0.01) > 0.4
+    assert chance_of_change(np.array([0.2, 0.21]), 0.01 * np.eye(2), ~every, every, 0.01) == 0
+
+
+def test_calibrated_intervals_cover_new_families_as_often_as_they_say():
+    _, _, errors = planted(80, noise=0.02, seed=3)
+    errors = errors + 0.04 * np.random.default_rng(5).standard_t(3, size=errors.shape)  # not what is modelled
+    families = [f"family{i // 4}" for i in range(40)]
+    observed = np.random.default_rng(2).random((40, 12)) < 0.7
+    folds = inner_folds(errors[:40], observed, families, rank=2)
+    memory, every = np.arange(1.0, 13.0), np.ones(12, dtype=bool)
+    found = calibrate(errors[:40], observed, folds, "ed-mf", 3, memory=memory, feasible=every)
+    training = complete_values(errors[:40], observed, rank=2)
+    prior = learn(errors[:40], observed)
+    covered = []
+    for truth in errors[40:]:
+        (one,) = explore("ed-mf", training, truth.item, [3], memory=memory)
+        deviation = prior.given(one.chosen.tolist(), truth[one.chosen]).error_deviation
+        rest = np.setdiff1d(np.arange(12), one.chosen)
+        covered += (np.abs(truth - one.estimate) <= found.quantile(0.9) * deviation)[rest].tolist()
+    assert 0.85 < np.mean(covered) < 0.95
+
+
+def test_too_few_rows_calibrate_nothing():
+    _, _, errors = planted(2)
+    assert inner_folds(errors, full(errors), ["a", "b"]) == []
+    every = np.ones(12, dtype=bool)
+    nothing = calibrate(errors, full(errors), [], "ed-mf", 1, memory=np.arange(1.0, 13.0), feasible=every)
+    assert nothing == Calibration(nothing.distances, nothing.weights, 0)
+    assert nothing.quantile() == float("inf")
+
+
+def test_folds_hold_out_whole_families_and_learn_from_no_row_of_theirs():
+    _, _, errors = planted(30)
+    families = [f"{i % 15}" for i in range(30)]
+    seen = []
+    for fold in inner_folds(errors, full(errors), families):
+        assert {families[i] for i in fold.rows}.isdisjoint(
+            families[i] for i in range(30) if (fold.training.estimate == errors[i]).all(axis=1).any()
+        )
+        seen += fold.rows.tolist()
+    assert sorted(seen) == list(range(30))

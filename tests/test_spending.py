@@ -1,0 +1,95 @@
+"""How far ``pick`` goes: a number of measurements, a time, or a sureness. What is trained is replaced."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from peppp import choice
+from peppp.errors import BudgetError
+from peppp.formats import paper_grid
+from peppp.records import Recipe
+from peppp.tables import ErrorMatrix, Row
+
+GRID = paper_grid()[:24]
+RECIPE = Recipe(network="resnet8-w4", resolution=8)
+
+
+def table(tasks=16):
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.1, 0.9, (tasks, 2)) @ rng.uniform(0.1, 0.5, (2, 24))
+    values = np.clip(values + rng.normal(0, 0.004, values.shape), 0, 1)
+    rows = [Row(f"task{i}", "", f"family{i}", 0.9, f"f{i}") for i in range(tasks)]
+    return ErrorMatrix.from_values(values[1:], rows[1:], GRID), dict(zip(GRID, values[0], strict=True))
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    """Trainings of 10 s a round by a clock of their own; what rounds there were."""
+    known, truth = table()
+    state = SimpleNamespace(now=0.0, rounds=[], table=known)
+
+    def measure_cells(cells, **_):
+        state.now += 10
+        state.rounds.append(len(cells))
+        return [SimpleNamespace(key=c.key, test_error=truth[c.configuration]) for c in cells]
+
+    monkeypatch.setattr(choice, "measure_cells", measure_cells)
+    monkeypatch.setattr(choice, "monotonic", lambda: state.now)
+    return state
+
+
+def pick(lab, **how):
+    return choice.pick(
+        "digits:01", budget="1MB", network="resnet8-w4", resolution=8, table=lab.table, recipe=RECIPE, **how
+    )
+
+
+def test_by_default_six_are_measured_at_once(lab):
+    chosen = pick(lab)
+    assert lab.rounds == [6]
+    assert len(chosen.measured) == 6
+    assert not chosen.stopped
+
+
+@pytest.mark.parametrize("measurements", [0, 1, 2])
+def test_none_one_or_two_measurements_are_answered(lab, measurements):
+    chosen = pick(lab, measurements=measurements)
+    assert len(chosen.measured) == measurements
+    assert chosen.interval[0] <= chosen.predicted_error <= chosen.interval[1]
+
+
+@pytest.mark.parametrize(("workers", "rounds"), [(0, [1, 1, 1]), (2, [2, 2, 2])])
+def test_no_more_time_is_spent_than_given(lab, workers, rounds):
+    chosen = pick(lab, spend=35.0, until_sure=0.999999, tolerance=0.0, workers=workers)
+    assert lab.rounds == rounds
+    assert len(chosen.measured) == sum(rounds)
+    assert chosen.stopped == (
+        f"after {sum(rounds)} measurements another one would take longer than the 35 s to spend"
+    )
+
+
+def test_time_is_not_spent_where_nothing_would_change(lab):
+    chosen = pick(lab, spend=1e6, tolerance=0.02)
+    assert sum(lab.rounds) < 24
+    assert "choice" in chosen.stopped
+
+
+def test_until_sure_stops_early_and_never_beyond_the_measurements(lab):
+    chosen = pick(lab, until_sure=0.9, tolerance=0.02)
+    assert chosen.sureness >= 0.9 or "hardly change" in chosen.stopped
+    assert len(chosen.measured) < 24
+    lab.rounds.clear()
+    pick(lab, until_sure=0.999999, tolerance=0.0, measurements=2)
+    assert lab.rounds == [1, 1]
+
+
+def test_a_sequential_design_measures_one_after_the_other(lab):
+    chosen = pick(lab, method="ehvi", measurements=4, workers=2)
+    assert lab.rounds == [2, 2]
+    assert (chosen.method, len(chosen.measured)) == ("ehvi", 4)
+
+
+def test_a_time_that_is_none_is_refused(lab):
+    with pytest.raises(BudgetError, match="90s, 10min or 2h"):
+        pick(lab, spend=0.0)
