@@ -1,5 +1,6 @@
 """Triton's kernels in its interpreter, and compiled for a GPU that is not there."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -29,8 +30,8 @@ def interpreted():
     os.environ["TRITON_INTERPRET"] = "1"
     sys.modules.pop("peppp.lowprec.triton_kernels", None)
     try:
-        from peppp.lowprec import triton_kernels
-
+        # By import_module: the package may hold the kernels that were imported before, not interpreted.
+        triton_kernels = importlib.import_module("peppp.lowprec.triton_kernels")
         with np.errstate(all="ignore"):
             yield triton_kernels
     finally:
