@@ -53,7 +53,7 @@ install: .venv/installed
 install-all: .venv/installed-all
 
 .venv/installed-all: .venv/installed-dev
-	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf,train]'
+	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf,train,browser,docs]'
 	@touch $@
 
 clean:

@@ -126,7 +126,7 @@ def test_the_command_fetches_into_the_data_root(server, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as end:
         main()
-    assert end.value.code == 0
+    assert not end.value.code
     facts = json.loads(capsys.readouterr().out)
     assert facts["path"] == str(tmp_path / "root" / "set.tar.gz")
     assert (tmp_path / "root" / "set.tar.gz").read_bytes() == DATA

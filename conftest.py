@@ -1,4 +1,4 @@
-"""What tests share: where reference data lies, if it is there."""
+"""What tests share: where reference data lies, if it is there; and where the pages of docs are run."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,18 @@ settings.register_profile("peppp", deadline=None)  # a deadline is a timed asser
 settings.load_profile("peppp")
 
 
+@pytest.fixture(autouse=True)
+def empty_folder(request: pytest.FixtureRequest) -> None:
+    """Pages of docs may write files; none of them stays."""
+    if Path(__file__).parent / "docs" in request.path.parents:
+        folder = request.getfixturevalue("tmp_path")
+        request.getfixturevalue("monkeypatch").chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference vectors and real image sets, which is no part of the project."""
-    folder = Path(os.environ.get("PEPPP_SHARED", Path(__file__).parents[2] / "shared"))
+    folder = Path(os.environ.get("PEPPP_SHARED", Path(__file__).parents[1] / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder} (PEPPP_SHARED names another place)")
     return folder
