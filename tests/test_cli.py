@@ -145,6 +145,15 @@ def test_memory_by_layer_by_batch_at_inference_and_as_a_picture(tmp_path):
     assert "not proven" in peppp("memory", "resnet8", "--preset", "paper_scale").stdout
 
 
+def test_a_pick_goes_on_to_be_trained_packed(tmp_path, table):
+    line = ("pick", "digits:0123?train=120&test=60", *SMALL[:2], "--budget", "1MB", "--measurements", 1)
+    line = (*line, "--table", table, "--epochs", 1, "--workers", 0, "--rank", 1, "--train", "--out", "run")
+    done = peppp(*line, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "peak of a step: estimated" in done.stdout
+    assert (tmp_path / "run" / "weights.safetensors").is_file()
+
+
 def test_a_training_says_its_memory_and_leaves_weights(tmp_path):
     line = ("train", "digits", "--configuration", "1-4-1/1-6-7", "--epochs", "1", "--out", str(tmp_path))
     found = answer(*line)

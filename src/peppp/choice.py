@@ -102,7 +102,7 @@ def pick(
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
             return replace(advisor.recommend(), stopped=_spent(len(advisor.told), spend))
-        plan = {task.cell(*_training(c, recipe), seed): c for c in wanted}
+        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
         asked = {cell.key: configuration for cell, configuration in plan.items()}
         for measurement in measure_cells(
             list(plan), store=store, workers=workers, device=device, progress=progress
@@ -116,7 +116,7 @@ def _spent(count: int, seconds: float) -> str:
     return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
-def _training(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
+def training_of(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
     """What is trained for a column of the table: with its own learning rate, if it has one."""
     if isinstance(configuration, TunedConfiguration):
         return configuration.plain, replace(recipe, learning_rate=configuration.learning_rate)

@@ -142,14 +142,16 @@ def command(
     if train:
         from dataclasses import replace
 
+        from peppp.choice import training_of
         from peppp.cli.train import run
         from peppp.tasks.readers import load
 
         dataset = load(data, resolution=resolution)
+        configuration, recipe = training_of(chosen.configuration, replace(recipe, network=network))
         run(
             dataset,
-            chosen.configuration,
-            replace(recipe, network=network),
+            configuration,
+            recipe,
             seed,
             out,
             storage="packed",
