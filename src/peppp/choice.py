@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor, Pick, counted
+from peppp.advisor import Advisor, counted
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
@@ -15,6 +15,7 @@ from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
 from peppp.errors import BudgetError, PepppError, StoreError, TableError
 from peppp.formats import Configuration
+from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.tasks.dataset import Dataset

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from peppp import pareto
-from peppp.advisor import page_format
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration, Format
 from peppp.metalearn.completion import complete
+from peppp.picks import page_format
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.units import format_bytes, parse_bytes

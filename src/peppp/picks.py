@@ -1,0 +1,236 @@
+"""What an advisor answers: a prediction for each configuration, and the pick with what it rests on."""
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from peppp.errors import TableError
+from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
+from peppp.records import Footprint
+from peppp.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is believed of one configuration: its error in [0, 1], measured or only estimated.
+
+    ``estimated_error`` is the factorisation's, of measured configurations too; ``error`` is the measured one
+    where there is one: measurements are never overwritten. ``permissible`` says whether the footprint is
+    within the budget (inclusive). ``interval`` holds the error of a training with probability 0.9, as often
+    as it did on the table's own tasks; of a measured configuration, that of another run. ``on_frontier`` is
+    the probability of being Pareto optimal within the budget, ``near_best`` that of erring at most the
+    tolerance more than the best within the budget; None where the table has too few rows to tell.
+    """
+
+    configuration: Configuration
+    estimated_error: float
+    measured_error: float | None
+    footprint: Footprint
+    permissible: bool
+    interval: tuple[float, float] | None = None
+    on_frontier: float | None = None
+    near_best: float | None = None
+
+    @property
+    def error(self) -> float:
+        """The measured error, or else the estimated one."""
+        return self.estimated_error if self.measured_error is None else self.measured_error
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The configuration to train with, and what that rests on.
+
+    ``predictions`` are in the table's order; ``frontier`` lists the configurations that are Pareto optimal
+    within the budget, by ascending memory. ``reliable`` is False where the measurements do not determine all
+    ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
+    probability that no permissible configuration errs more than the tolerance less; None where the table is
+    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop.
+    """
+
+    configuration: Configuration
+    predicted_error: float
+    interval: tuple[float, float] | None
+    footprint: Footprint
+    budget: int
+    predictions: tuple[Prediction, ...]
+    frontier: tuple[Configuration, ...]
+    rank: int
+    reliable: bool
+    task: str = ""
+    network: str = ""
+    sureness: float | None = None
+    method: str = "ed-mf"
+    stopped: str = ""
+    hardware: "HardwareChoice | None" = None
+
+    @property
+    def measured(self) -> Mapping[Configuration, float]:
+        """The measured errors, in the table's order."""
+        return MappingProxyType(
+            {p.configuration: p.measured_error for p in self.predictions if p.measured_error is not None}
+        )
+
+    @property
+    def source(self) -> str:
+        """Where the picked configuration's error comes from: "measured" or "estimated"."""
+        return "measured" if self.configuration in self.measured else "estimated"
+
+    def __str__(self) -> str:
+        subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
+        interval = "" if self.interval is None else ", 90 % interval {:.3f} to {:.3f}".format(*self.interval)
+        parts = ", ".join(
+            f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size
+        )
+        permissible = sum(prediction.permissible for prediction in self.predictions)
+        lines = [
+            f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
+            f"error     {self.predicted_error:.3f}, {self.source}{interval}",
+            f"memory    {format_bytes(self.footprint.total)}: {parts}",
+            f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
+            "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
+        ]
+        if self.sureness is not None:
+            lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
+        if self.hardware is not None:
+            loss = self.hardware.predicted_loss
+            lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
+        if self.stopped:
+            lines.append(f"stopped   {self.stopped}")
+        if not self.reliable:
+            lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
+        return "\n".join(lines)
+
+    def frontier_over(self, *costs: Mapping[Configuration, float]) -> tuple[Configuration, ...]:
+        """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
+
+        A cost is any number of each configuration, less is better: seconds, joules, money, or
+        ``{p.configuration: p.footprint.total for p in pick.predictions}``. Nothing is trained. By ascending
+        first cost, then error. Raises TableError where a permissible configuration has no finite cost.
+        """
+        rows = [p for p in self.predictions if p.permissible]
+        points = np.array(
+            [[*(float(cost.get(p.configuration, np.nan)) for cost in costs), round(p.error, 9)] for p in rows]
+        )
+        for p, point in zip(rows, points, strict=True):
+            if not np.isfinite(point).all():
+                raise TableError(f"{p.configuration} has no finite cost; give one for each within the budget")
+        beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+        order = np.lexsort((points[:, -1], points[:, 0]))
+        return tuple(rows[j].configuration for j in order if not beaten[j])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
+        return {
+            "configuration": str(self.configuration),
+            "predicted_error": self.predicted_error,
+            "source": self.source,
+            "interval": self.interval and list(self.interval),
+            "footprint": self.footprint.to_dict() | {"total": self.footprint.total},
+            "budget": self.budget,
+            "task": self.task,
+            "network": self.network,
+            "rank": self.rank,
+            "reliable": self.reliable,
+            "method": self.method,
+            "sureness": self.sureness,
+            "stopped": self.stopped,
+            "hardware": self.hardware
+            and {
+                "configuration": str(self.hardware.configuration),
+                "predicted_error": self.hardware.predicted_error,
+                "interval": list(self.hardware.interval),
+                "predicted_loss": self.hardware.predicted_loss,
+            },
+            "measured": {str(configuration): error for configuration, error in self.measured.items()},
+            "frontier": [str(configuration) for configuration in self.frontier],
+            "predictions": [
+                _row(p)
+                | {"permissible": p.permissible, "on_frontier": p.on_frontier, "near_best": p.near_best}
+                for p in self.predictions
+            ],
+        }
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def page_data(self) -> dict[str, Any]:
+        """What :func:`peppp.page.report.render` draws; frontier and pick are indices of rows."""
+        index = {p.configuration: i for i, p in enumerate(self.predictions)}
+        return {
+            "title": f"{self.configuration} within {format_bytes(self.budget)}",
+            "task": self.task,
+            "network": self.network,
+            "budget": self.budget,
+            "rank": self.rank,
+            "reliable": self.reliable,
+            # On the page an interval stands around the estimate; what is measured needs none.
+            "rows": [
+                _row(p) | ({} if p.measured_error is None else {"interval": None}) for p in self.predictions
+            ],
+            "frontier": [index[configuration] for configuration in self.frontier],
+            "pick": index[self.configuration],
+        }
+
+    def report(self, path: str | Path) -> None:
+        """Write one self-contained HTML page that shows the pick, the frontier and all predictions."""
+        from peppp.page.report import write_report
+
+        write_report(path, self.page_data())
+
+    def _repr_html_(self) -> str:
+        from peppp.page.report import render
+
+        # A frame, so that the page's styles and the notebook's do not meet.
+        page = html.escape(render(self.page_data()), quote=True)
+        return (
+            f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
+            'sandbox="allow-scripts" style="width: 100%; height: 46em; border: 0"></iframe>'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareChoice:
+    """A configuration of hardware formats, its predicted error with a 90 % interval, and what is lost."""
+
+    configuration: Configuration
+    predicted_error: float
+    interval: tuple[float, float]
+    predicted_loss: float
+
+
+def _memory(footprint: Footprint) -> dict[str, int]:
+    """The parts of a footprint's total."""
+    return {part: getattr(footprint, part) for part in ("weights", "activations", "optimizer", "raw")}
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "configuration": str(prediction.configuration),
+        "format_a": page_format(prediction.configuration.format_a),
+        "format_b": page_format(prediction.configuration.format_b),
+        "estimated": prediction.estimated_error,
+        "measured": prediction.measured_error,
+        "interval": prediction.interval and list(prediction.interval),
+        "memory": _memory(prediction.footprint),
+        "total": prediction.footprint.total,
+    }
+
+
+def page_format(fmt: Format) -> dict[str, str | int]:
+    """A format as the page draws it: its text and how many bits of each kind its cells show."""
+    element = fmt.element if isinstance(fmt, BlockFormat) else fmt
+    if not isinstance(element, FloatFormat):  # integers: a sign and the rest
+        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}
+    return {
+        "text": str(fmt),
+        "exponent_bits": element.exponent_bits,
+        "mantissa_bits": element.mantissa_bits,
+    }
