@@ -178,7 +178,8 @@ def test_an_interrupted_campaign_keeps_what_was_done(store, fake):
 
 
 DRIVER = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start what it runs with Ctrl-C ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.progress import Display
@@ -204,14 +205,17 @@ def test_a_driver_that_is_ended_loses_only_what_was_in_flight(tmp_path, fake, ho
         text=True,
         start_new_session=True,
     ) as process:
-        for line in process.stderr:
-            if line.startswith("[10/40]"):
-                break
-        if how == signal.SIGINT:  # as a terminal's Ctrl-C: to the driver and its workers alike
-            os.killpg(process.pid, how)
-        else:
-            process.send_signal(how)
-        answer, errors = process.communicate(timeout=60)
+        try:
+            for line in process.stderr:
+                if line.startswith("[10/40]"):
+                    break
+            if how == signal.SIGINT:  # as a terminal's Ctrl-C: to the driver and its workers alike
+                os.killpg(process.pid, how)
+            else:
+                process.send_signal(how)
+            answer, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # a failure must not wait for it
     if how == signal.SIGINT:
         interrupted, done, failed, lost = json.loads(answer)
         assert (interrupted, failed, lost, errors.count("Traceback")) == (True, 0, 0, 0)
