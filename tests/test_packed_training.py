@@ -74,6 +74,26 @@ class Tied(nn.Module):
         return self.head(F.linear(y, self.inner.weight.t()))
 
 
+class Held(nn.Module):
+    """Code that holds what it computed: features used again and again, changed in place, lost and returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3 * (i + 1), 3, 3, padding=1) for i in range(4))
+        self.head = nn.Linear(15, 3)
+        self.features = []
+
+    def forward(self, x):
+        self.features = [x]
+        for conv in self.convs:
+            self.features.append(F.relu(conv(torch.cat(self.features, 1))))
+        rows = self.features[1].flatten(2)  # a view of memory that is emptied
+        self.penalty = F.mse_loss(self.features[2], self.features[3]) + rows.square().mean()
+        added = self.features[4] + self.features[1]
+        added += self.features[2]
+        return self.head(torch.cat([*self.features[:4], added], 1).amax((2, 3)))
+
+
 def build(kind, rounding, storage, optimizer="sgd", channels_last=False, seed=5, **options):
     torch.manual_seed(0)
     net = kind()
@@ -122,7 +142,7 @@ def same_optimizers(ours, theirs):
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-@pytest.mark.parametrize("kind", [Small, Attention, Tied])
+@pytest.mark.parametrize("kind", [Small, Attention, Tied, Held])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "plain"])
 @pytest.mark.parametrize("weights", ["packed", "recomputed"])
 def test_losses_weights_and_states_are_the_simulation_s(kind, rounding, optimizer, weights):
@@ -277,6 +297,33 @@ def test_memory_that_several_operations_keep_is_packed_once():
     assert sum(memory.shape.numel() for memory in saved.memories()) == values + pooled
     loss.backward()
     assert saved.memories() == []
+
+
+def test_memory_that_is_packed_is_empty_while_the_network_s_own_code_holds_it():
+    net, optimizer = build(Held, "nearest", "packed")
+    empty = []
+
+    def look(module, inputs):
+        empty.append([f.untyped_storage().nbytes() == 0 for f in net.features])
+
+    for conv in net.convs:
+        conv.register_forward_pre_hook(look)
+    x, y = batch(0)
+    F.cross_entropy(net(x), y)
+    assert [len(flags) for flags in empty] == [1, 2, 3, 4]
+    # Nothing keeps the input, which has only been concatenated; ReLU keeps its results.
+    assert all(flags[0] is False and flags[1:] == [True] * (len(flags) - 1) for flags in empty)
+
+
+def test_what_the_caller_still_holds_after_a_pass_has_its_numbers():
+    (ours, _), (theirs, _) = (build(Held, "stochastic", storage) for storage in ("packed", "simulated"))
+    x, y = batch(0)
+    for net in (ours, theirs):
+        (F.cross_entropy(net(x), y) + net.penalty).backward()
+    assert torch.equal(ours.penalty, theirs.penalty)
+    for feature, expected in zip(ours.features, theirs.features, strict=True):
+        assert torch.equal(feature, expected)
+    assert ours.penalty > 0
 
 
 def test_what_cannot_be_packed_is_kept_counted_and_named():

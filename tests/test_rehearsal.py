@@ -119,7 +119,7 @@ def test_estimates_of_the_paper_s_networks(name, side, storage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("side", "least"), [(32, 2.5), (64, 2.5)])
+@pytest.mark.parametrize(("side", "least"), [(32, 2.5), (64, 2.8)])
 def test_a_packed_step_of_resnet18_needs_less_than_a_plain_one(side, least):
     plain, packed = (measure_step(training(resnet("resnet18"), s, side, 32, {})) for s in ("fp32", "packed"))
     assert plain.peak / packed.peak > least

@@ -175,10 +175,11 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def now(self) -> Moment:
         """What lives now."""
         self._storages = {key: entry for key, entry in self._storages.items() if not entry[0].expired()}
-        total = sum(nbytes for _, nbytes in self._storages.values())
         if self.packed is None:
-            return Moment(total, 0, 0)
+            return Moment(sum(nbytes for _, nbytes in self._storages.values()), 0, 0)
         saved, weights = self.packed.storage.saved, self.packed.storage.weights
+        emptied = saved.emptied()
+        total = sum(nbytes for key, (_, nbytes) in self._storages.items() if key not in emptied)
         in_a = [*saved.memories(), *weights.packed.values()]
         in_b = [packed for states in self.packed.packed.values() for packed in states.values()]
         in_b += [g for g in self.packed.packed_gradients.values() if isinstance(g, PackedTensor)]

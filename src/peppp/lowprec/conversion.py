@@ -265,6 +265,8 @@ class _RoundingMode(TorchFunctionMode):
         if kind is Kind.UNTOUCHED or (func is _ADD_IN_PLACE and args[0].dtype == torch.int64):
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
+        if kind is Kind.LOSS:
+            return self._run(func, args, kwargs)
         if kind is Kind.RELU and func.__name__ == "relu" and not kwargs.get("inplace") and len(args) == 1:
             base, point = args[0].__dict__.get(_WAITING, (None, None))
             if point is not None and base is None and not point.done:

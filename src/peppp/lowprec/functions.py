@@ -85,7 +85,7 @@ class Point:
     def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
         """A back-propagated error where ``result`` is positive, else 0, in the error format."""
         fmt = self.precision.error_format
-        if error.stride() != result.stride():
+        if error.stride() != result.stride() and not error.is_meta:  # where layouts are not kept
             error = torch.empty_like(result).copy_(error)
         out = error if _is_owned(error, 1) else torch.empty_like(result)
         if fmt == FP32 or not (

@@ -22,7 +22,8 @@ class Kind(Enum):
     RELU = auto()  # rounds and cuts at zero in one go where its input still waits to be rounded
     KEPT = auto()  # moves or selects values
     RESHAPED = auto()  # as KEPT, of the module's own result too: it waits on
-    UNTOUCHED = auto()  # a loss, or reads no values: what waits to be rounded goes on waiting
+    LOSS = auto()  # computed on what waits to be rounded as it is; its result is not rounded either
+    UNTOUCHED = auto()  # reads no values
 
 
 _NAMES = {
@@ -55,6 +56,8 @@ _NAMES = {
     Kind.UNTOUCHED: """
         size dim numel stride is_contiguous is_floating_point is_complex element_size storage_offset
         ndimension __len__ __hash__ requires_grad_ register_hook retain_grad
+    """,
+    Kind.LOSS: """
         cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
         binary_cross_entropy_with_logits
     """,

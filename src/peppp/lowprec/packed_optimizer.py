@@ -255,7 +255,8 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         first = accumulator or packed[-1]
         gradients = flat_rows(gradient, first)
         exact = True
-        for segment, start, stop in first.segments():
+        segments = first.segments()
+        for segment, start, stop in segments[:1] if gradient.is_meta else segments:
             unpacked = {id(t): torch.empty(stop - start, device=gradient.device) for t in packed}
             for t in packed:
                 if t is not weight or accumulator is None:

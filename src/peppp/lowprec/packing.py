@@ -52,6 +52,8 @@ class PackedTensor:
     def try_pack(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor | None":
         """:meth:`pack`, or None where a number has no code."""
         packed = cls.empty_like(x, fmt, segment)
+        if x.is_meta:
+            return packed
         flat = in_memory_order(x)
         exact = [packed.write(number, flat[start:stop]) for number, start, stop in packed.segments()]
         return packed if all(exact) else None
@@ -86,10 +88,15 @@ class PackedTensor:
     def unpack(self) -> Tensor:
         """The tensor: same bits, shape and strides."""
         out = torch.empty_strided(self.shape, self.stride, device=self.words.device)
-        flat = in_memory_order(out)
+        self.unpack_to(in_memory_order(out))
+        return out
+
+    def unpack_to(self, flat: Tensor) -> None:
+        """Write the numbers into a row, in the order in which they lay in memory."""
+        if flat.is_meta:
+            return
         for number, start, stop in self.segments():
             self.read(number, flat[start:stop])
-        return out
 
     def segments(self) -> list[tuple[int, int, int]]:
         """(number, first, last + 1) of each segment, in memory order."""
@@ -140,8 +147,7 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
         codes = encode(bits, fmt)
         pack_codes(codes, words, fmt.bits)
         return torch.equal(decode(codes, fmt), bits)
-    rows = flat.numpy().view(np.uint32), words.numpy().view(np.uint32)
-    return bool(loops.pack_all(*rows, fmt.bits, WIDTH, *_constants(fmt)))
+    return bool(loops.pack_all(*_rows(flat, words), fmt.bits, WIDTH, *_constants(fmt)))
 
 
 def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
@@ -154,8 +160,13 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
     if loops is None or not flat.is_cpu:
         flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))
     else:
-        rows = words.numpy().view(np.uint32), flat.numpy().view(np.uint32)
-        loops.unpack_all(*rows, fmt.bits, WIDTH, *_constants(fmt))
+        loops.unpack_all(*_rows(flat, words), fmt.bits, WIDTH, *_constants(fmt))
+
+
+def _rows(flat: Tensor, words: Tensor) -> tuple[int, int, int, int]:
+    """Addresses and sizes. (An array of a tensor would forbid its memory to be emptied, for good.)"""
+    assert flat.is_contiguous() and words.is_contiguous() and flat.dtype is torch.float32
+    return flat.data_ptr(), flat.numel(), words.data_ptr(), words.numel()
 
 
 def encode(x: Tensor, fmt: FloatFormat) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from peppp.lowprec.loops import _bits, _compiled, _float, _kernel
+from peppp.lowprec.loops import _bits, _compiled, _float, _kernel, _memory
 
 U32, F32 = np.uint32, np.float32
 _SIGN, _UNSIGNED, _ZERO = U32(1 << 31), U32((1 << 31) - 1), U32(0)
@@ -51,12 +51,15 @@ def _decode(c: Any, code: Any, special: Any) -> Any:
 
 
 @_kernel
-def pack_all(x: Any, words: Any, bits: Any, width: Any, code: Any, special: Any) -> Any:
-    """Pack the bits ``x`` (uint32) of floats into ``words``; whether every number has a code."""
+def pack_all(
+    numbers: Any, count: Any, packed: Any, size: Any, bits: Any, width: Any, code: Any, special: Any
+) -> Any:
+    """Pack ``count`` floats into ``size`` words, given by their addresses; whether all have a code."""
+    x, words = _memory(numbers, count).view(U32), _memory(packed, size).view(U32)
     wrongs = np.zeros(width, U32)
     column = np.zeros(width, U32)
     last = np.zeros(width, U32)
-    count, block = x.size, 32 * width
+    block = 32 * width
     for start in range(0, count, block):
         w = min(width, (count - start + 31) // 32)
         first = start // 32 * bits
@@ -90,9 +93,12 @@ def pack_all(x: Any, words: Any, bits: Any, width: Any, code: Any, special: Any)
 
 
 @_kernel
-def unpack_all(words: Any, x: Any, bits: Any, width: Any, code: Any, special: Any) -> None:
-    """The bits of the floats that :func:`pack_all` packed into ``words``, into ``x``."""
-    count, block = x.size, 32 * width
+def unpack_all(
+    numbers: Any, count: Any, packed: Any, size: Any, bits: Any, width: Any, code: Any, special: Any
+) -> None:
+    """The floats that :func:`pack_all` packed, to where they shall lie."""
+    x, words = _memory(numbers, count).view(U32), _memory(packed, size).view(U32)
+    block = 32 * width
     for start in range(0, count, block):
         w = min(width, (count - start + 31) // 32)
         first = start // 32 * bits

@@ -3,6 +3,9 @@
 Each piece of memory is packed once, however many operations keep it or views of it: the result of a ReLU and
 the input of the next convolution are one. What Format A does not hold (statistics of norms, unrounded results
 of softmax) stays as it is, and is counted by name.
+
+While the pass runs, a network's own code often holds what is packed already (a block's input, until it is added
+to the block's result). Such memory is emptied after each operation that used it, and filled for the next.
 """
 
 import weakref
@@ -66,11 +69,12 @@ class SavedTensors:
         self.operation = ""
         self._known: dict[tuple[int, int], tuple[Any, weakref.ref[_Memory]]] = {}
         self._raw_known: dict[int, Any] = {}
+        self._emptied: dict[int, tuple[Any, _Memory]] = {}
         self._hooks: list[saved_tensors_hooks] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy takes: nothing of a pass that runs."""
-        return self.__dict__ | {"_known": {}, "_raw_known": {}, "_hooks": []}
+        return self.__dict__ | {"_known": {}, "_raw_known": {}, "_emptied": {}, "_hooks": []}
 
     def enter(self, *_: Any) -> None:
         """Begin a forward pass."""
@@ -79,13 +83,40 @@ class SavedTensors:
         self._hooks[-1].__enter__()
 
     def leave(self, *_: Any) -> None:
-        """End it."""
+        """End it; what the network's caller still holds is filled again."""
         self._hooks.pop().__exit__()
+        for reference, memory in self._emptied.values():
+            storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
+            if storage is not None:
+                _write(memory, storage)
+        self._emptied.clear()
+
+    def fill(self, tensor: Tensor) -> None:
+        """Give a tensor's memory its numbers again, if it was emptied."""
+        if self._emptied:
+            storage = tensor.untyped_storage()
+            reference, memory = self._emptied.pop(storage._cdata, (None, None))
+            if memory is not None and not reference.expired():
+                _write(memory, storage)
+
+    def empty(self, tensor: Tensor) -> None:
+        """Empty a computed tensor's memory, if it is packed and a pass runs."""
+        if not self._hooks or tensor.is_leaf:
+            return
+        storage = tensor.untyped_storage()
+        memory = self._memory(storage._cdata, tensor._version)
+        if memory is not None and storage.nbytes() and storage.resizable():
+            self._emptied[storage._cdata] = (weak_storage(storage), memory)
+            storage.resize_(0)
 
     def memories(self) -> list[PackedTensor]:
         """All packed memory that is still kept."""
         found = (reference() for _, reference in self._known.values())
         return [memory.packed for memory in found if memory is not None]
+
+    def emptied(self) -> set[int]:
+        """The storages (their ``_cdata``) that are empty now."""
+        return {key for key, (reference, _) in self._emptied.items() if not reference.expired()}
 
     def pack(self, tensor: Tensor) -> Any:
         """What is kept of a tensor."""
@@ -99,14 +130,18 @@ class SavedTensors:
         if owner is not None:
             return _View(owner, *place)
         key = (storage._cdata, tensor._version)
-        known = self._known.get(key)
-        memory = None if known is None or known[0].expired() else known[1]()
+        memory = self._memory(*key)
         if memory is None:
             memory = self._packed(tensor, storage)
             if memory is None:
                 return tensor.detach()
             self._known[key] = (weak_storage(storage), weakref.ref(memory))
         return _View(memory, *place)
+
+    def _memory(self, storage: int, version: int) -> _Memory | None:
+        """What is packed of a storage that was written so often."""
+        reference, memory = self._known.get((storage, version), (None, None))
+        return None if memory is None or reference.expired() else memory()
 
     def unpack(self, kept: Any) -> Tensor:
         """The tensor again."""
@@ -129,3 +164,10 @@ class SavedTensors:
             name = f"{self.operation} {shape} {str(tensor.dtype).removeprefix('torch.')}"
             self.raw[name] = self.raw.get(name, 0) + storage.nbytes()
         return None
+
+
+def _write(memory: _Memory, storage: torch.UntypedStorage) -> None:
+    """Fill emptied memory; torch takes it for unchanged."""
+    packed = memory.packed
+    storage.resize_(4 * packed.shape.numel())
+    packed.unpack_to(torch.empty(0, device=storage.device).set_(storage, 0, packed.shape, packed.stride))

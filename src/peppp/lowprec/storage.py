@@ -42,19 +42,25 @@ class PackedStorage:
         return self.__dict__ | {"_handles": []}
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation: packed parameters are unpacked for it, and let go of afterwards."""
-        filled: list[Tensor] = []
-        for parameter in _parameters((*args, *kwargs.values())):
-            if self.weights.holds(parameter):
-                self.weights.fill(parameter)
-                filled.append(parameter)
+        """The result of an operation: what it uses is unpacked for it, and let go of afterwards."""
+        operands = list(_tensors((*args, *kwargs.values())))
+        parameters = [p for p in operands if isinstance(p, nn.Parameter) and self.weights.holds(p)]
+        for parameter in parameters:
+            self.weights.fill(parameter)
+        for tensor in operands:
+            self.saved.fill(tensor)
         self.saved.operation = function.__name__
         try:
-            return SUBSTITUTES.get(function, function)(*args, **kwargs)
+            result = SUBSTITUTES.get(function, function)(*args, **kwargs)
         finally:
             self.saved.operation = ""
-            for tensor in filled:
-                self.weights.empty(tensor)
+            for parameter in parameters:
+                self.weights.empty(parameter)
+        results = {r.untyped_storage()._cdata for r in _tensors((result,))}
+        for tensor in operands:
+            if tensor.untyped_storage()._cdata not in results:
+                self.saved.empty(tensor)
+        return result
 
     def release(self) -> None:
         """Give the module its parameters as float32 tensors, and stop packing."""
@@ -64,9 +70,9 @@ class PackedStorage:
         self._state.packed = None
 
 
-def _parameters(values: Any) -> Iterator[nn.Parameter]:
+def _tensors(values: Any) -> Iterator[Tensor]:
     for value in values:
-        if isinstance(value, nn.Parameter):
+        if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _parameters(value)
+            yield from _tensors(value)
