@@ -75,7 +75,7 @@ class Tied(nn.Module):
 
 
 class Held(nn.Module):
-    """Code that holds what it computed: features used again and again, changed in place, lost and returned."""
+    """Code that holds what it computed: features used again and again, viewed, changed in place."""
 
     def __init__(self):
         super().__init__()
@@ -300,7 +300,7 @@ def test_memory_that_several_operations_keep_is_packed_once():
 
 
 def test_memory_that_is_packed_is_empty_while_the_network_s_own_code_holds_it():
-    net, optimizer = build(Held, "nearest", "packed")
+    net, _ = build(Held, "nearest", "packed")
     empty = []
 
     def look(module, inputs):

@@ -164,8 +164,9 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
 
 
 def _rows(flat: Tensor, words: Tensor) -> tuple[int, int, int, int]:
-    """Addresses and sizes. (An array of a tensor would forbid its memory to be emptied, for good.)"""
-    assert flat.is_contiguous() and words.is_contiguous() and flat.dtype is torch.float32
+    """Addresses and sizes: an array of a tensor would forbid its memory to be emptied, for good."""
+    assert flat.is_contiguous()
+    assert words.is_contiguous()
     return flat.data_ptr(), flat.numel(), words.data_ptr(), words.numel()
 
 

@@ -4,8 +4,9 @@ Each piece of memory is packed once, however many operations keep it or views of
 the input of the next convolution are one. What Format A does not hold (statistics of norms, unrounded results
 of softmax) stays as it is, and is counted by name.
 
-While the pass runs, a network's own code often holds what is packed already (a block's input, until it is added
-to the block's result). Such memory is emptied after each operation that used it, and filled for the next.
+While the pass runs, a network's own code often holds what is packed already: a block's input, until it is
+added to the block's result. Such memory is emptied after each operation that used it, and filled for the
+next.
 """
 
 import weakref
@@ -95,9 +96,9 @@ class SavedTensors:
         """Give a tensor's memory its numbers again, if it was emptied."""
         if self._emptied:
             storage = tensor.untyped_storage()
-            reference, memory = self._emptied.pop(storage._cdata, (None, None))
-            if memory is not None and not reference.expired():
-                _write(memory, storage)
+            emptied = self._emptied.pop(storage._cdata, None)
+            if emptied is not None and not emptied[0].expired():
+                _write(emptied[1], storage)
 
     def empty(self, tensor: Tensor) -> None:
         """Empty a computed tensor's memory, if it is packed and a pass runs."""
@@ -140,8 +141,8 @@ class SavedTensors:
 
     def _memory(self, storage: int, version: int) -> _Memory | None:
         """What is packed of a storage that was written so often."""
-        reference, memory = self._known.get((storage, version), (None, None))
-        return None if memory is None or reference.expired() else memory()
+        known = self._known.get((storage, version))
+        return None if known is None or known[0].expired() else known[1]()
 
     def unpack(self, kept: Any) -> Tensor:
         """The tensor again."""
