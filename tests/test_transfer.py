@@ -1,0 +1,72 @@
+"""Whether a table helps beyond its own networks, resolutions and roundings: tables whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from peppp.formats import paper_grid
+from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.transfer import transfers
+
+GRID = paper_grid()[:33]
+
+
+def table(networks, tasks=6, configurations=GRID, resolutions=(16,)):
+    """Errors that fall along the columns for network ``a`` and rise along them for every other one."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(tasks):
+        network, resolution = networks[number % len(networks)], resolutions[number % len(resolutions)]
+        level = rng.uniform(0.5, 1.0)
+        along = np.linspace(0.9, 0.1, len(GRID))
+        errors = level * (along if network == "a" else along[::-1])
+        found += [
+            Measurement(
+                f"task{number}", f"f{number}", f"g{number}", c, replace(Recipe(), network=network,
+                resolution=resolution), 0, 0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0,
+            )
+            for c, error in zip(configurations, errors, strict=False)
+        ]  # fmt: skip
+    return found
+
+
+def asked(**fields):
+    return replace(Recipe(), **{"network": "a", "resolution": 16, **fields})
+
+
+def test_nothing_is_said_of_what_the_table_has():
+    assert transfers(table(["a"]), asked()) == ()
+
+
+def test_rows_of_one_network_alone_cannot_tell_how_another_fares():
+    (found,) = transfers(table(["a"]), asked(network="mine"))
+    assert (found.field, found.asked, found.known) == ("network", "mine", ("a",))
+    assert found.across is None
+    assert "no network mine, only a" in str(found)
+    assert "could not be measured" in str(found)
+
+
+def test_networks_that_rank_formats_the_other_way_round_teach_nothing_about_each_other():
+    (found,) = transfers(table(["a", "b"], tasks=12), asked(network="c"))
+    # One row of a level is a multiple of another, so that a single measurement tells all within a network.
+    assert found.tasks == 12
+    assert found.within == pytest.approx(0, abs=1e-9)
+    assert found.across > 0.2
+
+
+def test_resolutions_that_rank_formats_alike_do():
+    (found,) = transfers(table(["a"], tasks=12, resolutions=(8, 16)), asked(resolution=32))
+    assert (found.tasks, found.known) == (12, ("8", "16"))
+    assert found.across == pytest.approx(0, abs=1e-9)
+    assert "12 tasks" in str(found)
+
+
+def test_every_field_that_differs_is_named():
+    found = transfers(table(["a"]), asked(network="b", resolution=32, rounding="nearest"))
+    assert [transfer.field for transfer in found] == ["network", "resolution", "rounding"]
+
+
+def test_tasks_known_at_a_few_configurations_are_not_judged():
+    (found,) = transfers(table(["a", "b"], tasks=12, configurations=GRID[:9]), asked(network="c"))
+    assert (found.tasks, found.across) == (0, None)
