@@ -58,6 +58,30 @@ def test_the_cache_is_used_and_changed_images_are_read_anew(imagenet, monkeypatc
     assert load("imagenet-bag").fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("parts", [("train", "test"), ("",)])
+def test_a_folder_of_many_images_is_decoded_once(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEPPP_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "mine"
+    for part in parts:
+        for name in ("cats", "dogs"):
+            for i in range(5):
+                photograph(root / part / name / f"{i}.jpg", 20 + i, 30)
+    plain = load(f"folder:{root}")
+    assert not cache.folder().exists()
+    monkeypatch.setattr("peppp.tasks.folders._MANY", 10)
+    first = load(f"folder:{root}")
+    with monkeypatch.context() as patch:
+        patch.setattr("peppp.tasks.folders.decode", None)  # nothing is decoded the second time
+        again = load(f"folder:{root}")
+    for data in (first, again):
+        assert (data.name, data.fingerprint, data.classes) == (plain.name, plain.fingerprint, plain.classes)
+        assert (data.train_inputs == plain.train_inputs).all()
+        assert (data.test_targets == plain.test_targets).all()
+    assert load(f"folder:{root}?resolution=16").resolution == 16
+    photograph(root / parts[0] / "cats" / "0.jpg", 21, 31)
+    assert load(f"folder:{root}").fingerprint != plain.fingerprint
+
+
 def test_nothing_is_cached_half_way(imagenet, monkeypatch):
     def broken(*_, **__):
         raise OSError(28, "No space left on device")

@@ -21,13 +21,14 @@ def table(networks, tasks=6, configurations=GRID, resolutions=(16,)):
         level = rng.uniform(0.5, 1.0)
         along = np.linspace(0.9, 0.1, len(GRID))
         errors = level * (along if network == "a" else along[::-1])
+        recipe = replace(Recipe(), network=network, resolution=resolution)
+        row = f"task{number}", f"f{number}", f"g{number}"
         found += [
             Measurement(
-                f"task{number}", f"f{number}", f"g{number}", c, replace(Recipe(), network=network,
-                resolution=resolution), 0, 0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0,
+                *row, c, recipe, 0, 0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0
             )
             for c, error in zip(configurations, errors, strict=False)
-        ]  # fmt: skip
+        ]
     return found
 
 

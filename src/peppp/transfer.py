@@ -51,7 +51,9 @@ def transfers(measurements: Sequence[Measurement], recipe: Recipe) -> tuple[Tran
         if asked not in known:
             tasks, across, within = _leave_one_out(measurements, field)
             found.append(
-                Transfer(field, str(asked), tuple(str(value) for value in sorted(known)), tasks, across, within)
+                Transfer(
+                    field, str(asked), tuple(str(value) for value in sorted(known)), tasks, across, within
+                )
             )
     return tuple(found)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from peppp.cli.options import print_json
+from peppp.cli.options import print_json, reading
 from peppp.errors import BudgetError, DataError
 from peppp.formats import Configuration
 from peppp.units import format_bytes, parse_bytes
@@ -31,7 +31,8 @@ def find_rows(
     known: dict[str, Dataset | Entry] = {}
 
     def found(text: str) -> Source:
-        dataset = load(text, resolution=resolution)
+        with reading(text):
+            dataset = load(text, resolution=resolution)
         known[dataset.fingerprint] = dataset
         return source(text, dataset)
 

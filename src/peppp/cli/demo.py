@@ -50,9 +50,9 @@ def command(
 
     known = open_table(None, recipe, without=new.fingerprint)
     console.print(
-        f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors of "
-        f"{len(known.rows)} tasks x {len(known.configurations)} configurations, {recipe.network}, "
-        f"each trained and tested; the rest is completed"
+        f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors "
+        f"of {len(known.rows)} tasks x {len(known.configurations)} configurations of {recipe.network}, "
+        "each trained and tested; the rest is completed"
     )
 
     sizes = sorted(f.total for f in footprints(new, recipe, grid).values())

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -137,6 +138,19 @@ def _configurations_of(path: Path) -> list[Configuration]:
     if not found:
         raise FormatError(f"{path} names no configuration; write one a line, as 1-4-1/1-6-7")
     return found
+
+
+@contextmanager
+def reading(text: str) -> Iterator[None]:
+    """Shows on a terminal that data are being read, and for how long: pictures may take minutes to decode."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("reading {task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        shown.add_task(text, total=None)
+        yield
 
 
 def parse_list(text: str, read: Callable[[str], _T], option: str) -> list[_T]:

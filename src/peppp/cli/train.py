@@ -19,6 +19,7 @@ from peppp.cli.options import (
     Seed,
     check_device,
     print_json,
+    reading,
 )
 from peppp.errors import FormatError
 from peppp.formats import Configuration
@@ -69,7 +70,8 @@ def command(
         learning_rate=learning_rate,
         rounding=rounding,
     )
-    dataset = load(data, resolution=resolution)
+    with reading(data):
+        dataset = load(data, resolution=resolution)
     run(dataset, chosen, recipe, seed, out, storage=storage, device=device, json=json)
 
 

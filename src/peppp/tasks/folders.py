@@ -21,6 +21,7 @@ from peppp.tasks.images import (
 )
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_MANY = 2000  # images that take seconds to decode: they are kept decoded
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
@@ -43,6 +44,7 @@ def read_folder(
     """The data set of ``path/class/image`` or ``path/train/class/image`` with ``path/test/class/image``.
 
     ``only`` takes some of the classes, in that order; ``tests`` are the names that the test part may have.
+    Many images are kept, decoded and resized, in a cache; changed files are read anew.
     """
     train, test = _parts(path, tests)
     classes = tuple(only) or tuple(_class_names(train))
@@ -57,6 +59,14 @@ def read_folder(
             raise DataError(f"{test} holds the class {unknown[0]!r} that {train} lacks")
         parts.append(_listed(test, classes))
     side = resolution or own_resolution(size_of(file, str(file)) for part in parts for file in part.files)
+    if only or sum(len(part.files) for part in parts) < _MANY:
+        return _read(path, parts, classes, side)
+    key = digest(str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))
+    return cache.kept(key, lambda: _read(path, parts, classes, side))
+
+
+def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: int) -> Dataset:
+    """The data set of a training part, from which the test part is taken where there is no other."""
     contents = Digest()
     pixels = []
     for number, part in enumerate(parts):
@@ -64,7 +74,7 @@ def read_folder(
             contents.add("test")
         pixels.append(_pixels(part, side, contents))
     labels = [part.labels for part in parts]
-    if test is None:
+    if len(parts) == 1:
         tested = split(labels[0], classes)
         pixels = [pixels[0][~tested], pixels[0][tested]]
         labels = [labels[0][~tested], labels[0][tested]]
