@@ -28,6 +28,7 @@ SECOND = [
     "cifar100_large_natural_outdoor_scenes",
 ]
 FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
+OLDER_A = ",".join(f"{text}@qpytorch-0.2" for text in FORMATS_A.split(","))
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
 
 
@@ -49,7 +50,9 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
         "d-seed": (["mnist", "notmnist", "cifar100_vehicles_1", "sign_digits"], ["--seed", "1"]),
         "e-rate": (five, ["--configurations", THIRD, "--learning-rate", "0.01,0.0001"]),
         "e-epochs": (two, ["--configurations", THIRD, "--epochs", "50"]),
-        "e-network": (five, ["--configurations", THIRD, "--network", "resnet8-w8"]),
+        "e-network": (five, ["--configurations", THIRD, "--network", "resnet8-w8,vgg11-w8"]),
+        "e-accumulator": (two, ["--configurations", f"{FORMATS_A} x 1-7-9", "--no-accumulator"]),
+        "e-value-set": (two, ["--configurations", f"{OLDER_A} x 1-7-9@qpytorch-0.2"]),
     }
 
 

@@ -287,6 +287,14 @@ def test_networks_have_their_published_number_of_parameters(name, parameters):
     assert sum(p.numel() for p in other.parameters()) == parameters + 1613 * 513
 
 
+def test_a_vgg_of_another_width_has_convolutions_of_that_width():
+    import torch
+
+    network = networks.build("vgg11-w8", classes=10, device="meta")
+    outputs = [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert outputs == [8, 16, 32, 32, 64, 64, 64, 64]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("side", [8, 20, 32, 64, 224])
 def test_they_take_any_resolution(name, side):
@@ -322,7 +330,7 @@ def test_a_network_of_one_s_own(tmp_path, monkeypatch):
         ("nowhere:small", "cannot load"),
         ("resnet9", "unknown network 'resnet9'; known: resnet8"),
         ("resnet8-w0", "unknown network"),
-        ("vgg16-w8", "unknown network"),
+        ("vgg16-w0", "unknown network"),
         ("transformer-w20", "multiple of 8"),
         ("ownnets:broken.deeper", "cannot load the network"),
     ):

@@ -31,7 +31,7 @@ def command(
                 "name": name,
                 "takes": network.takes,
                 "parameters": parameters,
-                "widths": network.width is not None,
+                "width": network.width,
                 "about": network.about,
             }
         )
@@ -42,7 +42,8 @@ def command(
     for title in ("name", "takes", "parameters", "what"):
         table.add_column(title, justify="right" if title == "parameters" else "left")
     for row in rows:
-        name = f"{row['name']}, {row['name']}-wN" if row["widths"] else str(row["name"])
-        table.add_row(name, str(row["takes"]), f"{row['parameters']:,}", str(row["about"]))
+        table.add_row(
+            f"{row['name']}, {row['name']}-wN", str(row["takes"]), f"{row['parameters']:,}", str(row["about"])
+        )
     Console().print(table)
     typer.echo("\n-w32 behind a name: another width; your own: package.module:factory (docs/data.md)")

@@ -18,12 +18,12 @@ from peppp.tasks.vgg import VGG
 class Network(NamedTuple):
     """A network that has a name: what it takes, what it is, and ``make(width, classes, channels)``.
 
-    ``width`` is that of its first layer where ``-wN`` can change it, else None.
+    ``width`` is that of its first layer, which ``-wN`` changes.
     """
 
     takes: str
     about: str
-    width: int | None
+    width: int
     make: Callable[[int, int, int], nn.Module]
 
 
@@ -35,10 +35,10 @@ def _resnet(depths: tuple[int, ...], width: int, about: str) -> Network:
 
 
 def _vgg(depth: int) -> Network:
-    def make(_: int, classes: int, channels: int) -> nn.Module:
-        return VGG(depth, classes, channels)
+    def make(width: int, classes: int, channels: int) -> nn.Module:
+        return VGG(depth, width, classes, channels)
 
-    return Network("images", f"VGG-{depth} with batch norm and one linear layer", None, make)
+    return Network("images", f"VGG-{depth} with batch norm and one linear layer", 64, make)
 
 
 NETWORKS = {
@@ -102,16 +102,12 @@ def check(name: str, dataset: Dataset) -> None:
 def _known(name: str) -> tuple[Network, int]:
     match = _NAME.fullmatch(name)
     known = NETWORKS.get(match[1]) if match else None
-    if (
-        match is None
-        or known is None
-        or (match[2] is not None and (known.width is None or not int(match[2])))
-    ):
+    if match is None or known is None or (match[2] is not None and not int(match[2])):
         raise NetworkError(
-            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, with -w16 for another width of "
-            "resnets, mlp and transformer, or your own as package.module:factory"
+            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, with -w16 for another width, or your own "
+            "as package.module:factory"
         )
-    width = int(match[2] or known.width or 0)
+    width = int(match[2] or known.width)
     if match[1] == "transformer" and width % 8:
         raise NetworkError(f"{name}: the width of a transformer of four heads is a multiple of 8")
     return known, width

@@ -9,7 +9,7 @@ _STAGES = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-_WIDTHS = (64, 128, 256, 512, 512)
+_WIDTHS = (1, 2, 4, 8, 8)  # times that of the first stage
 
 
 class VGG(nn.Module):
@@ -19,15 +19,16 @@ class VGG(nn.Module):
     side from 1 up will do; at 32 pixels all five run and nothing is left to average.
     """
 
-    def __init__(self, depth: int, classes: int, channels: int = 3) -> None:
+    def __init__(self, depth: int, width: int, classes: int, channels: int = 3) -> None:
         super().__init__()
         stages = []
         inputs = channels
-        for count, width in zip(_STAGES[depth], _WIDTHS, strict=True):
+        for count, multiple in zip(_STAGES[depth], _WIDTHS, strict=True):
             layers: list[nn.Module] = []
+            outputs = width * multiple
             for _ in range(count):
-                layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
-                inputs = width
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+                inputs = outputs
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
