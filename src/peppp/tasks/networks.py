@@ -104,8 +104,8 @@ def _known(name: str) -> tuple[Network, int]:
     known = NETWORKS.get(match[1]) if match else None
     if match is None or known is None or (match[2] is not None and not int(match[2])):
         raise NetworkError(
-            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, with -w16 for another width, or your own "
-            "as package.module:factory"
+            f"unknown network {name!r}; known: {', '.join(NETWORKS)}, with -w16 for another width, or your "
+            "own as package.module:factory"
         )
     width = int(match[2] or known.width)
     if match[1] == "transformer" and width % 8:
