@@ -56,13 +56,15 @@ class Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if not self._bar.disable:  # older versions of rich end an invisible bar with an empty line
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if not self._bar.disable:
+            self._bar.stop()
 
 
 def describe(cell: Cell, result: Result) -> str:

@@ -148,7 +148,10 @@ def reading(text: str) -> Iterator[None]:
 
     console = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("reading {task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    if not console.is_terminal:
+        yield
+        return
+    with Progress(*columns, console=console, transient=True) as shown:
         shown.add_task(text, total=None)
         yield
 

@@ -42,10 +42,14 @@ def d_optimal(
     allowed = candidates(embeddings, feasible)  # [c] indices
     count = min(count, len(allowed))
     rank = min(embeddings.shape[1], count)
+    if not count:
+        return allowed[:0]
     # Pivoted QR: R's columns are the candidates in coordinates that the pivots span one after the other.
     R, order = scipy.linalg.qr(embeddings[allowed, :rank].T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(R))
     rank = int((diagonal > _DEPENDENT * diagonal[:1]).sum())
+    if not rank:  # nothing tells anything: any of them will do
+        return np.asarray(allowed[:count])
     Y = R[:rank]  # [rank, c], candidates in the order of the pivots: the first ones are S_0
     inverse_root = scipy.linalg.solve_triangular(Y[:, :rank], np.eye(rank))  # regular: rank says so
     X_inverse = inverse_root.T @ inverse_root  # [rank, rank], X = sum over S_0 of y_j y_j^T

@@ -127,9 +127,9 @@ def network_counts(
 @lru_cache(maxsize=8)
 def provenance(device: str) -> dict[str, str]:
     """Versions and models that an error can depend on."""
-    names = ("torch", "numpy", "pillow")
+    names = ("numpy", "pillow")
     return (
-        {"peppp": peppp.__version__}
+        {"peppp": peppp.__version__, "torch": torch.__version__}  # with its build, as 2.13.0+cpu
         | {name: version(name) for name in names}
         | {
             "python": platform.python_version(),
