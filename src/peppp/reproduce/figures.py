@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from peppp.errors import TableError
-from peppp.reproduce import better_picks, head_to_head, matrix, newtasks, sampling, scale, training
+from peppp.reproduce import better_picks, head_to_head, matrix, newtasks, sampling, scale, training, transfer
 from peppp.reproduce.figure import Figure
 from peppp.reproduce.study import Study
 
@@ -31,8 +31,8 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "22": sampling.figure_22,
     "23": sampling.figure_23,
     "24": newtasks.figure_24,
-    "25": newtasks.figure_25,
-    "26": newtasks.figure_26,
+    "25": transfer.figure_25,
+    "26": transfer.figure_26,
     "D": matrix.appendix_d,
     "settings": newtasks.settings_table,
     "pooled": newtasks.pooled,
