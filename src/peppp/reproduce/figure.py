@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["bars", "heatmap", "histogram", "line", "scatter", "violin"]
+Kind = Literal["bars", "heatmap", "histogram", "labelled", "line", "scatter", "stacked", "steps", "violin"]
+Guide = Literal["", "diagonal", "one"]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One pair of axes, drawn from the figure's records: ``y`` over ``x``, a colour for each value of ``by``.
 
-    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields.
+    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields;
+    ``guide`` is a dotted line to compare with: where both axes are equal, or at a height of one.
     """
 
     kind: Kind
@@ -22,6 +24,7 @@ class Panel:
     high: str = ""
     title: str = ""
     where: tuple[tuple[str, Any], ...] = ()
+    guide: Guide = ""
 
     def records(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The records that this panel shows."""

@@ -97,7 +97,7 @@ def figure_1b(study: Study) -> Figure:
         f"the width that wins most often, by budget: {shown}",
         len({bits for _, bits, _, _ in winners}) > 1 or largest < 1,
         tuple(records),
-        (Panel("bars", "budget_mb", "share", "bits"),),
+        (Panel("stacked", "budget_mb", "share", "bits"),),
     )
 
 

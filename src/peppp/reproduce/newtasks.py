@@ -175,7 +175,7 @@ def figure_12(study: Study) -> Figure:
         "ratio of mean errors with its 95 % interval: " + "; ".join(shown),
         min(medians) > 0.5,
         tuple(records),
-        (Panel("bars", "task", "relative_error", "method"),),
+        (Panel("bars", "task", "relative_error", "method", guide="one"),),
         {"rank": RANK, "seeds": study.seeds, "cap": found.cap},
     )
 

@@ -59,9 +59,15 @@ def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: s
                     repeats.append(list(values.values()))
         mean, deviation = np.mean(repeats, axis=0), np.std(repeats, axis=0)
         records.append(
-            {"sampled": amount, "task": known.names[example], "kind": f"over {study.masks} masks"}
+            {
+                "sampled": amount,
+                "memory_used": next(r["memory_used"] for r in records if r["sampled"] == amount),
+                "task": known.names[example],
+                "kind": f"{known.names[example]}, mean and deviation over {study.masks} masks",
+            }
             | {metric: float(v) for metric, v in zip(SHOWN, mean, strict=True)}
-            | {f"{metric}_deviation": float(v) for metric, v in zip(SHOWN, deviation, strict=True)}
+            | {f"{metric}_low": float(v) for metric, v in zip(SHOWN, mean - deviation, strict=True)}
+            | {f"{metric}_high": float(v) for metric, v in zip(SHOWN, mean + deviation, strict=True)}
         )
     medians = {
         amount: {
@@ -90,9 +96,15 @@ def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: s
         f"median relative error, convergence, HyperDiff over {len(known.names)} tasks at {shown}",
         bool(better and enough),
         tuple(records),
-        tuple(Panel("violin", "sampled", metric, where=(("kind", "task"),)) for metric in SHOWN),
+        tuple(
+            Panel(
+                "violin", "sampled" if sampling == "uniform" else "memory_used", metric,
+                low=f"{metric}_low", high=f"{metric}_high",
+            )
+            for metric in SHOWN
+        ),
         {"masks": study.masks, "rank": RANK, "shrinkage": SHRINKAGE, "amounts": list(amounts)},
-    )
+    )  # fmt: skip
 
 
 def figure_9(study: Study) -> Figure:
@@ -167,7 +179,7 @@ def figure_10(study: Study) -> Figure:
         all(found[0.2][m] < found[0.05][m] for m in ("convergence", "hyperdiff")),
         tuple(records),
         tuple(
-            Panel("scatter", "memory_mb", "error", "frontier", title=f"{r:.0%}", where=(("sampled", r),))
+            Panel("steps", "memory_mb", "error", "frontier", title=f"{r:.0%}", where=(("sampled", r),))
             for r in (0.05, 0.2)
         ),
         {"masks": study.masks},
