@@ -1,9 +1,10 @@
 """What a reproduced figure is: numbers, the paper's claim, what this table shows, and how to draw it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+_ROUNDING = 1e-9  # scores of exact estimates differ by less
 Kind = Literal["bars", "heatmap", "histogram", "labelled", "line", "scatter", "stacked", "steps", "violin"]
 Guide = Literal["", "diagonal", "one"]
 
@@ -64,3 +65,12 @@ class Figure:
             "settings": self.settings,
             "records": list(self.records),
         }
+
+
+def leads(value: float, others: Iterable[float], within: float = 1.1) -> bool:
+    """Whether ``value`` is the least, or at most ``within`` times the least of the ``others``.
+
+    >>> leads(0.21, [0.2, 0.3]), leads(2e-16, [1e-16]), leads(0.23, [0.2, 0.3])
+    (True, True, False)
+    """
+    return bool(value <= within * min(others) + _ROUNDING)

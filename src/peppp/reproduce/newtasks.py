@@ -11,7 +11,7 @@ from peppp.metalearn.methods import PAPER_METHODS
 from peppp.replay.intervals import family_ratio
 from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate
-from peppp.reproduce.figure import Figure, Panel
+from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
 
@@ -94,8 +94,8 @@ def _compared(
         for metric in ("convergence", "hyperdiff"):
             for count in counts:
                 means = {m: found.interval(metric, setting, m, count).mean for m in methods}
-                wins += means["ed-mf"] <= 1.1 * min(means[m] for m in PAPER_METHODS)
-                plain += means["ed-mf"] <= 1.1 * min(means[m] for m in (*PAPER_METHODS[:3], *ZERO_MEAN))
+                wins += leads(means["ed-mf"], [means[m] for m in PAPER_METHODS])
+                plain += leads(means["ed-mf"], [means[m] for m in (*PAPER_METHODS[:3], *ZERO_MEAN)])
                 total += 1
         at = min(counts, key=lambda c: abs(c - 3))
         means = {m: found.interval("hyperdiff", setting, m, at).mean for m in methods}
@@ -240,8 +240,11 @@ def _ahead_of_zero(found: Evaluation, count: int) -> str:
 
 def _best_everywhere(found: Evaluation, count: int) -> bool:
     return all(
-        found.interval(metric, setting, "ed-mf", count).mean
-        <= 1.05 * min(found.interval(metric, setting, m, count).mean for m in found.methods)
+        leads(
+            found.interval(metric, setting, "ed-mf", count).mean,
+            [found.interval(metric, setting, m, count).mean for m in found.methods],
+            within=1.05,
+        )
         for setting in found.settings
         for metric in ("hyperdiff", "regret")
     )

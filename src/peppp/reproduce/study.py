@@ -99,8 +99,8 @@ class Study:
             found[m.fingerprint, m.configuration] = m
         return found
 
-    def rates(self) -> KnownTable:
-        """Rows of the tasks that were measured at several learning rates, with the columns of all of them."""
+    def rates(self, rows: int = 3) -> KnownTable:
+        """Rows of the tasks measured at several learning rates, so many or more; their common columns."""
         varied = self.varied("learning_rate")
         rates: defaultdict[str, set[str]] = defaultdict(set)
         for rate, measurements in varied.items():
@@ -109,7 +109,7 @@ class Study:
         tuned = [m for ms in varied.values() for m in ms if len(rates[m.fingerprint]) == len(varied)]
         if not tuned:
             raise Lacking("the table lacks tasks measured at every learning rate")
-        return known_table(tuned, every_row=True).require()
+        return known_table(tuned, every_row=True).require(rows)
 
     def networks(self) -> dict[str, KnownTable]:
         """The known rows of each network, the commonest first."""

@@ -111,7 +111,7 @@ def figure_19(study: Study) -> Figure:
 
 def figure_20(study: Study) -> Figure:
     """Error against memory at one learning rate, and with the best of several."""
-    known = study.rates()
+    known = study.rates(2)
     tasks = list(dict.fromkeys(known.tasks))
     names = [known.names[known.tasks.index(task)].split(" ")[0] for task in tasks]
     chosen = next((i for i, name in enumerate(names) if name.startswith(EXAMPLE)), 0)

@@ -9,7 +9,7 @@ from peppp.metalearn.completion import Completion, complete_values
 from peppp.metalearn.methods import PAPER_METHODS, explore
 from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.scores import scores
-from peppp.reproduce.figure import Figure, Panel
+from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.study import Study
 
 RANK = 3  # section 4.2
@@ -127,7 +127,7 @@ def _transfer_figure(name: str, title: str, claim: str, rows: list[dict[str, Any
         holds = bool(better > 0.5)
     else:
         wins = [
-            means[g, "ed-mf", c][k] <= 1.1 * min(means[g, m, c][k] for m in PAPER_METHODS)
+            leads(means[g, "ed-mf", c][k], [means[g, m, c][k] for m in PAPER_METHODS])
             for g in names
             for c in COUNTS
             for k in (0, 1)
