@@ -107,9 +107,8 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
         (
             Panel(
                 "labelled", "measurements", "regret", "method", "regret_low", "regret_high",
-                f"mean over {len(known.names)} tasks and {len(budgets)} budgets, judged on "
-                + ("another seed" if other == 1 else "the same run" if other == 0 else "both seeds")
-                + "; shaded: 95 % interval over families",
+                f"mean over {len(known.names)} tasks and {len(budgets)} budgets, {other:.0%} judged on "
+                "another seed; shaded: 95 % interval over families",
                 (("budget", "all budgets"),),
             ),
         ),

@@ -91,7 +91,7 @@ def _dress(ax: Any, panel: Panel) -> None:
     ax.set_ylabel(label_of(panel.by if panel.kind == "heatmap" else panel.y or "count"), fontsize=9)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    if panel.x in ("index", "rank", "measurements") and panel.kind in ("line", "labelled"):
+    if panel.x in ("index", "rank", "measurements") and panel.kind == "line":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis, name in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
         if name in SHARES and panel.kind not in ("violin", "heatmap"):
@@ -192,11 +192,21 @@ def _labelled(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
     ax.set_xticks(places, [f"{x:g}" for x in places])
     top = ax.get_ylim()[1]
     ends.sort(key=lambda end: end[0])
-    right = places[-1] + 0.02 * (places[-1] - places[0])
+    right = places[-1] + 0.04 * (places[-1] - places[0])
     heights = apart([end[0] for end in ends], 0.05 * top)
-    for (_, label, colour, loud), height in zip(ends, heights, strict=True):
+    for (value, label, colour, loud), height in zip(ends, heights, strict=True):
+        ax.plot([places[-1], right], [value, height], color=colour, linewidth=0.6, clip_on=False)
         weight = "bold" if loud else "normal"
-        ax.text(right, height, label, color=colour, fontsize=9, va="center", fontweight=weight, clip_on=False)
+        ax.text(
+            right,
+            height,
+            f" {label}",
+            color=colour,
+            fontsize=9,
+            va="center",
+            fontweight=weight,
+            clip_on=False,
+        )
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
