@@ -14,7 +14,7 @@ from peppp.cli import app
 from peppp.errors import PepppError, TableError
 from peppp.replay.known import Lacking, known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import head_to_head, matrix, pictures
+from peppp.reproduce import frontiers, head_to_head, pictures
 from peppp.reproduce.figures import ELSEWHERE, FIGURES, canonical, reproduce
 from peppp.reproduce.page import draw_all, write_page
 from peppp.reproduce.scale import paper_scale
@@ -105,7 +105,7 @@ def test_figure_14_has_both_definitions_of_explained_variance(figures, study):
 
 def test_appendix_d_counts_frontiers(study):
     known = study.known
-    counts = matrix.frontier_counts(known)
+    counts = frontiers.frontier_counts(known)
     column = known.columns[40]
     by_hand = 0
     for m, e in zip(known.memory, known.errors, strict=True):

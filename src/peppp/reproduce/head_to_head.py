@@ -33,7 +33,6 @@ def head_to_head(study: Study) -> Figure:
     """Regret of the picked configuration after 1, 2, 3, 6 and 10 measurements under three budgets."""
     optuna = _optuna()
     known = study.known
-    judges = study.other_seeds() if study.matrices is None else []
     records: list[dict[str, Any]] = []
     families = known.families
     for i, task in enumerate(known.names):
@@ -42,8 +41,7 @@ def head_to_head(study: Study) -> Figure:
         if len(others) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
         training = known.learn(others, rank=3)
-        judge = _judge(known, i, judges)
-        judged_elsewhere = bool((judge != known.errors[i]).any())
+        judge, judged_elsewhere = study.judge(i)
         for quantile in BUDGETS:
             budget = float(np.quantile(known.memory[i, known.known[i]], quantile))
             feasible = known.known[i] & (known.memory[i] <= budget)
@@ -114,14 +112,6 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
         ),
         {"seeds": study.seeds, "budgets": list(BUDGETS), "counts": list(COUNTS), "rank": 3},
     )  # fmt: skip
-
-
-def _judge(known: KnownTable, i: int, others: list[KnownTable]) -> NDArray[np.float64]:
-    """Errors [d] of the task on another seed, or, where the table has none, the same ones."""
-    for other in others:
-        if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
-            return np.asarray(other.errors[other.tasks.index(known.tasks[i])])
-    return np.asarray(known.errors[i])
 
 
 def _picks(

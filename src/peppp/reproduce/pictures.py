@@ -26,6 +26,7 @@ LABELS = {
     "frontiers": "tasks on whose frontier it lies",
     "feasible": "configurations that fit",
     "regret": "regret of the pick",
+    "prediction_error": "root mean square error of predictions",
 }
 SHARES = ("memory_used", "sampled", "share", "share_of_squares", "share_of_values", "covered")
 QUIET, LOUD = "#b8b8b8", "#c0392b"

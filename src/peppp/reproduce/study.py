@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peppp.formats import Configuration
 from peppp.records import Measurement, Recipe
@@ -58,6 +59,21 @@ class Study:
     def recipe(self) -> Recipe:
         """The commonest way of training."""
         return self._slice[0].recipe
+
+    def judge(self, i: int) -> tuple[NDArray[np.float64], bool]:
+        """Errors [d] of a task on another seed, and whether there are such, or else the task's own.
+
+        What was picked by an error should not be judged by it: a lucky run would be taken for a good choice.
+        """
+        known = self.known
+        for other in self._judges:
+            if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
+                return np.asarray(other.errors[other.tasks.index(known.tasks[i])]), True
+        return np.asarray(known.errors[i]), False
+
+    @cached_property
+    def _judges(self) -> list[KnownTable]:
+        return self.other_seeds() if self.matrices is None else []
 
     def other_seeds(self) -> list[KnownTable]:
         """The same way of training with other seeds: one table a seed, complete rows only."""

@@ -14,10 +14,9 @@ from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
 from peppp.replay.known import Lacking, known_table
 from peppp.reproduce.figure import Figure, Panel
-from peppp.reproduce.matrix import EXAMPLE, MB, appendix_d, frontier_counts
+from peppp.reproduce.frontiers import frontier_counts
+from peppp.reproduce.matrix import EXAMPLE, MB
 from peppp.reproduce.study import Study
-
-__all__ = ["appendix_d", "figure_13", "figure_19", "figure_20", "rounding"]
 
 
 @single_thread()
