@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from peppp import Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.cli import app
+from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import pictures
 from peppp.reproduce.figure import Panel
 from peppp.reproduce.figures import reproduce
@@ -123,6 +124,16 @@ def test_figure_21_tells_a_low_rank_from_none():
     assert len(holding.records) == 12
     failing = reproduce("21", Study(at_rates(noise(12))))
     assert failing.holds is False
+
+
+@pytest.mark.parametrize(("share", "largest"), [(0.55, 0.25), (0.3, 0.15)])
+def test_figure_9_leaves_half_of_what_a_table_knows_to_be_estimated(share, largest):
+    rng = np.random.default_rng(0)
+    table = [m for m in synthetic_table(12, further=False) if rng.random() < share]  # invented errors
+    figure = reproduce("9", Study(table, masks=1))
+    assert figure.settings["amounts"][-1] == largest
+    assert (figure.holds is None) == (largest < 0.2)  # whether 20 % suffice cannot be tried
+    assert f"knows {Study(table).known.share:.0%}" in figure.finding
 
 
 @pytest.mark.parametrize("name", ["22", "23"])

@@ -37,8 +37,14 @@ def completed(known: KnownTable, sampling: str, amount: float, seed: int) -> tup
 
 @single_thread()
 def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: str, example: int) -> Figure:
-    """Scores of each row from one mask, and of the example from as many as the study takes."""
+    """Scores of each row from one mask, and of the example from as many as the study takes.
+
+    Of a table that is partly known, no sample takes more than half of what is known: scores count the sampled
+    entries too, and of a nearly complete sample nothing is left to estimate.
+    """
     amounts = RATIOS if sampling == "uniform" else P_MAX
+    if sampling == "uniform" and known.share < 1:
+        amounts = tuple(a for a in amounts if a <= 0.5 * known.share) or amounts[:1]
     records: list[dict[str, Any]] = []
     for amount in amounts:
         study.say(f"figure {name}: {amount:g} of {amounts[-1]:g}")
@@ -83,18 +89,22 @@ def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: s
     shown = "; ".join(
         f"{'' if sampling == 'uniform' else 'p_max '}{a:g}: {medians[a]['relative_error']:.3f}, "
         f"{medians[a]['convergence']:.3f}, {medians[a]['hyperdiff']:.3f}"
-        for a in (first, *named)
+        for a in dict.fromkeys((first, *(a for a in named if a in medians), last))
     )
     better = all(medians[last][metric] < medians[first][metric] for metric in SHOWN)
-    enough = medians[0.2]["hyperdiff"] < 0.5 * medians[first]["hyperdiff"] if sampling == "uniform" else True
+    holds: bool | None = better
+    if sampling == "uniform" and better:
+        half = 0.5 * medians[first]["hyperdiff"]
+        holds = medians[0.2]["hyperdiff"] < half if 0.2 in medians else None
     return Figure(
         name,
         title,
         "estimates improve with more samples; 10 % is good already, 20 % suffices"
         if sampling == "uniform"
         else "estimates improve with more memory",
-        f"median relative error, convergence, HyperDiff over {len(known.names)} tasks at {shown}",
-        bool(better and enough),
+        f"median relative error, convergence, HyperDiff over {len(known.names)} tasks at {shown}"
+        + ("" if amounts[-1] in (RATIOS[-1], P_MAX[-1]) else f" (the table knows {known.share:.0%})"),
+        holds,
         tuple(records),
         tuple(
             Panel(
