@@ -67,6 +67,18 @@ def test_the_held_out_row_changes_no_mask_embedding_or_design(known, monkeypatch
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("setting", ["II", "IV"])
+def test_the_held_out_row_does_not_choose_the_method(known, monkeypatch, setting):
+    held = 7
+    apart = replace(known, families=known.names)  # families enough to choose by
+    errors = np.array(known.errors)
+    errors[held] = 1 - errors[held]
+    arguments = {"settings": (setting,), "methods": ("auto",), "counts": (1, 4)}
+    before = spied(monkeypatch, apart, held, **arguments)
+    after = spied(monkeypatch, replace(apart, errors=errors), held, **arguments)
+    assert [method for _, method, *_ in before] == [method for _, method, *_ in after]
+
+
 def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
     siblings = replace(known, families=("a", "b", *known.families[2:]), tasks=("t", "t", *known.tasks[2:]))
     for training, held in loocv.splits(siblings, "family"):
@@ -137,6 +149,12 @@ def test_results_are_records_of_rows_and_of_means(known):
 
 
 def test_wrong_names_and_poor_tables_are_one_line(known):
+    for wrong in ({"settings": ()}, {"methods": ()}, {"counts": ()}):
+        with pytest.raises(TableError, match="needs a setting, a method and a number"):
+            evaluate(known, **wrong)
+    for share in (0.0, 1.5):
+        with pytest.raises(TableError, match="share of the table"):
+            evaluate(known, settings=("III",), share=share)
     with pytest.raises(TableError, match="no setting 'VII'; there are I, II"):
         evaluate(known, settings=("VII",))
     with pytest.raises(TableError, match="no method 'best'"):

@@ -24,8 +24,10 @@ def figure_25(study: Study) -> Figure:
     records: list[dict[str, Any]] = []
     for name, table in list(tables.items())[1:]:
         columns = [c for c in table.columns if c in source.columns]
-        for i, task in enumerate(table.tasks):
-            rows = [r for r, other in enumerate(source.tasks) if other != task]
+        for i, (task, family) in enumerate(zip(table.tasks, table.families, strict=True)):
+            rows = _others(source, task, family, study)
+            if len(rows) < 2:
+                raise Lacking(f"the table lacks tasks of {source_name} beside those related to {task}")
             train = source.take(rows, [source.columns.index(c) for c in columns])
             training = train.learn(range(len(rows)), RANK)
             target = table.take([i], [table.columns.index(c) for c in columns])
@@ -55,7 +57,9 @@ def figure_26(study: Study) -> Figure:
     records: list[dict[str, Any]] = []
     for name, table in cut.items():
         for i in range(len(common)):
-            rest = [r for r in range(len(common)) if r != i]
+            rest = _others(table, table.tasks[i], table.families[i], study)
+            if len(rest) < 2:
+                raise Lacking("the table lacks tasks of three families measured with every network")
             same = table.take(rest)
             every = np.concatenate([t.errors[rest] for t in cut.values()])
             seen = np.concatenate([t.known[rest] for t in cut.values()])
@@ -72,6 +76,15 @@ def figure_26(study: Study) -> Figure:
         records,
         "source",
     )
+
+
+def _others(table: KnownTable, task: str, family: str, study: Study) -> list[int]:
+    """Rows to learn from: of other tasks, and of other families unless only the row is to be left out."""
+    return [
+        r
+        for r, (other, its) in enumerate(zip(table.tasks, table.families, strict=True))
+        if other != task and (study.leave == "row" or its != family)
+    ]
 
 
 def _transferred(
