@@ -161,7 +161,7 @@ def test_wrong_names_and_poor_tables_are_one_line(known):
         evaluate(known, methods=("best",))
     with pytest.raises(TableError, match="0 or more"):
         evaluate(known, counts=(-1,))
-    with pytest.raises(Lacking, match="lacks rows: 2 tasks"):
+    with pytest.raises(Lacking, match="lacks rows: 2 are known"):
         evaluate(known.take([0, 1]))
     with pytest.raises(Lacking, match="second family"):
         evaluate(replace(known, families=("one",) * 12))
