@@ -59,8 +59,8 @@ def figure_7(study: Study) -> Figure:
     return Figure(
         "7",
         f"Meta-test on {known.names[i]}: 6 measurements below {cap / MB:.3g} MB each",
-        "the choice is the estimated Pareto optimal configuration of the highest allowed memory; some of "
-        "those are truly dominated",
+        "six measurements choose well: the estimated Pareto optimal configuration of the highest allowed "
+        "memory, although some of those are truly dominated",
         f"chosen {known.columns[chosen]}: error {known.errors[i, chosen]:.3f}, {regret:.3f} above the best "
         f"within the cap; {wrong} of {len(optimal)} estimated Pareto optimal ones are truly dominated",
         regret < 0.03,
