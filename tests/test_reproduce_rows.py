@@ -136,6 +136,25 @@ def test_figure_9_leaves_half_of_what_a_table_knows_to_be_estimated(share, large
     assert f"knows {Study(table).known.share:.0%}" in figure.finding
 
 
+def test_errors_that_nobody_measured_are_not_shown_as_measured():
+    rng = np.random.default_rng(1)
+    table = [m for m in synthetic_table(12, further=False) if rng.random() < 0.5]  # invented errors
+    measured = {(m.task, str(m.configuration)): m.test_error for m in table}
+    study = Study(table)
+    assert study.known.share < 1
+    first = study.known.names[0]
+    for name in ("1a", "4", "7"):
+        records = reproduce(name, study).records
+        assert {(r.get("task", first), r["configuration"]) for r in records} <= set(measured)
+        assert all(r["error"] == measured[r.get("task", first), r["configuration"]] for r in records)
+    assert sorted(r["error"] for r in reproduce("15", study).records) == sorted(measured.values())
+    seven = reproduce("7", study)
+    beyond = {
+        r["memory_mb"] > seven.settings["cap"] / 1e6 for r in seven.records if r["point"] == "beyond the cap"
+    }
+    assert beyond == {True}
+
+
 @pytest.mark.parametrize("name", ["22", "23"])
 def test_figures_22_and_23_complete_what_has_a_low_rank(name):
     figure = reproduce(name, Study(at_rates(low_rank(36, 1)), masks=3))

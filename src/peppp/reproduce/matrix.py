@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from peppp import pareto
 from peppp.metalearn.additive import additive_model
 from peppp.metalearn.threads import single_thread
-from peppp.replay.known import KnownTable
+from peppp.replay.known import KnownTable, Lacking
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.study import Study
 
@@ -71,7 +71,10 @@ def figure_4(study: Study) -> Figure:
         }
         for i in rows
         for j in columns
+        if known.known[i, j]
     )
+    if not records:
+        raise Lacking("the table lacks the first tasks' errors at these configurations")
     errors = [float(str(r["error"])) for r in records]
     return Figure(
         "4",
@@ -187,10 +190,10 @@ def figure_14(study: Study) -> Figure:
 def figure_15(study: Study) -> Figure:
     """Histograms of error and memory."""
     known = study.known
-    error, memory = float(np.median(known.errors)), float(np.median(known.memory))
+    errors, bytes_of = known.errors[known.known], known.memory[known.known]
+    error, memory = float(np.median(errors)), float(np.median(bytes_of))
     records = tuple(
-        {"error": float(e), "memory_mb": float(m) / MB}
-        for e, m in zip(known.errors.ravel(), known.memory.ravel(), strict=True)
+        {"error": float(e), "memory_mb": float(m) / MB} for e, m in zip(errors, bytes_of, strict=True)
     )
     return Figure(
         "15",

@@ -49,12 +49,13 @@ def figure_7(study: Study) -> Figure:
             else "measured"
             if j in S
             else "beyond the cap"
-            if not feasible[j]
+            if m[j] > cap
             else "estimated Pareto optimal"
             if j in optimal
             else "estimated dominated",
         }
         for j, column in enumerate(known.columns)
+        if known.known[i, j]
     )
     return Figure(
         "7",
