@@ -192,6 +192,59 @@ def test_the_head_to_head_judges_by_regret(monkeypatch):
     assert "14% of the picks judged on another seed" in figure.finding
 
 
+def test_what_a_sampler_is_told_and_what_it_costs():
+    known = known_table([m for m in TABLE if m.recipe == TABLE[0].recipe and m.seed == 0])
+    columns = [known.columns.index(c) for c in ("1-3-1/1-6-7", "1-3-2/1-6-7", "1-3-4/1-6-7", "1-5-3/1-8-11")]
+    unknown, budget = columns[1], float(known.memory[0, columns[2]])
+    mask = np.ones(known.errors.shape, dtype=bool)
+    mask[0, unknown] = False
+    known = replace(known, observed=mask)
+    feasible = known.known[0] & (known.memory[0] <= budget)
+    told = []
+
+    class Trial:
+        def __init__(self, j):
+            self.pair, self.violation = known.columns[j].split("/"), None
+
+        def suggest_categorical(self, name, choices):
+            assert self.pair["ab".index(name)] in choices
+            return self.pair["ab".index(name)]
+
+        def set_constraint(self, name, value):
+            self.violation = value
+
+    class Samplers:
+        TPESampler = GPSampler = staticmethod(lambda **arguments: arguments)
+
+    class Optuna:
+        samplers = Samplers
+
+        def create_study(self, sampler):
+            return self
+
+        def enqueue_trial(self, parameters):
+            self.enqueued = parameters
+
+        def ask(self):
+            return Trial(columns[len(told) % 4])
+
+        def tell(self, trial, error):
+            told.append((trial.violation, error))
+
+    optuna = Optuna()
+    measured = head_to_head._search(optuna, known, 0, feasible, budget, "tpe", 0, enqueued=columns[2])
+    assert optuna.enqueued == {"a": "1-3-4", "b": "1-6-7"}
+    (one, lacking, other, beyond) = told[:4]
+    assert one == (pytest.approx(known.memory[0, columns[0]] / budget - 1), known.errors[0, columns[0]])
+    assert other == (0.0, known.errors[0, columns[2]])
+    assert lacking == (1.0, 1.0)
+    assert beyond[0] == pytest.approx(min(known.memory[0, columns[3]] / budget - 1, 1.0))
+    assert beyond[1] == 1.0
+    assert measured[:2] == [columns[0], columns[2]]  # each once, only what fits and is known
+    assert len(measured) == len(set(measured)) == 10
+    assert feasible[measured].all()
+
+
 def test_the_oracle_regrets_nothing_where_it_is_judged_on_its_own_seed(monkeypatch):
     pytest.importorskip("optuna", reason="needs the optuna extra")
     monkeypatch.setattr(head_to_head, "BUDGETS", (1.0,))
