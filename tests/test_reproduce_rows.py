@@ -220,6 +220,17 @@ def test_figure_26_holds_where_only_another_network_has_seen_the_like():
     assert all(r["rows"] == 6 for r in figure.records)
 
 
+def test_relatives_are_left_out_where_others_remain():
+    E = low_rank(6, 1)
+    table = [*rows(E), *rows(E, network="vgg11")]
+    related = [replace(m, group="family") if m.task in ("t0", "t1", "t2") else m for m in table]
+    most = [replace(m, group="family") if m.task != "t5" else m for m in table]
+    for name in ("25", "26"):
+        assert reproduce(name, Study(related)).settings["leave"] == "family"
+        assert reproduce(name, Study(related, leave="row")).settings["leave"] == "row"
+        assert reproduce(name, Study(most)).settings["leave"] == "row"
+
+
 def test_figure_26_does_not_hold_where_the_same_network_says_it_all():
     E = low_rank(4, 1)
     table = [*rows(E), *rows(noise(4), network="vgg11"), *rows(noise(4, 1), network="vgg13")]

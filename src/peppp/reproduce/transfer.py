@@ -8,6 +8,7 @@ import numpy as np
 from peppp.metalearn.completion import Completion, complete_values
 from peppp.metalearn.methods import PAPER_METHODS, explore
 from peppp.replay.known import KnownTable, Lacking
+from peppp.replay.loocv import Leave
 from peppp.replay.scores import scores
 from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.study import Study
@@ -21,13 +22,12 @@ def figure_25(study: Study) -> Figure:
     tables = study.networks()
     source_name, source = next(iter(tables.items()))
     source.require()
+    leave = _leave(study, source)
     records: list[dict[str, Any]] = []
     for name, table in list(tables.items())[1:]:
         columns = [c for c in table.columns if c in source.columns]
         for i, (task, family) in enumerate(zip(table.tasks, table.families, strict=True)):
-            rows = _others(source, task, family, study)
-            if len(rows) < 2:
-                raise Lacking(f"the table lacks tasks of {source_name} beside those related to {task}")
+            rows = _others(source, task, family, leave)
             train = source.take(rows, [source.columns.index(c) for c in columns])
             training = train.learn(range(len(rows)), RANK)
             target = table.take([i], [table.columns.index(c) for c in columns])
@@ -38,6 +38,7 @@ def figure_25(study: Study) -> Figure:
         "ED-MF is among the best on the other networks too, with no significant difference between them",
         records,
         "network",
+        leave,
     )
 
 
@@ -54,12 +55,11 @@ def figure_26(study: Study) -> Figure:
         name: t.take([t.tasks.index(task) for task in common], [t.columns.index(c) for c in columns])
         for name, t in tables.items()
     }
+    leave = _leave(study, next(iter(cut.values())))
     records: list[dict[str, Any]] = []
     for name, table in cut.items():
         for i in range(len(common)):
-            rest = _others(table, table.tasks[i], table.families[i], study)
-            if len(rest) < 2:
-                raise Lacking("the table lacks tasks of three families measured with every network")
+            rest = _others(table, table.tasks[i], table.families[i], leave)
             same = table.take(rest)
             every = np.concatenate([t.errors[rest] for t in cut.values()])
             seen = np.concatenate([t.known[rest] for t in cut.values()])
@@ -75,15 +75,22 @@ def figure_26(study: Study) -> Figure:
         "Case ii, all networks, is better than Case i",
         records,
         "source",
+        leave,
     )
 
 
-def _others(table: KnownTable, task: str, family: str, study: Study) -> list[int]:
-    """Rows to learn from: of other tasks, and of other families unless only the row is to be left out."""
+def _leave(study: Study, table: KnownTable) -> Leave:
+    """Families as asked, but rows, as in the paper, where a family is more than all but one of the rows."""
+    largest = max(table.families.count(family) for family in table.families)
+    return "family" if study.leave == "family" and len(table.families) - largest >= 2 else "row"
+
+
+def _others(table: KnownTable, task: str, family: str, leave: Leave) -> list[int]:
+    """Rows to learn from: those of other tasks, and of other families if these are left out."""
     return [
         r
         for r, (other, its) in enumerate(zip(table.tasks, table.families, strict=True))
-        if other != task and (study.leave == "row" or its != family)
+        if other != task and (leave == "row" or its != family)
     ]
 
 
@@ -117,7 +124,9 @@ def _transferred(
     return records
 
 
-def _transfer_figure(name: str, title: str, claim: str, rows: list[dict[str, Any]], by: str) -> Figure:
+def _transfer_figure(
+    name: str, title: str, claim: str, rows: list[dict[str, Any]], by: str, leave: Leave
+) -> Figure:
     groups = list(dict.fromkeys((r[by], r["method"], r["measurements"]) for r in rows))
     records, means = [], {}
     for group, method, count in groups:
@@ -174,5 +183,5 @@ def _transfer_figure(name: str, title: str, claim: str, rows: list[dict[str, Any
             for label, where in shown
             for metric in ("convergence", "hyperdiff")
         ),
-        {"rank": RANK, "counts": list(COUNTS)},
+        {"rank": RANK, "counts": list(COUNTS), "leave": leave},
     )
