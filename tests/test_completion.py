@@ -95,6 +95,27 @@ def test_the_weighted_estimate_satisfies_the_optimality_conditions(seed, acceler
     assert np.vdot(G, Z) == pytest.approx(np.linalg.norm(Z, "nuc"), rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(86, 99), (60, 40)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_steps_that_begin_with_the_singular_vectors_before_end_where_exact_ones_do(shape, weighted):
+    E, observed, weights = partly_observed(shape, share=0.3)
+    weights = weights if weighted else np.ones(shape)
+    arguments = {"weights": weights, "tolerance": 1e-9, "iterations": 20_000}
+    # Plain steps are exact ones, of whole decompositions.
+    exact = soft_impute(E, observed, accelerate=False, **arguments)
+    assert np.linalg.matrix_rank(exact, tol=1e-8) < min(shape) / 2  # else no step begins with them
+    assert_allclose(soft_impute(E, observed, **arguments), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_it_stops_at_is_moved_by_an_exact_step_no_further_than_the_tolerance(seed):
+    E, observed, _ = partly_observed((86, 99), share=0.3, seed=seed)
+    Z = soft_impute(E, observed)
+    U, S, Vt = np.linalg.svd(np.where(observed, E, Z), full_matrices=False)  # Algorithm 1's step
+    step = (U * np.maximum(S - 0.1, 0.0)) @ Vt
+    assert np.linalg.norm(step - Z) <= 1e-4 * np.linalg.norm(Z)
+
+
 def test_weights_are_relative():
     E, observed, weights = partly_observed((9, 14))
     expected = soft_impute(E, observed, weights=weights)

@@ -14,10 +14,10 @@ from peppp.cli import app
 from peppp.errors import PepppError, TableError
 from peppp.replay.known import Lacking, known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import head_to_head, matrix, pictures
+from peppp.reproduce import frontiers, head_to_head, pictures
 from peppp.reproduce.figures import ELSEWHERE, FIGURES, canonical, reproduce
 from peppp.reproduce.page import draw_all, write_page
-from peppp.reproduce.scale import output_counts, paper_scale
+from peppp.reproduce.scale import paper_scale
 from peppp.reproduce.study import Study
 from peppp.textable import write_table
 
@@ -105,7 +105,7 @@ def test_figure_14_has_both_definitions_of_explained_variance(figures, study):
 
 def test_appendix_d_counts_frontiers(study):
     known = study.known
-    counts = matrix.frontier_counts(known)
+    counts = frontiers.frontier_counts(known)
     column = known.columns[40]
     by_hand = 0
     for m, e in zip(known.memory, known.errors, strict=True):
@@ -128,15 +128,13 @@ def test_figures_of_learning_rates_have_a_row_for_each_task_and_rate(study):
 
 
 def test_the_papers_scale_counts_the_papers_elements():
-    assert output_counts("resnet18", 10, 3, 32, 1) == (
-        11_173_962,
-        1_785_856,
-    )  # its convolutions, norms, ReLUs
+    weights, outputs = 11_173_962, 1_785_856  # ResNet-18 at 32 pixels: its convolutions, norms, ReLUs
     known = known_table([m for m in largest_slice(TABLE) if m.task == "synthetic-01"])
     known = replace(known, chance=np.array([0.9]))
-    j = known.columns.index("1-4-1/1-6-7")
-    expected = (6 * (11_173_962 + 4 * 32 * 1_785_856) + 14 * 2 * 11_173_962) / 8
-    assert paper_scale(known).memory[0, j] == pytest.approx(expected)
+    scaled = paper_scale(known)
+    for column, a, b in (("1-4-1/1-6-7", 6, 14), ("1-5-3/1-8-11", 9, 20)):
+        expected = (a * (weights + 4 * 32 * outputs) + b * 2 * weights) / 8
+        assert scaled.memory[0, known.columns.index(column)] == pytest.approx(expected, abs=4)  # whole bytes
 
 
 def test_a_poor_table_is_told_what_it_lacks():
@@ -192,6 +190,59 @@ def test_the_head_to_head_judges_by_regret(monkeypatch):
     } <= methods
     assert all(r["regret"] >= 0 for r in figure.records)
     assert "14% of the picks judged on another seed" in figure.finding
+
+
+def test_what_a_sampler_is_told_and_what_it_costs():
+    known = known_table([m for m in TABLE if m.recipe == TABLE[0].recipe and m.seed == 0])
+    columns = [known.columns.index(c) for c in ("1-3-1/1-6-7", "1-3-2/1-6-7", "1-3-4/1-6-7", "1-5-3/1-8-11")]
+    unknown, budget = columns[1], float(known.memory[0, columns[2]])
+    mask = np.ones(known.errors.shape, dtype=bool)
+    mask[0, unknown] = False
+    known = replace(known, observed=mask)
+    feasible = known.known[0] & (known.memory[0] <= budget)
+    told = []
+
+    class Trial:
+        def __init__(self, j):
+            self.pair, self.violation = known.columns[j].split("/"), None
+
+        def suggest_categorical(self, name, choices):
+            assert self.pair["ab".index(name)] in choices
+            return self.pair["ab".index(name)]
+
+        def set_constraint(self, name, value):
+            self.violation = value
+
+    class Samplers:
+        TPESampler = GPSampler = staticmethod(lambda **arguments: arguments)
+
+    class Optuna:
+        samplers = Samplers
+
+        def create_study(self, sampler):
+            return self
+
+        def enqueue_trial(self, parameters):
+            self.enqueued = parameters
+
+        def ask(self):
+            return Trial(columns[len(told) % 4])
+
+        def tell(self, trial, error):
+            told.append((trial.violation, error))
+
+    optuna = Optuna()
+    measured = head_to_head._search(optuna, known, 0, feasible, budget, "tpe", 0, enqueued=columns[2])
+    assert optuna.enqueued == {"a": "1-3-4", "b": "1-6-7"}
+    (one, lacking, other, beyond) = told[:4]
+    assert one == (pytest.approx(known.memory[0, columns[0]] / budget - 1), known.errors[0, columns[0]])
+    assert other == (0.0, known.errors[0, columns[2]])
+    assert lacking == (1.0, 1.0)
+    assert beyond[0] == pytest.approx(min(known.memory[0, columns[3]] / budget - 1, 1.0))
+    assert beyond[1] == 1.0
+    assert measured[:2] == [columns[0], columns[2]]  # each once, only what fits and is known
+    assert len(measured) == len(set(measured)) == 10
+    assert feasible[measured].all()
 
 
 def test_the_oracle_regrets_nothing_where_it_is_judged_on_its_own_seed(monkeypatch):

@@ -15,8 +15,8 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            help="1a 1b 4 5 6a 6b 7 9-26 D, or settings, pooled, variance, rounding, head-to-head, "
-            "better-picks, all."
+            help="1a 1b 4 5 6a 6b 7 9-26 D, or settings, pooled, variance, rounding, designs, "
+            "head-to-head, better-picks, all."
         ),
     ],
     table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
@@ -42,8 +42,8 @@ def command(
     """Draw a figure of the paper from a table: its claim, what this table shows, and the numbers.
 
     Names that are ours: settings (all methods in Settings I to VI), pooled (Format B left out), variance,
-    rounding (stochastic and nearest), head-to-head (with the optuna extra), better-picks (our methods and
-    intervals; minutes). Nothing is trained.
+    rounding (stochastic and nearest), designs (what is measured against how it is predicted), head-to-head
+    (with the optuna extra), better-picks (our methods and intervals; minutes). Nothing is trained.
 
     Example: peppp reproduce 11 table.csv.gz --seeds 5 --csv fig11.csv --plot fig11.svg
     """

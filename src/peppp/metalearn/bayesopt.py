@@ -78,13 +78,25 @@ def optimise(
 
     The first is ``start``; each further one is the feasible configuration of largest expected improvement.
     """
-    chosen, errors, means = [start], [measure(start)], []
+    chosen: list[int] = []
+    errors: list[float] = []
+    means: list[NDArray[np.float64]] = []
+    mean, variance = process.mean, np.diag(process.covariance)  # [d] each, as in GaussianProcess.posterior
+    most = min(max(count, 1), int(feasible.sum()))
+    root = np.zeros((most, len(mean)))  # its root there: each measurement adds a row of the Cholesky factor
+    measuring = start
     while True:
-        mean, deviation = process.posterior(chosen, np.array(errors))
+        error, l = measure(measuring), len(chosen)  # noqa: E741  the paper's number of measurements
+        pivot = np.sqrt(max(variance[measuring], 0.0) + process.noise)
+        root[l] = (process.covariance[measuring] - root[:l, measuring] @ root[:l]) / pivot
+        mean = mean + (error - mean[measuring]) / pivot * root[l]
+        variance = variance - root[l] ** 2
+        chosen.append(measuring)
+        errors.append(error)
         means.append(mean)
-        if len(chosen) >= min(count, int(feasible.sum())):
+        if len(chosen) >= most:
             return chosen, means
+        deviation = np.sqrt(np.maximum(variance, 0.0))
         gain = np.where(feasible, expected_improvement(mean, deviation, min(errors)), -np.inf)
         gain[chosen] = -np.inf
-        chosen.append(int(gain.argmax()))
-        errors.append(measure(chosen[-1]))
+        measuring = int(gain.argmax())

@@ -22,6 +22,8 @@ from peppp.tables import ErrorMatrix
 # TFOCS's defaults: the inverse step size shrinks by the first at each iteration and grows by the second
 # at each step that proves too long.
 _SHRINK, _GROW = 0.9, 2.0
+# Singular vectors beyond those kept that go along to the next step, so that one more may be kept there.
+_SPARE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,6 +174,7 @@ def soft_impute(
     previous = Z
     largest = float(W.max())  # Lipschitz constant of the smooth part's gradient: 1 / largest is always safe
     inverse_step, theta = largest, 1.0
+    span: NDArray[np.float64] | None = None
     for _ in range(iterations):
         last_inverse_step, last_theta = inverse_step, theta
         inverse_step = max(_SHRINK * inverse_step, 1e-6 * largest)
@@ -179,7 +182,8 @@ def soft_impute(
             if accelerate:  # TFOCS's theta, which knows the ratio of successive step sizes
                 theta = 2 / (1 + sqrt(1 + 4 * (inverse_step / last_inverse_step) / last_theta**2))
             Y = Z + theta * (1 / last_theta - 1) * (Z - previous)  # without momentum, Z itself
-            estimate = _shrink(Y - W * (Y - E) / inverse_step, shrinkage / inverse_step)
+            shrunk = _shrink(Y - W * (Y - E) / inverse_step, shrinkage / inverse_step, span)
+            estimate = shrunk.estimate
             # The smooth part is quadratic, so the step is short enough if its curvature along it is.
             change = estimate - Y
             squared = float(np.vdot(change, change))
@@ -190,8 +194,13 @@ def soft_impute(
         if accelerate and np.vdot(Y - estimate, estimate - Z) > 0:
             theta = 1.0
         previous, Z = Z, estimate
+        # Singular vectors turn little from step to step, so the next step begins with these; not the plain
+        # one, which promises never to raise the objective.
+        span = shrunk.span if accelerate else None
         if np.linalg.norm(Z - previous) <= tolerance * np.linalg.norm(Z):
-            break
+            if shrunk.exact:
+                break
+            span = None  # the last step is exact
     return Z
 
 
@@ -204,19 +213,51 @@ def inverse_propensity(probabilities: NDArray[np.float64], *, floor: float = 0.0
     return np.asarray(1.0 / np.maximum(probabilities, floor))
 
 
-def _shrink(Z: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True)
+class _Shrunk:
+    """``estimate`` [n, d], whether it is exact, and a ``span`` [min(n, d), s] to begin the next one with."""
+
+    estimate: NDArray[np.float64]
+    exact: bool
+    span: NDArray[np.float64] | None
+
+
+def _shrink(Z: NDArray[np.float64], threshold: float, span: NDArray[np.float64] | None = None) -> _Shrunk:
     """Z with its singular values reduced by the threshold, none below zero: the paper's U S_lambda(S) V^T.
 
     With the eigenvectors U of Z Z^T it is U (S_lambda(S) / S) U^T Z, twice as fast as a decomposition of Z.
     The square costs digits of small singular values only, which the threshold takes away.
+
+    A ``span`` that nearly holds the kept columns of U gives nearly the same in a third of that time, by one
+    step of subspace iteration (Halko et al., 2011, algorithm 4.4); one that may be too narrow is not used.
     """
     if len(Z) > Z.shape[1]:
-        return _shrink(Z.T, threshold).T
-    squares, U = np.linalg.eigh(Z @ Z.T)
-    S = np.sqrt(np.maximum(squares, 0.0))
-    kept = threshold < S
-    U = U[:, kept]
-    return np.asarray((U * (1.0 - threshold / S[kept])) @ (U.T @ Z))
+        turned = _shrink(Z.T, threshold, span)
+        return _Shrunk(turned.estimate.T, turned.exact, turned.span)
+    if span is not None:
+        Q = np.linalg.qr(Z @ (Z.T @ span))[0]
+        within = Q.T @ Z
+        squares, V = np.linalg.eigh(within @ within.T)
+        if squares[0] <= threshold**2:  # it holds all that is kept, and something more
+            return _keep(Z, squares, Q @ V, threshold, exact=False)
+    return _keep(Z, *np.linalg.eigh(Z @ Z.T), threshold, exact=True)
+
+
+def _keep(
+    Z: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    U: NDArray[np.float64],
+    threshold: float,
+    *,
+    exact: bool,
+) -> _Shrunk:
+    S = np.sqrt(np.maximum(squares, 0.0))  # ascending
+    first = int((threshold >= S).sum())
+    kept = U[:, first:]
+    estimate = (kept * (1.0 - threshold / S[first:])) @ (kept.T @ Z)
+    span = U[:, max(0, first - _SPARE) :]
+    # Of a span of more than half of the dimensions nothing is gained.
+    return _Shrunk(np.asarray(estimate), exact, span if 2 * span.shape[1] < len(Z) else None)
 
 
 def _singular(E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

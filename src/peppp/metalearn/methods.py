@@ -35,7 +35,7 @@ from peppp.formats import Configuration
 from peppp.metalearn.additive import additive_model
 from peppp.metalearn.bayesopt import GaussianProcess, optimise
 from peppp.metalearn.completion import Completion, factorise
-from peppp.metalearn.design import candidates, d_optimal, least_squares
+from peppp.metalearn.design import candidates, d_optimal_designs, least_squares
 from peppp.metalearn.posterior import Posterior, Transform, learn
 from peppp.metalearn.sequential import DESIGNS, propose
 from peppp.metalearn.threads import single_thread
@@ -128,9 +128,12 @@ def explore(
         order = _order(method, training, allowed, rng)
         model = _additive(training, configurations) if method == "additive" else None
         Y = training.configuration_embeddings
+        if order is None:
+            designs = d_optimal_designs(Y, counts, feasible=feasible)
+        else:
+            designs = [order[:count] for count in counts]
         found = []
-        for count in counts:
-            S = order[:count] if order is not None else d_optimal(Y, count, feasible=feasible)
+        for S in designs:
             if not len(S):
                 found.append(explored([], mean))
                 continue

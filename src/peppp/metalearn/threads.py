@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import scipy.linalg  # noqa: F401  loads scipy's BLAS beside numpy's, before the controller looks for both
@@ -16,8 +17,18 @@ def single_thread() -> Iterator[None]:
     ...     {library["num_threads"] for library in _controller().select(user_api="blas").info()}
     {1}
     """
-    with _controller().limit(limits=1, user_api="blas"):
+    if _pinned.get():  # by a caller: an evaluation comes here a hundred thousand times
         yield
+        return
+    token = _pinned.set(True)
+    try:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _pinned.reset(token)
+
+
+_pinned = ContextVar("_pinned", default=False)
 
 
 @cache  # finding the libraries takes milliseconds, limiting them microseconds

@@ -128,7 +128,7 @@ class KnownTable:
         """Itself, if it has so many rows and columns; else Lacking."""
         if len(self.names) < rows or len(self.columns) < columns:
             raise Lacking(
-                f"the table lacks rows: {len(self.names)} tasks are known at {len(self.columns)} common "
+                f"the table lacks rows: {len(self.names)} are known at {len(self.columns)} common "
                 f"configurations; this needs {rows} at {columns} or more"
             )
         return self

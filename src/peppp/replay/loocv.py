@@ -152,8 +152,14 @@ def evaluate(
     for name in methods:
         if name not in (*METHODS, AUTO):
             raise TableError(f"no method {name!r}; there are {', '.join(METHODS)} and {AUTO}")
+    if not settings or not methods or not counts:
+        raise TableError(
+            "an evaluation needs a setting, a method and a number of measurements, as I, ed-mf, 3"
+        )
     if any(count < 0 for count in counts):
         raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
+    if not 0 < share <= 1:
+        raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
     configurations = known.configurations if "additive" in methods else None
     limit = float(np.median(known.memory)) if cap is None else float(cap)
     if any(SETTINGS[s].capped for s in settings) and not (known.memory <= limit).any():

@@ -1,17 +1,20 @@
 """What a reproduced figure is: numbers, the paper's claim, what this table shows, and how to draw it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["bars", "heatmap", "histogram", "line", "scatter", "violin"]
+_ROUNDING = 1e-9  # scores of exact estimates differ by less
+Kind = Literal["bars", "heatmap", "histogram", "labelled", "line", "scatter", "stacked", "steps", "violin"]
+Guide = Literal["", "diagonal", "one"]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One pair of axes, drawn from the figure's records: ``y`` over ``x``, a colour for each value of ``by``.
 
-    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields.
+    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields;
+    ``guide`` is a dotted line to compare with: where both axes are equal, or at a height of one.
     """
 
     kind: Kind
@@ -22,6 +25,7 @@ class Panel:
     high: str = ""
     title: str = ""
     where: tuple[tuple[str, Any], ...] = ()
+    guide: Guide = ""
 
     def records(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The records that this panel shows."""
@@ -61,3 +65,12 @@ class Figure:
             "settings": self.settings,
             "records": list(self.records),
         }
+
+
+def leads(value: float, others: Iterable[float], within: float = 1.1) -> bool:
+    """Whether ``value`` is the least, or at most ``within`` times the least of the ``others``.
+
+    >>> leads(0.21, [0.2, 0.3]), leads(2e-16, [1e-16]), leads(0.23, [0.2, 0.3])
+    (True, True, False)
+    """
+    return bool(value <= within * min(others) + _ROUNDING)

@@ -3,13 +3,24 @@
 from collections.abc import Callable
 
 from peppp.errors import TableError
-from peppp.reproduce import better_picks, head_to_head, matrix, newtasks, sampling, scale, training
+from peppp.reproduce import (
+    better_picks,
+    designs,
+    frontiers,
+    head_to_head,
+    matrix,
+    newtasks,
+    sampling,
+    scale,
+    training,
+    transfer,
+)
 from peppp.reproduce.figure import Figure
 from peppp.reproduce.study import Study
 
 FIGURES: dict[str, Callable[[Study], Figure]] = {
     "1a": matrix.figure_1a,
-    "1b": matrix.figure_1b,
+    "1b": frontiers.figure_1b,
     "4": matrix.figure_4,
     "5": scale.figure_5,
     "6a": matrix.figure_6a,
@@ -31,13 +42,14 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "22": sampling.figure_22,
     "23": sampling.figure_23,
     "24": newtasks.figure_24,
-    "25": newtasks.figure_25,
-    "26": newtasks.figure_26,
-    "D": matrix.appendix_d,
+    "25": transfer.figure_25,
+    "26": transfer.figure_26,
+    "D": frontiers.appendix_d,
     "settings": newtasks.settings_table,
     "pooled": newtasks.pooled,
     "variance": matrix.variance,
     "rounding": training.rounding,
+    "designs": designs.designs,
     "head-to-head": head_to_head.head_to_head,
     "better-picks": better_picks.better_picks,
 }

@@ -1,5 +1,7 @@
 """What a reader would use instead: Optuna, random search, the largest that fits, no measurement, the oracle.
 
+Beside them the simplest use of a table: measure its best columns in turn, keep the best that was measured.
+
 Everyone may ask for the errors of a few configurations within a budget and then names one of those within it;
 its regret is the error above that of the best. Where the table has the task on another seed, the named
 configuration is judged there: the error that it was picked for is lucky, too.
@@ -31,7 +33,6 @@ def head_to_head(study: Study) -> Figure:
     """Regret of the picked configuration after 1, 2, 3, 6 and 10 measurements under three budgets."""
     optuna = _optuna()
     known = study.known
-    judges = study.other_seeds() if study.matrices is None else []
     records: list[dict[str, Any]] = []
     families = known.families
     for i, task in enumerate(known.names):
@@ -40,8 +41,7 @@ def head_to_head(study: Study) -> Figure:
         if len(others) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
         training = known.learn(others, rank=3)
-        judge = _judge(known, i, judges)
-        judged_elsewhere = bool((judge != known.errors[i]).any())
+        judge, judged_elsewhere = study.judge(i)
         for quantile in BUDGETS:
             budget = float(np.quantile(known.memory[i, known.known[i]], quantile))
             feasible = known.known[i] & (known.memory[i] <= budget)
@@ -102,29 +102,16 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
         f"{other:.0%} of the picks judged on another seed",
         len(ahead) > len(COUNTS) / 2,
         tuple(summary),
-        tuple(
+        (
             Panel(
-                "line",
-                "measurements",
-                "regret",
-                "method",
-                "regret_low",
-                "regret_high",
-                str(b),
-                (("budget", b),),
-            )
-            for b in [*budgets, "all budgets"]
+                "labelled", "measurements", "regret", "method", "regret_low", "regret_high",
+                f"mean over {len(known.names)} tasks and {len(budgets)} budgets, {other:.0%} judged on "
+                "another seed; shaded: 95 % interval over families",
+                (("budget", "all budgets"),),
+            ),
         ),
         {"seeds": study.seeds, "budgets": list(BUDGETS), "counts": list(COUNTS), "rank": 3},
-    )
-
-
-def _judge(known: KnownTable, i: int, others: list[KnownTable]) -> NDArray[np.float64]:
-    """Errors [d] of the task on another seed, or, where the table has none, the same ones."""
-    for other in others:
-        if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
-            return np.asarray(other.errors[other.tasks.index(known.tasks[i])])
-    return np.asarray(known.errors[i])
+    )  # fmt: skip
 
 
 def _picks(
@@ -159,7 +146,10 @@ def _picks(
         "random search": [least(errors, order[:count]) for count in COUNTS],
         "oracle": [least(errors)] * everything,
     }
-    warm = least(training.estimate.mean(axis=0))
+    means = training.estimate.mean(axis=0)
+    in_turn = allowed[np.lexsort((memory[allowed], means[allowed]))]
+    picks["table's best in turn"] = [least(errors, in_turn[:count]) for count in COUNTS]
+    warm = least(means)
     for sampler in SAMPLERS:
         for enqueued in (None, warm):
             measured = _search(optuna, known, i, feasible, budget, sampler, seed, enqueued)
@@ -181,7 +171,8 @@ def _search(
     """The configurations that an Optuna sampler measures, in order; those beyond the budget cost nothing.
 
     Formats A and B are the two categorical parameters, the memory above the budget the constraint. A trial
-    beyond the budget or measured before is told without counting: training it again would tell nothing.
+    beyond the budget or measured before is told without counting: training it again would tell nothing. What
+    the table does not know counts as beyond it, for Optuna as for the others: they have no error to show.
     """
     formats = [(str(c.format_a), str(c.format_b)) for c in known.configurations]
     column = {pair: j for j, pair in enumerate(formats)}
@@ -198,8 +189,9 @@ def _search(
         trial = search.ask()
         pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
         j = column.get(pair)
-        memory = known.memory[i, j] if j is not None else np.inf
-        trial.set_constraint("memory", min(float(memory / budget) - 1.0, 1e3))
+        # At most twice the budget: a huge violation would be all that a sampler's model of it sees.
+        excess = float(known.memory[i, j] / budget) - 1.0 if j is not None and known.known[i, j] else 1.0
+        trial.set_constraint("memory", min(excess, 1.0))
         search.tell(trial, float(known.errors[i, j]) if j is not None and feasible[j] else 1.0)
         if j is not None and feasible[j] and j not in measured:
             measured.append(j)

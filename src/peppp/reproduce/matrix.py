@@ -1,8 +1,6 @@
-"""Figures of the error and memory matrices themselves: 1, 4, 6, 14, 15, 16, 21 and the list of Appendix D."""
+"""Figures of the error and memory matrices themselves: 1a, 4, 6, 14, 15, 16, 21, and their variance."""
 
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import combinations
 
 import numpy as np
@@ -10,24 +8,14 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.formats import Configuration
 from peppp.metalearn.additive import additive_model
 from peppp.metalearn.threads import single_thread
 from peppp.replay.known import KnownTable, Lacking
 from peppp.reproduce.figure import Figure, Panel
-from peppp.reproduce.scale import paper_scale
 from peppp.reproduce.study import Study
 
 EXAMPLE = "cifar10"
-# The configurations of Figure 4 and those of Appendix D's list.
 FIGURE_4 = ("1-3-1/1-6-7", "1-3-4/1-7-7", "1-4-3/1-8-7", "1-5-3/1-6-7")
-APPENDIX_D = {
-    "1-4-1/1-6-7": 60,
-    "1-4-1/1-7-7": 33,
-    "1-3-1/1-7-7": 30,
-    "1-4-2/1-6-7": 24,
-    "1-5-2/1-6-7": 21,
-}
 MB = 10**6
 
 
@@ -68,39 +56,6 @@ def figure_1a(study: Study) -> Figure:
     )
 
 
-def figure_1b(study: Study) -> Figure:
-    """Which activation width is best at each memory budget, over tasks."""
-    known = study.known
-    widths = np.array([c.format_a.bits for c in known.configurations])
-    budgets = np.quantile(known.memory, [0.2, 0.4, 0.6, 0.8, 1.0])
-    records, winners = [], []
-    for budget in budgets:
-        best: Counter[int] = Counter()
-        for m, e, seen in zip(known.memory, known.errors, known.known, strict=True):
-            fits = seen & (m <= budget)
-            if fits.any():
-                best[int(widths[np.lexsort((m, np.where(fits, e, np.inf)))[0]])] += 1
-        total = best.total()
-        winners.append((budget, *best.most_common(1)[0], total))
-        records += [
-            {"budget_mb": float(f"{budget / MB:.3g}"), "bits": bits, "tasks": n, "share": n / total}
-            for bits, n in sorted(best.items())
-        ]
-    largest = max(count / total for _, _, count, total in winners)
-    shown = "; ".join(
-        f"{budget / MB:.3g} MB: {bits} bits on {n} of {total}" for budget, bits, n, total in winners
-    )
-    return Figure(
-        "1b",
-        "Bits of activations of the best configuration by budget",
-        "no activation width wins at every budget or on every data set",
-        f"the width that wins most often, by budget: {shown}",
-        len({bits for _, bits, _, _ in winners}) > 1 or largest < 1,
-        tuple(records),
-        (Panel("bars", "budget_mb", "share", "bits"),),
-    )
-
-
 def figure_4(study: Study) -> Figure:
     """Part of the error and memory matrices."""
     known = study.known
@@ -116,7 +71,10 @@ def figure_4(study: Study) -> Figure:
         }
         for i in rows
         for j in columns
+        if known.known[i, j]
     )
+    if not records:
+        raise Lacking("the table lacks the first tasks' errors at these configurations")
     errors = [float(str(r["error"])) for r in records]
     return Figure(
         "4",
@@ -232,10 +190,10 @@ def figure_14(study: Study) -> Figure:
 def figure_15(study: Study) -> Figure:
     """Histograms of error and memory."""
     known = study.known
-    error, memory = float(np.median(known.errors)), float(np.median(known.memory))
+    errors, bytes_of = known.errors[known.known], known.memory[known.known]
+    error, memory = float(np.median(errors)), float(np.median(bytes_of))
     records = tuple(
-        {"error": float(e), "memory_mb": float(m) / MB}
-        for e, m in zip(known.errors.ravel(), known.memory.ravel(), strict=True)
+        {"error": float(e), "memory_mb": float(m) / MB} for e, m in zip(errors, bytes_of, strict=True)
     )
     return Figure(
         "15",
@@ -269,53 +227,6 @@ def figure_16(study: Study) -> Figure:
         records,
         (Panel("histogram", "feasible", "", "resolution"),),
         {"cap": study.median},
-    )
-
-
-def frontier_counts(known: KnownTable) -> Counter[str]:
-    """On how many tasks each configuration is Pareto optimal."""
-    counts: Counter[str] = Counter()
-    for m, e, seen in zip(known.memory, known.errors, known.known, strict=True):
-        counts.update(known.columns[j] for j in np.flatnonzero(pareto.nondominated(m, e, seen)))
-    return counts
-
-
-def appendix_d(study: Study) -> Figure:
-    """Which configurations lie on most frontiers, by both counts of memory and on each seed."""
-    known = study.known
-    tables = {"measured seed, saved memory": known}
-    for number, other in enumerate(study.other_seeds()[:1]):
-        if len(other.columns) > len(known.columns) // 2:
-            tables[f"seed {number + 2}, saved memory ({len(other.names)} tasks)"] = other
-    with suppress(Lacking):
-        tables["measured seed, paper_scale memory"] = paper_scale(known)
-    records, shown, holds = [], [], []
-    for title, table in tables.items():
-        counts = frontier_counts(table)
-        top = counts.most_common(5)
-        records += [
-            {
-                "table": title,
-                "configuration": column,
-                "frontiers": counts[column],
-                "share": counts[column] / len(table.names),
-                "paper": APPENDIX_D.get(column, 0),
-            }
-            for column in table.columns
-        ]
-        shown.append(f"{title}: " + ", ".join(f"{column} {n}" for column, n in top))
-        holds.append(top[0][0] == next(iter(APPENDIX_D)))
-    formats = Counter[str]()
-    for column, n in frontier_counts(known).items():
-        formats[str(Configuration.parse(column).format_a)] += n
-    return Figure(
-        "D",
-        f"Configurations on the most frontiers, of {len(known.names)}",
-        "on most: " + ", ".join(f"{column} {n}" for column, n in APPENDIX_D.items()) + " of 87",
-        "; ".join(shown) + "; by Format A: " + ", ".join(f"{a} {n}" for a, n in formats.most_common(4)),
-        all(holds),
-        tuple(records),
-        (Panel("bars", "configuration", "frontiers", "table"),),
     )
 
 

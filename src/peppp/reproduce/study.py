@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peppp.formats import Configuration
 from peppp.records import Measurement, Recipe
@@ -59,6 +60,21 @@ class Study:
         """The commonest way of training."""
         return self._slice[0].recipe
 
+    def judge(self, i: int) -> tuple[NDArray[np.float64], bool]:
+        """Errors [d] of a task on another seed, and whether there are such, or else the task's own.
+
+        What was picked by an error should not be judged by it: a lucky run would be taken for a good choice.
+        """
+        known = self.known
+        for other in self._judges:
+            if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
+                return np.asarray(other.errors[other.tasks.index(known.tasks[i])]), True
+        return np.asarray(known.errors[i]), False
+
+    @cached_property
+    def _judges(self) -> list[KnownTable]:
+        return self.other_seeds() if self.matrices is None else []
+
     def other_seeds(self) -> list[KnownTable]:
         """The same way of training with other seeds: one table a seed, complete rows only."""
         first = self._main_seed()
@@ -99,8 +115,8 @@ class Study:
             found[m.fingerprint, m.configuration] = m
         return found
 
-    def rates(self) -> KnownTable:
-        """Rows of the tasks that were measured at several learning rates, with the columns of all of them."""
+    def rates(self, rows: int = 3) -> KnownTable:
+        """Rows of the tasks measured at several learning rates, so many or more; their common columns."""
         varied = self.varied("learning_rate")
         rates: defaultdict[str, set[str]] = defaultdict(set)
         for rate, measurements in varied.items():
@@ -109,7 +125,7 @@ class Study:
         tuned = [m for ms in varied.values() for m in ms if len(rates[m.fingerprint]) == len(varied)]
         if not tuned:
             raise Lacking("the table lacks tasks measured at every learning rate")
-        return known_table(tuned, every_row=True).require()
+        return known_table(tuned, every_row=True).require(rows)
 
     def networks(self) -> dict[str, KnownTable]:
         """The known rows of each network, the commonest first."""

@@ -14,10 +14,9 @@ from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
 from peppp.replay.known import Lacking, known_table
 from peppp.reproduce.figure import Figure, Panel
-from peppp.reproduce.matrix import EXAMPLE, MB, appendix_d, frontier_counts
+from peppp.reproduce.frontiers import frontier_counts
+from peppp.reproduce.matrix import EXAMPLE, MB
 from peppp.reproduce.study import Study
-
-__all__ = ["appendix_d", "figure_13", "figure_19", "figure_20", "rounding"]
 
 
 @single_thread()
@@ -81,20 +80,21 @@ def figure_19(study: Study) -> Figure:
     tasks = sorted({few[key].task for key in common})
     if len(common) < 10:
         raise Lacking(f"the table lacks configurations measured at {short} and {long} epochs: {len(common)}")
+    at_short, at_long = f"error_after_{short}_epochs", f"error_after_{long}_epochs"
     records = tuple(
         {
             "task": few[key].task,
             "configuration": str(key[1]),
-            "few_epochs": few[key].test_error,
-            "many_epochs": many[key].test_error,
+            at_short: few[key].test_error,
+            at_long: many[key].test_error,
         }
         for key in common
     )
     taus = []
     for task in tasks:
-        pairs = [(r["few_epochs"], r["many_epochs"]) for r in records if r["task"] == task]
+        pairs = [(r[at_short], r[at_long]) for r in records if r["task"] == task]
         taus.append(float(scipy.stats.kendalltau(*zip(*pairs, strict=True)).statistic))
-    lowest = min(float(str(r["many_epochs"])) for r in records)
+    lowest = min(float(str(r[at_long])) for r in records)
     return Figure(
         "19",
         f"Errors after {short} and after {long} epochs",
@@ -104,13 +104,13 @@ def figure_19(study: Study) -> Figure:
         + f"; lowest error {lowest:.1%} after {long} epochs (another network, fewer pictures)",
         bool(np.mean(taus) > 0.5),
         records,
-        (Panel("scatter", "few_epochs", "many_epochs", "task"),),
+        (Panel("scatter", at_short, at_long, "task", guide="diagonal"),),
     )
 
 
 def figure_20(study: Study) -> Figure:
     """Error against memory at one learning rate, and with the best of several."""
-    known = study.rates()
+    known = study.rates(2)
     tasks = list(dict.fromkeys(known.tasks))
     names = [known.names[known.tasks.index(task)].split(" ")[0] for task in tasks]
     chosen = next((i for i, name in enumerate(names) if name.startswith(EXAMPLE)), 0)
@@ -129,6 +129,7 @@ def figure_20(study: Study) -> Figure:
         frontiers.append(len(pareto.frontier(known.memory[rows[0]], tuned)))
         if i == chosen:
             for kind, errors in (("fixed", fixed), ("tuned", tuned)):
+                optimal = pareto.frontier(known.memory[rows[0]], errors)
                 records += [
                     {
                         "task": names[i],
@@ -136,6 +137,7 @@ def figure_20(study: Study) -> Figure:
                         "configuration": column,
                         "memory_mb": known.memory[rows[0], j] / MB,
                         "error": float(errors[j]),
+                        "point": "Pareto optimal" if j in optimal else "dominated",
                     }
                     for j, column in enumerate(known.columns)
                 ]
@@ -153,7 +155,14 @@ def figure_20(study: Study) -> Figure:
         bool(np.mean(better) > 0 and min(frontiers) > 1),
         tuple(records),
         tuple(
-            Panel("scatter", "memory_mb", "error", title=f"{kind} rate", where=(("learning_rate", kind),))
+            Panel(
+                "scatter",
+                "memory_mb",
+                "error",
+                "point",
+                title=f"{kind} rate",
+                where=(("learning_rate", kind),),
+            )
             for kind in ("fixed", "tuned")
         ),
     )
@@ -172,13 +181,13 @@ def rounding(study: Study) -> Figure:
         {
             "task": one[key].task,
             "configuration": str(key[1]),
-            "stochastic": one[key].test_error,
-            "nearest": other[key].test_error,
+            "error_stochastic": one[key].test_error,
+            "error_nearest": other[key].test_error,
         }
         for key in common
     )
-    lower = float(np.mean([r["stochastic"] < r["nearest"] for r in records]))  # type: ignore[operator]
-    gain = float(np.mean([r["nearest"] - r["stochastic"] for r in records]))  # type: ignore[operator]
+    lower = float(np.mean([r["error_stochastic"] < r["error_nearest"] for r in records]))  # type: ignore[operator]
+    gain = float(np.mean([r["error_nearest"] - r["error_stochastic"] for r in records]))  # type: ignore[operator]
     parts = []
     for mode in ("stochastic", "nearest"):
         parts.append(f"{mode}: {_format_b(varied[mode])}")
@@ -190,7 +199,7 @@ def rounding(study: Study) -> Figure:
         + "; ".join(parts),
         None,
         records,
-        (Panel("scatter", "stochastic", "nearest", "task"),),
+        (Panel("scatter", "error_stochastic", "error_nearest", "task", guide="diagonal"),),
     )
 
 

@@ -1,0 +1,115 @@
+"""Not in the paper: whether a pick is good because of what was measured or because of how it is predicted.
+
+Each way of choosing what to measure meets each way of predicting the rest, on the same tasks and budgets.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.metalearn.bayesopt import GaussianProcess
+from peppp.metalearn.completion import Completion
+from peppp.metalearn.design import d_optimal_designs, least_squares
+from peppp.metalearn.methods import explore, prior_of
+from peppp.metalearn.threads import single_thread
+from peppp.replay.intervals import family_mean
+from peppp.replay.known import Lacking
+from peppp.reproduce.figure import Figure, Panel
+from peppp.reproduce.head_to_head import BUDGETS
+from peppp.reproduce.study import Study
+
+RANK, COUNTS, SHOWN = 3, (1, 3, 6, 10), 6
+Predict = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.float64]]
+
+
+@single_thread()
+def designs(study: Study) -> Figure:
+    """Regret of the pick and error of the predictions, by what is measured and how the rest is predicted."""
+    known = study.known
+    found: dict[tuple[str, str, int], list[tuple[float, float, str]]] = {}
+    elsewhere = []
+    for i, family in enumerate(known.families):
+        others = np.array([j for j, other in enumerate(known.families) if other != family])
+        if len(others) < 2:
+            raise Lacking("the table lacks tasks of other families to learn from")
+        training = known.learn(others, RANK)
+        predictors = _predictors(training)
+        e, m, seen = known.errors[i], known.memory[i], known.known[i]
+        judge, other_seed = study.judge(i)
+        elsewhere.append(other_seed)
+        for quantile, seed in product(BUDGETS, range(study.seeds)):
+            feasible = seen & (m <= np.quantile(m[seen], quantile))
+            for design, chosen in _designs(training, e, m, feasible, [seed, i]).items():
+                for count, S in zip(COUNTS, chosen, strict=True):
+                    rest = seen.copy()
+                    rest[S] = False
+                    for name, predict in predictors.items():
+                        estimate = predict(S, e[S])
+                        off = float(np.sqrt(np.mean((estimate - e)[rest] ** 2))) if rest.any() else np.nan
+                        estimate[S] = e[S]
+                        pick = int(np.lexsort((m, np.where(feasible, estimate.round(9), np.inf)))[0])
+                        regret = float(judge[pick] - judge[feasible].min())
+                        found.setdefault((design, name, count), []).append((regret, off, family))
+    records: list[dict[str, Any]] = []
+    for (design, name, count), rows in found.items():
+        regrets, offs, families = zip(*rows, strict=True)
+        record: dict[str, Any] = {"design": design, "predictor": name, "measurements": count}
+        for metric, values in (("regret", regrets), ("prediction_error", offs)):
+            mean = family_mean(values, families)
+            record |= {metric: mean.mean, f"{metric}_low": mean.low, f"{metric}_high": mean.high}
+        records.append(record)
+    parts = []
+    for design in dict.fromkeys(design for design, _, _ in found):
+        mine = [r for r in records if (r["design"], r["measurements"]) == (design, SHOWN)]
+        parts.append(
+            f"{design}: " + ", ".join(f"{r['predictor']} {r['regret']:.3f}" for r in mine)
+            + f" (predictions off by {min(r['prediction_error'] for r in mine):.3f} at best)"
+        )  # fmt: skip
+    return Figure(
+        "designs",
+        "What decides how good a pick is: what was measured, or how the rest is predicted",
+        "not examined in the paper",
+        f"regret with {SHOWN} measurements, by what is measured and then how the rest is predicted: "
+        + "; ".join(parts) + f"; {np.mean(elsewhere):.0%} judged on another seed",
+        None,
+        tuple(records),
+        tuple(
+            Panel("bars", "design", y, "predictor", f"{y}_low", f"{y}_high", f"{SHOWN} measurements",
+                  (("measurements", SHOWN),))
+            for y in ("regret", "prediction_error")
+        ),
+        {"rank": RANK, "counts": list(COUNTS), "budgets": list(BUDGETS), "seeds": study.seeds},
+    )  # fmt: skip
+
+
+def _designs(
+    training: Completion,
+    errors: NDArray[np.float64],
+    memory: NDArray[np.float64],
+    feasible: NDArray[np.bool_],
+    seed: Sequence[int],
+) -> dict[str, list[NDArray[np.intp]]]:
+    """What is measured, for each of the counts."""
+    means = np.where(feasible, training.estimate.mean(axis=0), np.inf)
+    best = np.lexsort((memory, means))[: feasible.sum()]
+    improving = explore("bo-mf", training, errors.item, COUNTS, memory=memory, feasible=feasible, seed=seed)
+    return {
+        "D-optimal": d_optimal_designs(training.configuration_embeddings, COUNTS, feasible=feasible),
+        "expected improvement": [found.chosen for found in improving],
+        "table's best in turn": [best[:count] for count in COUNTS],
+    }
+
+
+def _predictors(training: Completion) -> dict[str, Predict]:
+    """Errors [d] from the configurations measured and their errors."""
+    Y, mean, prior = training.configuration_embeddings, training.estimate.mean(axis=0), prior_of(training)
+    process = GaussianProcess.rbf(Y * training.singular_values[: Y.shape[1]], mean)
+    return {
+        "least squares": lambda S, e: least_squares(Y, S, e),
+        "rank 1": lambda S, e: least_squares(Y[:, :1], S, e),
+        "BO's process": lambda S, e: process.posterior(list(S), e)[0],
+        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).errors),
+    }
