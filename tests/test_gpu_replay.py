@@ -1,5 +1,6 @@
 """What a GPU replays, run on the CPU: the bits of the loop, whatever was trained before."""
 
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -202,3 +203,27 @@ def test_table_of_paths_equals_mixing_one_by_one():
             assert column.item() == signed64(key)
     key = mix(PathKey(table), 7)
     assert mix(key, mix(1, 2)).word().data_ptr() == columns[2].data_ptr()
+
+
+def test_a_step_without_random_bits_takes_no_keys():
+    table = KeyTable("cpu")
+    keys = table.fill(torch.tensor([3, 4]))
+    assert keys.shape == (2, 0)
+    table.take(keys, torch.tensor([1]))
+    assert not table.row.any()
+
+
+def test_nothing_of_a_rehearsal_outlives_it(digits):
+    """Its graph would keep torch's nodes of the parameters, on the stream of the rehearsal, in a capture."""
+    replay.train(digits, Configuration.parse("1-4-1/1-6-7"), replace(RECIPE, epochs=1), 0, device="cpu")
+    (replayed,) = replay._replays.values()
+    replayed.network.train()
+    gc.collect()
+    gc.disable()
+    try:
+        replayed.position.zero_()
+        replayed._train()
+        alive = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn is not None]
+    finally:
+        gc.enable()
+    assert not alive

@@ -9,6 +9,7 @@ nothing waits for the device. Convolutions run in TF32 where that is exact for t
 float32.
 """
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -75,7 +76,11 @@ def train(
 
 @contextmanager
 def exact_arithmetic(configuration: Configuration, recipe: Recipe) -> Iterator[None]:
-    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms."""
+    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms.
+
+    The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
+    it is rehearsed and captured; replayed it runs what was chosen then.
+    """
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     tf32 = is_exact_in_tf32(configuration, recipe)
@@ -220,6 +225,7 @@ class _Replay:
             self.position.zero_()
         torch.cuda.current_stream().wait_stream(aside)
         self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()  # nothing that lies in a cycle shall be freed while it captures
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             step()
