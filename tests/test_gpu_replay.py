@@ -141,11 +141,13 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
             captured[-1]()
 
     (replayed,) = replay._replays.values()
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: within("aside"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: within("capture"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: within(f"capture {stream is aside}"))
+    aside = Stream()
+    monkeypatch.setattr(replay, "_stream", lambda device: aside)
     monkeypatch.setattr(replayed, "device", "cuda")
     for name in ("train", "test"):
 
@@ -160,7 +162,7 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
             step, getattr(replayed, {"train": "_reserve_keys", "test": "_reserve_test_keys"}[name])
         )
         rehearsed = ["wait", "begin aside", *["step"] * replay._REHEARSALS, "end aside", "wait"]
-        assert events == [*rehearsed, "begin capture", "step", "end capture"]
+        assert events == [*rehearsed, "begin capture True", "step", "end capture True"]
         assert again.__func__ is Graph.replay
         monkeypatch.setattr(replayed, f"{name}_step", captured[-1])
     monkeypatch.setattr(replayed, "device", "cpu")

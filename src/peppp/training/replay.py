@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -215,7 +216,7 @@ class _Replay:
             step()
             reserve_keys()
             return step
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside = _stream(torch.cuda.current_device())
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_REHEARSALS):
@@ -227,7 +228,7 @@ class _Replay:
         self.optimizer.zero_grad(set_to_none=True)
         gc.collect()  # nothing that lies in a cycle shall be freed while it captures
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=aside):
             step()
         return graph.replay
 
@@ -305,6 +306,12 @@ class _Replay:
         assert self.results is not None
         targets = self.test.targets[:count]
         return self.loss.error(float(self.loss.misses(self.results[:count], targets)), count, targets)
+
+
+@lru_cache(maxsize=8)
+def _stream(device: int) -> torch.cuda.Stream:
+    """Where the steps of a GPU are rehearsed and captured: one, as libraries keep workspace for each."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _with_whole_test_batches(dataset: Dataset) -> Dataset:
