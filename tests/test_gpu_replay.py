@@ -1,5 +1,6 @@
 """What a GPU replays, run on the CPU: the bits of the loop, whatever was trained before."""
 
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -140,11 +141,13 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
             captured[-1]()
 
     (replayed,) = replay._replays.values()
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: within("aside"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph: within("capture"))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: within(f"capture {stream is aside}"))
+    aside = Stream()
+    monkeypatch.setattr(replay, "_stream", lambda device: aside)
     monkeypatch.setattr(replayed, "device", "cuda")
     for name in ("train", "test"):
 
@@ -159,7 +162,7 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
             step, getattr(replayed, {"train": "_reserve_keys", "test": "_reserve_test_keys"}[name])
         )
         rehearsed = ["wait", "begin aside", *["step"] * replay._REHEARSALS, "end aside", "wait"]
-        assert events == [*rehearsed, "begin capture", "step", "end capture"]
+        assert events == [*rehearsed, "begin capture True", "step", "end capture True"]
         assert again.__func__ is Graph.replay
         monkeypatch.setattr(replayed, f"{name}_step", captured[-1])
     monkeypatch.setattr(replayed, "device", "cpu")
@@ -202,3 +205,30 @@ def test_table_of_paths_equals_mixing_one_by_one():
             assert column.item() == signed64(key)
     key = mix(PathKey(table), 7)
     assert mix(key, mix(1, 2)).word().data_ptr() == columns[2].data_ptr()
+
+
+def test_a_step_without_random_bits_takes_no_keys():
+    table = KeyTable("cpu")
+    keys = table.fill(torch.tensor([3, 4]))
+    assert keys.shape == (2, 0)
+    table.take(keys, torch.tensor([1]))
+    assert not table.row.any()
+
+
+def test_nothing_of_a_rehearsal_outlives_it(digits):
+    """Its graph would keep torch's nodes of the parameters, on the stream of the rehearsal, in a capture."""
+    replay.train(digits, Configuration.parse("1-4-1/1-6-7"), replace(RECIPE, epochs=1), 0, device="cpu")
+    (replayed,) = replay._replays.values()
+    replayed.network.train()
+
+    def alive():
+        return [o for o in gc.get_objects() if type(o) is torch.Tensor and o.grad_fn is not None]
+
+    before = {id(tensor) for tensor in alive()}
+    gc.disable()
+    try:
+        replayed.position.zero_()
+        replayed._train()
+        assert not [tensor for tensor in alive() if id(tensor) not in before]
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """What the scripts for a GPU do without one: the table's shards resume and merge, the benchmark says no."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,55 @@ from peppp.textable import read_table
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def table():
-    spec = importlib.util.spec_from_file_location("gpu_table", BENCHMARKS / "gpu_table.py")
+def script(name, monkeypatch):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # where its dataclasses look for themselves
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def table(monkeypatch):
+    return script("gpu_table", monkeypatch)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return script("gpu", monkeypatch)
+
+
+def test_a_dry_run_does_every_part_and_the_same_line_again_only_what_failed(gpu, tmp_path, monkeypatch):
+    """But for the processes side by side, which a slow test starts."""
+    file, parts = tmp_path / "gpu.json", [part for part in gpu.PARTS if part != "together"]
+    working = dict(gpu.PARTS)
+    monkeypatch.setitem(gpu.PARTS, "cifar10", lambda setting: 1 / 0)
+    assert not gpu.run(gpu.DRY, parts, file)
+    facts = json.loads(file.read_text())
+    assert facts["cifar10"] == {"failed": "ZeroDivisionError: division by zero"}
+    assert facts["rounding"]["bits_equal_to_cpu"]
+    assert facts["steps"]["replayed_ms"] > 0
+    assert facts["alone"]["seconds"] > 0
+    assert set(facts["streams"]) == {"1_ms", "2_ms"}
+    for part in parts:
+        monkeypatch.setitem(gpu.PARTS, part, working[part] if part == "cifar10" else lambda setting: 1 / 0)
+    assert gpu.run(gpu.DRY, parts, file)
+    again = json.loads(file.read_text())
+    assert again["cifar10"]["seconds"] > 0
+    assert {part: again[part] for part in parts if part != "cifar10"} == {
+        part: facts[part] for part in parts if part != "cifar10"
+    }
+    file.write_text(json.dumps(again | {"torch": "1.0"}))
+    with pytest.raises(SystemExit, match="other versions"):
+        gpu.run(gpu.DRY, parts, file)
+
+
+@pytest.mark.slow
+def test_processes_side_by_side(tmp_path):
+    line = [sys.executable, str(BENCHMARKS / "gpu.py"), "try.json", "--dry-run", "--parts", "together"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["together"]["processes"] == 2
 
 
 def test_shards_resume_where_the_last_one_ended_and_merge(table, tmp_path, monkeypatch, capsys):
@@ -60,9 +104,9 @@ def test_the_table_is_the_papers(table, shared):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-@pytest.mark.parametrize("script", [["gpu.py"], ["gpu_table.py", "measure", ".", "out"]])
-def test_without_a_gpu_one_line_says_so(script, tmp_path):
-    line = [sys.executable, str(BENCHMARKS / script[0]), *script[1:]]
+@pytest.mark.parametrize("words", [["gpu.py", "gpu.json"], ["gpu_table.py", "measure", ".", "out"]])
+def test_without_a_gpu_one_line_says_so(words, tmp_path):
+    line = [sys.executable, str(BENCHMARKS / words[0]), *words[1:]]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

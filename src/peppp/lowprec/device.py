@@ -7,7 +7,7 @@ is trusted: where it is missing, cannot compile or gives other bits, one warning
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +37,7 @@ from peppp.records import RoundingModes
 # What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
 # the first code and the bits of the first number of infinities and NaN, where these are moved.
 Code = tuple[tuple[int, int, int, float, int, int, int], tuple[int, int] | None]
+_Check = Callable[[ModuleType, torch.device], str]
 _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
 
 
@@ -107,7 +108,7 @@ def round_into(
     bits = None if key is None else random_bits(x.shape, key, x.device)
     y = _rounded(x, slot, bits)
     if relu:
-        y = torch.relu(y)
+        y = _relu(y)
     out.copy_(y if gate is None else torch.where(gate > 0, y, 0.0))
     return True
 
@@ -164,7 +165,7 @@ def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) ->
 
     Whether all numbers had a code (for which it waits), or None where Triton cannot be had.
     """
-    triton = _triton(flat.device)
+    triton = _packer(flat.device)
     if triton is None:
         return None
     with _current(flat):
@@ -173,7 +174,7 @@ def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) ->
 
 def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
     """Unpack what :func:`pack_into` packed; whether it did."""
-    triton = _triton(flat.device)
+    triton = _packer(flat.device)
     if triton is not None:
         with _current(flat):
             triton.unpack(words, flat, bits, code_words(code, flat.device), width)
@@ -248,9 +249,24 @@ def _rounded(x: Tensor, slot: FormatSlot, bits: Tensor | None) -> Tensor:
     return torch.where(x.isnan(), x, signed.view(torch.float32))
 
 
+def _relu(y: Tensor) -> Tensor:
+    """torch.relu as the CPU has it, for which -0 stays -0; on a GPU it may become 0."""
+    return torch.where(y < 0, 0.0, y)
+
+
 @lru_cache(maxsize=8)
 def _triton(device: torch.device) -> ModuleType | None:
-    """The Triton kernels, once they have shown on the device that they give the right bits."""
+    """The Triton kernels, once those of rounding and SGD have shown on the device that they are right."""
+    return _trusted(device, check, "rounding")
+
+
+@lru_cache(maxsize=8)
+def _packer(device: torch.device) -> ModuleType | None:
+    """The same for those that pack."""
+    return _trusted(device, check_packing, "packing")
+
+
+def _trusted(device: torch.device, check: _Check, what: str) -> ModuleType | None:
     if device.type != "cuda":
         return None
     try:
@@ -262,36 +278,68 @@ def _triton(device: torch.device) -> ModuleType | None:
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if wrong:
         warnings.warn(
-            f"no Triton kernels on {device} ({wrong}); rounding takes torch operations, which is slower",
-            stacklevel=2,
+            f"no Triton kernels on {device} ({wrong}); {what} takes torch operations, which is slower",
+            stacklevel=3,
         )
         return None
     return triton_kernels
 
 
 def check(triton: ModuleType, device: torch.device) -> str:
-    """Compare the kernels with torch operations; what is wrong, or nothing.
+    """Compare the kernels of rounding and SGD with torch operations; what is wrong, or nothing.
 
-    Numbers of all magnitudes, both layouts, both roundings, common and rare formats; SGD's order of rounding.
+    Numbers of all magnitudes, both layouts, both roundings, common and rare formats; sizes that 16 divides,
+    of which the compiler makes other code, and sizes that it does not.
     """
-    draw = torch.Generator().manual_seed(0)
-    numbers = torch.randint(-(2**31), 2**31, (2, 5, 33, 31), generator=draw, dtype=torch.int64)
-    contiguous = numbers.to(torch.int32).view(torch.float32).to(device)
-    for x in (contiguous, contiguous.to(memory_format=torch.channels_last)):
-        order = _order(x) or (1, 1)
-        for fmt in map(FloatFormat.parse, ("1-4-1", "1-8-7", "1-3-2@ieee")):
-            slot, word, gate = _slot(fmt, device), _word(-3, device), x.flip(0)
-            for key in (None, -3):
-                out = torch.empty_like(x)
-                args = slot.constants, slot.rare, None if key is None else word, order
-                expected = _rounded(x, slot, None if key is None else random_bits(x.shape, key, device))
-                triton.round_all(x, out, gate, *args)
-                if not _same(out, torch.where(gate > 0, expected, 0.0)):
-                    return f"other bits than they should at {fmt}"
-                triton.round_all(x, out, None, *args, relu=True)
-                if not _same(out, torch.relu(expected)):
-                    return f"other bits than they should at {fmt} with relu"
+    for shape, texts in (((2, 5, 33, 31), ("1-8-7", "1-3-2@ieee")), ((2, 64, 8, 8), ("1-4-1",))):
+        contiguous = _any_numbers(shape).to(device)
+        for x in (contiguous, contiguous.to(memory_format=torch.channels_last)):
+            for fmt in map(FloatFormat.parse, texts):
+                for key in (None, -3):
+                    wrong = _check_rounding(triton, x, fmt, key)
+                    if wrong:
+                        return wrong
     return _check_sgd(triton, device)
+
+
+def _any_numbers(shape: tuple[int, ...]) -> Tensor:
+    """Float32 of random bits."""
+    draw = torch.Generator().manual_seed(0)
+    numbers = torch.randint(-(2**31), 2**31, shape, generator=draw, dtype=torch.int64)
+    return numbers.to(torch.int32).view(torch.float32)
+
+
+def _check_rounding(triton: ModuleType, x: Tensor, fmt: FloatFormat, key: int | None) -> str:
+    slot, gate, out = _slot(fmt, x.device), torch.empty_like(x).copy_(x.flip(0)), torch.empty_like(x)
+    word = None if key is None else _word(key, x.device)
+    args = slot.constants, slot.rare, word, _order(x) or (1, 1)
+    expected = _rounded(x, slot, None if key is None else random_bits(x.shape, key, x.device))
+    triton.round_all(x, out, gate, *args)
+    if not _same(out, torch.where(gate > 0, expected, 0.0)):
+        return f"other bits than they should at {fmt}"
+    triton.round_all(x, out, None, *args, relu=True)
+    return "" if _same(out, _relu(expected)) else f"other bits than they should at {fmt} with relu"
+
+
+def check_packing(triton: ModuleType, device: torch.device) -> str:
+    """The same for the kernels that pack: whole blocks and the rest, and a number without a code."""
+    from peppp.lowprec import packing
+
+    for text in ("1-4-1", "1-3-2@ieee"):
+        fmt = FloatFormat.parse(text)
+        x = _rounded(_any_numbers((32 * packing.WIDTH + 100,)), _slot(fmt, torch.device("cpu")), None)
+        x[x.isnan()] = 0.0
+        words, constants = packing.PackedTensor.pack(x, fmt).words, packing.plain_constants(fmt)
+        x, expected, code = x.to(device), words.to(device), code_words(constants, device)
+        found, out = torch.zeros_like(expected), torch.empty_like(x)
+        wrong = triton.pack(x, found, fmt.bits, code, packing.WIDTH).item()
+        triton.unpack(found, out, fmt.bits, code, packing.WIDTH)
+        if wrong or not torch.equal(found, expected) or not _same(out, x):
+            return f"other bits than they should in packing {fmt}"
+        x[-3] = 0.3
+        if not triton.pack(x, found, fmt.bits, code, packing.WIDTH).item():
+            return f"no word of a number that {fmt} does not have"
+    return ""
 
 
 def _check_sgd(triton: ModuleType, device: torch.device) -> str:

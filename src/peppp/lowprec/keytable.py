@@ -51,7 +51,8 @@ class KeyTable:
 
     def take(self, keys: Tensor, row: Tensor) -> None:
         """Let the keys of a row (int64 [1], on the device) be the current ones."""
-        self.row[: keys.shape[1]].copy_(keys.index_select(0, row)[0])
+        if keys.shape[1]:  # a step that rounds to nearest has none
+            self.row[: keys.shape[1]].copy_(keys.index_select(0, row)[0])
 
 
 class ReplayClock(Clock):

@@ -139,7 +139,7 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
     if flat.is_meta:
         return True
     if flat.is_cuda:
-        exact = device.pack_into(flat, words, fmt.bits, _plain_constants(fmt), WIDTH)
+        exact = device.pack_into(flat, words, fmt.bits, plain_constants(fmt), WIDTH)
         if exact is not None:
             return exact
     if loops is None or not flat.is_cpu:
@@ -155,7 +155,7 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
     loops = _loops()
     if flat.is_meta:
         return
-    if flat.is_cuda and device.unpack_into(words, flat, fmt.bits, _plain_constants(fmt), WIDTH):
+    if flat.is_cuda and device.unpack_into(words, flat, fmt.bits, plain_constants(fmt), WIDTH):
         return
     if loops is None or not flat.is_cpu:
         flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))
@@ -172,7 +172,7 @@ def _rows(flat: Tensor, words: Tensor) -> tuple[int, int, int, int]:
 
 def encode(x: Tensor, fmt: FloatFormat) -> Tensor:
     """Codes of the bits (int32) of numbers of a format; the readable form of the compiled loops."""
-    (cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift), special = _plain_constants(fmt)
+    (cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift), special = plain_constants(fmt)
     magnitude = x & 0x7FFFFFFF
     value = magnitude.view(torch.float32)
     tiny = value < threshold
@@ -187,7 +187,7 @@ def encode(x: Tensor, fmt: FloatFormat) -> Tensor:
 
 def decode(codes: Tensor, fmt: FloatFormat) -> Tensor:
     """The bits (int32) of the numbers of codes."""
-    (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift), special = _plain_constants(fmt)
+    (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift), special = plain_constants(fmt)
     magnitude = codes & magnitudes
     tiny = magnitude < tiny_codes
     bits = (magnitude + torch.where(tiny, tiny_offset, offset).to(torch.int32)) << cut
@@ -252,7 +252,7 @@ def _loops() -> ModuleType | None:
 
 
 @lru_cache(maxsize=1024)
-def _plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
+def plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
     """What turns numbers into codes: (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes,
     sign_shift), and (first code, bits of the first number) of infinities and NaN, where they are moved.
 
@@ -282,7 +282,7 @@ def _plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
 @lru_cache(maxsize=1024)
 def _constants(fmt: FloatFormat) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
     """The same as the loops take them."""
-    (cut, offset, tiny_offset, threshold, *rest), special = _plain_constants(fmt)
+    (cut, offset, tiny_offset, threshold, *rest), special = plain_constants(fmt)
     words = tuple(np.uint32(value) for value in (cut, offset, tiny_offset))
     code = (*words, np.float32(threshold), *(np.uint32(value) for value in rest))
     return code, None if special is None else tuple(np.uint32(value) for value in special)

@@ -84,7 +84,7 @@ def _rounded(x, fmt_ptr, index, key_ptr, RARE: tl.constexpr, STOCHASTIC: tl.cons
 @triton.jit
 def _place(rows, channels, pixels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Of a tile: offsets in memory (int64), row-major indices (uint32), and which of them exist."""
-    tiles = (channels + COLUMNS - 1) // COLUMNS
+    tiles = (channels - 1) // COLUMNS + 1  # of an int32 near its end, channels + COLUMNS would overflow
     tile = tl.program_id(0)
     row = (tile // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = (tile % tiles).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -96,7 +96,9 @@ def _place(rows, channels, pixels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     )
 
 
-@triton.jit
+# Sizes of the walk and addresses of keys differ from tensor to tensor: whether 16 divides them says nothing,
+# and would compile each kernel several times.
+@triton.jit(do_not_specialize_on_alignment=["key_ptr", "rows", "pixels"])
 def _round(
     x_ptr,
     out_ptr,
@@ -122,7 +124,17 @@ def _round(
     tl.store(out_ptr + offset, y, mask=there)
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize_on_alignment=[
+        "gradient_key",
+        "accumulator_key",
+        "weight_key",
+        "momentum_key",
+        "rate_ptr",
+        "rows",
+        "pixels",
+    ]
+)
 def _sgd(
     gradient_ptr,
     momentum_ptr,
@@ -169,15 +181,26 @@ def _sgd(
 
 
 @triton.jit
-def _encoded(bits, code_ptr):
-    """Codes of the bits of numbers of a format; ``code_ptr`` holds what packing.py calls its constants."""
-    cut, offset, tiny_offset = tl.load(code_ptr), tl.load(code_ptr + 1), tl.load(code_ptr + 2)
-    threshold, magnitudes, sign_shift = (
-        _float(tl.load(code_ptr + 3)),
+def _code(code_ptr):
+    """What packing.py calls a format's constants, read once: nine numbers (uint32)."""
+    return (
+        tl.load(code_ptr),
+        tl.load(code_ptr + 1),
+        tl.load(code_ptr + 2),
+        tl.load(code_ptr + 3),
+        tl.load(code_ptr + 4),
         tl.load(code_ptr + 5),
         tl.load(code_ptr + 6),
+        tl.load(code_ptr + 7),
+        tl.load(code_ptr + 8),
     )
-    first, lowest = tl.load(code_ptr + 7), tl.load(code_ptr + 8)
+
+
+@triton.jit
+def _encoded(bits, constants):
+    """Codes of the bits of numbers of a format."""
+    cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift, first, lowest = constants
+    threshold = _float(threshold)
     magnitude = bits & _word(0x7FFFFFFF)
     value = _float(magnitude)
     code = tl.where(
@@ -188,16 +211,13 @@ def _encoded(bits, code_ptr):
 
 
 @triton.jit
-def _decoded(code, code_ptr):
+def _decoded(code, constants):
     """The bits of the numbers of codes."""
-    cut, offset, tiny_offset = tl.load(code_ptr), tl.load(code_ptr + 1), tl.load(code_ptr + 2)
-    threshold, tiny_codes = _float(tl.load(code_ptr + 3)), tl.load(code_ptr + 4)
-    magnitudes, sign_shift = tl.load(code_ptr + 5), tl.load(code_ptr + 6)
-    first, lowest = tl.load(code_ptr + 7), tl.load(code_ptr + 8)
+    cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift, first, lowest = constants
     magnitude = code & magnitudes
     tiny = magnitude < tiny_codes
     bits = (magnitude + tl.where(tiny, tiny_offset, offset)) << cut
-    bits = tl.where(tiny, _bits(_float(bits) - threshold), bits)
+    bits = tl.where(tiny, _bits(_float(bits) - _float(threshold)), bits)
     bits = tl.where(magnitude >= first, lowest + ((magnitude - first) << cut), bits)
     return bits | (((code >> sign_shift) & 1) << 31)
 
@@ -205,6 +225,7 @@ def _decoded(code, code_ptr):
 @triton.jit
 def _pack(x_ptr, words_ptr, wrong_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDTH: tl.constexpr):
     """A block of 32 * width numbers into BITS rows of ``width`` words; number j * width + c into column c."""
+    constants = _code(code_ptr)
     column = tl.arange(0, WIDTH)
     first = tl.program_id(0).to(tl.int64) * 32 * width
     words = words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
@@ -214,8 +235,8 @@ def _pack(x_ptr, words_ptr, wrong_ptr, code_ptr, count, width, BITS: tl.constexp
         place = first + j * width + column
         there = (column < width) & (place < count)
         bits = _bits(tl.load(x_ptr + place, mask=there, other=0.0))
-        code = _encoded(bits, code_ptr)
-        wrong = wrong | (there & (_decoded(code, code_ptr) != bits)).to(tl.int32)
+        code = _encoded(bits, constants)
+        wrong = wrong | (there & (_decoded(code, constants) != bits)).to(tl.int32)
         word = word | (code << (j * BITS % 32))
         if j * BITS % 32 + BITS >= 32:
             tl.store(words + j * BITS // 32 * width + column, word, mask=column < width)
@@ -228,6 +249,7 @@ def _pack(x_ptr, words_ptr, wrong_ptr, code_ptr, count, width, BITS: tl.constexp
 @triton.jit
 def _unpack(words_ptr, out_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDTH: tl.constexpr):
     """What :func:`_pack` packed."""
+    constants = _code(code_ptr)
     column = tl.arange(0, WIDTH)
     first = tl.program_id(0).to(tl.int64) * 32 * width
     words = words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
@@ -240,7 +262,7 @@ def _unpack(words_ptr, out_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDT
             code = code & _word((1 << BITS) - 1)
         place = first + j * width + column
         there = (column < width) & (place < count)
-        tl.store(out_ptr + place, _float(_decoded(code, code_ptr)), mask=there)
+        tl.store(out_ptr + place, _float(_decoded(code, constants)), mask=there)
 
 
 def _tile(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:

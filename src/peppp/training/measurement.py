@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -127,7 +127,7 @@ def network_counts(
 @lru_cache(maxsize=8)
 def provenance(device: str) -> dict[str, str]:
     """Versions and models that an error can depend on."""
-    names = ("numpy", "pillow")
+    names = [name for name in ("numpy", "pillow") if _installed(name)]
     return (
         {"peppp": peppp.__version__, "torch": torch.__version__}  # with its build, as 2.13.0+cpu
         | {name: version(name) for name in names}
@@ -138,6 +138,14 @@ def provenance(device: str) -> dict[str, str]:
             "device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device),
         }
     )
+
+
+def _installed(name: str) -> bool:
+    """Training alone needs no Pillow."""
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _processor() -> str:

@@ -9,10 +9,12 @@ nothing waits for the device. Convolutions run in TF32 where that is exact for t
 float32.
 """
 
+import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -75,7 +77,11 @@ def train(
 
 @contextmanager
 def exact_arithmetic(configuration: Configuration, recipe: Recipe) -> Iterator[None]:
-    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms."""
+    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms.
+
+    The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
+    it is rehearsed and captured; replayed it runs what was chosen then.
+    """
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     tf32 = is_exact_in_tf32(configuration, recipe)
@@ -210,7 +216,7 @@ class _Replay:
             step()
             reserve_keys()
             return step
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside = _stream(torch.cuda.current_device())
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_REHEARSALS):
@@ -220,8 +226,9 @@ class _Replay:
             self.position.zero_()
         torch.cuda.current_stream().wait_stream(aside)
         self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()  # nothing that lies in a cycle shall be freed while it captures
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=aside):
             step()
         return graph.replay
 
@@ -299,6 +306,12 @@ class _Replay:
         assert self.results is not None
         targets = self.test.targets[:count]
         return self.loss.error(float(self.loss.misses(self.results[:count], targets)), count, targets)
+
+
+@lru_cache(maxsize=8)
+def _stream(device: int) -> torch.cuda.Stream:
+    """Where the steps of a GPU are rehearsed and captured: one, as libraries keep workspace for each."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _with_whole_test_batches(dataset: Dataset) -> Dataset:
