@@ -32,7 +32,7 @@ def lab(monkeypatch):
     def measure_cells(cells, **_):
         state.now += 10
         state.rounds.append(len(cells))
-        return [SimpleNamespace(key=c.key, test_error=truth[c.configuration]) for c in cells]
+        return [SimpleNamespace(key=c.key, test_error=truth[c.configuration], seconds=10.0) for c in cells]
 
     monkeypatch.setattr(choice, "measure_cells", measure_cells)
     monkeypatch.setattr(choice, "monotonic", lambda: state.now)

@@ -82,6 +82,13 @@ def command(
     ] = None,
     workers: Workers = None,
     device: Device = "cpu",
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also list what is Pareto optimal in error and this (each --cost): memory, time (as the "
+            "table's trainings took), energy (a model), or your own FILE.csv:COLUMN."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
@@ -133,6 +140,7 @@ def command(
             store=store,
             workers=worker_count(workers, device),
             device=device,
+            costs=cost or (),
             progress=display,
         )
     typer.echo(chosen.to_json() if json else str(chosen))
