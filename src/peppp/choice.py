@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor, counted
+from peppp.advisor import Advisor
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
@@ -16,13 +16,16 @@ from peppp.campaign.worker import measure_cell, source
 from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, StoreError, TableError
 from peppp.formats import Configuration
+from peppp.metalearn.belief import counted
+from peppp.metalearn.looks import LookModel, learn_looks
+from peppp.metalearn.methods import transform_of
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
 from peppp.textable import read_table
-from peppp.training.measurement import footprint, training_operations, with_resolution
+from peppp.training.measurement import footprint, training_epochs, training_operations, with_resolution
 from peppp.tuning import TunedConfiguration, tuned_matrix
 from peppp.units import parse_bytes
 
@@ -38,7 +41,7 @@ def pick(
     measurements: int | None = None,
     spend: float | None = None,
     until_sure: float | None = None,
-    method: str = "ed-mf",
+    method: str | None = None,
     tolerance: float = 0.01,
     table: str | Path | ErrorMatrix | None = None,
     recipe: Recipe | None = None,
@@ -51,6 +54,7 @@ def pick(
     workers: int = 0,
     device: str = "cpu",
     costs: Sequence[str] = (),
+    looks: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
@@ -67,7 +71,12 @@ def pick(
     probably, at most ``tolerance`` above the best or no further measurement would change it. ``spend`` is a
     number of seconds that the measurements may take: none is begun of which the last ones' duration says that
     it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
-    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`.
+    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
+    default ``ed-mf``, the paper's.
+
+    ``looks``, as ``(1, 3)``, lets trainings stop after so many epochs where that tells more per epoch than
+    whole ones do (method ``frontier`` unless another is named); in all as many epochs are trained as
+    ``measurements`` whole ones take. How much a look is worth is learned from the table's curves.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -86,6 +95,10 @@ def pick(
     )
     sizes = footprints(dataset, recipe, errors.configurations)
     priced = [_cost(name, sizes, dataset, recipe, table) for name in dict.fromkeys(costs)]
+    chosen_method = method or ("frontier" if looks else "ed-mf")
+    whole = training_epochs(dataset, recipe)
+    if any(not 0 < epochs < whole for epochs in looks):
+        raise BudgetError(f"a look ends before the {whole} epochs of a whole training; give 1 to {whole - 1}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)
@@ -100,29 +113,54 @@ def pick(
         chance_error=dataset.chance_error,
         task=dataset.name,
         network=network,
-        method=method,
+        method=chosen_method,
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
+        looks=_look_model(table, recipe, dataset, looks, chosen_method) if looks else None,
+        epochs=whole,
     )
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Configuration, float] = {}
-    while wanted := advisor.batch(max(1, workers) if stops or advisor.sequential else measurements):
+    while wanted := advisor.trainings(max(1, workers) if stops or advisor.sequential else measurements):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
             stopped = _spent(len(advisor.told), spend)
             break
-        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
-        asked = {cell.key: configuration for cell, configuration in plan.items()}
+        plan = {}
+        for configuration, epochs in wanted:
+            plain, its_recipe = training_of(configuration, recipe)
+            if epochs is not None:  # a training of its own: the same bits as the whole one's first epochs
+                its_recipe = replace(its_recipe, epochs=epochs, min_steps=0)
+            plan[task.cell(plain, its_recipe, seed)] = configuration, epochs
+        asked = {cell.key: training for cell, training in plan.items()}
         for measurement in measure_cells(
             list(plan), store=store, workers=workers, device=device, progress=progress
         ):
-            advisor.tell(asked[measurement.key], measurement.test_error)
-            seconds[asked[measurement.key]] = measurement.seconds
+            configuration, epochs = asked[measurement.key]
+            for epoch, error in measurement.curve if looks else ():
+                if epoch in looks:
+                    advisor.tell(configuration, error, epoch)
+            if epochs is None:
+                advisor.tell(configuration, measurement.test_error)
+                seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(chosen, stopped=stopped or chosen.stopped, costs=tuple(found))
+
+
+def _look_model(
+    table: str | Path | ErrorMatrix | None,
+    recipe: Recipe,
+    dataset: Dataset,
+    looks: Sequence[int],
+    method: str,
+) -> LookModel:
+    if isinstance(table, ErrorMatrix):
+        raise TableError("a matrix of errors holds no curves; give a store or a table for looks")
+    curves = _alike(table, recipe, dataset.fingerprint)
+    return learn_looks(curves, looks, transform=transform_of(method))
 
 
 def _cost(

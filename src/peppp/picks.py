@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,7 +53,8 @@ class Pick:
     ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
-    those that were asked for beside memory.
+    those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
+    configuration and epochs.
     """
 
     configuration: Configuration
@@ -72,6 +73,7 @@ class Pick:
     stopped: str = ""
     hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
+    looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -99,6 +101,9 @@ class Pick:
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
         ]
+        if self.looked:
+            seen = (f"{c} {error:.3f} after {epochs}" for (c, epochs), error in self.looked.items())
+            lines.append(f"looked    {', '.join(seen)} epochs")
         if self.sureness is not None:
             lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
         if self.costs:
@@ -166,6 +171,10 @@ class Pick:
                 "predicted_loss": self.hardware.predicted_loss,
             },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
+            "looked": [
+                {"configuration": str(configuration), "epochs": epochs, "error": error}
+                for (configuration, epochs), error in self.looked.items()
+            ],
             "frontier": [str(configuration) for configuration in self.frontier],
             "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
             "cost_frontier": [str(configuration) for configuration in self.cost_frontier],

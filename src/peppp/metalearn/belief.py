@@ -42,6 +42,25 @@ class Belief:
     near_best: NDArray[np.float64] | None
     change: float | None
 
+    def enough(self, best: int, until_sure: float, count: int, rank: int) -> str:
+        """Why ``count`` measurements suffice to choose the configuration ``best``; nothing if they do not.
+
+        They do if the choice is sure enough, or if another one would hardly change it.
+        """
+        if self.near_best is None or self.change is None:
+            return ""
+        if self.near_best[best] >= until_sure:
+            return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
+        # Before the embedding is determined a single measurement seems to tell less than it does.
+        if count >= rank and self.change <= 1 - until_sure:
+            return f"after {counted(count)} another one would hardly change the choice ({self.change:.0%})"
+        return ""
+
+
+def counted(count: int) -> str:
+    """``1 measurement``, ``2 measurements``."""
+    return f"{count} measurement{'' if count == 1 else 's'}"
+
 
 class Knowledge:
     """What a completed table says about how well a new task of some memory [d] can be predicted.
@@ -115,6 +134,7 @@ class Knowledge:
         measured: Sequence[int],
         errors: NDArray[np.float64],
         estimate: NDArray[np.float64],
+        posterior: Posterior | None = None,
         *,
         feasible: NDArray[np.bool_],
         scale: float = 1.0,
@@ -123,12 +143,13 @@ class Knowledge:
         """How sure an ``estimate`` [d] is after the ``measured`` configurations (indices) had ``errors`` [l].
 
         The errors and the estimate are multiples of ``scale``, as are the table's; what is returned is not.
+        ``posterior`` is the Gaussian after them, if it was told more than they are, as looks.
         A measured error is known; its interval is that of another run, at most as wide as what no other
         configuration tells.
         """
         S = list(measured)
         prior = self.prior(method)
-        posterior = prior.given(S, errors / scale)
+        posterior = posterior or prior.given(S, errors / scale)
         calibration = self.calibration(method, len(S))
         quantile = calibration.quantile()
         if not np.isfinite(quantile):

@@ -43,6 +43,26 @@ def describe(fmt: Format) -> tuple[float, float]:
     return fmt.bits - 2.0, math.log2(fmt.bits)
 
 
+HARDWARE: tuple[Format, ...] = tuple(
+    FloatFormat.parse(text) for text in ("1-4-3@ocp", "1-5-2@ocp", "fp16", "bf16")
+)
+
+
+def nearest_hardware(fmt: Format) -> Format:
+    """The hardware format nearest to one: enough range first, then the closest precision, then fewer bits.
+
+    >>> str(nearest_hardware(FloatFormat(4, 3))), str(nearest_hardware(FloatFormat(6, 7)))
+    ('1-4-3@ocp', '1-8-7@ieee')
+    """
+    precision, span = describe(fmt)
+
+    def distance(other: Format) -> tuple[float, float, float]:
+        its_precision, its_span = describe(other)
+        return max(span - its_span, 0.0), abs(its_precision - precision), float(other.bits)
+
+    return min(HARDWARE, key=distance)
+
+
 def place(
     unseen: Sequence[Configuration],
     seen: Sequence[Configuration],

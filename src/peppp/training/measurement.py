@@ -144,9 +144,14 @@ def training_operations(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int
         dtype=torch.int64 if dataset.kind == "text" else torch.float32,
         loss=lambda results: find_loss(dataset.loss).function(results, targets),
     )
-    in_epoch = len(dataset.train_targets) // batch
-    epochs = max(recipe.epochs, math.ceil(recipe.min_steps / in_epoch))
-    return operations, sum(p.numel() for p in network.parameters()), epochs * in_epoch
+    steps = training_epochs(dataset, recipe) * (len(dataset.train_targets) // batch)
+    return operations, sum(p.numel() for p in network.parameters()), steps
+
+
+def training_epochs(dataset: Dataset, recipe: Recipe) -> int:
+    """The epochs of a training: more than the recipe's where they hold too few steps."""
+    in_epoch = len(dataset.train_targets) // min(recipe.batch_size, len(dataset.train_targets))
+    return max(recipe.epochs, math.ceil(recipe.min_steps / in_epoch))
 
 
 @lru_cache(maxsize=8)
