@@ -31,7 +31,8 @@ class Belief:
 
     ``low`` and ``high`` [d] are 90 % intervals of the error; ``on_frontier`` and ``near_best`` [d] the
     probabilities that a configuration is Pareto optimal within the budget, and that it errs no more than the
-    tolerance above the best within the budget; ``change`` that the most telling further measurement would
+    tolerance above the best within the budget; ``covariance`` [d, d] is that of the errors, as wide as the
+    intervals; ``change`` is the probability that the most telling further measurement would
     change the choice for one better by more than the tolerance. Probabilities are None, and intervals all of
     [0, 1], where the table has fewer than three rows to learn from.
     """
@@ -41,6 +42,7 @@ class Belief:
     on_frontier: NDArray[np.float64] | None
     near_best: NDArray[np.float64] | None
     change: float | None
+    covariance: NDArray[np.float64] | None = None
 
     def enough(self, best: int, until_sure: float, count: int, rank: int) -> str:
         """Why ``count`` measurements suffice to choose the configuration ``best``; nothing if they do not.
@@ -112,13 +114,16 @@ class Knowledge:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
 
-        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals have the width of
-        the ones interpolated between, as if all erred alike, and what interpolation misses on the table.
+        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals reach as far as
+        what is interpolated between is uncertain, together with what interpolation misses on the table, more
+        the further a configuration lies from the table's.
         """
         placed = place(configurations, seen, self._values, self._known)
-        half = np.abs(placed.weights) @ ((belief.high - belief.low) / 2)
-        reach = half + GAUSSIAN_90 * scale * placed.deviation
         errors = np.clip(placed.weights @ estimate, 0.0, 1.0)
+        if belief.covariance is None:
+            return errors, np.zeros(len(errors)), np.ones(len(errors))
+        variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
+        reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (scale * placed.deviation) ** 2)
         return errors, np.clip(errors - reach, 0.0, 1.0), np.clip(errors + reach, 0.0, 1.0)
 
     def choose(self, count: int) -> str:
@@ -169,4 +174,5 @@ class Knowledge:
             on_frontier(samples, self._memory, feasible),
             near_best(samples, feasible, tolerance),
             chance_of_change(believed, covariance, self._measurable, feasible, tolerance),
+            covariance,
         )
