@@ -49,6 +49,7 @@ class Advisor:
     no single measurement would change it with more than the remaining probability; ``measurements`` then
     bounds them.
 
+    With ``seconds`` of a training at each configuration the designs count what they gain per second.
     ``looks`` (:func:`peppp.metalearn.looks.learn_looks`) lets unfinished trainings count as less certain
     measurements: ask by :meth:`trainings`, tell with ``epochs``. Whole trainings take ``epochs``, and
     ``measurements`` times as many may be trained in all.
@@ -86,6 +87,7 @@ class Advisor:
         method: str = "ed-mf",
         until_sure: float | None = None,
         tolerance: float = 0.01,
+        seconds: Mapping[Configuration, float] | None = None,
         looks: LookModel | None = None,
         epochs: int = 10,
     ) -> None:
@@ -118,6 +120,9 @@ class Advisor:
         # All of the table serves to learn the embeddings, the columns without a footprint too.
         completion = complete(
             table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None
+        )
+        self._seconds = (
+            None if seconds is None else np.array([float(seconds[c]) for c in self.configurations])  # [d]
         )
         self._scale = 1.0 if chance_error is None else chance_error
         self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
@@ -294,6 +299,7 @@ class Advisor:
         return next_of(
             self.method, self._knowledge.prior(self.method), self._told.by_column(self._scale), count,
             memory=self._memory, measurable=self._measurable, feasible=self._permissible,
+            seconds=self._seconds,
         )  # fmt: skip
 
     def _belief(self) -> Belief:

@@ -72,7 +72,8 @@ def pick(
     number of seconds that the measurements may take: none is begun of which the last ones' duration says that
     it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
     ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
-    default ``ed-mf``, the paper's.
+    default ``ed-mf``, the paper's; a sequential design also as ``frontier-per-second``, by the seconds that
+    the table's trainings took.
 
     ``looks``, as ``(1, 3)``, lets trainings stop after so many epochs where that tells more per epoch than
     whole ones do (method ``frontier`` unless another is named); in all as many epochs are trained as
@@ -96,6 +97,9 @@ def pick(
     sizes = footprints(dataset, recipe, errors.configurations)
     priced = [_cost(name, sizes, dataset, recipe, table) for name in dict.fromkeys(costs)]
     chosen_method = method or ("frontier" if looks else "ed-mf")
+    chosen_method, _, per_second = chosen_method.partition("-per-second")
+    chosen_method += per_second  # what follows it, as -logit
+    pace = _cost("time", sizes, dataset, recipe, table) if "-per-second" in (method or "") else None
     whole = training_epochs(dataset, recipe)
     if any(not 0 < epochs < whole for epochs in looks):
         raise BudgetError(f"a look ends before the {whole} epochs of a whole training; give 1 to {whole - 1}")
@@ -116,6 +120,7 @@ def pick(
         method=chosen_method,
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
+        seconds=None if pace is None else pace.values,
         looks=_look_model(table, recipe, dataset, looks, chosen_method) if looks else None,
         epochs=whole,
     )

@@ -56,6 +56,10 @@ def command(
             "siblings (the task's other configurations of equal Format A)."
         ),
     ] = "same",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Show ratios and differences to this method, as ed-mf, instead of means."),
+    ] = None,
     where: Where = None,
     rows: Annotated[Path | None, typer.Option(help="Write the result of each row as CSV.")] = None,
     json: Json = False,
@@ -66,6 +70,7 @@ def command(
 
     Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
     """
+    from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
     from peppp.textable import writing
@@ -105,6 +110,13 @@ def command(
         "judge": judge,
         "synthetic": known.is_synthetic,
     }
+    if against is not None:
+        compared = compare(found, against)
+        if json:
+            print_json(about | {"against": against, "comparison": [plain(record) for record in compared]})
+        else:
+            _print_comparison(compared, about, against)
+        return
     if json:
         print_json(about | {"results": [plain(record) for record in found.summary()]})
         return
@@ -169,19 +181,47 @@ def _counts(text: str) -> tuple[int, ...]:
         raise PepppError(f"--measurements are whole numbers as 1,2,3, not {text!r}") from None
 
 
-def _print(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _about(about: dict[str, Any]) -> str:
+    """What was evaluated, in a sentence."""
     from peppp.units import format_bytes
 
-    console = Console()
-    console.print(
+    return (
         f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
         f"{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; cap of "
         f"Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
         + (f"; judged by {about['judge']}" if about["judge"] != "same" else "")
     )
+
+
+def _print_comparison(records: list[dict[str, Any]], about: dict[str, Any], against: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(_about(about))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("setting", "method", "l", "metric"):
+        table.add_column(title, no_wrap=True)
+    for title in ("ratio", "difference"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for r in records:
+        table.add_row(
+            r["setting"], r["method"], str(r["measurements"]), r["metric"],
+            f"{r['ratio']:.2f} [{r['ratio_low']:.2f}, {r['ratio_high']:.2f}]",
+            f"{r['difference']:+.3f} [{r['difference_low']:+.3f}, {r['difference_high']:+.3f}]",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"to {against}; below 1 and 0 is better; 95 % intervals over families", style="dim", markup=False
+    )
+
+
+def _print(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(_about(about))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("setting", "method", "l"):
         table.add_column(title, no_wrap=True)
