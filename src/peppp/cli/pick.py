@@ -55,8 +55,8 @@ def command(
         str | None,
         typer.Option(
             help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi (also as "
-            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks [default: ed-mf; "
-            "frontier with --looks]."
+            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
+            "[default: ed-mf; frontier with --looks]."
         ),
     ] = None,
     looks: Annotated[
