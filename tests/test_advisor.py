@@ -324,7 +324,10 @@ def test_a_pick_is_plain_data_as_json():
 def test_page_data_is_what_the_page_reads():
     pick = finished_pick(task="digits", network="resnet8")
     page = pick.page_data()
-    assert set(page) == {"title", "task", "network", "budget", "rank", "reliable", "rows", "frontier", "pick"}
+    assert set(page) == {
+        "title", "task", "network", "budget", "rank", "reliable", "rows", "frontier", "pick", "costs",
+        "cost_frontier",
+    }  # fmt: skip
     assert (page["task"], page["network"], page["budget"], page["rank"]) == ("digits", "resnet8", 1100, 3)
     assert page["rows"][page["pick"]]["configuration"] == str(pick.configuration)
     assert [page["rows"][i]["configuration"] for i in page["frontier"]] == [str(c) for c in pick.frontier]

@@ -214,6 +214,20 @@ def test_picking_for_a_folder_of_images(tmp_path, images, table):
     assert "measured" in text
 
 
+def test_picking_with_costs(tmp_path, images, table):
+    prices = "configuration,euro\n" + "".join(f"{c},{i % 7}\n" for i, c in enumerate(paper_grid()))
+    (tmp_path / "prices.csv").write_text(prices)
+    costs = [part for cost in ("memory", "time", "energy", "prices.csv:euro") for part in ("--cost", cost)]
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL, *costs)
+    found = answer(*line, "--html", "report.html", cwd=tmp_path)
+    assert [cost["name"] for cost in found["costs"]] == ["memory", "time", "energy", "euro"]
+    assert found["cost_frontier"]
+    measured = next(p for p in found["predictions"] if p["measured"] is not None)
+    assert measured["costs"]["memory"] == pytest.approx(measured["total"] / 1e6)
+    page = (tmp_path / "report.html").read_text()
+    assert all(cost["source"].split(",")[0] in page for cost in found["costs"])
+
+
 def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
     (tmp_path / "notes.txt").write_text("no store")
     (tmp_path / "broken" / "a").mkdir(parents=True)
@@ -247,6 +261,8 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--rounding", "nearest"), "that round as asked; its are stochastic"),
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "notes.txt"),
+        ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
+        ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),
     ):
         line = ("pick", *arguments, "--network", "resnet8-w4", "--resolution", 8, "--workers", 0)
         line = line if "--table" in line else (*line, "--table", table)

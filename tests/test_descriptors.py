@@ -6,6 +6,8 @@ from peppp.errors import FormatError
 from peppp.formats import Configuration, paper_grid, parse_format
 from peppp.metalearn.descriptors import describe, place
 from peppp.records import Footprint
+from peppp.replay.known import KnownTable
+from peppp.replay.unseen import replay_unseen
 from peppp.tables import ErrorMatrix, Row
 
 GRID = paper_grid()
@@ -35,8 +37,40 @@ def test_a_format_that_was_left_out_is_found_again_within_what_is_said():
     known = errors[:, ~out]
     placed = place(missing, seen, known, known >= 0)
     missed = known @ placed.weights.T - errors[:, out]
-    assert np.sqrt((missed**2).mean()) < 2 * placed.deviation
+    assert np.sqrt((missed**2).mean()) < 2 * placed.deviation.mean()
     assert np.abs(missed).mean() < 0.5 * np.abs(errors[:, out] - known.mean(axis=1, keepdims=True)).mean()
+
+
+def test_the_further_from_the_table_the_less_is_said():
+    errors = smooth()
+    wanted = ["1-4-3/1-7-9", "1-5-4/1-7-9", "1-5-7/1-7-9", "1-6-10/1-7-9"]
+    out = np.array([str(c.format_a) == "1-4-3" for c in GRID])
+    seen = [c for c, gone in zip(GRID, out, strict=True) if not gone]
+    placed = place([Configuration.parse(c) for c in wanted], seen, errors[:, ~out], errors[:, ~out] >= 0)
+    assert (np.diff(placed.deviation) > 0).all()
+
+
+@pytest.mark.parametrize("scaled", ["int8", "int5", "fixed-8-6", "mx-1-4-3/32", "mx-1-3-2/32"])
+def test_formats_with_a_scale_are_less_certain_than_floats_at_the_same_place(scaled):
+    fmt = parse_format(scaled)
+    precision, span = (round(bits) for bits in describe(fmt))
+    errors = smooth()
+    pair = [Configuration.parse(f"{scaled}/1-7-9"), Configuration.parse(f"1-{span}-{precision}/1-7-9")]
+    placed = place(pair, GRID, errors, errors >= 0)
+    assert placed.deviation[0] > placed.deviation[1]
+
+
+def test_by_replay_intervals_at_a_missing_format_hold_and_beat_the_nearest():
+    rows = smooth() + 0.01 * np.random.default_rng(2).normal(size=(12, 99))
+    names = tuple(f"t{i}" for i in range(12))
+    known = KnownTable(
+        np.clip(rows, 0, 1), np.tile([c.format_a.bits + c.format_b.bits for c in GRID], (12, 1)), names,
+        tuple(map(str, GRID)), names, names, (None,) * 12, np.ones(12),
+    )  # fmt: skip
+    (found,) = replay_unseen(known.take(range(12), range(0, 99, 3)), counts=(3,)).summary()
+    assert found["covered"] > 0.8
+    assert found["ratio_high"] < 1
+    assert found["width"] < 0.5
 
 
 @pytest.mark.parametrize("text", ["mx-1-4-3/32", "int8", "fixed-8-6", "bf16", "fp32", "1-2-1@ocp"])

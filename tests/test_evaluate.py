@@ -42,6 +42,26 @@ def test_a_table_is_evaluated_and_called_synthetic(table, tmp_path):
     assert "ed-mf" in text
 
 
+def test_methods_are_compared_with_one_of_them(table):
+    line = (table, "--method", "ed-mf,zero", "--measurements", "1,5", "--against", "ed-mf")
+    answer = json.loads(run(*line, "--json").stdout)
+    records = answer["comparison"]
+    assert {(r["method"], r["measurements"]) for r in records} == {("zero", 1), ("zero", 5)}
+    means = json.loads(run(*line[:-2], "--json").stdout)["results"]
+    for r in records:
+        one, other = (
+            next(m for m in means if (m["method"], m["measurements"]) == (name, r["measurements"]))
+            for name in ("zero", "ed-mf")
+        )
+        assert r["ratio"] == pytest.approx(one[r["metric"]] / other[r["metric"]])
+        assert r["difference"] == pytest.approx(one[r["metric"]] - other[r["metric"]])
+        assert r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
+    text = run(*line).stdout
+    assert "to ed-mf; below 1 and 0 is better" in text
+    with pytest.raises(PepppError, match="'auto' was not evaluated"):
+        run(*line[:-1], "auto")
+
+
 def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path):
     known = known_table(largest_slice(synthetic_table(11, further=False)))
     for name, values in (("E", known.errors), ("M", known.memory)):

@@ -13,21 +13,25 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
-from peppp.formats import Configuration, FloatFormat, Format
+from peppp.formats import Configuration
 from peppp.metalearn.belief import Belief, Knowledge
 from peppp.metalearn.completion import complete, factorise
-from peppp.metalearn.descriptors import describe
+from peppp.metalearn.descriptors import nearest_hardware
 from peppp.metalearn.design import d_optimal, determines, least_squares
-from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of
+from peppp.metalearn.looks import LookModel, next_training
+from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of, transform_of
+from peppp.metalearn.posterior import Posterior
+from peppp.metalearn.sequential import Design
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
+from peppp.told import Told
 from peppp.units import format_bytes, parse_bytes
 
-HARDWARE: tuple[Format, ...] = tuple(
-    FloatFormat.parse(text) for text in ("1-4-3@ocp", "1-5-2@ocp", "fp16", "bf16")
-)
 ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
+LOOKING: Mapping[str, Design] = {
+    design + transform: design for design in ("frontier", "i-optimal") for transform in ("", "-logit")
+}
 
 
 class Advisor:
@@ -44,6 +48,11 @@ class Advisor:
     nothing more is asked for once the choice is, so probably, at most ``tolerance`` above the best, or once
     no single measurement would change it with more than the remaining probability; ``measurements`` then
     bounds them.
+
+    With ``seconds`` of a training at each configuration the designs count what they gain per second.
+    ``looks`` (:func:`peppp.metalearn.looks.learn_looks`) lets unfinished trainings count as less certain
+    measurements: ask by :meth:`trainings`, tell with ``epochs``. Whole trainings take ``epochs``, and
+    ``measurements`` times as many may be trained in all.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -78,11 +87,19 @@ class Advisor:
         method: str = "ed-mf",
         until_sure: float | None = None,
         tolerance: float = 0.01,
+        seconds: Mapping[Configuration, float] | None = None,
+        looks: LookModel | None = None,
+        epochs: int = 10,
     ) -> None:
         if method not in ADVISED:
             raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
         if until_sure is not None and not 0 < until_sure < 1:
             raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+        if looks is not None and (method not in LOOKING or looks.transform != transform_of(method)):
+            raise TableError(
+                f"looks take one of the methods {', '.join(LOOKING)}, not {method}, and a model that was "
+                "learned on its scale"
+            )
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, configuration in enumerate(table.configurations) if configuration in footprints]
@@ -104,6 +121,9 @@ class Advisor:
         completion = complete(
             table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None
         )
+        self._seconds = (
+            None if seconds is None else np.array([float(seconds[c]) for c in self.configurations])  # [d]
+        )
         self._scale = 1.0 if chance_error is None else chance_error
         self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
         self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
@@ -113,8 +133,9 @@ class Advisor:
         self.method = self._knowledge.choose(measurements) if method == "auto" else method
         if self.method in RANKED:
             self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
-        self._told: dict[Configuration, float] = {}
-        self._judged: dict[int, Belief] = {}  # by how many errors were told
+        self._told = Told(self.configurations, looks.epochs if looks else ())
+        self._looks, self._epochs = looks, epochs
+        self._judged: dict[tuple[int, int], Belief] = {}  # by how many errors were told
         planned = (
             self._next(measurements)
             if self.method in GAUSSIAN
@@ -133,17 +154,37 @@ class Advisor:
 
     def batch(self, count: int) -> list[Configuration]:
         """The next ``count`` configurations to measure at once, or as many as are still wanted."""
-        wanted = min(count, self.measurements - len(self._told))
+        wanted = min(count, self.measurements - len(self.told))
         if wanted <= 0 or self.stopped:
             return []
         if self.method in GAUSSIAN:
             return [self.configurations[j] for j in self._next(wanted)]
-        return [configuration for configuration in self.plan if configuration not in self._told][:wanted]
+        return [configuration for configuration in self.plan if configuration not in self.told][:wanted]
+
+    def trainings(self, count: int) -> list[tuple[Configuration, int | None]]:
+        """The next trainings: configurations, and after how many epochs each may stop; None is the whole.
+
+        Without ``looks`` they are those of :meth:`batch`; with, one at a time: what tells most per epoch.
+        """
+        if self._looks is None:
+            return [(configuration, None) for configuration in self.batch(count)]
+        if count < 1 or self.stopped:
+            return []
+        wanted = next_training(
+            self._looks, self._knowledge.prior(self.method), LOOKING[self.method],
+            self._told.by_column(self._scale), self._told.looks_by_column(self._scale),
+            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
+            epochs=self._epochs, left=self.measurements * self._epochs - self._told.spent(self._epochs),
+        )  # fmt: skip
+        if wanted is None:
+            return []
+        j, epochs = wanted
+        return [(self.configurations[j], None if epochs == self._epochs else epochs)]
 
     @property
     def told(self) -> Mapping[Configuration, float]:
         """The errors told so far, in their order."""
-        return MappingProxyType(self._told)
+        return MappingProxyType(self._told.errors)
 
     @property
     def measurable(self) -> tuple[Configuration, ...]:
@@ -160,42 +201,17 @@ class Advisor:
         """Why ``until_sure`` asks for no more, or nothing where it does ask or was not given."""
         if self._until_sure is None:
             return ""
-        belief = self._belief()
-        if belief.near_best is None or belief.change is None:
-            return ""
-        sureness = float(belief.near_best[self._best(self._errors())])
-        if sureness >= self._until_sure:
-            return f"after {counted(len(self._told))} the choice is sure enough ({sureness:.0%})"
-        # Before the embedding is determined a single measurement seems to tell less than it does.
-        if len(self._told) >= self._embeddings.shape[1] and belief.change <= 1 - self._until_sure:
-            return (
-                f"after {counted(len(self._told))} another one would hardly change the choice "
-                f"({belief.change:.0%})"
-            )
-        return ""
+        best = self._best(self._errors())
+        return self._belief().enough(best, self._until_sure, len(self.told), self._embeddings.shape[1])
 
-    def tell(self, configuration: Configuration | str, error: float) -> None:
+    def tell(self, configuration: Configuration | str, error: float, epochs: int | None = None) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
 
-        Raises TableError for a configuration that is not known, an error that is none, and a second error
-        of the same configuration that differs from the first.
+        With ``epochs`` it is a look: the test error after so many, of a training that may go on or not.
+        Raises TableError for a configuration that is not known, an error that is none, a look that there is
+        no model of, and a second error of the same that differs from the first.
         """
-        configuration, error = Configuration.parse(configuration), float(error)
-        if configuration not in self.footprints:
-            raise TableError(
-                f"{configuration} is not among the {len(self.configurations)} configurations that have a "
-                "column in the table and a footprint; tell the error of one of those"
-            )
-        if not 0 <= error <= 1:  # refuses NaN as well
-            raise TableError(
-                f"the error of {configuration} is {error}; give a fraction between 0 and 1, and the error "
-                "of guessing where training diverged"
-            )
-        known = self._told.setdefault(configuration, error)
-        if known != error:
-            raise TableError(
-                f"the error of {configuration} was told to be {known}, now {error}; tell it once"
-            )
+        self._told.tell(configuration, error, epochs)
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What is believed of each configuration, in the table's order, clipped to [0, 1].
@@ -207,7 +223,7 @@ class Advisor:
             Prediction(
                 configuration=configuration,
                 estimated_error=float(estimate),
-                measured_error=self._told.get(configuration),
+                measured_error=self.told.get(configuration),
                 footprint=footprint,
                 permissible=bool(self._permissible[j]),
                 interval=(float(belief.low[j]), float(belief.high[j])),
@@ -238,13 +254,14 @@ class Advisor:
             predictions=predictions,
             frontier=tuple(self.configurations[j] for j in optimal),
             rank=self._embeddings.shape[1],
-            reliable=self.method in GAUSSIAN or determines(self._embeddings, self._measured_columns()),
+            reliable=self.method in GAUSSIAN or determines(self._embeddings, list(self._told.by_column())),
             task=self.task,
             network=self.network,
             sureness=best.near_best,
             method=self.method,
             stopped=self.stopped,
             hardware=self.nearest_hardware(best.configuration),
+            looked=dict(self._told.looks),
         )
 
     def predict(
@@ -270,24 +287,27 @@ class Advisor:
         interpolated errors, so that what interpolation misses everywhere cancels.
         """
         configuration = Configuration.parse(configuration)
-        nearest = Configuration(_hardware(configuration.format_a), _hardware(configuration.format_b))
+        nearest = Configuration(
+            nearest_hardware(configuration.format_a), nearest_hardware(configuration.format_b)
+        )
         found = self.predict([nearest, configuration])
         error, low, high = found[nearest]
         return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
 
     def _next(self, count: int) -> list[int]:
         """The next configurations of a sequential design: indices."""
-        told = {j: error / self._scale for j, error in self._told_by_column().items()}
         return next_of(
-            self.method, self._knowledge.prior(self.method), told, count,
+            self.method, self._knowledge.prior(self.method), self._told.by_column(self._scale), count,
             memory=self._memory, measurable=self._measurable, feasible=self._permissible,
+            seconds=self._seconds,
         )  # fmt: skip
 
     def _belief(self) -> Belief:
-        count = len(self._told)  # errors told are never taken back
+        count = (len(self.told), len(self._told.looks))  # errors told are never taken back
         if count not in self._judged:
             self._judged[count] = self._knowledge.believe(
-                self.method, self._measured_columns(), np.array(list(self._told.values())), self._estimates(),
+                self.method, list(self._told.by_column()), np.array(list(self.told.values())),
+                self._estimates(), self._posterior(),
                 feasible=self._permissible, scale=self._scale, tolerance=self._tolerance,
             )  # fmt: skip
         return self._judged[count]
@@ -295,7 +315,7 @@ class Advisor:
     def _errors(self) -> NDArray[np.float64]:
         """Errors [d], measured or else estimated; what ties in exact arithmetic ties here."""
         errors = self._estimates()
-        for j, error in self._told_by_column().items():
+        for j, error in self._told.by_column().items():
             errors[j] = error
         return pareto.settled(errors)
 
@@ -307,18 +327,21 @@ class Advisor:
     def _estimates(self) -> NDArray[np.float64]:
         """Estimated errors [d], of measured configurations too."""
         errors = self._column_means
-        S, told = self._measured_columns(), np.array(list(self._told.values())) / self._scale
+        S = list(self._told.by_column())
         if self.method in GAUSSIAN:
-            errors = self._knowledge.prior(self.method).given(S, told).errors
+            errors = self._posterior().errors
         elif S:
-            errors = least_squares(self._embeddings, S, told)
+            errors = least_squares(self._embeddings, S, np.array(list(self.told.values())) / self._scale)
         return np.array(np.clip(self._scale * errors, 0.0, 1.0))
 
-    def _told_by_column(self) -> dict[int, float]:
-        return {self.configurations.index(c): error for c, error in self._told.items()}
-
-    def _measured_columns(self) -> list[int]:
-        return [self.configurations.index(configuration) for configuration in self._told]
+    def _posterior(self) -> Posterior:
+        """The Gaussian after all that was told, on the scale of the table."""
+        prior, told = self._knowledge.prior(self.method), self._told.by_column(self._scale)
+        if self._looks is None:
+            return prior.given(list(told), list(told.values()))
+        return self._looks.given(
+            prior, self._told.looks_by_column(self._scale), list(told), list(told.values())
+        )
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
         within = self._memory <= limit  # [d]
@@ -330,19 +353,3 @@ class Advisor:
                 f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
-
-
-def counted(count: int) -> str:
-    """``1 measurement``, ``2 measurements``."""
-    return f"{count} measurement{'' if count == 1 else 's'}"
-
-
-def _hardware(fmt: Format) -> Format:
-    """The hardware format nearest to one: enough range first, then the closest precision, then fewer bits."""
-    precision, span = describe(fmt)
-
-    def distance(other: Format) -> tuple[float, float, float]:
-        its_precision, its_span = describe(other)
-        return max(span - its_span, 0.0), abs(its_precision - precision), float(other.bits)
-
-    return min(HARDWARE, key=distance)

@@ -1,27 +1,31 @@
 """``pick``: data, a network and a budget in; a few measurements later, the precision to train at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor, counted
+from peppp.advisor import Advisor
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
+from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, StoreError, TableError
 from peppp.formats import Configuration
+from peppp.metalearn.belief import counted
+from peppp.metalearn.looks import LookModel, learn_looks
+from peppp.metalearn.methods import transform_of
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
 from peppp.textable import read_table
-from peppp.training.measurement import footprint, with_resolution
+from peppp.training.measurement import footprint, training_epochs, training_operations, with_resolution
 from peppp.tuning import TunedConfiguration, tuned_matrix
 from peppp.units import parse_bytes
 
@@ -37,7 +41,7 @@ def pick(
     measurements: int | None = None,
     spend: float | None = None,
     until_sure: float | None = None,
-    method: str = "ed-mf",
+    method: str | None = None,
     tolerance: float = 0.01,
     table: str | Path | ErrorMatrix | None = None,
     recipe: Recipe | None = None,
@@ -49,6 +53,8 @@ def pick(
     store: str | Path | None = None,
     workers: int = 0,
     device: str = "cpu",
+    costs: Sequence[str] = (),
+    looks: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
@@ -65,7 +71,17 @@ def pick(
     probably, at most ``tolerance`` above the best or no further measurement would change it. ``spend`` is a
     number of seconds that the measurements may take: none is begun of which the last ones' duration says that
     it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
-    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`.
+    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
+    default ``ed-mf``, the paper's; a sequential design also as ``frontier-per-second``, by the seconds that
+    the table's trainings took.
+
+    ``looks``, as ``(1, 3)``, lets trainings stop after so many epochs where that tells more per epoch than
+    whole ones do (method ``frontier`` unless another is named); in all as many epochs are trained as
+    ``measurements`` whole ones take. How much a look is worth is learned from the table's curves.
+
+    ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
+    trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
+    in error and all of these, within the budget.
     """
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
@@ -79,6 +95,14 @@ def pick(
         else open_table(table, recipe, without=dataset.fingerprint, learning_rates=learning_rates)
     )
     sizes = footprints(dataset, recipe, errors.configurations)
+    priced = [_cost(name, sizes, dataset, recipe, table) for name in dict.fromkeys(costs)]
+    chosen_method = method or ("frontier" if looks else "ed-mf")
+    chosen_method, _, per_second = chosen_method.partition("-per-second")
+    chosen_method += per_second  # what follows it, as -logit
+    pace = _cost("time", sizes, dataset, recipe, table) if "-per-second" in (method or "") else None
+    whole = training_epochs(dataset, recipe)
+    if any(not 0 < epochs < whole for epochs in looks):
+        raise BudgetError(f"a look ends before the {whole} epochs of a whole training; give 1 to {whole - 1}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)
@@ -93,24 +117,78 @@ def pick(
         chance_error=dataset.chance_error,
         task=dataset.name,
         network=network,
-        method=method,
+        method=chosen_method,
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
+        seconds=None if pace is None else pace.values,
+        looks=_look_model(table, recipe, dataset, looks, chosen_method) if looks else None,
+        epochs=whole,
     )
     task = source(str(data), dataset)
-    started, longest = monotonic(), 0.0
-    while wanted := advisor.batch(max(1, workers) if stops or advisor.sequential else measurements):
+    started, longest, stopped = monotonic(), 0.0, ""
+    seconds: dict[Configuration, float] = {}
+    while wanted := advisor.trainings(max(1, workers) if stops or advisor.sequential else measurements):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
-            return replace(advisor.recommend(), stopped=_spent(len(advisor.told), spend))
-        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
-        asked = {cell.key: configuration for cell, configuration in plan.items()}
+            stopped = _spent(len(advisor.told), spend)
+            break
+        plan = {}
+        for configuration, epochs in wanted:
+            plain, its_recipe = training_of(configuration, recipe)
+            if epochs is not None:  # a training of its own: the same bits as the whole one's first epochs
+                its_recipe = replace(its_recipe, epochs=epochs, min_steps=0)
+            plan[task.cell(plain, its_recipe, seed)] = configuration, epochs
+        asked = {cell.key: training for cell, training in plan.items()}
         for measurement in measure_cells(
             list(plan), store=store, workers=workers, device=device, progress=progress
         ):
-            advisor.tell(asked[measurement.key], measurement.test_error)
+            configuration, epochs = asked[measurement.key]
+            for epoch, error in measurement.curve if looks else ():
+                if epoch in looks:
+                    advisor.tell(configuration, error, epoch)
+            if epochs is None:
+                advisor.tell(configuration, measurement.test_error)
+                seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
-    return advisor.recommend()
+    chosen = advisor.recommend()
+    found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
+    return replace(chosen, stopped=stopped or chosen.stopped, costs=tuple(found))
+
+
+def _look_model(
+    table: str | Path | ErrorMatrix | None,
+    recipe: Recipe,
+    dataset: Dataset,
+    looks: Sequence[int],
+    method: str,
+) -> LookModel:
+    if isinstance(table, ErrorMatrix):
+        raise TableError("a matrix of errors holds no curves; give a store or a table for looks")
+    curves = _alike(table, recipe, dataset.fingerprint)
+    return learn_looks(curves, looks, transform=transform_of(method))
+
+
+def _cost(
+    name: str,
+    sizes: Mapping[Configuration, Footprint],
+    dataset: Dataset,
+    recipe: Recipe,
+    table: str | Path | ErrorMatrix | None,
+) -> Cost:
+    """A cost by its name, for the configurations that have ``sizes``."""
+    if any(isinstance(c, TunedConfiguration) for c in sizes):
+        raise TableError("costs are those of one learning rate; give one, or leave the costs out")
+    if name == "memory":
+        return memory_cost(sizes)
+    if name == "energy":
+        return energy_cost(sizes, *training_operations(dataset, recipe))
+    if name == "time":
+        if isinstance(table, ErrorMatrix):
+            raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
+        return time_cost(_alike(table, recipe, dataset.fingerprint), list(sizes))
+    if ":" not in name:
+        raise TableError(f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN")
+    return column_cost(name, list(sizes))
 
 
 def _spent(count: int, seconds: float) -> str:
@@ -164,6 +242,12 @@ def open_table(
     the task does. Rows of the data set with the fingerprint ``without`` are left out: a task does not teach
     about itself. Several ``learning_rates`` make columns of configurations at each of them.
     """
+    alike = _alike(place, recipe, without)
+    return tuned_matrix(alike, learning_rates) if len(learning_rates) > 1 else error_matrix(alike)
+
+
+def _alike(place: str | Path | None, recipe: Recipe | None, without: str | None) -> list[Measurement]:
+    """The measurements of a table that :func:`open_table` takes."""
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
@@ -178,7 +262,7 @@ def open_table(
             sorted({f"{m.recipe.rounding} with errors in {m.recipe.error_format}" for m in others})
         )
         raise TableError(f"{path} holds no measurements that round as asked; its are {modes}")
-    return tuned_matrix(alike, learning_rates) if len(learning_rates) > 1 else error_matrix(alike)
+    return alike
 
 
 def _rounds_alike(one: Recipe, other: Recipe) -> bool:

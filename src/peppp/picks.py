@@ -2,14 +2,15 @@
 
 import html
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from peppp.costs import Cost
 from peppp.errors import TableError
 from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
 from peppp.records import Footprint
@@ -51,7 +52,9 @@ class Pick:
     within the budget, by ascending memory. ``reliable`` is False where the measurements do not determine all
     ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
     probability that no permissible configuration errs more than the tolerance less; None where the table is
-    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop.
+    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
+    those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
+    configuration and epochs.
     """
 
     configuration: Configuration
@@ -69,6 +72,8 @@ class Pick:
     method: str = "ed-mf"
     stopped: str = ""
     hardware: "HardwareChoice | None" = None
+    costs: tuple[Cost, ...] = ()
+    looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -96,8 +101,20 @@ class Pick:
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
         ]
+        if self.looked:
+            seen = (f"{c} {error:.3f} after {epochs}" for (c, epochs), error in self.looked.items())
+            lines.append(f"looked    {', '.join(seen)} epochs")
         if self.sureness is not None:
             lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
+        if self.costs:
+            lines.append(
+                "costs     " + ", ".join(f"{c.name} {c.shown(self.configuration)}" for c in self.costs)
+            )
+            lines.append(
+                f"          Pareto optimal in error and {_listed(c.name for c in self.costs)}: "
+                + ", ".join(map(str, self.cost_frontier))
+            )
+            lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
         if self.hardware is not None:
             loss = self.hardware.predicted_loss
             lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
@@ -106,6 +123,11 @@ class Pick:
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
+
+    @property
+    def cost_frontier(self) -> tuple[Configuration, ...]:
+        """:meth:`frontier_over` all ``costs``; nothing where there are none."""
+        return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
 
     def frontier_over(self, *costs: Mapping[Configuration, float]) -> tuple[Configuration, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
@@ -149,9 +171,16 @@ class Pick:
                 "predicted_loss": self.hardware.predicted_loss,
             },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
+            "looked": [
+                {"configuration": str(configuration), "epochs": epochs, "error": error}
+                for (configuration, epochs), error in self.looked.items()
+            ],
             "frontier": [str(configuration) for configuration in self.frontier],
+            "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
+            "cost_frontier": [str(configuration) for configuration in self.cost_frontier],
             "predictions": [
                 _row(p)
+                | {"costs": {cost.name: cost.values.get(p.configuration) for cost in self.costs}}
                 | {"permissible": p.permissible, "on_frontier": p.on_frontier, "near_best": p.near_best}
                 for p in self.predictions
             ],
@@ -177,6 +206,16 @@ class Pick:
             ],
             "frontier": [index[configuration] for configuration in self.frontier],
             "pick": index[self.configuration],
+            "costs": [
+                {
+                    "name": cost.name,
+                    "unit": cost.unit,
+                    "source": cost.source,
+                    "values": [cost.values.get(p.configuration) for p in self.predictions],
+                }
+                for cost in self.costs
+            ],
+            "cost_frontier": [index[configuration] for configuration in self.cost_frontier],
         }
 
     def report(self, path: str | Path) -> None:
@@ -204,6 +243,12 @@ class HardwareChoice:
     predicted_error: float
     interval: tuple[float, float]
     predicted_loss: float
+
+
+def _listed(names: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _memory(footprint: Footprint) -> dict[str, int]:

@@ -11,6 +11,7 @@ from peppp.cli.options import Json, print_json
 from peppp.errors import PepppError, StoreError, TableError
 
 if TYPE_CHECKING:
+    from peppp.records import Measurement
     from peppp.replay.known import KnownTable
 
 Where = Annotated[
@@ -48,6 +49,17 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
     leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
     effects: Annotated[bool, typer.Option(help="Complete what row and column effects leave.")] = False,
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Errors that picks are judged by: same (those measured), seed (the table's other seeds), or "
+            "siblings (the task's other configurations of equal Format A)."
+        ),
+    ] = "same",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Show ratios and differences to this method, as ed-mf, instead of means."),
+    ] = None,
     where: Where = None,
     rows: Annotated[Path | None, typer.Option(help="Write the result of each row as CSV.")] = None,
     json: Json = False,
@@ -58,6 +70,8 @@ def command(
 
     Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
     """
+    from peppp.replay.comparison import compare
+    from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
     from peppp.textable import writing
     from peppp.units import parse_bytes
@@ -67,6 +81,7 @@ def command(
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
     known = known_from(table, errors, memory, where or [])
+    measurements_of = [] if table is None or judge != "seed" else sliced(table, where or [])
     found = evaluate(
         known,
         settings=_names(setting),
@@ -79,6 +94,7 @@ def command(
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
         effects=effects,
+        judge=judge_of(known, judge, measurements_of),
     )
     if rows is not None:
         with writing(rows) as file:
@@ -91,8 +107,16 @@ def command(
         "rank": rank,
         "seeds": seeds,
         "leave": leave,
+        "judge": judge,
         "synthetic": known.is_synthetic,
     }
+    if against is not None:
+        compared = compare(found, against)
+        if json:
+            print_json(about | {"against": against, "comparison": [plain(record) for record in compared]})
+        else:
+            _print_comparison(compared, about, against)
+        return
     if json:
         print_json(about | {"results": [plain(record) for record in found.summary()]})
         return
@@ -101,14 +125,12 @@ def command(
 
 def known_from(table: str | None, errors: Path | None, memory: Path | None, where: list[str]) -> "KnownTable":
     """The known part of a table, or of a pair of matrices."""
-    from peppp.replay.known import from_matrices, known_table, largest_slice, parse_where
+    from peppp.replay.known import from_matrices, known_table
 
     if (table is None) == (errors is None) or (errors is None) != (memory is None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
     if table is not None:
-        from peppp.choice import read_measurements
-
-        return known_table(largest_slice(read_measurements(table), parse_where(where)))
+        return known_table(sliced(table, where))
     from peppp.matrices import read_errors, read_memory
 
     assert errors is not None
@@ -120,6 +142,14 @@ def known_from(table: str | None, errors: Path | None, memory: Path | None, wher
     return from_matrices(
         E.values, M, [row.task for row in E.rows], [str(column) for column in E.configurations]
     )
+
+
+def sliced(table: str, where: list[str]) -> "list[Measurement]":
+    """The measurements of a table that are evaluated."""
+    from peppp.choice import read_measurements
+    from peppp.replay.known import largest_slice, parse_where
+
+    return largest_slice(read_measurements(table), parse_where(where))
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:
@@ -151,18 +181,47 @@ def _counts(text: str) -> tuple[int, ...]:
         raise PepppError(f"--measurements are whole numbers as 1,2,3, not {text!r}") from None
 
 
+def _about(about: dict[str, Any]) -> str:
+    """What was evaluated, in a sentence."""
+    from peppp.units import format_bytes
+
+    return (
+        f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
+        f"{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; cap of "
+        f"Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
+        + (f"; judged by {about['judge']}" if about["judge"] != "same" else "")
+    )
+
+
+def _print_comparison(records: list[dict[str, Any]], about: dict[str, Any], against: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(_about(about))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("setting", "method", "l", "metric"):
+        table.add_column(title, no_wrap=True)
+    for title in ("ratio", "difference"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for r in records:
+        table.add_row(
+            r["setting"], r["method"], str(r["measurements"]), r["metric"],
+            f"{r['ratio']:.2f} [{r['ratio_low']:.2f}, {r['ratio_high']:.2f}]",
+            f"{r['difference']:+.3f} [{r['difference_low']:+.3f}, {r['difference_high']:+.3f}]",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"to {against}; below 1 and 0 is better; 95 % intervals over families", style="dim", markup=False
+    )
+
+
 def _print(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from peppp.units import format_bytes
-
     console = Console()
-    console.print(
-        f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
-        f"{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; cap of "
-        f"Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
-    )
+    console.print(_about(about))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("setting", "method", "l"):
         table.add_column(title, no_wrap=True)

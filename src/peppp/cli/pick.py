@@ -22,6 +22,7 @@ from peppp.cli.options import (
     Table,
     Workers,
     check_device,
+    parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
@@ -51,12 +52,20 @@ def command(
         float | None, typer.Option(help="Train no more once the choice is that probably right, as 0.9.")
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi (also as "
-            "ehvi-per-memory, ehvi-logit), or auto, by the table's own tasks."
+            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
+            "[default: ed-mf; frontier with --looks]."
         ),
-    ] = "ed-mf",
+    ] = None,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            help="Let trainings stop after so many epochs where that tells more, as 3 or 1,3; in all as many "
+            "epochs as --measurements whole ones take."
+        ),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, max=1, help="How much more error still counts as the best choice.")
     ] = 0.01,
@@ -82,6 +91,13 @@ def command(
     ] = None,
     workers: Workers = None,
     device: Device = "cpu",
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also list what is Pareto optimal in error and this (each --cost): memory, time (as the "
+            "table's trainings took), energy (a model), or your own FILE.csv:COLUMN."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
@@ -133,6 +149,8 @@ def command(
             store=store,
             workers=worker_count(workers, device),
             device=device,
+            costs=cost or (),
+            looks=() if looks is None else parse_list(looks, int, "--looks"),
             progress=display,
         )
     typer.echo(chosen.to_json() if json else str(chosen))

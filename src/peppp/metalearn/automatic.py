@@ -44,7 +44,8 @@ def choose_method(
     A candidate's loss on a held out task is the mean of two: the area between its estimated and the true
     frontier and the regret of its pick, each as a multiple of ED-MF's average. The least average over
     families wins if it lies below ED-MF's by more than the standard error of the difference; else, or from
-    fewer than four families, it is ED-MF (the first candidate). Where a row is partly known it is judged on
+    fewer than four families, it is ED-MF (the first candidate). A candidate whose picks alone are regretted
+    more than ED-MF's is never taken, however good its frontier. Where a row is partly known it is judged on
     what is known.
     """
     allowed = np.asarray(feasible, dtype=bool)
@@ -74,6 +75,8 @@ def choose_method(
     excess = loss - loss[:, :1]
     average = excess.mean(axis=0)
     error = excess.std(axis=0, ddof=1) / np.sqrt(len(names))
+    regretted = means[..., 1].mean(axis=0)  # [candidates, counts]
+    average = np.where(regretted > regretted[0], np.inf, average)
     best = average.argmin(axis=0)
     return [candidates[b] if average[b, c] + error[b, c] < 0 else candidates[0] for c, b in enumerate(best)]
 

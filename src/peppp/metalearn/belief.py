@@ -31,7 +31,8 @@ class Belief:
 
     ``low`` and ``high`` [d] are 90 % intervals of the error; ``on_frontier`` and ``near_best`` [d] the
     probabilities that a configuration is Pareto optimal within the budget, and that it errs no more than the
-    tolerance above the best within the budget; ``change`` that the most telling further measurement would
+    tolerance above the best within the budget; ``covariance`` [d, d] is that of the errors, as wide as the
+    intervals; ``change`` is the probability that the most telling further measurement would
     change the choice for one better by more than the tolerance. Probabilities are None, and intervals all of
     [0, 1], where the table has fewer than three rows to learn from.
     """
@@ -41,6 +42,26 @@ class Belief:
     on_frontier: NDArray[np.float64] | None
     near_best: NDArray[np.float64] | None
     change: float | None
+    covariance: NDArray[np.float64] | None = None
+
+    def enough(self, best: int, until_sure: float, count: int, rank: int) -> str:
+        """Why ``count`` measurements suffice to choose the configuration ``best``; nothing if they do not.
+
+        They do if the choice is sure enough, or if another one would hardly change it.
+        """
+        if self.near_best is None or self.change is None:
+            return ""
+        if self.near_best[best] >= until_sure:
+            return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
+        # Before the embedding is determined a single measurement seems to tell less than it does.
+        if count >= rank and self.change <= 1 - until_sure:
+            return f"after {counted(count)} another one would hardly change the choice ({self.change:.0%})"
+        return ""
+
+
+def counted(count: int) -> str:
+    """``1 measurement``, ``2 measurements``."""
+    return f"{count} measurement{'' if count == 1 else 's'}"
 
 
 class Knowledge:
@@ -93,13 +114,16 @@ class Knowledge:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
 
-        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals have the width of
-        the ones interpolated between, as if all erred alike, and what interpolation misses on the table.
+        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals reach as far as
+        what is interpolated between is uncertain, together with what interpolation misses on the table, more
+        the further a configuration lies from the table's.
         """
         placed = place(configurations, seen, self._values, self._known)
-        half = np.abs(placed.weights) @ ((belief.high - belief.low) / 2)
-        reach = half + GAUSSIAN_90 * scale * placed.deviation
         errors = np.clip(placed.weights @ estimate, 0.0, 1.0)
+        if belief.covariance is None:
+            return errors, np.zeros(len(errors)), np.ones(len(errors))
+        variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
+        reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (scale * placed.deviation) ** 2)
         return errors, np.clip(errors - reach, 0.0, 1.0), np.clip(errors + reach, 0.0, 1.0)
 
     def choose(self, count: int) -> str:
@@ -115,6 +139,7 @@ class Knowledge:
         measured: Sequence[int],
         errors: NDArray[np.float64],
         estimate: NDArray[np.float64],
+        posterior: Posterior | None = None,
         *,
         feasible: NDArray[np.bool_],
         scale: float = 1.0,
@@ -123,12 +148,13 @@ class Knowledge:
         """How sure an ``estimate`` [d] is after the ``measured`` configurations (indices) had ``errors`` [l].
 
         The errors and the estimate are multiples of ``scale``, as are the table's; what is returned is not.
+        ``posterior`` is the Gaussian after them, if it was told more than they are, as looks.
         A measured error is known; its interval is that of another run, at most as wide as what no other
         configuration tells.
         """
         S = list(measured)
         prior = self.prior(method)
-        posterior = prior.given(S, errors / scale)
+        posterior = posterior or prior.given(S, errors / scale)
         calibration = self.calibration(method, len(S))
         quantile = calibration.quantile()
         if not np.isfinite(quantile):
@@ -148,4 +174,5 @@ class Knowledge:
             on_frontier(samples, self._memory, feasible),
             near_best(samples, feasible, tolerance),
             chance_of_change(believed, covariance, self._measurable, feasible, tolerance),
+            covariance,
         )

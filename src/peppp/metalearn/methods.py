@@ -168,7 +168,12 @@ def explore(
 
 def prior_of(training: Completion, method: str = "ed-mf") -> Posterior:
     """The Gaussian that the entries which ``training`` observed teach, with errors as logits if so named."""
-    return _prior(training, "logit" if method.endswith("-logit") else "identity")
+    return _prior(training, transform_of(method))
+
+
+def transform_of(method: str) -> Transform:
+    """The scale on which a method's Gaussian is learned."""
+    return "logit" if method.endswith("-logit") else "identity"
 
 
 @lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods

@@ -82,7 +82,7 @@ class Posterior:
         jitter = 1e-10 * np.trace(K[S]) / len(S) + 1e-300
         factor = scipy.linalg.cho_factor(K[S] + jitter * np.eye(len(S)), lower=True, check_finite=False)
         gain = scipy.linalg.cho_solve(factor, K.T, check_finite=False).T  # [d, l]
-        told = _forth(np.asarray(errors, dtype=np.float64), self.transform)
+        told = transformed(np.asarray(errors, dtype=np.float64), self.transform)
         mean = self.mean + gain @ (told - self.mean[S])
         covariance = self.covariance - gain @ K.T
         mean[S], covariance[S], covariance[:, S] = told, 0.0, 0.0  # exactly, whatever rounding leaves
@@ -133,7 +133,7 @@ def learn(
         raise ValueError("nothing is observed, so nothing can be learned")
     n, d = mask.shape
     rank = max(1, min(5, int(mask.sum()) // (4 * d)) if factors is None else min(factors, n, d))
-    Y = _forth(np.where(mask, values, 0.5), transform)
+    Y = transformed(np.where(mask, values, 0.5), transform)
     weights = mask.astype(np.float64)  # [n, d]
     filled = np.where(mask, Y, row_and_column_effects(np.where(mask, Y, 0.0), mask))
     start = filled.mean(axis=0)  # [d]
@@ -239,9 +239,10 @@ def chance_of_change(
     return float(changed.mean(axis=0).max())
 
 
-def _forth(errors: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
+def transformed(errors: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
+    """Errors, or their logits."""
     return errors if transform == "identity" else np.asarray(logit(np.clip(errors, _EDGE, 1 - _EDGE)))
 
 
-def _back(transformed: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
-    return transformed if transform == "identity" else np.asarray(expit(transformed))
+def _back(values: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
+    return values if transform == "identity" else np.asarray(expit(values))

@@ -293,7 +293,7 @@ function nearest(page, chart, left, top) {
 }
 
 function makeSortable(page, body) {
-  const headings = [...document.querySelectorAll("thead th")];
+  const headings = [...document.querySelectorAll("thead th[data-key]")];
   const lines = [...body.rows]; // still in the order of page.rows
   for (const heading of headings) {
     heading.firstElementChild.onclick = () => {

@@ -188,8 +188,7 @@ def known_table(
     if not kept:
         raise Lacking("the table lacks measurements at low precision")
     if seed is None:
-        counts = Counter(m.seed for m in kept)
-        seed = max(counts, key=lambda s: (counts[s], -s))
+        seed = main_seed(kept)
     kept = [m for m in kept if m.seed == seed]
     cells: dict[tuple[str, str], dict[Configuration, Measurement]] = defaultdict(dict)
     digests = {recipe: recipe.digest for recipe in {m.recipe for m in kept}}
@@ -238,6 +237,12 @@ def known_table(
         recipes=tuple(m.recipe for m in rows),
         chance=np.array([m.chance_error for m in rows]),
     )
+
+
+def main_seed(measurements: Iterable[Measurement]) -> int:
+    """The seed with the most measurements, of equals the lowest."""
+    counts = Counter(m.seed for m in measurements)
+    return max(counts, key=lambda s: (counts[s], -s))
 
 
 def scaled(measurement: Measurement, configuration: Configuration) -> float:

@@ -126,6 +126,7 @@ def evaluate(
     cap: float | None = None,
     leave: Leave = "family",
     effects: bool = False,
+    judge: NDArray[np.float64] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Every method in every setting on every task of a known table, as if the task were new.
@@ -134,7 +135,9 @@ def evaluate(
     does. Settings III to VI know a ``share`` of the training entries, drawn anew for each split and seed,
     uniformly or with probabilities that fall with memory (and then weighs them by the inverse). ``cap`` is
     that of Settings II, IV and VI, by default the median of the table's memory. Nothing that a method sees
-    depends on the held out row, but for the errors that it asks for.
+    depends on the held out row, but for the errors that it asks for. With ``judge`` [n, d], errors of other
+    runs (:mod:`peppp.replay.judges`), all metrics are taken with those as the true ones, on the
+    configurations that have one; what is measured stays the table's.
 
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
@@ -170,6 +173,8 @@ def evaluate(
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
     values = np.full(shape, np.nan)
     parts = splits(known, leave)
+    judged = known.known if judge is None else known.known & np.isfinite(judge)
+    truths = known.errors if judge is None else np.where(judged, judge, 1.0)
     kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
     done, total = 0, len(seeds) * len(parts)
     for r, seed in enumerate(seeds):
@@ -193,7 +198,7 @@ def evaluate(
                         continue
                     for i in held:
                         m = known.memory[i]
-                        feasible = known.known[i] & (m <= limit if SETTINGS[name].capped else True)
+                        feasible = judged[i] & (m <= limit if SETTINGS[name].capped else True)
                         if not feasible.any():
                             continue
                         for j, method in enumerate(methods):
@@ -211,7 +216,7 @@ def evaluate(
                                 for one in dict.fromkeys(chosen)
                             }  # fmt: skip
                             found = [by_method[one][c] for c, one in enumerate(chosen)]
-                            scored = scores(m, known.errors[i], [f.estimate for f in found], feasible)
+                            scored = scores(m, truths[i], [f.estimate for f in found], feasible)
                             for column, metric in enumerate(METRICS):
                                 values[s, j, :, r, i, column] = scored[metric]
                             used = [m[f.chosen].sum() / m[feasible].sum() for f in found]

@@ -1,5 +1,6 @@
 """``measure``: one training turned into a Measurement, with its footprint and where it was made."""
 
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 
 import peppp
 from peppp.footprint.counting import ElementCounts, count_elements
+from peppp.footprint.operations import count_multiply_adds
 from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
@@ -122,6 +124,34 @@ def network_counts(
         dtype=torch.int64 if is_text else torch.float32,
         loss=lambda results: find_loss(loss).function(results, targets),
     )
+
+
+def training_operations(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:
+    """Multiply-adds of one step, parameters, and steps of a training, without running it."""
+    network = networks.build_for(recipe.network, dataset, device="meta")
+    is_regression = dataset.train_targets.dtype.kind == "f"
+    batch = min(recipe.batch_size, len(dataset.train_targets))
+    targets = torch.zeros(
+        batch,
+        *dataset.train_targets.shape[1:],
+        dtype=torch.float32 if is_regression else torch.int64,
+        device="meta",
+    )
+    operations = count_multiply_adds(
+        network,
+        dataset.input_shape,
+        batch,
+        dtype=torch.int64 if dataset.kind == "text" else torch.float32,
+        loss=lambda results: find_loss(dataset.loss).function(results, targets),
+    )
+    steps = training_epochs(dataset, recipe) * (len(dataset.train_targets) // batch)
+    return operations, sum(p.numel() for p in network.parameters()), steps
+
+
+def training_epochs(dataset: Dataset, recipe: Recipe) -> int:
+    """The epochs of a training: more than the recipe's where they hold too few steps."""
+    in_epoch = len(dataset.train_targets) // min(recipe.batch_size, len(dataset.train_targets))
+    return max(recipe.epochs, math.ceil(recipe.min_steps / in_epoch))
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,51 @@
+"""One method against another at the same number of measurements: ratios and differences, with intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peppp.errors import TableError
+from peppp.replay.intervals import family_mean, family_ratio
+from peppp.replay.loocv import Evaluation
+
+METRICS = ("hyperdiff", "hyperdiff_true", "convergence", "regret")
+
+
+def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
+    """A record for each setting, other method, number of measurements and metric.
+
+    ``ratio`` is that of the means over families, ``difference`` the mean of the differences, each with a 95 %
+    bootstrap interval over families drawn for both methods together; below 1 and 0 the method is the better
+    one. Raises TableError where ``against`` was not evaluated.
+
+    >>> from peppp.replay.known import known_table
+    >>> from peppp.replay.loocv import evaluate
+    >>> from peppp.replay.synthetic import synthetic_table
+    >>> known = known_table(synthetic_table(8, further=False))  # invented errors
+    >>> record, = compare(evaluate(known, methods=("ed-mf", "zero"), counts=(5,)), "ed-mf", ["convergence"])
+    >>> record["method"], record["ratio"] > 1
+    ('zero', True)
+    """
+    if against not in found.methods:
+        raise TableError(f"{against!r} was not evaluated; compare with one of {', '.join(found.methods)}")
+    groups = found.known.families if found.leave == "family" else found.known.names
+    records = []
+    for setting in found.settings:
+        for method in found.methods:
+            if method == against:
+                continue
+            for count in found.counts:
+                for metric in metrics:
+                    values = found.of(metric, setting, method, count)
+                    reference = found.of(metric, setting, against, count)
+                    ratio = family_ratio(values, reference, groups)
+                    difference = family_mean(values - reference, groups)
+                    records.append(
+                        {
+                            "setting": setting, "method": method, "measurements": count, "metric": metric,
+                            "value": family_mean(values, groups).mean,
+                            "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
+                            "difference": difference.mean,
+                            "difference_low": difference.low, "difference_high": difference.high,
+                        }
+                    )  # fmt: skip
+    return records
