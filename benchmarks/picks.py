@@ -10,7 +10,7 @@ the task's other runs of equal Format A. Nothing is trained.
 import argparse
 import json
 
-from peppp.choice import SHIPPED_TABLE, read_measurements
+from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.replay.intervals import family_mean, family_ratio
 from peppp.replay.judges import judge
 from peppp.replay.known import known_table, largest_slice

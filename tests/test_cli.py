@@ -228,6 +228,20 @@ def test_picking_with_costs(tmp_path, images, table):
     assert all(cost["source"].split(",")[0] in page for cost in found["costs"])
 
 
+def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images, table):
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL)
+    line = (*line, "--html", "report.html", "--store", "picks.db")
+    before = answer(*line, cwd=tmp_path)["notes"]
+    assert not any("rounding" in note for note in before)
+    line = (*line, "--rounding", "nearest")
+    *others, note = answer(*line, cwd=tmp_path)["notes"]
+    assert others == before
+    assert note.startswith("the table has no rounding nearest, only stochastic")
+    assert "could not be measured" in note  # all its rows round alike
+    assert f"note      {note}" in peppp(*line, cwd=tmp_path).stdout
+    assert note in (tmp_path / "report.html").read_text()
+
+
 def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
     (tmp_path / "notes.txt").write_text("no store")
     (tmp_path / "broken" / "a").mkdir(parents=True)
@@ -258,7 +272,6 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1KB"), "the smallest that works is"),
         ((images, "--budget", "1MB", "--measurements", 200), "200 measurements were asked for, but 99"),
         ((images, "--budget", "1MB", "--html", "no/such/page.html"), "there is no folder no/such"),
-        ((images, "--budget", "1MB", "--rounding", "nearest"), "that round as asked; its are stochastic"),
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "notes.txt"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),

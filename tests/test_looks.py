@@ -183,7 +183,7 @@ def test_picking_with_looks_trains_them_as_recipes_of_their_own(monkeypatch, tmp
         for i, m in enumerate(planted(tasks=6))
     ]
     monkeypatch.setattr(choice, "measure_cells", measure_cells)
-    monkeypatch.setattr(choice, "read_measurements", lambda _: others)
+    monkeypatch.setattr(choice, "alike", lambda *_, **__: others)
     how = {"budget": "1MB", "network": "resnet8-w4", "resolution": 8, "recipe": RECIPE, "table": tmp_path}
     chosen = choice.pick("digits:01", measurements=2, looks=(1, 3), **how)
     assert set(seen) <= {1, 3, 10}

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from peppp.choice import SHIPPED_TABLE, open_table
 from peppp.formats import paper_grid
+from peppp.known import SHIPPED_TABLE, open_table
 from peppp.records import ARITHMETIC_VERSION, Recipe
 from peppp.tasks.readers import load
 from peppp.textable import read_table

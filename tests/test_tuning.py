@@ -75,7 +75,7 @@ def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
     assert isinstance(picked.configuration, TunedConfiguration)
     assert " at " in str(picked)
     assert {c.learning_rate for c in picked.measured} <= {0.1, 0.001}
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
 
     stored = {(m.configuration, m.recipe.learning_rate): m.test_error for m in read_measurements(store)}
     assert {(c.plain, c.learning_rate): e for c, e in picked.measured.items()} == stored

@@ -14,23 +14,21 @@ from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
 from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
-from peppp.errors import BudgetError, PepppError, StoreError, TableError
+from peppp.errors import BudgetError, PepppError, TableError
 from peppp.formats import Configuration
+from peppp.known import alike, as_matrix
 from peppp.metalearn.belief import counted
 from peppp.metalearn.looks import LookModel, learn_looks
 from peppp.metalearn.methods import transform_of
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
-from peppp.tables import ErrorMatrix, error_matrix
+from peppp.tables import ErrorMatrix
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
-from peppp.textable import read_table
 from peppp.training.measurement import footprint, training_epochs, training_operations, with_resolution
-from peppp.tuning import TunedConfiguration, tuned_matrix
+from peppp.transfer import transfers
+from peppp.tuning import TunedConfiguration
 from peppp.units import parse_bytes
-
-SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
-_SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 def pick(
@@ -82,6 +80,9 @@ def pick(
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
     in error and all of these, within the budget.
+
+    Where the table has no rows of the network, the resolution or the rounding asked for, ``notes`` of the
+    pick say so, and how well picks from such rows did on the table's own tasks.
     """
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
@@ -89,17 +90,15 @@ def pick(
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
-    errors = (
-        table
-        if isinstance(table, ErrorMatrix)
-        else open_table(table, recipe, without=dataset.fingerprint, learning_rates=learning_rates)
-    )
+    known = [] if isinstance(table, ErrorMatrix) else alike(table, recipe, without=dataset.fingerprint)
+    errors = table if isinstance(table, ErrorMatrix) else as_matrix(known, learning_rates)
+    notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
     sizes = footprints(dataset, recipe, errors.configurations)
-    priced = [_cost(name, sizes, dataset, recipe, table) for name in dict.fromkeys(costs)]
+    priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     chosen_method = method or ("frontier" if looks else "ed-mf")
     chosen_method, _, per_second = chosen_method.partition("-per-second")
     chosen_method += per_second  # what follows it, as -logit
-    pace = _cost("time", sizes, dataset, recipe, table) if "-per-second" in (method or "") else None
+    pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
     whole = training_epochs(dataset, recipe)
     if any(not 0 < epochs < whole for epochs in looks):
         raise BudgetError(f"a look ends before the {whole} epochs of a whole training; give 1 to {whole - 1}")
@@ -121,7 +120,7 @@ def pick(
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
         seconds=None if pace is None else pace.values,
-        looks=_look_model(table, recipe, dataset, looks, chosen_method) if looks else None,
+        looks=_look_model(known, looks, chosen_method) if looks else None,
         epochs=whole,
     )
     task = source(str(data), dataset)
@@ -152,20 +151,13 @@ def pick(
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
-    return replace(chosen, stopped=stopped or chosen.stopped, costs=tuple(found))
+    return replace(chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes)
 
 
-def _look_model(
-    table: str | Path | ErrorMatrix | None,
-    recipe: Recipe,
-    dataset: Dataset,
-    looks: Sequence[int],
-    method: str,
-) -> LookModel:
-    if isinstance(table, ErrorMatrix):
+def _look_model(known: Sequence[Measurement], looks: Sequence[int], method: str) -> LookModel:
+    if not known:
         raise TableError("a matrix of errors holds no curves; give a store or a table for looks")
-    curves = _alike(table, recipe, dataset.fingerprint)
-    return learn_looks(curves, looks, transform=transform_of(method))
+    return learn_looks(known, looks, transform=transform_of(method))
 
 
 def _cost(
@@ -173,7 +165,7 @@ def _cost(
     sizes: Mapping[Configuration, Footprint],
     dataset: Dataset,
     recipe: Recipe,
-    table: str | Path | ErrorMatrix | None,
+    known: Sequence[Measurement],
 ) -> Cost:
     """A cost by its name, for the configurations that have ``sizes``."""
     if any(isinstance(c, TunedConfiguration) for c in sizes):
@@ -183,9 +175,9 @@ def _cost(
     if name == "energy":
         return energy_cost(sizes, *training_operations(dataset, recipe))
     if name == "time":
-        if isinstance(table, ErrorMatrix):
+        if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
-        return time_cost(_alike(table, recipe, dataset.fingerprint), list(sizes))
+        return time_cost(known, list(sizes))
     if ":" not in name:
         raise TableError(f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN")
     return column_cost(name, list(sizes))
@@ -227,58 +219,3 @@ def footprints(
 ) -> dict[Configuration, Footprint]:
     """The footprint of a training on ``dataset`` at each configuration."""
     return {configuration: footprint(dataset, configuration, recipe) for configuration in configurations}
-
-
-def open_table(
-    place: str | Path | None,
-    recipe: Recipe | None = None,
-    *,
-    without: str | None = None,
-    learning_rates: Sequence[float] = (),
-) -> ErrorMatrix:
-    """The error matrix of a store or a text table; None is the table that ships.
-
-    Only rows that round as ``recipe`` does are taken: the mode of rounding orders configurations as much as
-    the task does. Rows of the data set with the fingerprint ``without`` are left out: a task does not teach
-    about itself. Several ``learning_rates`` make columns of configurations at each of them.
-    """
-    alike = _alike(place, recipe, without)
-    return tuned_matrix(alike, learning_rates) if len(learning_rates) > 1 else error_matrix(alike)
-
-
-def _alike(place: str | Path | None, recipe: Recipe | None, without: str | None) -> list[Measurement]:
-    """The measurements of a table that :func:`open_table` takes."""
-    if place is None and not SHIPPED_TABLE.exists():
-        raise TableError("this version ships no table of measurements; name one, as --table runs.db")
-    path = SHIPPED_TABLE if place is None else Path(place)
-    others = [m for m in read_measurements(path) if m.fingerprint != without]
-    if not others:
-        raise TableError(
-            f"{path} holds no measurements of other data; measure some: peppp measure {path} ..."
-        )
-    alike = [m for m in others if recipe is None or _rounds_alike(m.recipe, recipe)]
-    if not alike:
-        modes = ", ".join(
-            sorted({f"{m.recipe.rounding} with errors in {m.recipe.error_format}" for m in others})
-        )
-        raise TableError(f"{path} holds no measurements that round as asked; its are {modes}")
-    return alike
-
-
-def _rounds_alike(one: Recipe, other: Recipe) -> bool:
-    fields = ("rounding", "error_format", "accumulator", "arithmetic_version")
-    return all(getattr(one, field) == getattr(other, field) for field in fields)
-
-
-def read_measurements(place: str | Path) -> list[Measurement]:
-    """All measurements of a store (an SQLite file or a database URL) or of a text table."""
-    if "://" not in str(place):
-        path = Path(place)
-        if not path.is_file():
-            raise StoreError(f"no such file: {path}; give a store or a table of measurements")
-        with path.open("rb") as file:
-            is_store = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
-        if not is_store:
-            return read_table(path)
-    with Store.open(place, create=False) as store:
-        return store.measurements()

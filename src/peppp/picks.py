@@ -54,7 +54,7 @@ class Pick:
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
-    configuration and epochs.
+    configuration and epochs. ``notes`` say what the table lacks of this training, and how far it serves.
     """
 
     configuration: Configuration
@@ -74,6 +74,7 @@ class Pick:
     hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
     looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -120,6 +121,7 @@ class Pick:
             lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
+        lines += [f"note      {note}" for note in self.notes]
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
@@ -160,6 +162,7 @@ class Pick:
             "network": self.network,
             "rank": self.rank,
             "reliable": self.reliable,
+            "notes": list(self.notes),
             "method": self.method,
             "sureness": self.sureness,
             "stopped": self.stopped,
@@ -200,6 +203,7 @@ class Pick:
             "budget": self.budget,
             "rank": self.rank,
             "reliable": self.reliable,
+            "notes": list(self.notes),
             # On the page an interval stands around the estimate; what is measured needs none.
             "rows": [
                 _row(p) | ({} if p.measured_error is None else {"interval": None}) for p in self.predictions

@@ -11,7 +11,7 @@ from peppp.metalearn.methods import explore
 from peppp.records import Measurement, Recipe
 from peppp.tables import error_matrix
 
-FIELDS = ("network", "resolution", "rounding")
+FIELDS = ("network", "resolution", "rounding", "error_format", "accumulator")
 MEASUREMENTS = 6
 _FEWEST_ROWS, _FEWEST_ERRORS, _RANK = 3, 10, 3
 
@@ -33,12 +33,13 @@ class Transfer:
     within: float | None
 
     def __str__(self) -> str:
-        told = f"the table has no {self.field} {self.asked}, only {', '.join(self.known)}"
+        name = self.field.replace("_", " ")
+        told = f"the table has no {name} {self.asked}, only {', '.join(self.known)}"
         if self.across is None:
-            return f"{told}; how well it serves another {self.field} could not be measured on it"
+            return f"{told}; how well it serves another {name} could not be measured on it"
         beside = "" if self.within is None else f", from rows of the same one {self.within:.3f} above it"
         return (
-            f"{told}; in leave-one-out, {MEASUREMENTS} measurements and rows of another {self.field} made "
+            f"{told}; in leave-one-out, {MEASUREMENTS} measurements and rows of another {name} made "
             f"picks that erred {self.across:.3f} above the best{beside} ({self.tasks} tasks)"
         )
 

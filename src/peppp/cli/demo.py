@@ -31,8 +31,9 @@ def command(
 
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
-    from peppp.choice import footprints, measure_cells, open_table, pick
+    from peppp.choice import footprints, measure_cells, pick
     from peppp.formats import FP32_CONFIGURATION, paper_grid
+    from peppp.known import open_table
     from peppp.page.report import write_report
     from peppp.records import Recipe
     from peppp.tasks.readers import load

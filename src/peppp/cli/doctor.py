@@ -35,7 +35,7 @@ def command(
         "threads": str(torch.get_num_threads()),
     }
     if store is not None:
-        from peppp.choice import read_measurements
+        from peppp.known import read_measurements
 
         facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
     checks = self_test(device)

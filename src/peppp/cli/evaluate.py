@@ -146,7 +146,7 @@ def known_from(table: str | None, errors: Path | None, memory: Path | None, wher
 
 def sliced(table: str, where: list[str]) -> "list[Measurement]":
     """The measurements of a table that are evaluated."""
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.replay.known import largest_slice, parse_where
 
     return largest_slice(read_measurements(table), parse_where(where))

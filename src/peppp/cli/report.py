@@ -26,7 +26,7 @@ def command(
 
     Example: peppp report runs.db --budget 100MB --html report.html
     """
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.page.overview import overview, task_page
     from peppp.page.report import write_report
 

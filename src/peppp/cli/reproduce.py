@@ -101,7 +101,7 @@ def _study(table: str | None, errors: Path | None, memory: Path | None, where: l
 
     if table is None or errors is not None:
         return Study(matrices=known_from(table, errors, memory, where), **how)
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
 
     return Study(read_measurements(table), where=parse_where(where), **how)
 

@@ -36,7 +36,7 @@ def export(store: _Place, table: _Output, json: Json = False) -> None:
 
     Example: peppp table export runs.db table.csv.gz
     """
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.textable import write_table
 
     measurements = read_measurements(store)
@@ -56,7 +56,7 @@ def import_(
     Example: peppp table import runs.db theirs.csv.gz
     """
     from peppp.campaign.store import Store
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.merging import merge
 
     read = [read_measurements(table) for table in tables]
@@ -78,7 +78,7 @@ def merge(
 
     Example: peppp table merge all.csv.gz ours.csv.gz theirs.csv.gz
     """
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.merging import merge as put_together
     from peppp.textable import write_table
 
@@ -94,7 +94,7 @@ def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
     Example: peppp table validate theirs.csv.gz
     """
-    from peppp.choice import SHIPPED_TABLE, read_measurements
+    from peppp.known import SHIPPED_TABLE, read_measurements
     from peppp.merging import merge
 
     place = table or SHIPPED_TABLE
@@ -109,7 +109,7 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
     Example: peppp table show table.csv.gz
     """
-    from peppp.choice import SHIPPED_TABLE, read_measurements
+    from peppp.known import SHIPPED_TABLE, read_measurements
 
     place = table or SHIPPED_TABLE
     rows = _summaries(read_measurements(place))
@@ -157,7 +157,7 @@ def matrix(
 
     Example: peppp table matrix runs.db E.csv
     """
-    from peppp.choice import read_measurements
+    from peppp.known import read_measurements
     from peppp.matrices import write_matrix
     from peppp.tables import error_matrix
 

@@ -26,9 +26,10 @@ def render(page: Mapping[str, Any]) -> str:
     ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
     ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of
     really training the chosen configuration, and ``reliable``: False where the measurements are too few for
-    the rank, ``costs`` (name, unit, source and the ``values`` of all rows) with the indices ``cost_frontier``
-    of rows that are Pareto optimal in error and all of them. The page of several tasks is what
-    :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes bytes; all texts are escaped.
+    the rank, ``notes`` (texts shown below the title), ``costs`` (name, unit, source and the ``values`` of all
+    rows) with the indices ``cost_frontier`` of rows that are Pareto optimal in error and all of them. The
+    page of several tasks is what :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes
+    bytes; all texts are escaped.
 
     >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
     >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
@@ -109,6 +110,7 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
         "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
         "proof": page.get("proof"),
         "reliable": page.get("reliable", True),
+        "notes": page.get("notes", []),
         "costs": page.get("costs", []),
         "cost_frontier": page.get("cost_frontier", []),
         "digits": _digits(errors, max(totals)),

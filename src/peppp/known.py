@@ -1,0 +1,82 @@
+"""What is known already: the table that ships, a store or a text table, and what of it serves a recipe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peppp.campaign.store import Store
+from peppp.errors import StoreError, TableError
+from peppp.records import Measurement, Recipe
+from peppp.tables import ErrorMatrix, error_matrix
+from peppp.textable import read_table
+from peppp.tuning import tuned_matrix
+
+SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_ROUNDING = ("rounding", "error_format", "accumulator")
+
+
+def open_table(
+    place: str | Path | None,
+    recipe: Recipe | None = None,
+    *,
+    without: str | None = None,
+    learning_rates: Sequence[float] = (),
+) -> ErrorMatrix:
+    """The error matrix of a store or a text table; None is the table that ships.
+
+    Rows that round as ``recipe`` does, or all where none do (see :func:`alike`). Rows of the data set with
+    the fingerprint ``without`` are left out: a task does not teach about itself. Several ``learning_rates``
+    make columns of configurations at each of them.
+    """
+    return as_matrix(alike(place, recipe, without=without), learning_rates)
+
+
+def as_matrix(measurements: Sequence[Measurement], learning_rates: Sequence[float] = ()) -> ErrorMatrix:
+    """The error matrix of measurements; its columns are configurations, at each of several rates."""
+    if len(learning_rates) > 1:
+        return tuned_matrix(measurements, learning_rates)
+    return error_matrix(measurements)
+
+
+def alike(
+    place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
+) -> list[Measurement]:
+    """The measurements of a table that a task trained by ``recipe`` can learn from.
+
+    Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
+    does; all others where there are none, for :mod:`peppp.transfer` to say how far these serve. Never those
+    of another arithmetic version, nor of the data set with the fingerprint ``without``. Raises TableError
+    where nothing is left.
+    """
+    if place is None and not SHIPPED_TABLE.exists():
+        raise TableError("this version ships no table of measurements; name one, as --table runs.db")
+    path = SHIPPED_TABLE if place is None else Path(place)
+    others = [m for m in read_measurements(path) if m.fingerprint != without]
+    if not others:
+        raise TableError(
+            f"{path} holds no measurements of other data; measure some: peppp measure {path} ..."
+        )
+    if recipe is None:
+        return others
+    current = [m for m in others if m.recipe.arithmetic_version == recipe.arithmetic_version]
+    if not current:
+        raise TableError(
+            f"{path} holds only measurements of other arithmetic than version {recipe.arithmetic_version}; "
+            f"measure some: peppp measure {path} ..."
+        )
+    same = [m for m in current if all(getattr(m.recipe, f) == getattr(recipe, f) for f in _ROUNDING)]
+    return same or current
+
+
+def read_measurements(place: str | Path) -> list[Measurement]:
+    """All measurements of a store (an SQLite file or a database URL) or of a text table."""
+    if "://" not in str(place):
+        path = Path(place)
+        if not path.is_file():
+            raise StoreError(f"no such file: {path}; give a store or a table of measurements")
+        with path.open("rb") as file:
+            is_store = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+        if not is_store:
+            return read_table(path)
+    with Store.open(place, create=False) as store:
+        return store.measurements()
