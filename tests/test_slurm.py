@@ -1,5 +1,6 @@
 """The Slurm engine on submitit's local executor: the same jobs, without Slurm's queue."""
 
+import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +21,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 @pytest.fixture
 def local(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    return lambda **options: Slurm(Fake(tmp_path), folder=tmp_path / "jobs", cluster="local", **options)
+    # The local executor cancels by SIGINT, which a shell's background job and its children ignore.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda **options: Slurm(Fake(tmp_path), folder=tmp_path / "jobs", cluster="local", **options)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
