@@ -18,7 +18,10 @@ from peppp.replay.loocv import evaluate
 from peppp.replay.looks import replay_looks
 from peppp.replay.unseen import replay_unseen
 
-METHODS = ("ed-mf", "auto", "zero", "bo-mf", "i-optimal", "frontier", "frontier-logit", "ehvi", "ehvi-logit")
+METHODS = (
+    "ed-mf", "auto", "zero", "bo-mf",
+    "i-optimal", "frontier", "frontier-logit", "ehvi", "ehvi-logit", "ei", "ei-logit",
+)  # fmt: skip
 COUNTS = (0, 1, 2, 3, 5, 8)
 SETTINGS = ("I", "II", "IV")
 JUDGES = ("same", "siblings")

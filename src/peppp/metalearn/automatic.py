@@ -24,6 +24,8 @@ CANDIDATES = (
     "frontier-logit",
     "ehvi",
     "ehvi-logit",
+    "ei",
+    "ei-logit",
 )
 _FEWEST_FAMILIES = 4  # a standard error of fewer means nothing
 

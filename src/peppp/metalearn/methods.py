@@ -13,12 +13,12 @@ bo-full-zero-mean
 additive               as ed-mf                                  a term for Format A and one for Format B
 ed-mf-rank-1, -2, -5   as ed-mf, with that many components       the same
 i-optimal, frontier,   one after the other, by the designs of    the Gaussian learned from the table
-ehvi                   :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
+ehvi, ei               :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
 zero                   nothing                                   the means of the table's columns
 high-memory            nothing                                   more memory, less error
 =====================  ========================================  ==========================================
 
-The last three also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
+These four also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
 logits. The automatic choice among them is :mod:`peppp.metalearn.automatic`.
 """
 

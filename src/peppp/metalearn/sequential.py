@@ -1,9 +1,10 @@
-"""Which configuration to measure next, given what is believed of all errors: three designs.
+"""Which configuration to measure next, given what is believed of all errors: four designs.
 
 =============  ==========================================================================================
 i-optimal      lowers the summed variance of all feasible configurations most (Cohn, 1996)
 frontier       the same, each weighted by its probability of being Pareto optimal
 ehvi           raises the area that measured configurations dominate most, in expectation (Emmerich, 2006)
+ei             lowers the least measured feasible error most, in expectation (Mockus, 1978)
 =============  ==========================================================================================
 
 Each may count what it gains per unit of a cost: memory, or seconds. Not in the paper.
@@ -19,8 +20,8 @@ from peppp.metalearn.bayesopt import expected_improvement
 from peppp.metalearn.posterior import Posterior, on_frontier
 from peppp.metalearn.threads import single_thread
 
-Design = Literal["i-optimal", "frontier", "ehvi"]
-DESIGNS: tuple[Design, ...] = ("i-optimal", "frontier", "ehvi")
+Design = Literal["i-optimal", "frontier", "ehvi", "ei"]
+DESIGNS: tuple[Design, ...] = ("i-optimal", "frontier", "ehvi", "ei")
 _SAMPLES = 200
 
 
@@ -75,6 +76,9 @@ def _gain(
 ) -> NDArray[np.float64]:
     if design == "ehvi":
         return hypervolume_gain(posterior, believed, memory, feasible)
+    if design == "ei":
+        least = min((error for j, error in believed.items() if feasible[j]), default=1.0)
+        return feasible * expected_improvement(posterior.errors, posterior.error_deviation, least, xi=0.0)
     weights = feasible.astype(np.float64)
     if design == "frontier":
         weights = on_frontier(posterior.sample(_SAMPLES), memory, feasible)

@@ -12,7 +12,7 @@ SETTINGS = ("I", "II", "III", "IV")
 COUNTS = (1, 2, 3, 5, 8)
 METHODS = (
     "ed-mf", "auto", "zero", "i-optimal", "frontier", "frontier-logit", "frontier-per-memory", "ehvi",
-    "ehvi-logit", "ehvi-per-memory",
+    "ehvi-logit", "ehvi-per-memory", "ei", "ei-logit",
 )  # fmt: skip
 METRICS = ("hyperdiff", "hyperdiff_true", "convergence", "regret")
 NAMED = [(m, s, count) for m in ("hyperdiff", "regret") for s in ("I", "IV") for count in (1, 3, 5)]
