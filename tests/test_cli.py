@@ -1,12 +1,14 @@
 """The command line as a user types it: answers, JSON, and one line for each wrong input."""
 
 import contextlib
+import importlib
 import io
 import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -111,6 +113,55 @@ def test_every_command_has_help_with_an_example():
         assert f"Example: peppp {command}" in " ".join(done.stdout.replace("│", " ").split())
     assert all(command.split()[0] in peppp("--help").stdout for command in commands)
     assert peppp("--version").stdout.startswith("peppp 0.")
+
+
+def test_help_shows_every_word_that_was_written(monkeypatch):
+    """Rich takes [words in brackets] for its markup and drops them, which defaults once were."""
+    monkeypatch.setenv("COLUMNS", "400")
+    for command in ("pick", "train", "measure", "report", "memory", "evaluate", "hardware", "reproduce"):
+        shown = peppp(command, "--help").stdout
+        helps = _option_helps(command)
+        assert helps
+        for text in helps:
+            assert text in shown
+
+
+def _option_helps(command):
+    """What a command's function says of its options and arguments."""
+    hints = get_type_hints(importlib.import_module(f"peppp.cli.{command}").command, include_extras=True)
+    return [part.help for hint in hints.values() for part in get_args(hint) if getattr(part, "help", None)]
+
+
+def test_fp32_stands_in_a_list_of_configurations(tmp_path):
+    line = ("measure", "runs.db", "--data", "digits:01", "--configurations", "fp32,1-4-1/1-6-7", "--dry-run")
+    assert answer(*line, cwd=tmp_path)["asked"] == 2
+
+
+def test_a_dry_run_of_one_training_names_one_size(tmp_path):
+    line = ("measure", "runs.db", "--data", "digits:01", "--configurations", "fp32", "--dry-run")
+    said = peppp(*line, cwd=tmp_path).stdout
+    assert "a training keeps " in said
+    assert "MB to " not in said
+
+
+def test_a_training_refuses_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "notes.txt").write_text("no folder")
+    for out in ("notes.txt", "notes.txt/inside"):
+        line = ("train", "digits:01", "--configuration", "fp32", "--network", "resnet8-w4", "--epochs", 1)
+        assert "notes.txt is not a folder" in refused(*line, "--out", out, cwd=tmp_path)
+    line = (
+        "pick",
+        "digits:01",
+        "--budget",
+        "2MB",
+        "--train",
+        "--out",
+        "notes.txt",
+        "--network",
+        "resnet8-w4",
+    )
+    assert "notes.txt is not a folder" in refused(*line, cwd=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_formats():
@@ -255,6 +306,9 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--configurations", "1-4-1/1-99-7"), "no such format: 1-99-7"),
         (("runs.db", "--data", "digits", "--network", "vgg"), "unknown network 'vgg'"),
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
+        (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
+        (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
+        (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
         (("runs.db", "--data", "digits", "--device", "abacus"), "no device 'abacus'"),
         (("notes.txt", "--data", "digits:01"), "notes.txt"),
         (("no/such/runs.db", "--data", "digits:01"), "no/such"),
@@ -273,7 +327,8 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--measurements", 200), "200 measurements were asked for, but 99"),
         ((images, "--budget", "1MB", "--html", "no/such/page.html"), "there is no folder no/such"),
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
-        ((images, "--budget", "1MB", "--table", "notes.txt"), "notes.txt"),
+        ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
+        ((images, "--budget", "1MB", "--table", "notes.txt"), "give a table that `peppp table export` wrote"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
         ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),
     ):

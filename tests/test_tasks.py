@@ -209,7 +209,7 @@ def test_wrong_texts(text, message):
 def test_wrong_folders(folder, tmp_path):
     (tmp_path / "one" / "only").mkdir(parents=True)
     save(tmp_path / "one" / "only" / "0.png")
-    with pytest.raises(DataError, match="1 class folders"):
+    with pytest.raises(DataError, match="holds only one class folder; it needs at least two"):
         load(str(tmp_path / "one"))
 
     (folder / "empty").mkdir()

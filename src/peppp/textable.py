@@ -278,6 +278,11 @@ def _to_json(value: Any) -> str:
 def _check_header(header: list[str], path: Path) -> None:
     if sorted(header) != sorted(COLUMNS):
         missing = ", ".join(name for name in COLUMNS if name not in header)
+        if not set(header) & set(COLUMNS):
+            raise TableError(
+                f"{path}, line 1: not the header of a table of measurements; give a table that "
+                "`peppp table export` wrote, or a store"
+            )
         wrong = f"{missing} missing" if missing else "a column unknown or twice"
         raise TableError(
             f"{path}, line 1: not the header of a table of measurements ({wrong}); the columns are "

@@ -85,6 +85,13 @@ def size_matrix(rows: list["Row"], configurations: list[Any], sizes: dict[Any, i
     )
 
 
+def check_engine(name: str) -> str:
+    """The engine's name, if there is one of that name: said of a dry run as well."""
+    if name not in ("local", "ray", "slurm"):
+        raise BudgetError(f"no engine {name!r}; there are local, ray and slurm")
+    return name
+
+
 def make_engine(
     name: str,
     workers: int | None,
@@ -102,7 +109,7 @@ def make_engine(
 
     measure = partial(measure_cell, device=device)
     memory = None if worker_memory is None else parse_bytes(worker_memory)
-    if name == "local":
+    if check_engine(name) == "local":
         from peppp.campaign.engines import InProcess
         from peppp.campaign.processes import Processes
 
@@ -113,12 +120,10 @@ def make_engine(
         from peppp.campaign.cluster import Ray
 
         return Ray(measure, address=address, load=load_data, limit=limit, gpus=gpus, memory=memory)
-    if name == "slurm":
-        from peppp.campaign.slurm import Slurm
+    from peppp.campaign.slurm import Slurm
 
-        settings = dict(part.partition("=")[::2] for part in slurm.split(",") if part)
-        return Slurm(measure, jobs=workers or 100, gpus=gpus, memory=memory, limit=limit, settings=settings)
-    raise BudgetError(f"no engine {name!r}; there are local, ray and slurm")
+    settings = dict(part.partition("=")[::2] for part in slurm.split(",") if part)
+    return Slurm(measure, jobs=workers or 100, gpus=gpus, memory=memory, limit=limit, settings=settings)
 
 
 def dry_run_facts(
@@ -157,9 +162,10 @@ def say(facts: dict[str, Any], store: str, json: bool) -> None:
     from peppp.campaign.database import shown
 
     smallest, largest = format_bytes(facts["smallest_bytes"]), format_bytes(facts["largest_bytes"])
+    kept = smallest if smallest == largest else f"{smallest} to {largest}"
     text = (
         f"{facts['left']} of {facts['asked']} measurements to make, {facts['already_there']} in "
-        f"{shown(store)} already; a training keeps {smallest} to {largest}, "
+        f"{shown(store)} already; a training keeps {kept}, "
         f"all of them {format_bytes(facts['total_bytes'])} (computed)"
     )
     if facts["over_max_memory"]:

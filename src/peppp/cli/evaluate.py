@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Where = Annotated[
     list[str] | None,
-    typer.Option(help="Which way of training, as rounding=nearest,network=resnet8 [default: the commonest]."),
+    typer.Option(help="Which way of training, as rounding=nearest,network=resnet8 (default: the commonest)."),
 ]
 Errors = Annotated[Path | None, typer.Option(help="Your own error matrix, as CSV, instead of a table.")]
 Memory = Annotated[Path | None, typer.Option(help="The memory matrix in bytes that belongs to --errors.")]
@@ -44,7 +44,7 @@ def command(
     shrinkage: Annotated[float, typer.Option(min=0, help="Lambda of SoftImpute.")] = 0.1,
     share: Annotated[float, typer.Option(help="Share of the table that Settings III to VI know.")] = 0.2,
     cap: Annotated[
-        str | None, typer.Option(help="Cap of Settings II, IV, VI [default: the table's median memory].")
+        str | None, typer.Option(help="Cap of Settings II, IV, VI (default: the table's median memory).")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
     leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",

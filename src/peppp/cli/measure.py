@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from peppp.cli.campaigns import (
+    check_engine,
     dry_run_facts,
     end,
     find_rows,
@@ -132,8 +133,8 @@ def command(
     timeout: Annotated[
         str | None,
         typer.Option(
-            help="A measurement that takes longer is hung: tried again, then lost [default: 20 times the "
-            "longest one like it].",
+            help="A measurement that takes longer is hung: tried again, then lost (default: 20 times the "
+            "longest one like it).",
             rich_help_panel=_HOW_LONG,
         ),
     ] = None,
@@ -151,7 +152,7 @@ def command(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Ray: the cluster's address [default: one on this machine].", rich_help_panel=_WHERE
+            help="Ray: the cluster's address (default: one on this machine).", rich_help_panel=_WHERE
         ),
     ] = None,
     gpus: Annotated[
@@ -182,7 +183,7 @@ def command(
     from peppp.records import Recipe
 
     # A machine that only drives others needs no device of theirs.
-    check_device(device if engine == "local" else "cpu")
+    check_device(device if check_engine(engine) == "local" else "cpu")
     use_data_root(data_root)
     chosen = parse_configurations(configurations)
     Precision.of(chosen[0], rounding, error_format)

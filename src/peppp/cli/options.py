@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from peppp.errors import FormatError
+from peppp.errors import FormatError, StoreError
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid, parse_format
 
 _T = TypeVar("_T")
@@ -19,14 +19,14 @@ Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1."
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, data order and rounding.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Worker processes of one thread each; 0 is this process [default: cores]."),
+    typer.Option(min=0, help="Worker processes of one thread each; 0 is this process (default: cores)."),
 ]
 Network = Annotated[
     str, typer.Option(help="resnet18, resnet8-w32, vgg16, ... or package.module:factory (peppp networks).")
 ]
 Table = Annotated[
     str | None,
-    typer.Option(help="Store or table of other tasks' measurements [default: the one that ships]."),
+    typer.Option(help="Store or table of other tasks' measurements (default: the one that ships)."),
 ]
 Resolution = Annotated[int, typer.Option(min=0, help="Side of the images in pixels; 0 is their own, or 32.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
@@ -40,7 +40,7 @@ Optimizer = Annotated[
 Augmentation = Annotated[str, typer.Option(help="none, or flip-crop: images shifted and mirrored at random.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder with published data sets [default: PEPPP_DATA, or the user's data folder]."),
+    typer.Option(help="Folder with published data sets (default: PEPPP_DATA, or the user's data folder)."),
 ]
 Rounding = Annotated[str, typer.Option(help="stochastic or nearest.")]
 
@@ -61,6 +61,14 @@ def use_data_root(folder: Path | None) -> None:
     """Let this process and its workers look for published data sets in ``folder``."""
     if folder is not None:
         os.environ["PEPPP_DATA"] = str(folder.expanduser().absolute())
+
+
+def check_folder(folder: Path) -> None:
+    """Raises StoreError where no folder can be made or written: best known before hours of training."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "is not writable" if there.is_dir() else "is not a folder"
+        raise StoreError(f"cannot write to the folder {folder}: {there} {reason}; name another")
 
 
 def parse_optimizer(text: str) -> dict[str, Any]:
@@ -102,14 +110,14 @@ def parse_configurations(text: str) -> list[Configuration]:
 
     >>> len(parse_configurations("paper")), len(parse_configurations("1-4-1,1-5-2 x 1-6-7,1-8-9"))
     (99, 4)
+    >>> [str(one) for one in parse_configurations("fp32,1-4-1/1-6-7")]
+    ['fp32/fp32', '1-4-1/1-6-7']
     """
     found: list[Configuration] = []
     for part in text.split("+"):
         part = part.strip()
         if part == "paper":
             found += paper_grid()
-        elif part in ("fp32", str(FP32_CONFIGURATION)):
-            found.append(FP32_CONFIGURATION)
         elif Path(part).is_file():
             found += _configurations_of(Path(part))
         elif " x " in part:
@@ -117,7 +125,8 @@ def parse_configurations(text: str) -> list[Configuration]:
             formats_b = [parse_format(item) for item in side_b.split(",")]
             found += [Configuration(parse_format(a), b) for a in side_a.split(",") for b in formats_b]
         else:
-            found += [Configuration.parse(item.strip()) for item in part.split(",")]
+            items = [item.strip() for item in part.split(",")]
+            found += [FP32_CONFIGURATION if i == "fp32" else Configuration.parse(i) for i in items]
     return list(dict.fromkeys(found))
 
 

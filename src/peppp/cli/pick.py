@@ -22,12 +22,12 @@ from peppp.cli.options import (
     Table,
     Workers,
     check_device,
+    check_folder,
     parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
 )
-from peppp.errors import StoreError
 
 
 def command(
@@ -42,7 +42,7 @@ def command(
     measurements: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Configurations to train on the data, at most [default: 6; with the next two, any]."
+            min=0, help="Configurations to train on the data, at most (default: 6; with the next two, any)."
         ),
     ] = None,
     spend: Annotated[
@@ -56,7 +56,7 @@ def command(
         typer.Option(
             help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
             "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
-            "[default: ed-mf; frontier with --looks]."
+            "(default: ed-mf; frontier with --looks)."
         ),
     ] = None,
     looks: Annotated[
@@ -70,7 +70,7 @@ def command(
         float, typer.Option(min=0, max=1, help="How much more error still counts as the best choice.")
     ] = 0.01,
     cap: Annotated[
-        str | None, typer.Option(help="Memory that each of these may take [default: the budget].")
+        str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
     table: Table = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
@@ -109,6 +109,7 @@ def command(
     """
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
     from peppp.tuning import parse_rates
 
@@ -116,10 +117,10 @@ def command(
     use_data_root(data_root)
     RoundingModes.parse(rounding)
     rates = parse_rates(learning_rate)
-    if html is not None and not html.parent.is_dir():  # said before the training, not after
-        raise StoreError(
-            f"cannot write {html}: there is no folder {html.parent}; make it, or name another file"
-        )
+    if html is not None:
+        check_place(html)  # said before the training, not after
+    if train:
+        check_folder(out)
     recipe = Recipe(
         epochs=epochs,
         min_steps=min_steps,

@@ -13,7 +13,7 @@ def command(
     html: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     budget: Annotated[
         str | None,
-        typer.Option(help="Memory budget to begin with, as 100MB [default: the middle of all footprints]."),
+        typer.Option(help="Memory budget to begin with, as 100MB (default: the middle of all footprints)."),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="One task alone, with all its configurations.", show_default=False)

@@ -26,10 +26,10 @@ def command(
     masks: Annotated[int, typer.Option(min=1, help="Random samples of the error matrix.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="How often to repeat an evaluation.")] = 1,
     cap: Annotated[
-        str | None, typer.Option(help="The paper's 816 MB [default: the table's median memory].")
+        str | None, typer.Option(help="The paper's 816 MB (default: the table's median memory).")
     ] = None,
     choice_cap: Annotated[
-        str | None, typer.Option(help="The 275 MB of Figure 7 [default: the example's median memory].")
+        str | None, typer.Option(help="The 275 MB of Figure 7 (default: the example's median memory).")
     ] = None,
     leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
     csv: Annotated[Path | None, typer.Option(help="Write the numbers as CSV; a folder for all.")] = None,

@@ -24,7 +24,7 @@ _Place = Annotated[str, typer.Argument(help="Store (SQLite file or database URL)
 _PlaceOrOurs = Annotated[
     str | None,
     typer.Argument(
-        help="Store or table to read [default: the table that ships with peppp].", show_default=False
+        help="Store or table to read (default: the table that ships with peppp).", show_default=False
     ),
 ]
 _Output = Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz.")]
@@ -149,7 +149,7 @@ def matrix(
         Path, typer.Argument(help="CSV to write: tasks x configurations, empty: not observed.")
     ],
     recipe: Annotated[
-        str | None, typer.Option(help="Digest of the recipe whose rows to take [default: all].")
+        str | None, typer.Option(help="Digest of the recipe whose rows to take (default: all).")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -18,6 +18,7 @@ from peppp.cli.options import (
     Rounding,
     Seed,
     check_device,
+    check_folder,
     print_json,
     reading,
 )
@@ -58,6 +59,7 @@ def command(
     from peppp.tasks.readers import load
 
     check_device(device)
+    check_folder(out)
     RoundingModes.parse(rounding)
     if storage not in ("packed", "simulated"):
         raise FormatError(f"unknown storage {storage!r}; known: packed, simulated")

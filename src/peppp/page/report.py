@@ -65,6 +65,14 @@ def render(page: Mapping[str, Any]) -> str:
     )
 
 
+def check_place(target: Path) -> None:
+    """Raises StoreError where no page can be written, which is best known before hours of training."""
+    if not os.path.isdir(target.parent):
+        raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it first")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise StoreError(f"cannot write {target}: it is not a file; name one, as in report.html")
+
+
 def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     """Write the page to a file, whole or not at all; an older file of that name is replaced.
 
@@ -75,10 +83,7 @@ def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     peppp.errors.StoreError: cannot write no/such/folder/report.html: there is no folder no/such/folder; ...
     """
     target = Path(path)
-    if not os.path.isdir(target.parent):
-        raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it first")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise StoreError(f"cannot write {target}: it is not a file; name one, as in report.html")
+    check_place(target)
     content = render(page).encode("utf-8", errors="replace")  # a folder's name may be no valid text
     half_written = target.parent / f".peppp-{secrets.token_hex(8)}.tmp"
     try:

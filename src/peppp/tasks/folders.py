@@ -49,8 +49,9 @@ def read_folder(
     train, test = _parts(path, tests)
     classes = tuple(only) or tuple(_class_names(train))
     if len(classes) < 2:
+        count = "only one class folder" if classes else "no class folders"
         raise DataError(
-            f"{train} holds {len(classes)} class folders; it needs at least two (class/image.png)"
+            f"{train} holds {count}; it needs at least two, with the images in them: class/image.png"
         )
     parts = [_listed(train, classes)]
     if test is not None:
@@ -116,6 +117,8 @@ def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
 
 def _parts(path: Path, tests: Sequence[str]) -> tuple[Path, Path | None]:
     """The folders of the training and the test part; the folder itself and None where it has no parts."""
+    if path.is_file():
+        raise DataError(f"{path} is a file; give a folder with one folder of images a class, or an .npz file")
     if not path.is_dir():
         raise DataError(f"no such folder: {path}; give a folder with one folder of images a class")
     train = next((path / name for name in _TRAIN_NAMES if (path / name).is_dir()), path)

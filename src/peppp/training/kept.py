@@ -57,7 +57,10 @@ def train_in_folder(
     state of another training. The peak is that of the second step made here, from torch's own counters.
     """
     safetensors = _safetensors()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
     identity = {
         "configuration": str(configuration),
         "recipe": recipe.to_json(),
