@@ -149,17 +149,7 @@ def test_a_training_refuses_a_folder_that_cannot_be(tmp_path):
     for out in ("notes.txt", "notes.txt/inside"):
         line = ("train", "digits:01", "--configuration", "fp32", "--network", "resnet8-w4", "--epochs", 1)
         assert "notes.txt is not a folder" in refused(*line, "--out", out, cwd=tmp_path)
-    line = (
-        "pick",
-        "digits:01",
-        "--budget",
-        "2MB",
-        "--train",
-        "--out",
-        "notes.txt",
-        "--network",
-        "resnet8-w4",
-    )
+    line = ("pick", "digits:01", "--budget", "2MB", *SMALL, "--train", "--out", "notes.txt")
     assert "notes.txt is not a folder" in refused(*line, cwd=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -279,6 +269,15 @@ def test_picking_with_costs(tmp_path, images, table):
     assert all(cost["source"].split(",")[0] in page for cost in found["costs"])
 
 
+def test_a_dry_run_of_a_pick_leaves_nothing_behind(tmp_path, images, table):
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 2, *SMALL)
+    found = answer(*line, "--dry-run", "--store", "picks.db", "--train", cwd=tmp_path)
+    assert len(found["planned"]) == 2
+    assert not found["measured"]
+    assert not (tmp_path / "picks.db").exists()
+    assert not (tmp_path / "peppp-run").exists()
+
+
 def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images, table):
     line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL)
     line = (*line, "--html", "report.html", "--store", "picks.db")
@@ -307,6 +306,7 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--network", "vgg"), "unknown network 'vgg'"),
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
         (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
+        (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; near it: digits"),
         (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
         (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
         (("runs.db", "--data", "digits", "--device", "abacus"), "no device 'abacus'"),
@@ -329,6 +329,7 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "give a table that `peppp table export` wrote"),
+        ((images, "--budget", "1MB", "--looks", "5", "--epochs", 1), "leave looks out, or train for longer"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
         ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),
     ):
@@ -449,5 +450,6 @@ def test_lists_of_recipes_limits_and_estimates(tmp_path):
         (("--max-time", "soon"), "is no time; write it as 90s"),
         (("--engine", "magic"), "no engine 'magic'; there are local, ray and slurm"),
         (("--worker-memory", "1GB"), "give --workers 1 or more"),
+        (("--worker-memory", "3"), "more than the 3 B of --worker-memory; give more, as 2GB"),
     ):
         assert says in refused(*line, *wrong, cwd=tmp_path)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from peppp.cli import app
 from peppp.errors import PepppError
+from peppp.known import SHIPPED_TABLE
 from peppp.matrices import write_matrix
 from peppp.replay.known import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
@@ -62,6 +63,13 @@ def test_methods_are_compared_with_one_of_them(table):
         run(*line[:-1], "auto")
 
 
+def test_without_a_table_the_one_that_ships_is_evaluated():
+    line = ("--method", "zero", "--measurements", "1", "--json")
+    told, untold = (json.loads(run(*place, *line).stdout) for place in ((str(SHIPPED_TABLE),), ()))
+    assert untold == told
+    assert not untold["synthetic"]
+
+
 def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path):
     known = known_table(largest_slice(synthetic_table(11, further=False)))
     for name, values in (("E", known.errors), ("M", known.memory)):
@@ -75,7 +83,7 @@ def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ((), "give a table"),
+        (("TABLE", "--errors", "E.csv", "--memory", "M.csv"), "give a table"),
         (("--errors", "E.csv"), "give a table"),
         (("missing.db",), "no such file"),
         (("TABLE", "--setting", "9"), "no setting '9'; there are I, II"),

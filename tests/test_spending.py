@@ -53,6 +53,17 @@ def test_by_default_six_are_measured_at_once(lab):
     assert not chosen.stopped
 
 
+def test_a_dry_run_trains_nothing_and_plans_what_would_be(lab):
+    planned = pick(lab, measurements=4, dry_run=True)
+    assert (lab.rounds, dict(planned.measured)) == ([], {})
+    assert planned.predicted_error == pick(lab, measurements=0).predicted_error
+    assert set(planned.planned) == set(pick(lab, measurements=4).measured)
+    for configuration in planned.planned:
+        assert f"{configuration} " in next(x for x in str(planned).splitlines() if x.startswith("planned "))
+    assert planned.to_dict()["planned"] == [str(configuration) for configuration in planned.planned]
+    assert not pick(lab, measurements=4).planned
+
+
 @pytest.mark.parametrize("measurements", [0, 1, 2])
 def test_none_one_or_two_measurements_are_answered(lab, measurements):
     chosen = pick(lab, measurements=measurements)

@@ -54,6 +54,7 @@ def pick(
     costs: Sequence[str] = (),
     looks: Sequence[int] = (),
     progress: Progress | None = None,
+    dry_run: bool = False,
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
 
@@ -82,7 +83,8 @@ def pick(
     in error and all of these, within the budget.
 
     Where the table has no rows of the network, the resolution or the rounding asked for, ``notes`` of the
-    pick say so, and how well picks from such rows did on the table's own tasks.
+    pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:
+    what it would train is ``planned``, and everything else what is believed before.
     """
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
@@ -101,7 +103,8 @@ def pick(
     pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
     whole = training_epochs(dataset, recipe)
     if any(not 0 < epochs < whole for epochs in looks):
-        raise BudgetError(f"a look ends before the {whole} epochs of a whole training; give 1 to {whole - 1}")
+        allowed = f"give 1 to {whole - 1}" if whole > 1 else "leave looks out, or train for longer"
+        raise BudgetError(f"a look ends before a whole training's last epoch, which is {whole}; {allowed}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)
@@ -126,7 +129,9 @@ def pick(
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Configuration, float] = {}
-    while wanted := advisor.trainings(max(1, workers) if stops or advisor.sequential else measurements):
+    planned = advisor.plan if dry_run else ()
+    at_once = max(1, workers) if stops or advisor.sequential else measurements
+    while not dry_run and (wanted := advisor.trainings(at_once)):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
             stopped = _spent(len(advisor.told), spend)
@@ -151,7 +156,9 @@ def pick(
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
-    return replace(chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes)
+    return replace(
+        chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes, planned=planned
+    )
 
 
 def _look_model(known: Sequence[Measurement], looks: Sequence[int], method: str) -> LookModel:

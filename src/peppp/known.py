@@ -54,7 +54,8 @@ def alike(
     others = [m for m in read_measurements(path) if m.fingerprint != without]
     if not others:
         raise TableError(
-            f"{path} holds no measurements of other data; measure some: peppp measure {path} ..."
+            f"{path} holds no measurements of other data; name another table, or measure some: "
+            "peppp measure runs.db --data ..."
         )
     if recipe is None:
         return others
@@ -62,7 +63,7 @@ def alike(
     if not current:
         raise TableError(
             f"{path} holds only measurements of other arithmetic than version {recipe.arithmetic_version}; "
-            f"measure some: peppp measure {path} ..."
+            "name another table, or measure some: peppp measure runs.db --data ..."
         )
     same = [m for m in current if all(getattr(m.recipe, f) == getattr(recipe, f) for f in _ROUNDING)]
     return same or current

@@ -54,7 +54,9 @@ class Pick:
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
-    configuration and epochs. ``notes`` say what the table lacks of this training, and how far it serves.
+    configuration and epochs. ``planned`` are what a dry run would have trained (of a design that looks at
+    errors: if they came as predicted). ``notes`` say what the table lacks of this training, and how far it
+    serves.
     """
 
     configuration: Configuration
@@ -75,6 +77,7 @@ class Pick:
     costs: tuple[Cost, ...] = ()
     looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    planned: tuple[Configuration, ...] = ()
 
     @property
     def measured(self) -> Mapping[Configuration, float]:
@@ -102,6 +105,10 @@ class Pick:
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
         ]
+        if self.planned:
+            total = {p.configuration: p.footprint.total for p in self.predictions}
+            planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
+            lines.append(f"planned   {planned}")
         if self.looked:
             seen = (f"{c} {error:.3f} after {epochs}" for (c, epochs), error in self.looked.items())
             lines.append(f"looked    {', '.join(seen)} epochs")
@@ -174,6 +181,7 @@ class Pick:
                 "predicted_loss": self.hardware.predicted_loss,
             },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
+            "planned": [str(configuration) for configuration in self.planned],
             "looked": [
                 {"configuration": str(configuration), "epochs": epochs, "error": error}
                 for (configuration, epochs), error in self.looked.items()

@@ -85,6 +85,9 @@ def size_matrix(rows: list["Row"], configurations: list[Any], sizes: dict[Any, i
     )
 
 
+_LIBRARIES = 300 * 10**6  # bytes; with less, importing torch fails
+
+
 def check_engine(name: str) -> str:
     """The engine's name, if there is one of that name: said of a dry run as well."""
     if name not in ("local", "ray", "slurm"):
@@ -109,6 +112,11 @@ def make_engine(
 
     measure = partial(measure_cell, device=device)
     memory = None if worker_memory is None else parse_bytes(worker_memory)
+    if memory is not None and memory < _LIBRARIES:
+        raise BudgetError(
+            f"a worker's libraries alone take {format_bytes(_LIBRARIES)}, more than the "
+            f"{format_bytes(memory)} of --worker-memory; give more, as 2GB"
+        )
     if check_engine(name) == "local":
         from peppp.campaign.engines import InProcess
         from peppp.campaign.processes import Processes

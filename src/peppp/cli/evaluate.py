@@ -18,6 +18,10 @@ Where = Annotated[
     list[str] | None,
     typer.Option(help="Which way of training, as rounding=nearest,network=resnet8 (default: the commonest)."),
 ]
+TableArgument = Annotated[
+    str | None,
+    typer.Argument(help="Store or table of measurements (default: the one that ships).", show_default=False),
+]
 Errors = Annotated[Path | None, typer.Option(help="Your own error matrix, as CSV, instead of a table.")]
 Memory = Annotated[Path | None, typer.Option(help="The memory matrix in bytes that belongs to --errors.")]
 
@@ -25,7 +29,7 @@ SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
 
 
 def command(
-    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    table: TableArgument = None,
     errors: Errors = None,
     memory: Memory = None,
     setting: Annotated[
@@ -81,7 +85,7 @@ def command(
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
     known = known_from(table, errors, memory, where or [])
-    measurements_of = [] if table is None or judge != "seed" else sliced(table, where or [])
+    measurements_of = sliced(table, where or []) if judge == "seed" and errors is None else []
     found = evaluate(
         known,
         settings=_names(setting),
@@ -127,14 +131,12 @@ def known_from(table: str | None, errors: Path | None, memory: Path | None, wher
     """The known part of a table, or of a pair of matrices."""
     from peppp.replay.known import from_matrices, known_table
 
-    if (table is None) == (errors is None) or (errors is None) != (memory is None):
+    if (errors is None) != (memory is None) or (table is not None and errors is not None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
-    if table is not None:
+    if errors is None or memory is None:
         return known_table(sliced(table, where))
     from peppp.matrices import read_errors, read_memory
 
-    assert errors is not None
-    assert memory is not None
     if where:
         raise TableError("--where chooses measurements of a table; matrices have none")
     E = read_errors(errors)
@@ -144,12 +146,12 @@ def known_from(table: str | None, errors: Path | None, memory: Path | None, wher
     )
 
 
-def sliced(table: str, where: list[str]) -> "list[Measurement]":
-    """The measurements of a table that are evaluated."""
-    from peppp.known import read_measurements
+def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
+    """The measurements of a table, by default the one that ships, that are evaluated."""
+    from peppp.known import SHIPPED_TABLE, read_measurements
     from peppp.replay.known import largest_slice, parse_where
 
-    return largest_slice(read_measurements(table), parse_where(where))
+    return largest_slice(read_measurements(table or SHIPPED_TABLE), parse_where(where))
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:

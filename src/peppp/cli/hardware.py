@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from peppp.cli.evaluate import Errors, Memory, Where, known_from
+from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, known_from
 from peppp.cli.options import Json, print_json
 
 
 def command(
-    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    table: TableArgument = None,
     errors: Errors = None,
     memory: Memory = None,
     where: Where = None,

@@ -101,6 +101,9 @@ def command(
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing; say what would be, and what is believed before.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
@@ -153,12 +156,13 @@ def command(
             costs=cost or (),
             looks=() if looks is None else parse_list(looks, int, "--looks"),
             progress=display,
+            dry_run=dry_run,
         )
     typer.echo(chosen.to_json() if json else str(chosen))
     if html is not None:
         chosen.report(html)
         typer.echo(f"page      {html}", err=json)
-    if train:
+    if train and not dry_run:
         from dataclasses import replace
 
         from peppp.choice import training_of

@@ -54,6 +54,7 @@ def command(
         ]
         print_json({"page": str(html), "budget": page["budget"], "tasks": picks})
         return
-    typer.echo(f"{html}: {page['title']}, {observed} of {entries} errors measured, the others estimated")
+    others = "" if observed == entries else ", the others estimated"
+    typer.echo(f"{html}: {page['title']}, {observed} of {entries} errors measured{others}")
     if page["left_out"]:
         typer.echo(page["left_out"], err=True)

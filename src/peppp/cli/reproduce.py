@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from peppp.cli.evaluate import Errors, Memory, Where, as_csv, known_from, plain
+from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, as_csv, known_from, plain
 from peppp.cli.options import Json, print_json
 from peppp.errors import StoreError, TableError
 
@@ -19,7 +19,7 @@ def command(
             "head-to-head, better-picks, all."
         ),
     ],
-    table: Annotated[str | None, typer.Argument(help="Store or table of measurements.")] = None,
+    table: TableArgument = None,
     errors: Errors = None,
     memory: Memory = None,
     where: Where = None,
@@ -77,7 +77,7 @@ def command(
             if figure.panels:
                 draw(figure, _place(plot, figure.name, ".svg", several))
     if page is not None:
-        _write_text(page, write_page(study, figures, lacking, str(table or errors)))
+        _write_text(page, write_page(study, figures, lacking, str(table or errors or "")))
     if json:
         answers = [f.to_dict() | {"records": [plain(r) for r in f.records]} for f in figures]
         lacks: dict[str, Any] = {"lacking": lacking, "synthetic": study.synthetic}
@@ -99,11 +99,11 @@ def _study(table: str | None, errors: Path | None, memory: Path | None, where: l
     from peppp.replay.known import parse_where
     from peppp.reproduce.study import Study
 
-    if table is None or errors is not None:
+    if errors is not None or memory is not None:
         return Study(matrices=known_from(table, errors, memory, where), **how)
-    from peppp.known import read_measurements
+    from peppp.known import SHIPPED_TABLE, read_measurements
 
-    return Study(read_measurements(table), where=parse_where(where), **how)
+    return Study(read_measurements(table or SHIPPED_TABLE), where=parse_where(where), **how)
 
 
 def _place(path: Path, name: str, suffix: str, several: bool) -> Path:

@@ -65,7 +65,7 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
         if figure.name == "settings":
             lines += _settings(figure)
     lines += ["", "## Commands", "", "```"]
-    lines += [f"peppp reproduce {f.name} {table}{options}" for f in figures]
+    lines += [f"peppp reproduce {f.name} {table}".rstrip() + options for f in figures]
     lines += ["```", ""]
     if lacking:
         lines += ["## What the table lacks", ""]

@@ -9,6 +9,7 @@ sets the side of its images and ``group=NAME`` names the source that it shares w
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -75,6 +76,9 @@ def _read(source: str, text: str, resolution: int) -> Dataset:
             return read_builtin(source, resolution)
         if catalog.is_named(source):
             return read_entry(catalog.find(source), None, resolution)
+        near = get_close_matches(source, [*NAMES, "digits", *(entry.slug for entry in catalog.entries())], 3)
+        if near and not Path(source).exists():
+            raise DataError(f"no folder and no data set {source!r}; near it: {', '.join(near)}")
     return read_folder(Path(source), resolution)
 
 
