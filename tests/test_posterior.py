@@ -92,6 +92,53 @@ def test_an_empty_table_teaches_nothing():
         learn(np.full((2, 3), np.nan), np.zeros((2, 3), dtype=bool))
 
 
+def alike(seed, within):
+    """Tasks of one level each and 6 groups of 6 configurations, of which a fifth of the errors is known."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(6), 6)
+    mean = rng.uniform(0.2, 0.7, 6)[groups] + within * rng.normal(size=36)
+    errors = mean + 0.1 * rng.normal(size=(24, 1)) + 0.02 * rng.normal(size=(24, 36))
+    return groups, mean, errors, rng.random(errors.shape) < 0.2
+
+
+def missed(values, truth):
+    return float(np.sqrt(np.mean((values - truth - (values - truth).mean()) ** 2)))
+
+
+def test_configurations_that_are_alike_tell_of_each_other():
+    tied, alone = [], []
+    for seed in range(5):
+        groups, mean, errors, observed = alike(seed, within=0.0)
+        tied.append(missed(learn(errors, observed, groups=groups).errors, mean))
+        alone.append(missed(learn(errors, observed).errors, mean))
+    assert np.mean(tied) < 0.6 * np.mean(alone)
+
+
+def test_that_a_group_is_not_alike_is_learned():
+    tied, alone = [], []
+    for seed in range(5):
+        groups, mean, errors, observed = alike(seed, within=0.15)
+        tied.append(missed(learn(errors, observed, groups=groups).errors, mean))
+        alone.append(missed(learn(errors, observed).errors, mean))
+    assert np.mean(tied) < 1.1 * np.mean(alone)
+
+
+def test_a_configuration_that_no_task_knows_is_as_unsure_as_its_group():
+    groups, mean, errors, observed = alike(0, within=0.02)
+    observed[:, 3] = False
+    prior = learn(errors, observed, groups=groups)
+    assert abs(prior.errors[3] - mean[groups == 0].mean()) < 0.1
+    assert prior.deviation[3] > prior.deviation[groups == 0].min()
+    told = prior.given([0, 1], [mean[0], mean[1]])
+    assert told.deviation[3] < 0.7 * prior.deviation[3]
+
+
+def test_without_groups_each_configuration_is_one():
+    _, _, errors, observed = alike(0, within=0.02)
+    one, other = learn(errors, observed), learn(errors, observed, groups=np.arange(36))
+    np.testing.assert_array_equal(one.covariance, other.covariance)
+
+
 def test_logits_keep_errors_between_zero_and_one():
     _, _, errors = planted(30, noise=0.1)
     errors = np.clip(errors - 0.35, 0.0, 1.0)

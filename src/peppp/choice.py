@@ -103,8 +103,9 @@ def pick(
     pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
     whole = training_epochs(dataset, recipe)
     if any(not 0 < epochs < whole for epochs in looks):
+        length = "1 epoch" if whole == 1 else f"{whole} epochs"
         allowed = f"give 1 to {whole - 1}" if whole > 1 else "leave looks out, or train for longer"
-        raise BudgetError(f"a look ends before a whole training's last epoch, which is {whole}; {allowed}")
+        raise BudgetError(f"a look ends before the {length} of a whole training; {allowed}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)

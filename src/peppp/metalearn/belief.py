@@ -87,8 +87,11 @@ class Knowledge:
 
     @cached_property
     def _folds(self) -> list[Fold]:
-        rank = self._completion.configuration_embeddings.shape[1]
-        return inner_folds(self._values, self._known, self._families, rank=rank, shrinkage=self._shrinkage)
+        rank, groups = self._completion.configuration_embeddings.shape[1], self._completion.groups
+        return inner_folds(
+            self._values, self._known, self._families, rank=rank, shrinkage=self._shrinkage,
+            groups=None if groups is None else groups[self._columns],
+        )  # fmt: skip
 
     def prior(self, method: str) -> Posterior:
         """The belief before any measurement."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import TableError
+from peppp.metalearn.descriptors import equal_format_a
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.threads import single_thread
 from peppp.tables import ErrorMatrix
@@ -33,19 +34,22 @@ class Completion:
     ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
     ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
     of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
-    entries are no estimates but the given ones (default: all).
+    entries are no estimates but the given ones (default: all), ``groups`` [d] which configurations are alike.
     """
 
     estimate: NDArray[np.float64]
     singular_values: NDArray[np.float64]
     configuration_embeddings: NDArray[np.float64]
     observed: NDArray[np.bool_] | None = None
+    groups: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         if self.observed is None:
             object.__setattr__(self, "observed", np.ones(np.shape(self.estimate), dtype=bool))
         for field in fields(self):
-            kind = bool if field.name == "observed" else np.float64
+            if getattr(self, field.name) is None:
+                continue
+            kind = {"observed": bool, "groups": np.intp}.get(field.name, np.float64)
             array = np.array(getattr(self, field.name), dtype=kind)
             array.setflags(write=False)
             object.__setattr__(self, field.name, array)
@@ -90,8 +94,9 @@ def complete(
     if relative_to_chance:
         E = E / _chance_errors(matrix)[:, None]
     return complete_values(
-        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects
-    )
+        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects,
+        groups=equal_format_a(matrix.configurations),
+    )  # fmt: skip
 
 
 @single_thread()
@@ -103,8 +108,11 @@ def complete_values(
     shrinkage: float = 0.1,
     weights: NDArray[np.float64] | None = None,
     effects: bool = False,
+    groups: NDArray[np.intp] | None = None,
 ) -> Completion:
     """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
+
+    ``groups`` [d] number the configurations that are alike; completion itself makes no use of it.
 
     >>> complete_values(np.array([[0.8, 0.4], [0.4, np.nan]]), np.array([[True, True], [True, False]]),
     ...     shrinkage=1e-3).estimate.round(2)
@@ -123,7 +131,7 @@ def complete_values(
         # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
-    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask)
+    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, groups)
 
 
 @single_thread()

@@ -32,6 +32,7 @@ def inner_folds(
     *,
     rank: int = 3,
     shrinkage: float = 0.1,
+    groups: NDArray[np.intp] | None = None,
 ) -> list[Fold]:
     """The folds of a table [n, d] of which only ``observed`` entries count; none of fewer than three rows.
 
@@ -55,7 +56,7 @@ def inner_folds(
         rest = np.flatnonzero((number != fold) & mask.any(axis=1))
         if not len(rest) or not len(held):
             continue
-        training = complete_values(values[rest], mask[rest], rank=rank, shrinkage=shrinkage)
+        training = complete_values(values[rest], mask[rest], rank=rank, shrinkage=shrinkage, groups=groups)
         kept = held[: max(1, -(-_ROWS * len(held) // len(mask)))]
         found.append(Fold(training, kept, labels[kept]))
     return found

@@ -178,7 +178,7 @@ def transform_of(method: str) -> Transform:
 
 @lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods
 def _prior(training: Completion, transform: Transform) -> Posterior:
-    return learn(training.estimate, training.known, transform=transform)
+    return learn(training.estimate, training.known, groups=training.groups, transform=transform)
 
 
 def next_of(

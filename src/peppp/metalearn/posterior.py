@@ -2,8 +2,9 @@
 
 A task's errors are e = mean + W x + noise, with a few factors x ~ N(0, I) and a noise of its own variance for
 each configuration: factor analysis, learned from the observed entries alone by expectation maximisation
-(Dempster et al., 1977; Rubin and Thayer, 1982). Measuring some configurations conditions the Gaussian
-exactly, so that no, one or two measurements are answered like many. Not in the paper.
+(Dempster et al., 1977; Rubin and Thayer, 1982). Configurations of one group, as of equal Format A, have their
+mean and loadings around common ones; how closely is learned with the rest. Measuring some configurations
+conditions the Gaussian exactly, so that no, one or two measurements are answered like many. Not in the paper.
 """
 
 from collections.abc import Sequence
@@ -110,15 +111,17 @@ def learn(
     values: NDArray[np.float64],
     observed: NDArray[np.bool_],
     *,
+    groups: NDArray[np.intp] | None = None,
     factors: int | None = None,
     transform: Transform = "identity",
     iterations: int = 40,
 ) -> Posterior:
     """The belief about a new task's errors before any of them is measured, from a table [n, d].
 
-    Only the ``observed`` entries of ``values`` are looked at. Means, loadings and noise are shrunk: a
-    configuration of which little is known takes its mean from the row and column effects. What is not known
-    of them, as where the table has gaps, is added to the variance of the configuration (completion variance).
+    Only the ``observed`` entries of ``values`` are looked at. ``groups`` [d] number the configurations that
+    are thought alike (default: none are). Means, loadings and noise are shrunk: a configuration of which
+    little is known takes them from its group, a group its mean from the row and column effects. What is not
+    known of them, as where the table has gaps, is added to the covariance (completion variance).
     ``factors`` is by default a quarter of the observations that a configuration has, from 1 to 5.
 
     Raises ValueError on an empty table.
@@ -144,9 +147,12 @@ def learn(
     rank = C.shape[1] - 1
     noise = np.full(d, 0.1 * spread)
     counts = weights.sum(axis=0)
-    anchor = np.zeros_like(C)
-    anchor[:, 0] = start
-    A = np.empty((d, rank + 1, rank + 1))
+    group = np.arange(d) if groups is None else np.unique(groups, return_inverse=True)[1]
+    member = (group[:, None] == np.arange(group.max() + 1)).astype(np.float64)  # [d, g]
+    anchor = np.zeros((member.shape[1], rank + 1))
+    anchor[:, 0] = (member.T @ start) / member.sum(axis=0)
+    within = np.full(rank + 1, 0.1 * spread)  # variance of mean and loadings around their group's
+    unit = np.eye(rank + 1)
     for _ in range(iterations):
         mean, W = C[:, 0], C[:, 1:]
         outer = (W[:, :, None] * W[:, None, :] / noise[:, None, None]).reshape(d, -1)
@@ -158,8 +164,17 @@ def learn(
         second[:, 1:, 1:] += covariance
         A = (weights.T @ second.reshape(n, -1)).reshape(d, rank + 1, rank + 1)
         B = (weights * Y).T @ x  # [d, 1 + k]
-        ridge = (noise / spread)[:, None]
-        C = np.linalg.solve(A + ridge[..., None] * np.eye(rank + 1), (B + ridge * anchor)[..., None])[..., 0]
+        told = A / noise[:, None, None]  # [d, 1 + k, 1 + k], how much is known of each configuration's own
+        apart = np.linalg.inv(unit + told * within)  # what of it counts for the group, by the variance within
+        common = np.linalg.inv(np.tensordot(member.T, apart @ told, 1) + unit / spread)  # [g, 1 + k, 1 + k]
+        evidence = member.T @ (apart @ (B / noise[:, None])[..., None])[..., 0]
+        G = (common @ (evidence + anchor / spread)[..., None])[..., 0]  # [g, 1 + k]
+        own = np.linalg.inv(told + unit / within)  # [d, 1 + k, 1 + k]
+        C = (own @ (B / noise[:, None] + G[group] / within)[..., None])[..., 0]
+        felt = own @ told  # how a group's uncertainty moves the difference from it
+        moved = np.einsum("jab,jbc,jac->ja", felt, common[group], felt)
+        apart_by = ((C - G[group]) ** 2 + np.diagonal(own, axis1=1, axis2=2) + moved).mean(axis=0)
+        within[0], within[1:] = apart_by[0], apart_by[1:].mean()
         squares = (weights * Y**2).sum(axis=0) - 2 * (C * B).sum(axis=1)
         squares = np.maximum(squares + np.einsum("ja,jab,jb->j", C, A, C), 0.0)
         pooled = squares.sum() / counts.sum() + 1e-4 * spread
@@ -169,10 +184,11 @@ def learn(
         shape = second[:, 1:, 1:].mean(axis=0) - np.outer(centre, centre)
         C[:, 0] += C[:, 1:] @ centre
         C[:, 1:] = C[:, 1:] @ np.linalg.cholesky(shape)
-    ridge = (noise / spread)[:, None, None]
-    unknown = np.trace(np.linalg.inv(A + ridge * np.eye(rank + 1)), axis1=1, axis2=2)  # [d]
+    # What is unknown of a configuration alone, and of its group: shared by those that lean on it.
+    shared = ((own / within) @ np.linalg.cholesky(common)[group]).reshape(d, -1)
+    unknown = (shared @ shared.T) * (member @ member.T) + np.diag(np.trace(own, axis1=1, axis2=2))
     mean, W = C[:, 0], C[:, 1:]
-    return Posterior(mean, W @ W.T + np.diag(noise * (1.0 + unknown)), transform, noise)
+    return Posterior(mean, W @ W.T + np.diag(noise) + unknown, transform, noise)
 
 
 def on_frontier(

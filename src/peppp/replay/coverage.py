@@ -92,6 +92,7 @@ def coverage(
                 completed = train(
                     known.errors[training], known.memory[training], known.known[training], setting.sampling,
                     share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
+                    groups=known.groups,
                 )  # fmt: skip
                 for i in held:
                     m, truth = known.memory[i], known.errors[i]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from peppp.errors import FormatError, PepppError, TableError
 from peppp.formats import Configuration, paper_grid
 from peppp.metalearn.completion import Completion, complete_values
+from peppp.metalearn.descriptors import equal_format_a
 from peppp.records import Measurement, Recipe
 
 FEWEST = 10  # configurations of a row that is partly observed
@@ -70,6 +71,14 @@ class KnownTable:
                 f"the table lacks columns that are configurations, as 1-4-1/1-6-7 ({error})"
             ) from None
 
+    @cached_property
+    def groups(self) -> NDArray[np.intp] | None:
+        """Which columns are configurations of equal Format A [d]; None where they are something else."""
+        try:
+            return equal_format_a(self.configurations)
+        except Lacking:
+            return None
+
     @property
     def known(self) -> NDArray[np.bool_]:
         """``observed``."""
@@ -83,7 +92,7 @@ class KnownTable:
 
     def learn(self, rows: Sequence[int] | NDArray[np.intp], rank: int) -> Completion:
         """What some rows teach: their observed entries, completed and factorised."""
-        return complete_values(self.errors[rows], self.known[rows], rank=rank)
+        return complete_values(self.errors[rows], self.known[rows], rank=rank, groups=self.groups)
 
     @property
     def is_synthetic(self) -> bool:

@@ -183,12 +183,13 @@ def evaluate(
                 completed = train(
                     known.errors[training], known.memory[training], known.known[training], kind,
                     share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
+                    groups=known.groups,
                 )  # fmt: skip
                 # The automatic choice sees the training rows alone, each of their families held out in turn.
                 folds = (
                     inner_folds(
                         completed.estimate, completed.known, [known.families[i] for i in training],
-                        rank=rank, shrinkage=shrinkage,
+                        rank=rank, shrinkage=shrinkage, groups=known.groups,
                     )
                     if AUTO in methods
                     else []
@@ -241,13 +242,16 @@ def train(
     shrinkage: float,
     seed: Sequence[int],
     effects: bool = False,
+    groups: NDArray[np.intp] | None = None,
 ) -> Completion:
     """What is learned from training rows [n, d] of which a ``share`` is sampled.
 
     Of rows that are partly ``observed``, the share of all entries is sampled among those that are.
     """
     if sampling == "full":
-        return complete_values(errors, observed, rank=rank, shrinkage=shrinkage, effects=effects)
+        return complete_values(
+            errors, observed, rank=rank, shrinkage=shrinkage, effects=effects, groups=groups
+        )
     if not observed.all():
         share = min(share / float(observed.mean()), 0.5 if sampling == "nonuniform" else 1.0)
     drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
@@ -260,7 +264,9 @@ def train(
     mask = mask & observed
     if not mask.any():
         mask = observed
-    return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects)
+    return complete_values(
+        errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects, groups=groups
+    )
 
 
 def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -91,6 +91,7 @@ def replay_looks(
             completed = train(
                 known.errors[training], known.memory[training], known.known[training],
                 SETTINGS[name].sampling, share=share, rank=3, shrinkage=0.1, seed=[seed, split],
+                groups=known.groups,
             )  # fmt: skip
             for i in held:
                 m = known.memory[i]
