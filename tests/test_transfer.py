@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from peppp.formats import paper_grid
+from peppp.known import alike
 from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.textable import write_table
 from peppp.transfer import transfers
 
 GRID = paper_grid()[:33]
@@ -36,6 +38,21 @@ def asked(**fields):
     return replace(Recipe(), **{"network": "a", "resolution": 16, **fields})
 
 
+@pytest.mark.parametrize(
+    ("tasks", "columns", "learned"), [(3, 10, "nearest"), (2, 33, "stochastic"), (6, 9, "stochastic")]
+)
+def test_rows_of_the_same_rounding_teach_unless_they_are_few(tmp_path, tasks, columns, learned):
+    nearest = [
+        replace(m, recipe=replace(m.recipe, rounding="nearest"))
+        for m in table(["a"], tasks=tasks, configurations=GRID[:columns])
+    ]
+    write_table(tmp_path / "table.csv", table(["a"]) + nearest)
+    found = alike(tmp_path / "table.csv", asked(rounding="nearest"))
+    assert {m.recipe.rounding for m in found} == {learned}
+    write_table(tmp_path / "nearest.csv", nearest)
+    assert len(alike(tmp_path / "nearest.csv", asked(rounding="nearest"))) == len(nearest)
+
+
 def test_nothing_is_said_of_what_the_table_has():
     assert transfers(table(["a"]), asked()) == ()
 
@@ -44,7 +61,7 @@ def test_rows_of_one_network_alone_cannot_tell_how_another_fares():
     (found,) = transfers(table(["a"]), asked(network="mine"))
     assert (found.field, found.asked, found.known) == ("network", "mine", ("a",))
     assert found.across is None
-    assert "no network mine, only a" in str(found)
+    assert "no rows to learn from of network mine, only of a" in str(found)
     assert "could not be measured" in str(found)
 
 

@@ -13,6 +13,7 @@ from peppp.tuning import tuned_matrix
 SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _ROUNDING = ("rounding", "error_format", "accumulator")
+_FEW_TASKS, _FEW_COLUMNS = 3, 10  # of fewer, nothing is learned of a mode of rounding
 
 
 def open_table(
@@ -24,9 +25,9 @@ def open_table(
 ) -> ErrorMatrix:
     """The error matrix of a store or a text table; None is the table that ships.
 
-    Rows that round as ``recipe`` does, or all where none do (see :func:`alike`). Rows of the data set with
-    the fingerprint ``without`` are left out: a task does not teach about itself. Several ``learning_rates``
-    make columns of configurations at each of them.
+    Rows that round as ``recipe`` does, or the others where few do (see :func:`alike`). Rows of the data set
+    with the fingerprint ``without`` are left out: a task does not teach about itself. Several
+    ``learning_rates`` make columns of configurations at each of them.
     """
     return as_matrix(alike(place, recipe, without=without), learning_rates)
 
@@ -44,9 +45,9 @@ def alike(
     """The measurements of a table that a task trained by ``recipe`` can learn from.
 
     Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
-    does; all others where there are none, for :mod:`peppp.transfer` to say how far these serve. Never those
-    of another arithmetic version, nor of the data set with the fingerprint ``without``. Raises TableError
-    where nothing is left.
+    does; the others where those are few (of fewer than three data sets, or ten configurations), for
+    :mod:`peppp.transfer` to say how far these serve. Never those of another arithmetic version, nor of the
+    data set with the fingerprint ``without``. Raises TableError where nothing is left.
     """
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
@@ -65,8 +66,14 @@ def alike(
             f"{path} holds only measurements of other arithmetic than version {recipe.arithmetic_version}; "
             "name another table, or measure some: peppp measure runs.db --data ..."
         )
-    same = [m for m in current if all(getattr(m.recipe, f) == getattr(recipe, f) for f in _ROUNDING)]
-    return same or current
+    asked = [getattr(recipe, field) for field in _ROUNDING]
+    same: list[Measurement] = []
+    different: list[Measurement] = []
+    for m in current:
+        (same if [getattr(m.recipe, field) for field in _ROUNDING] == asked else different).append(m)
+    tasks, columns = ({getattr(m, of) for m in same} for of in ("fingerprint", "configuration"))
+    enough = len(tasks) >= _FEW_TASKS and len(columns) >= _FEW_COLUMNS
+    return same if enough or not different else different
 
 
 def read_measurements(place: str | Path) -> list[Measurement]:

@@ -34,7 +34,7 @@ class Transfer:
 
     def __str__(self) -> str:
         name = self.field.replace("_", " ")
-        told = f"the table has no {name} {self.asked}, only {', '.join(self.known)}"
+        told = f"the table has no rows to learn from of {name} {self.asked}, only of {', '.join(self.known)}"
         if self.across is None:
             return f"{told}; how well it serves another {name} could not be measured on it"
         beside = "" if self.within is None else f", from rows of the same one {self.within:.3f} above it"

@@ -36,7 +36,7 @@ function drawMatrix(page, tables) {
   tables.forEach((rows, i) => {
     const y = top + line * i;
     const name = page.tasks[i].name;
-    add(svg, "text", { x: left - 8, y: y + 12, class: "end" }, name.length > 24 ? `${name.slice(0, 23)}…` : name);
+    add(svg, "text", { x: left - 8, y: y + 12, class: "end" }, name.length > 22 ? `${name.slice(0, 21)}…` : name);
     rows.forEach((row, j) => {
       const measured = row.measured !== null;
       const side = measured ? { x: 0.5, y: 0.5, width: cell - 1, height: line - 1 } : { x: 3, y: 5, width: 4, height: 6 };

@@ -107,15 +107,20 @@ def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
         return matrix, ""
     if 2 * rows.sum() * columns.sum() < matrix.values.size:
         return matrix, "few measurements: the estimates are too low, and the picks rest on them"
-    kept = ErrorMatrix.from_values(
+    kept_matrix = ErrorMatrix.from_values(
         matrix.values[np.ix_(rows, columns)],
         [row for row, keep in zip(matrix.rows, rows, strict=True) if keep],
         [c for c, keep in zip(matrix.configurations, columns, strict=True) if keep],
     )
-    return kept, (
-        f"left out: {(~rows).sum()} tasks with fewer than {_LEAST_OF_A_TASK} measurements and "
-        f"{(~columns).sum()} configurations with fewer than {_LEAST_OF_A_CONFIGURATION}"
-    )
+    parts = [
+        f"{(~kept).sum()} {what} with fewer than {least} measurements"
+        for kept, what, least in (
+            (rows, "tasks", _LEAST_OF_A_TASK),
+            (columns, "configurations", _LEAST_OF_A_CONFIGURATION),
+        )
+        if not kept.all()
+    ]
+    return kept_matrix, f"left out: {' and '.join(parts)}"
 
 
 def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: str) -> dict[str, Any]:
