@@ -18,7 +18,7 @@ _FEWEST_ROWS, _FEWEST_ERRORS, _RANK = 3, 10, 3
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A field of the recipe of which a table has other values only, and how well that went inside the table.
+    """A field of the recipe of which the rows learned from have other values only, and how well that went.
 
     ``across`` is the mean regret (error of the pick above the least one of its row, a fraction) of picks for
     ``tasks`` tasks of the table, each learned from rows of other families and another value of the field;
