@@ -306,6 +306,7 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--network", "vgg"), "unknown network 'vgg'"),
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
         (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
+        (("runs.db", "--data", "digits:01", "--workers", 1, "--worker-memory", "3"), "a worker's libraries"),
         (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; near it: digits"),
         (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
         (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
@@ -450,6 +451,6 @@ def test_lists_of_recipes_limits_and_estimates(tmp_path):
         (("--max-time", "soon"), "is no time; write it as 90s"),
         (("--engine", "magic"), "no engine 'magic'; there are local, ray and slurm"),
         (("--worker-memory", "1GB"), "give --workers 1 or more"),
-        (("--worker-memory", "3"), "more than the 3 B of --worker-memory; give more, as 2GB"),
+        (("--workers", 1, "--worker-memory", "3"), "more than the 3 B of --worker-memory; give more, as 2GB"),
     ):
         assert says in refused(*line, *wrong, cwd=tmp_path)

@@ -95,11 +95,26 @@ def check_engine(name: str) -> str:
     return name
 
 
+def worker_bytes(worker_memory: str | None, engine: str, workers: int | None) -> int | None:
+    """What each worker may have, refused before a store is made where it is too little or there are none."""
+    if worker_memory is None:
+        return None
+    if engine == "local" and not workers:
+        raise BudgetError("--worker-memory limits worker processes; give --workers 1 or more")
+    memory = parse_bytes(worker_memory)
+    if memory < _LIBRARIES:
+        raise BudgetError(
+            f"a worker's libraries alone take {format_bytes(_LIBRARIES)}, more than the "
+            f"{format_bytes(memory)} of --worker-memory; give more, as 2GB"
+        )
+    return memory
+
+
 def make_engine(
     name: str,
     workers: int | None,
     device: str,
-    worker_memory: str | None,
+    memory: int | None,
     limit: "Limit",
     address: str | None,
     gpus: float,
@@ -111,18 +126,10 @@ def make_engine(
     from peppp.campaign.worker import load_data, measure_cell
 
     measure = partial(measure_cell, device=device)
-    memory = None if worker_memory is None else parse_bytes(worker_memory)
-    if memory is not None and memory < _LIBRARIES:
-        raise BudgetError(
-            f"a worker's libraries alone take {format_bytes(_LIBRARIES)}, more than the "
-            f"{format_bytes(memory)} of --worker-memory; give more, as 2GB"
-        )
     if check_engine(name) == "local":
         from peppp.campaign.engines import InProcess
         from peppp.campaign.processes import Processes
 
-        if not workers and memory is not None:
-            raise BudgetError("--worker-memory limits worker processes; give --workers 1 or more")
         return Processes(measure, workers, limit=limit, memory=memory) if workers else InProcess(measure)
     if name == "ray":
         from peppp.campaign.cluster import Ray

@@ -13,6 +13,7 @@ from peppp.cli.campaigns import (
     parse_seconds,
     say,
     size_matrix,
+    worker_bytes,
 )
 from peppp.cli.options import (
     Augmentation,
@@ -249,6 +250,7 @@ def command(
             f"{format_bytes(min(sizes.values()))} (computed)"
         )
     count = worker_count(workers, device) if engine == "local" else workers
+    memory = worker_bytes(worker_memory, engine, count)
     if dry_run:
         kept_bytes = [bytes_of[cell.fingerprint, cell.recipe, cell.configuration] for cell in cells]
         say(dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent), store, json)
@@ -259,7 +261,7 @@ def command(
         summary = run_campaign(
             kept,
             cells,
-            make_engine(engine, count, device, worker_memory, limit, address, gpus, slurm),
+            make_engine(engine, count, device, memory, limit, address, gpus, slurm),
             progress=display,
             estimates=estimates,
             max_seconds=seconds,
