@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from peppp.metalearn.calibration import Calibration, calibrate
 from peppp.metalearn.completion import complete_values
+from peppp.metalearn.factors import learn
 from peppp.metalearn.inner import inner_folds
 from peppp.metalearn.methods import GAUSSIAN, explore
-from peppp.metalearn.posterior import Posterior, chance_of_change, learn, near_best, on_frontier
+from peppp.metalearn.posterior import Posterior, chance_of_change, near_best, on_frontier
 from peppp.metalearn.sequential import DESIGNS, hypervolume_gain, propose
 from peppp.pareto import hypervolume, nondominated
 

@@ -36,7 +36,8 @@ from peppp.metalearn.additive import additive_model
 from peppp.metalearn.bayesopt import GaussianProcess, optimise
 from peppp.metalearn.completion import Completion, factorise
 from peppp.metalearn.design import candidates, d_optimal_designs, least_squares
-from peppp.metalearn.posterior import Posterior, Transform, learn
+from peppp.metalearn.factors import learn
+from peppp.metalearn.posterior import Posterior, Transform
 from peppp.metalearn.sequential import DESIGNS, propose
 from peppp.metalearn.threads import single_thread
 

@@ -1,10 +1,7 @@
-"""What a table of other tasks says of a new one, with how sure it is: a Gaussian over all its errors.
+"""What is believed of a task's errors, and how sure: a Gaussian over all of them, and what follows of it.
 
-A task's errors are e = mean + W x + noise, with a few factors x ~ N(0, I) and a noise of its own variance for
-each configuration: factor analysis, learned from the observed entries alone by expectation maximisation
-(Dempster et al., 1977; Rubin and Thayer, 1982). Configurations of one group, as of equal Format A, have their
-mean and loadings around common ones; how closely is learned with the rest. Measuring some configurations
-conditions the Gaussian exactly, so that no, one or two measurements are answered like many. Not in the paper.
+Measuring some configurations conditions it exactly, so that no, one or two measurements are answered like
+many. Where it comes from is told in factors.py. Not in the paper.
 """
 
 from collections.abc import Sequence
@@ -16,12 +13,8 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri
 
-from peppp.metalearn.effects import row_and_column_effects
-from peppp.metalearn.threads import single_thread
-
 Transform = Literal["identity", "logit"]
 _EDGE = 0.005  # logits of errors beyond it would be all noise
-_NOISE_COUNT = 3.0  # how many observations the pooled noise stands for in each configuration's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,91 +97,6 @@ class Posterior:
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         draws = np.random.default_rng(seed).standard_normal((count, len(values)))
         return _back(self.mean + draws @ root.T, self.transform)
-
-
-@single_thread()
-def learn(
-    values: NDArray[np.float64],
-    observed: NDArray[np.bool_],
-    *,
-    groups: NDArray[np.intp] | None = None,
-    factors: int | None = None,
-    transform: Transform = "identity",
-    iterations: int = 40,
-) -> Posterior:
-    """The belief about a new task's errors before any of them is measured, from a table [n, d].
-
-    Only the ``observed`` entries of ``values`` are looked at. ``groups`` [d] number the configurations that
-    are thought alike (default: none are). Means, loadings and noise are shrunk: a configuration of which
-    little is known takes them from its group, a group its mean from the row and column effects. What is not
-    known of them, as where the table has gaps, is added to the covariance (completion variance).
-    ``factors`` is by default a quarter of the observations that a configuration has, from 1 to 5.
-
-    Raises ValueError on an empty table.
-
-    >>> E = np.outer(np.linspace(0.2, 0.8, 9), [1.0, 0.5])  # tasks differ in one factor
-    >>> told = learn(E, np.ones_like(E, dtype=bool)).given([0], [0.6])
-    >>> told.errors.round(1)
-    array([0.6, 0.3])
-    """
-    mask = np.asarray(observed, dtype=bool)
-    if not mask.any():
-        raise ValueError("nothing is observed, so nothing can be learned")
-    n, d = mask.shape
-    rank = max(1, min(5, int(mask.sum()) // (4 * d)) if factors is None else min(factors, n, d))
-    Y = transformed(np.where(mask, values, 0.5), transform)
-    weights = mask.astype(np.float64)  # [n, d]
-    filled = np.where(mask, Y, row_and_column_effects(np.where(mask, Y, 0.0), mask))
-    start = filled.mean(axis=0)  # [d]
-    rest = filled - start
-    spread = float((rest**2).mean()) + 1e-8  # variance of an entry around its column's mean
-    _, S, Vt = np.linalg.svd(rest, full_matrices=False)
-    C = np.column_stack([start, (Vt[:rank].T * S[:rank]) / np.sqrt(n)])  # [d, 1 + k]: mean and loadings
-    rank = C.shape[1] - 1
-    noise = np.full(d, 0.1 * spread)
-    counts = weights.sum(axis=0)
-    group = np.arange(d) if groups is None else np.unique(groups, return_inverse=True)[1]
-    member = (group[:, None] == np.arange(group.max() + 1)).astype(np.float64)  # [d, g]
-    anchor = np.zeros((member.shape[1], rank + 1))
-    anchor[:, 0] = (member.T @ start) / member.sum(axis=0)
-    within = np.full(rank + 1, 0.1 * spread)  # variance of mean and loadings around their group's
-    unit = np.eye(rank + 1)
-    for _ in range(iterations):
-        mean, W = C[:, 0], C[:, 1:]
-        outer = (W[:, :, None] * W[:, None, :] / noise[:, None, None]).reshape(d, -1)
-        covariance = np.linalg.inv((weights @ outer).reshape(n, rank, rank) + np.eye(rank))
-        pull = (weights * (Y - mean) / noise) @ W  # [n, k]
-        x = np.ones((n, rank + 1))
-        x[:, 1:] = (covariance @ pull[..., None])[..., 0]
-        second = x[:, :, None] * x[:, None, :]  # [n, 1 + k, 1 + k], E[x x^T] with the covariance
-        second[:, 1:, 1:] += covariance
-        A = (weights.T @ second.reshape(n, -1)).reshape(d, rank + 1, rank + 1)
-        B = (weights * Y).T @ x  # [d, 1 + k]
-        told = A / noise[:, None, None]  # [d, 1 + k, 1 + k], how much is known of each configuration's own
-        apart = np.linalg.inv(unit + told * within)  # what of it counts for the group, by the variance within
-        common = np.linalg.inv(np.tensordot(member.T, apart @ told, 1) + unit / spread)  # [g, 1 + k, 1 + k]
-        evidence = member.T @ (apart @ (B / noise[:, None])[..., None])[..., 0]
-        G = (common @ (evidence + anchor / spread)[..., None])[..., 0]  # [g, 1 + k]
-        own = np.linalg.inv(told + unit / within)  # [d, 1 + k, 1 + k]
-        C = (own @ (B / noise[:, None] + G[group] / within)[..., None])[..., 0]
-        felt = own @ told  # how a group's uncertainty moves the difference from it
-        moved = np.einsum("jab,jbc,jac->ja", felt, common[group], felt)
-        apart_by = ((C - G[group]) ** 2 + np.diagonal(own, axis1=1, axis2=2) + moved).mean(axis=0)
-        within[0], within[1:] = apart_by[0], apart_by[1:].mean()
-        squares = (weights * Y**2).sum(axis=0) - 2 * (C * B).sum(axis=1)
-        squares = np.maximum(squares + np.einsum("ja,jab,jb->j", C, A, C), 0.0)
-        pooled = squares.sum() / counts.sum() + 1e-4 * spread
-        noise = (squares + _NOISE_COUNT * pooled) / (counts + _NOISE_COUNT)
-        # Expand the parameters, else gaps make the loadings grow slowly (PX-EM: Liu, Rubin and Wu, 1998).
-        centre = x[:, 1:].mean(axis=0)
-        shape = second[:, 1:, 1:].mean(axis=0) - np.outer(centre, centre)
-        C[:, 0] += C[:, 1:] @ centre
-        C[:, 1:] = C[:, 1:] @ np.linalg.cholesky(shape)
-    # What is unknown of a configuration alone, and of its group: shared by those that lean on it.
-    shared = ((own / within) @ np.linalg.cholesky(common)[group]).reshape(d, -1)
-    unknown = (shared @ shared.T) * (member @ member.T) + np.diag(np.trace(own, axis1=1, axis2=2))
-    mean, W = C[:, 0], C[:, 1:]
-    return Posterior(mean, W @ W.T + np.diag(noise) + unknown, transform, noise)
 
 
 def on_frontier(
