@@ -26,10 +26,10 @@ from peppp.campaign.schema import measurements, recipes
 from peppp.campaign.status import status
 from peppp.campaign.store import Store
 from peppp.campaign.worker import load_data, measure_cell, source
+from peppp.flat import to_record
 from peppp.formats import Configuration, FloatFormat
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.tasks.readers import load
-from peppp.textable import to_record
 
 DATA = "digits:01234?train=320&test=300"
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from peppp import Outcome, Recipe
 from peppp.campaign.store import Store
+from peppp.flat import COLUMNS, json_schema, to_record
 from peppp.matrices import read_errors
 from peppp.merging import merge
-from peppp.textable import COLUMNS, json_schema, read_table, to_record, write_table
+from peppp.textable import read_table, write_table
 from test_cli import answer, peppp, refused
 from test_tables import MEASURED, measured
 

@@ -16,8 +16,8 @@ from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_
 from peppp.campaign import database, schema
 from peppp.campaign.store import SCHEMA_VERSION, Store
 from peppp.errors import PepppError, StoreError, TableError
+from peppp.flat import COLUMNS, from_record, to_record
 from peppp.tables import error_matrix
-from peppp.textable import COLUMNS, from_record, to_record
 
 MEASURED = Measurement(
     task="digits",

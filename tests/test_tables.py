@@ -10,8 +10,8 @@ import pytest
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.errors import StoreError, TableError
+from peppp.flat import COLUMNS, from_record, to_record
 from peppp.tables import ErrorMatrix, Row, error_matrix, read_table, write_table
-from peppp.textable import COLUMNS, from_record, to_record
 
 MEASURED = Measurement(
     task="digits",

@@ -23,7 +23,7 @@ from peppp.errors import FormatError, TableError
 from peppp.floats import FloatFormat
 from peppp.formats import BlockFormat, Configuration, Format
 from peppp.records import Footprint, Measurement
-from peppp.textable import reading
+from peppp.textfiles import reading
 
 # Picojoules of one operation at 45 nm and 0.9 V, by width in bits: Horowitz, "Computing's energy problem
 # (and what we can do about it)", ISSCC 2014.

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from peppp.errors import FormatError, TableError
+from peppp.flat import LONGEST_TEXT
 from peppp.formats import Configuration
 from peppp.tables import ErrorMatrix, Row
-from peppp.textable import LONGEST_TEXT, reading, writing
+from peppp.textfiles import reading, writing
 
 
 @dataclass(frozen=True, slots=True)

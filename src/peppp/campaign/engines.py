@@ -12,8 +12,8 @@ from typing import Protocol
 
 from peppp.campaign.cells import Cell
 from peppp.errors import BudgetError, PepppError
+from peppp.flat import to_record
 from peppp.records import Measurement
-from peppp.textable import to_record
 
 Measure = Callable[[Cell], Measurement]
 

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 from peppp.campaign import database, schema
 from peppp.campaign.schema import CELL, SCHEMA_VERSION, about, cells, measurements, recipes
 from peppp.errors import StoreError
+from peppp.flat import from_record, to_record
 from peppp.records import Measurement
 from peppp.tables import ErrorMatrix, Row, assemble
-from peppp.textable import from_record, to_record
 
 __all__ = ["SCHEMA_VERSION", "Key", "Store"]
 

@@ -77,7 +77,7 @@ def command(
     from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
-    from peppp.textable import writing
+    from peppp.textfiles import writing
     from peppp.units import parse_bytes
 
     if rows is not None and not rows.parent.is_dir():

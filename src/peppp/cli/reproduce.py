@@ -114,7 +114,7 @@ def _place(path: Path, name: str, suffix: str, several: bool) -> Path:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from peppp.textable import writing
+    from peppp.textfiles import writing
 
     with writing(path) as file:
         file.write(text)

@@ -177,7 +177,7 @@ def schema() -> None:
 
     Example: peppp table schema
     """
-    from peppp.textable import json_schema
+    from peppp.flat import json_schema
 
     print_json(json_schema())
 

@@ -1,0 +1,217 @@
+"""Measurements as flat records of plain values, which the text table and the store both hold.
+
+Whatever makes a record, and whatever reads one, goes through the same checks, so that all that is kept can be
+read again. Reading parses; it never executes.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, get_origin
+
+from peppp.errors import FormatError, TableError
+from peppp.formats import Configuration
+from peppp.records import Footprint, Measurement, Outcome, Recipe
+
+LONGEST_TEXT = 200
+LONGEST_JSON = 10_000
+
+_COUNT = re.compile(r"[0-9]{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
+
+
+def _text(text: str) -> str:
+    if len(text) > LONGEST_TEXT or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise ValueError
+    return _text(text)
+
+
+def _count(text: str) -> int:
+    if not _COUNT.fullmatch(text) or int(text) >= 2**63:
+        raise ValueError
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise ValueError
+    return float(text)
+
+
+def _fraction(text: str) -> float:
+    number = _number(text)
+    if number > 1:
+        raise ValueError
+    return number
+
+
+def _json(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError
+
+    if len(text) > LONGEST_JSON:
+        raise ValueError
+    return json.loads(text, parse_constant=refuse)
+
+
+@lru_cache(maxsize=1024)  # a table has many rows and few recipes
+def _recipe(text: str) -> Recipe:
+    _json(text)
+    recipe = Recipe.from_json(text)
+    for field in fields(Recipe):
+        allowed = (int, float) if field.type is float else get_origin(field.type) or field.type
+        if not isinstance(getattr(recipe, field.name), allowed):  # type: ignore[arg-type]
+            raise ValueError
+    return recipe
+
+
+def _curve(text: str) -> tuple[tuple[int, float], ...]:
+    return tuple((_count(str(epoch)), _fraction(str(error))) for epoch, error in _json(text))
+
+
+def _states(text: str) -> dict[str, int]:
+    return {_name(name): _count(str(size)) for name, size in _json(text).items()}
+
+
+def _provenance(text: str) -> dict[str, str]:
+    return {_name(name): _text(value) for name, value in _json(text).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of a record: what it means, what it may be, and how its text is read."""
+
+    meaning: str
+    allowed: str
+    read: Callable[[str], Any]
+
+
+_A_NAME = f"1 to {LONGEST_TEXT} printable characters"
+_A_COUNT = "a whole number from 0"
+_A_FRACTION = "a fraction from 0 to 1 with a decimal point, as 0.25"
+_SHORT_JSON = f"of at most {LONGEST_JSON} characters"
+
+COLUMNS: Mapping[str, Column] = {
+    "task": Column("name of the data set", _A_NAME, _name),
+    "fingerprint": Column("digest of the data set's contents", _A_NAME, _name),
+    "group": Column("source that the task shares with its siblings", _A_NAME, _name),
+    "configuration": Column("Format A / Format B", "two formats as 1-4-1/1-6-7", Configuration.parse),
+    "recipe_digest": Column("digest of the recipe", "16 hexadecimal digits", _name),
+    "seed": Column("seed of the run", _A_COUNT, _count),
+    "repeat": Column("counts runs that share everything before it", _A_COUNT, _count),
+    "outcome": Column("how the training ended", " or ".join(Outcome), Outcome),
+    "test_error": Column("error after the last epoch", _A_FRACTION, _fraction),
+    "train_error": Column("the same on the training part", _A_FRACTION, _fraction),
+    "chance_error": Column("error of guessing", _A_FRACTION, _fraction),
+    "curve": Column("[epoch, test error] pairs", f"JSON as [[1,0.5],[3,0.25]] {_SHORT_JSON}", _curve),
+    "seconds": Column("duration of the training", "a number from 0", _number),
+    "weights": Column("bytes of the weights", _A_COUNT, _count),
+    "activations": Column("bytes kept for the backward pass", _A_COUNT, _count),
+    "gradients": Column("bytes of the gradient", _A_COUNT, _count),
+    "states": Column("bytes of the optimizer's states", f'JSON as {{"momentum":64}} {_SHORT_JSON}', _states),
+    "raw": Column("bytes in fp32 or integers", _A_COUNT, _count),
+    "working": Column("extra bytes at the worst moment", _A_COUNT, _count),
+    "recipe": Column("the recipe", f"JSON as peppp writes recipes, {_SHORT_JSON}", _recipe),
+    "provenance": Column("versions, device", f'JSON as {{"torch":"2.13"}} {_SHORT_JSON}', _provenance),
+}
+
+
+def to_record(measurement: Measurement) -> dict[str, str | int | float]:
+    """The measurement as a flat mapping of text, int and float, one value for each of ``COLUMNS``.
+
+    Raises TableError, naming the field, if the measurement holds something that could not be read again,
+    such as an error that is NaN.
+    """
+    m, footprint = measurement, measurement.footprint
+    record: dict[str, str | int | float] = {
+        "task": m.task,
+        "fingerprint": m.fingerprint,
+        "group": m.group,
+        "configuration": str(m.configuration),
+        "recipe_digest": m.recipe.digest,
+        "seed": int(m.seed),
+        "repeat": int(m.repeat),
+        "outcome": str(m.outcome),
+        "test_error": float(m.test_error),
+        "train_error": float(m.train_error),
+        "chance_error": float(m.chance_error),
+        "curve": _to_json([[int(epoch), float(error)] for epoch, error in m.curve]),
+        "seconds": float(m.seconds),
+        "weights": int(footprint.weights),
+        "activations": int(footprint.activations),
+        "gradients": int(footprint.gradients),
+        "states": _to_json({name: int(size) for name, size in footprint.states.items()}),
+        "raw": int(footprint.raw),
+        "working": int(footprint.working),
+        "recipe": m.recipe.to_json(),
+        "provenance": _to_json(dict(m.provenance)),
+    }
+    from_record(record, f"measurement of {m.task!r:.60} at {m.configuration}")
+    return record
+
+
+def from_record(record: Mapping[str, str | int | float], where: str) -> Measurement:
+    """The measurement of a record whose values are plain or their texts.
+
+    Raises TableError: ``where``, the column, what it holds and what it may hold.
+    """
+    values: dict[str, Any] = {}
+    for name, column in COLUMNS.items():
+        try:
+            values[name] = column.read(str(record[name]))
+        except (AttributeError, FormatError, RecursionError, TypeError, ValueError) as error:
+            given = str(record[name])
+            shown = repr(given if len(given) <= 60 else given[:57] + "...")
+            raise TableError(f"{where}, column {name}: {shown} is not {column.allowed}") from error
+    digest = values.pop("recipe_digest")
+    if digest != values["recipe"].digest:
+        raise TableError(
+            f"{where}, column recipe_digest: {digest!r} is not the digest of the recipe beside it, "
+            f"{values['recipe'].digest!r}; restore the recipe, whose measurement this is"
+        )
+    sizes = ("weights", "activations", "gradients", "states", "raw", "working")
+    footprint = Footprint(**{name: values.pop(name) for name in sizes})
+    return Measurement(footprint=footprint, **values)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a row of the table, as its texts; the digest's agreement with the recipe is extra.
+
+    >>> json_schema()["properties"]["test_error"]["description"]
+    'error after the last epoch: a fraction from 0 to 1 with a decimal point, as 0.25'
+    """
+    patterns = {_count: _COUNT.pattern, _number: _NUMBER.pattern, _fraction: _NUMBER.pattern}
+    properties: dict[str, Any] = {}
+    for name, column in COLUMNS.items():
+        shape: dict[str, Any] = {"type": "string", "description": f"{column.meaning}: {column.allowed}"}
+        if column.read is Outcome:
+            shape["enum"] = [str(outcome) for outcome in Outcome]
+        elif column.read in patterns:
+            shape["pattern"] = f"^({patterns[column.read]})$"
+        elif column.read in (_curve, _states, _recipe, _provenance):
+            shape |= {"contentMediaType": "application/json", "maxLength": LONGEST_JSON}
+        else:
+            shape |= {"minLength": 1, "maxLength": LONGEST_TEXT}
+        properties[name] = shape
+    properties["recipe_digest"]["pattern"] = "^[0-9a-f]{16}$"
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A measurement: one training at one precision",
+        "type": "object",
+        "properties": properties,
+        "required": list(COLUMNS),
+        "additionalProperties": False,
+    }
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
