@@ -102,7 +102,7 @@ def test_ties_in_error_go_to_less_memory():
 def test_the_budget_is_inclusive():
     known = errors(1)
     assert Advisor(table(known), FOOTPRINTS, 1000, measurements=1).recommend().footprint.total == 1000
-    assert Advisor(table(known), FOOTPRINTS, "1.19 KB").recommend().budget == 1190
+    assert Advisor(table(known), FOOTPRINTS, "1.19 kB").recommend().budget == 1190
 
 
 def test_a_measured_error_stands_against_the_prediction():
@@ -229,7 +229,7 @@ def test_configurations_that_only_the_table_or_only_the_footprints_know_are_left
 
 def test_a_budget_below_every_footprint_names_the_smallest_that_works():
     smallest = GRID[int(BYTES.argmin())]
-    with pytest.raises(BudgetError, match=rf"a budget of 999 B .* 1000B \(1\.00 KB\), for {smallest}"):
+    with pytest.raises(BudgetError, match=rf"a budget of 999 B .* 1000B \(1\.00 kB\), for {smallest}"):
         Advisor(table(errors(3)), FOOTPRINTS, 999)
     with pytest.raises(BudgetError, match=r"a cap of 500 B .* 1000B"):
         Advisor(table(errors(3)), FOOTPRINTS, 1190, cap=500)
@@ -296,7 +296,7 @@ def finished_pick(**names):
 def test_the_summary_says_what_was_measured_and_what_only_predicted():
     pick = finished_pick(task="digits", network="resnet8")
     text = str(pick)
-    assert f"{pick.configuration} for digits on resnet8 within 1.10 KB" in text
+    assert f"{pick.configuration} for digits on resnet8 within 1.10 kB" in text
     assert f"{pick.predicted_error:.3f}, {pick.source}" in text
     for configuration, error in pick.measured.items():
         assert f"{configuration} {error:.3f}" in text

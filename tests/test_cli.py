@@ -163,26 +163,26 @@ def test_formats():
 
 
 def test_memory():
-    rows = answer("memory", "resnet18", "--configuration", "fp32+1-4-1/1-6-7")
+    rows = answer("memory", "resnet18", "--configurations", "fp32+1-4-1/1-6-7")
     assert [round(row["total"] / 1e6) for row in rows] == [285, 95]
     assert len(answer("memory", "resnet8", "--input", "3x8x8")) == 100
-    assert "95.3" in peppp("memory", "resnet18", "--configuration", "1-4-1/1-6-7").stdout
+    assert "95.3" in peppp("memory", "resnet18", "--configurations", "1-4-1/1-6-7").stdout
     assert "unknown network 'resnet99'" in refused("memory", "resnet99")
     assert "not an input shape" in refused("memory", "resnet8", "--input", "32x32")
-    assert "not a configuration" in refused("memory", "resnet8", "--configuration", "1-4-1")
+    assert "not a configuration" in refused("memory", "resnet8", "--configurations", "1-4-1")
 
 
 def test_memory_by_layer_by_batch_at_inference_and_as_a_picture(tmp_path):
-    layers = answer("memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--layers")
+    layers = answer("memory", "resnet8", "--configurations", "1-4-1/1-6-7", "--layers")
     whole = answer(
-        "memory", "resnet8", "--configuration", "1-4-1/1-6-7", "--picture", str(tmp_path / "5.svg")
+        "memory", "resnet8", "--configurations", "1-4-1/1-6-7", "--picture", str(tmp_path / "5.svg")
     )
     assert abs(sum(layer["total"] for layer in layers) - whole[0]["total"]) < 200  # bytes are rounded up
     assert (tmp_path / "5.svg").read_text().startswith("<svg")
-    fits = answer("memory", "resnet8", "--configuration", "fp32+1-4-1/1-6-7", "--budget", "50MB")
+    fits = answer("memory", "resnet8", "--configurations", "fp32+1-4-1/1-6-7", "--budget", "50MB")
     assert fits[0]["batch"] < fits[1]["batch"]
     assert max(row["peak"] for row in fits) <= 50 * 10**6
-    assert answer("memory", "resnet8", "--configuration", "fp32", "--inference")[0]["states"] == {}
+    assert answer("memory", "resnet8", "--configurations", "fp32", "--inference")[0]["states"] == {}
     assert "not proven" in peppp("memory", "resnet8", "--preset", "paper_scale").stdout
 
 

@@ -85,7 +85,7 @@ def test_the_installed_wheel_works_outside_the_checkout(built, tmp_path):
 
     assert run("-c", "import peppp; print(peppp.__file__)").startswith(str(tmp_path))
     assert run("-m", "peppp", "--version") == f"peppp {PROJECT['version']}\n"
-    assert "95.3" in run("-m", "peppp", "memory", "resnet18", "--configuration", "1-4-1/1-6-7")
+    assert "95.3" in run("-m", "peppp", "memory", "resnet18", "--configurations", "1-4-1/1-6-7")
     line = ["measure", "runs.db", "--data", "digits:01?train=64&test=64", "--network", "resnet8-w4"]
     few = ["--epochs", "1", "--workers", "0", "--configurations", "1-4-1,1-5-2 x 1-6-7"]
     assert "2 measured" in run("-m", "peppp", *line, *few)

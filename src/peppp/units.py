@@ -36,11 +36,12 @@ def parse_bytes(text: str | int | float) -> int:
 def format_bytes(count: int | float) -> str:
     """A size in decimal units with three or four significant digits.
 
-    >>> format_bytes(95_234_567), format_bytes(1_200_000_000), format_bytes(830)
-    ('95.2 MB', '1.20 GB', '830 B')
+    >>> format_bytes(1_200_000_000), format_bytes(95_234_567), format_bytes(8_300), format_bytes(830)
+    ('1.20 GB', '95.2 MB', '8.30 kB', '830 B')
     """
-    for unit in ("TB", "GB", "MB", "KB"):
-        if abs(count) >= 0.9995 * _FACTORS[unit]:
-            value = count / _FACTORS[unit]
+    for unit in ("TB", "GB", "MB", "kB"):
+        factor = _FACTORS[unit.upper()]
+        if abs(count) >= 0.9995 * factor:
+            value = count / factor
             return f"{value:.2f} {unit}" if abs(value) < 10 else f"{value:.1f} {unit}"
     return f"{count:.0f} B"

@@ -27,7 +27,7 @@ def command(
     input: Annotated[str, typer.Option(help="Channels x height x width of one input.")] = "3x32x32",
     batch: Batch = 32,
     classes: Annotated[int, typer.Option(min=2, help="Classes.")] = 10,
-    configuration: Annotated[
+    configurations: Annotated[
         str,
         typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
     ] = "fp32+paper",
@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """What a training takes in memory: weights, activations, optimizer and peak, for any configuration.
 
-    Example: peppp memory resnet18 --input 3x32x32 --batch 32 --configuration fp32+1-4-1/1-6-7
+    Example: peppp memory resnet18 --input 3x32x32 --batch 32 --configurations fp32+1-4-1/1-6-7
     """
     from peppp.footprint.estimate import Choices
     from peppp.tasks import networks
@@ -62,7 +62,7 @@ def command(
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
     if picture is not None and not picture.parent.is_dir():
         raise FormatError(f"cannot write {picture}: there is no folder {picture.parent}; name another file")
-    chosen = parse_configurations(configuration)
+    chosen = parse_configurations(configurations)
     choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
     build = partial(_channels_last, networks.build, network, classes, shape[0])
     title = f"{network} on {input}, batch {batch}"
@@ -116,9 +116,10 @@ def _print_rows(rows: list[tuple[Configuration, Footprint, int | None]], title: 
     measured = any(peak is not None for _, _, peak in rows)
     for heading in ("weights", "activations", "optimizer", "raw", "total", *(["peak"] if measured else [])):
         table.add_column(heading, justify="right", no_wrap=True)
+    decimals = 1 if min(f.total for _, f, _ in rows) >= 10**7 else 3  # a small network's sizes differ too
     for c, f, peak in rows:
         sizes = [f.weights, f.activations, f.optimizer, f.raw, f.total, *([] if peak is None else [peak])]
-        table.add_row(str(c), *(f"{size / 10**6:.1f}" for size in sizes))
+        table.add_row(str(c), *(f"{size / 10**6:.{decimals}f}" for size in sizes))
     console = Console()
     console.print(title)
     console.print(table)
