@@ -222,7 +222,7 @@ class _Replay:
             for _ in range(_REHEARSALS):
                 self.position.zero_()
                 step()
-            reserve_keys()
+                reserve_keys()  # so that the next one takes them: nothing is new to the capture
             self.position.zero_()
         torch.cuda.current_stream().wait_stream(aside)
         self.optimizer.zero_grad(set_to_none=True)
