@@ -188,6 +188,33 @@ def test_tf32_only_where_it_is_exact():
     assert not exact("fp32/fp32", "A")
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    ],
+    ids=["nothing", "older", "everything", "convolutions", "products"],
+)
+def test_arithmetic_is_exact_whatever_the_program_has_set_and_set_back_after(program):
+    before = (torch.backends.fp32_precision, replay._precision())
+    try:
+        program()
+        theirs = (torch.backends.fp32_precision, replay._precision())
+        for error, expected in (("A", "tf32"), ("B", "ieee")):
+            recipe = Recipe(error_format=error)
+            with replay.exact_arithmetic(Configuration.parse("1-4-1/1-6-11"), recipe):
+                assert replay._precision() == (error == "A", "highest", expected, expected, "ieee")
+                assert torch.backends.cudnn.deterministic
+            assert (torch.backends.fp32_precision, replay._precision()) == theirs
+    finally:
+        torch.backends.fp32_precision = before[0]
+        replay._set_precision(*before[1])
+
+
 def test_keys_on_the_device_are_those_of_the_clock():
     words = torch.randint(-(2**63), 2**63 - 1, (50,), generator=torch.Generator().manual_seed(0))
     values = words.roll(1)
