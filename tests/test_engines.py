@@ -21,6 +21,10 @@ from peppp.errors import BudgetError, DataError, PepppError
 # --- a measurement that trains nothing; test_campaign.py uses it too
 
 
+class AcceleratorError(RuntimeError):
+    """Torch's, by name."""
+
+
 @dataclass(frozen=True)
 class Fake:
     """Measures by what the cell's data says, and notes each attempt in ``folder``."""
@@ -34,6 +38,8 @@ class Fake:
         match cell.data.split():
             case ["raises"]:
                 raise ZeroDivisionError("first line\nsecond line")
+            case ["breaks"]:
+                raise AcceleratorError("CUDA error: an illegal memory access was encountered")
             case ["refuses"]:
                 raise DataError("no such folder: imgs")
             case ["kills"]:
@@ -195,6 +201,15 @@ def test_the_cell_of_a_worker_that_dies_is_lost_and_the_worker_replaced(tmp_path
     for data, how in (("kills", "by SIGKILL"), ("exits", "with exit code 3")):
         assert results[data] == Failure(f"its worker process died, {how}", lost=True)
         assert len(Fake(tmp_path).attempts(data)) == 1
+
+
+def test_a_worker_whose_gpu_failed_is_replaced(tmp_path):
+    """Everything that its process does on the GPU would fail, too."""
+    results = results_of(Processes(Fake(tmp_path), 1), "a", "raises", "b", "breaks", "c")
+    assert results["breaks"].message.startswith("AcceleratorError: CUDA error")
+    assert not results["breaks"].lost
+    a, b, c = (results[data].provenance["process"] for data in "abc")
+    assert a == b != c
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path):

@@ -3,11 +3,17 @@
 import gc
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from peppp.formats import FP32_CONFIGURATION, Configuration
+from peppp.lowprec import device
 from peppp.lowprec.keytable import KeyTable, evaluation_roots, training_roots
 from peppp.lowprec.streams import Clock, PathKey, mix, mix_words, signed64
 from peppp.records import Outcome, Recipe
@@ -149,10 +155,14 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
     aside = Stream()
     monkeypatch.setattr(replay, "_stream", lambda device: aside)
     monkeypatch.setattr(replayed, "device", "cuda")
-    for name in ("train", "test"):
+    for name, keys in (("train", "keys"), ("test", "test_keys")):
+        known = getattr(replayed, keys).shape[1]
+        setattr(replayed, keys, getattr(replayed, keys)[:, :0])
+        columns = []
 
-        def step(name=name):
+        def step(name=name, keys=keys, columns=columns):
             events.append("step")
+            columns.append(getattr(replayed, keys).shape[1])
             getattr(replayed, f"_{name}")()
 
         captured.append(getattr(replayed, f"_{name}"))
@@ -163,6 +173,7 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
         )
         rehearsed = ["wait", "begin aside", *["step"] * replay._REHEARSALS, "end aside", "wait"]
         assert events == [*rehearsed, "begin capture True", "step", "end capture True"]
+        assert columns == [0, *[known] * replay._REHEARSALS]  # what is captured has run before, as it is
         assert again.__func__ is Graph.replay
         monkeypatch.setattr(replayed, f"{name}_step", captured[-1])
     monkeypatch.setattr(replayed, "device", "cpu")
@@ -175,6 +186,33 @@ def test_tf32_only_where_it_is_exact():
     assert exact("1-5-3/1-6-9", "B")
     assert not exact("1-5-3/1-6-11", "B")
     assert not exact("fp32/fp32", "A")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+    ],
+    ids=["nothing", "older", "everything", "convolutions", "products"],
+)
+def test_arithmetic_is_exact_whatever_the_program_has_set_and_set_back_after(program):
+    before = (torch.backends.fp32_precision, replay._precision())
+    try:
+        program()
+        theirs = (torch.backends.fp32_precision, replay._precision())
+        for error, expected in (("A", "tf32"), ("B", "ieee")):
+            recipe = Recipe(error_format=error)
+            with replay.exact_arithmetic(Configuration.parse("1-4-1/1-6-11"), recipe):
+                assert replay._precision() == (error == "A", "highest", expected, expected, "ieee")
+                assert torch.backends.cudnn.deterministic
+            assert (torch.backends.fp32_precision, replay._precision()) == theirs
+    finally:
+        torch.backends.fp32_precision = before[0]
+        replay._set_precision(*before[1])
 
 
 def test_keys_on_the_device_are_those_of_the_clock():
@@ -232,3 +270,97 @@ def test_nothing_of_a_rehearsal_outlives_it(digits):
         assert not [tensor for tensor in alive() if id(tensor) not in before]
     finally:
         gc.enable()
+
+
+class Watched(TorchDispatchMode):
+    """Refuses what a CUDA graph cannot hold, and counts the operations that compute.
+
+    With another default device, what is not given the step's own lies elsewhere.
+    """
+
+    def __init__(self, where):
+        super().__init__()
+        self.where, self.computed = torch.device(where), 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        before, after = (
+            [x for x in tree_leaves(tree) if torch.is_tensor(x)] for tree in ((args, kwargs), result)
+        )
+        indexes = function.overloadpacket.__name__ in ("index", "index_put", "index_put_")
+        by_mask = indexes and any(x.dtype in (torch.bool, torch.uint8) for x in before[1:])
+        assert not by_mask, f"{function} by a mask waits for its count"
+        assert torch.Tag.data_dependent_output not in function.tags, f"{function} waits for a number"
+        assert torch.Tag.dynamic_output_shape not in function.tags or indexes, (
+            f"{function} waits for its shape"
+        )
+        assert function is not torch.ops.aten.lift_fresh.default, "a literal comes from the host"
+        elsewhere = {x.device for x in (*before, *after)} - {self.where}
+        assert not elsewhere, f"{function} has tensors on {elsewhere}"
+        self.computed += not function.is_view and "empty" not in str(function)
+        return result
+
+
+class Unread(TorchFunctionMode):
+    """Refuses what reads a tensor without an operation."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        names = {
+            "item",
+            "tolist",
+            "numpy",
+            "cpu",
+            "__array__",
+            "__bool__",
+            "__int__",
+            "__float__",
+            "__index__",
+        }
+        assert getattr(function, "__name__", "") not in names, f"{function} reads numbers"
+        return function(*args, **(kwargs or {}))
+
+
+def stand_ins():
+    """For Triton's kernels: they write what these write."""
+
+    def round_all(x, out, gate, constants, rare, key, order, *, relu=False):
+        out.copy_(x)
+
+    def sgd(gradient, momentum, accumulator, weight, *rest):
+        for tensor in (momentum, accumulator, weight):
+            tensor.add_(gradient)
+
+    return SimpleNamespace(round_all=round_all, sgd=sgd)
+
+
+@pytest.mark.parametrize("rounding", ["stochastic", "nearest"])
+@pytest.mark.parametrize("text", ["1-4-1/1-6-7", "1-4-3@ocp/1-6-9@ieee"])
+@pytest.mark.parametrize(
+    ("network", "kernels"),
+    [("resnet18-w8", True), ("vgg11-w8", True), ("resnet8-w8", True), ("resnet8-w8", False)],
+)
+def test_a_step_waits_for_nothing_and_makes_nothing_on_the_host(
+    digits, monkeypatch, network, kernels, text, rounding
+):
+    """With Triton's kernels, and with the operations that stand in for them."""
+    monkeypatch.setattr(loop, "TEST_BATCH", 10)
+    if kernels:
+        monkeypatch.setattr(device, "_triton", lambda _: stand_ins())
+    dataset = cut(digits, train=10, test=10)
+    if network.startswith("vgg"):  # five poolings
+        wide = [np.tile(array, (1, 4, 4, 1)) for array in (dataset.train_inputs, dataset.test_inputs)]
+        dataset = replace(dataset, train_inputs=wide[0], test_inputs=wide[1])
+    recipe = Recipe(network=network, batch_size=5, rounding=rounding)
+    configuration = Configuration.parse(text)
+    replayed = replay._Replay(dataset, recipe, "cpu", rare="@" in text)
+    for error_format in "AB":
+        formats = replay._formats(configuration, replace(recipe, error_format=error_format))
+        for slot, fmt in zip(replayed.slots, formats, strict=True):
+            slot.set(fmt)
+        for step, training in ((replayed._train, True), (replayed._test, False)):
+            replayed.position.zero_()
+            replayed.network.train(training)
+            with Unread(), torch.device("meta"), Watched("cpu") as watched:
+                step()
+            assert watched.computed > 30

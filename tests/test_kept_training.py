@@ -1,6 +1,7 @@
 """A training kept in a folder: it goes on bit for bit, refuses what is not its own, leaves its weights."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from peppp.lowprec.rounding import quantize
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.kept import CHECKPOINT, train_in_folder
-from peppp.training.loop import train
+from peppp.training.loop import Run, train
 
 COARSE = Configuration.parse("1-4-1/1-6-7")
 RECIPE = Recipe(network="resnet8-w8", epochs=3, batch_size=16, learning_rate=0.05, resolution=8)
@@ -85,3 +86,19 @@ def test_divergence_is_an_outcome(dataset, tmp_path):
     done = train_in_folder(dataset, FP32_CONFIGURATION, recipe, 0, tmp_path)
     assert done.outcome is Outcome.DIVERGED
     assert done.test_error == dataset.chance_error
+
+
+def test_elsewhere_than_on_the_cpu_its_arithmetic_is_that_of_a_measurement(dataset, tmp_path, monkeypatch):
+    """Torch's own setting is TF32 for all convolutions, which would cut bits of fp32."""
+    seen, step = [], Run._step
+
+    def watched(run, indices):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return step(run, indices)
+
+    monkeypatch.setattr(Run, "_step", watched)
+    for configuration, expected in ((FP32_CONFIGURATION, "ieee"), (COARSE, "tf32")):
+        recipe, folder = replace(RECIPE, epochs=1), tmp_path / expected
+        train_in_folder(dataset, configuration, recipe, 1, folder, storage="simulated", device="cpu:0")
+        assert set(seen) == {expected}
+        seen.clear()

@@ -20,6 +20,9 @@ from peppp.units import format_bytes
 # What a worker says before anything else: that it has started and could import ``measure``.
 _READY = "ready"
 
+# How an error of a GPU begins, after which nothing that its process does there may work any more.
+_BROKEN = "AcceleratorError"
+
 _ONE_THREAD = {
     f"{library}_NUM_THREADS": "1"
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM")
@@ -94,6 +97,9 @@ class Processes:
         if sent == _READY:
             worker.is_ready()
             return []
+        if isinstance(sent, Failure) and sent.message.startswith(_BROKEN):
+            worker.kill()
+            self._team.remove(worker)
         return worker.finish(sent)
 
     def _drop(self, worker: "_Worker", why: str) -> list[tuple[Cell, Result]]:

@@ -183,10 +183,10 @@ def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) 
 
 @lru_cache(maxsize=256)
 def code_words(code: Code, device: torch.device) -> Tensor:
-    """The constants of a format's codes as the kernels read them: int32 [9]."""
+    """The constants of a format's codes as the kernels read them: int32 [7] or [9]."""
     numbers, special = code
     words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
-    return torch.tensor([*words, *(special or (-1, -1))], dtype=torch.int32).to(device)
+    return torch.tensor([*words, *(special or ())], dtype=torch.int32).to(device)
 
 
 def _current(x: Tensor) -> AbstractContextManager[Any]:
@@ -214,7 +214,9 @@ def _order(x: Tensor, *others: Tensor) -> tuple[int, int] | None:
         return None
     if all(t.is_contiguous() for t in (x, *others)):
         return 1, max(x.numel(), 1)
-    if x.dim() == 4 and all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, *others)):
+    if x.dim() != 4 or x.numel() >= x.shape[1] << 32:  # the kernels count rows in 32 bits
+        return None
+    if all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, *others)):
         return x.shape[2] * x.shape[3], x.shape[1]
     return None
 

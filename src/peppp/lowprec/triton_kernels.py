@@ -17,6 +17,8 @@ from torch import Tensor
 
 from peppp.lowprec import streams
 
+# By arithmetic, not by measurement: a thread of four warps loads 16 bytes twice; at 32 registers 16 tiles fit
+# a multiprocessor of an H100 or H200, and 64 KB in flight are twice what its latency needs.
 _TILE = 1024
 # Names that a kernel may read: Triton wants them marked.
 _GOLDEN = tl.constexpr(streams.GOLDEN)
@@ -26,7 +28,7 @@ _MULTIPLIER_2 = tl.constexpr(streams.MULTIPLIER_2)
 
 @triton.jit
 def _word(number):
-    """A constant as uint32: as it stands, a small one would be an int32."""
+    """A number as uint32: as it stands, a small constant would be an int32."""
     return tl.full((), number, tl.uint32)
 
 
@@ -88,10 +90,13 @@ def _place(rows, channels, pixels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     tile = tl.program_id(0)
     row = (tile // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = (tile % tiles).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    start = row // pixels * pixels * channels + row % pixels
+    # The index counts modulo 2^32, and there are fewer rows than that: 64-bit division would cost more than
+    # the rounding itself.
+    place, side = row.to(tl.uint32), _word(pixels)
+    start = place // side * (side * _word(channels)) + place % side
     return (
         row * channels + column,
-        (start + column * pixels).to(tl.uint32),
+        start + column.to(tl.uint32) * side,
         (row < rows) & (column < channels),
     )
 
@@ -181,8 +186,12 @@ def _sgd(
 
 
 @triton.jit
-def _code(code_ptr):
+def _code(code_ptr, MOVED: tl.constexpr):
     """What packing.py calls a format's constants, read once: nine numbers (uint32)."""
+    # Where infinities and NaN are not moved, nothing is as large as the two that say where to.
+    first, lowest = _word(0xFFFFFFFF), _word(0xFFFFFFFF)
+    if MOVED:
+        first, lowest = tl.load(code_ptr + 7), tl.load(code_ptr + 8)
     return (
         tl.load(code_ptr),
         tl.load(code_ptr + 1),
@@ -191,13 +200,13 @@ def _code(code_ptr):
         tl.load(code_ptr + 4),
         tl.load(code_ptr + 5),
         tl.load(code_ptr + 6),
-        tl.load(code_ptr + 7),
-        tl.load(code_ptr + 8),
+        first,
+        lowest,
     )
 
 
 @triton.jit
-def _encoded(bits, constants):
+def _encoded(bits, constants, MOVED: tl.constexpr):
     """Codes of the bits of numbers of a format."""
     cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift, first, lowest = constants
     threshold = _float(threshold)
@@ -206,37 +215,61 @@ def _encoded(bits, constants):
     code = tl.where(
         value < threshold, (_bits(value + threshold) >> cut) - tiny_offset, (magnitude >> cut) - offset
     )
-    code = tl.where(magnitude >= lowest, first + ((magnitude - lowest) >> cut), code)
+    if MOVED:
+        code = tl.where(magnitude >= lowest, first + ((magnitude - lowest) >> cut), code)
     return (code & magnitudes) | ((bits >> 31) << sign_shift)
 
 
 @triton.jit
-def _decoded(code, constants):
+def _decoded(code, constants, MOVED: tl.constexpr):
     """The bits of the numbers of codes."""
     cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift, first, lowest = constants
     magnitude = code & magnitudes
     tiny = magnitude < tiny_codes
     bits = (magnitude + tl.where(tiny, tiny_offset, offset)) << cut
     bits = tl.where(tiny, _bits(_float(bits) - _float(threshold)), bits)
-    bits = tl.where(magnitude >= first, lowest + ((magnitude - first) << cut), bits)
+    if MOVED:
+        bits = tl.where(magnitude >= first, lowest + ((magnitude - first) << cut), bits)
     return bits | (((code >> sign_shift) & 1) << 31)
 
 
 @triton.jit
-def _pack(x_ptr, words_ptr, wrong_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDTH: tl.constexpr):
+def _there(place, column, left, width, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
+    """Which places of a row of a block exist; of a whole block, all."""
+    there = tl.full((WIDTH,), 1, tl.int1)
+    if not WHOLE:
+        there = (column < width) & (place < left)
+    return there
+
+
+@triton.jit
+def _pack(
+    x_ptr,
+    words_ptr,
+    wrong_ptr,
+    code_ptr,
+    count,
+    width,
+    BITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WHOLE: tl.constexpr,
+    MOVED: tl.constexpr,
+):
     """A block of 32 * width numbers into BITS rows of ``width`` words; number j * width + c into column c."""
-    constants = _code(code_ptr)
+    constants = _code(code_ptr, MOVED)
+    if WHOLE:
+        width = WIDTH
     column = tl.arange(0, WIDTH)
     first = tl.program_id(0).to(tl.int64) * 32 * width
-    words = words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
+    numbers, words = x_ptr + first, words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
     word = tl.full((WIDTH,), 0, tl.uint32)
     wrong = tl.full((WIDTH,), 0, tl.int32)
     for j in tl.static_range(32):
-        place = first + j * width + column
-        there = (column < width) & (place < count)
-        bits = _bits(tl.load(x_ptr + place, mask=there, other=0.0))
-        code = _encoded(bits, constants)
-        wrong = wrong | (there & (_decoded(code, constants) != bits)).to(tl.int32)
+        place = j * width + column
+        there = _there(place, column, count - first, width, WIDTH, WHOLE)
+        bits = _bits(tl.load(numbers + place, mask=there, other=0.0))
+        code = _encoded(bits, constants, MOVED)
+        wrong = wrong | (there & (_decoded(code, constants, MOVED) != bits)).to(tl.int32)
         word = word | (code << (j * BITS % 32))
         if j * BITS % 32 + BITS >= 32:
             tl.store(words + j * BITS // 32 * width + column, word, mask=column < width)
@@ -247,12 +280,24 @@ def _pack(x_ptr, words_ptr, wrong_ptr, code_ptr, count, width, BITS: tl.constexp
 
 
 @triton.jit
-def _unpack(words_ptr, out_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDTH: tl.constexpr):
+def _unpack(
+    words_ptr,
+    out_ptr,
+    code_ptr,
+    count,
+    width,
+    BITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WHOLE: tl.constexpr,
+    MOVED: tl.constexpr,
+):
     """What :func:`_pack` packed."""
-    constants = _code(code_ptr)
+    constants = _code(code_ptr, MOVED)
+    if WHOLE:
+        width = WIDTH
     column = tl.arange(0, WIDTH)
     first = tl.program_id(0).to(tl.int64) * 32 * width
-    words = words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
+    numbers, words = out_ptr + first, words_ptr + tl.program_id(0).to(tl.int64) * BITS * width
     for j in tl.static_range(32):
         row = words + j * BITS // 32 * width + column
         code = tl.load(row, mask=column < width, other=0) >> (j * BITS % 32)
@@ -260,9 +305,9 @@ def _unpack(words_ptr, out_ptr, code_ptr, count, width, BITS: tl.constexpr, WIDT
             code = code | (tl.load(row + width, mask=column < width, other=0) << (32 - j * BITS % 32))
         if BITS < 32:
             code = code & _word((1 << BITS) - 1)
-        place = first + j * width + column
-        there = (column < width) & (place < count)
-        tl.store(out_ptr + place, _float(_decoded(code, constants)), mask=there)
+        place = j * width + column
+        there = _there(place, column, count - first, width, WIDTH, WHOLE)
+        tl.store(numbers + place, _float(_decoded(code, constants, MOVED)), mask=there)
 
 
 def _tile(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
@@ -367,29 +412,34 @@ def pack(flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int) -> Te
 
     Gives int32 [1], 0 where every number had a code.
 
-    ``code`` (int32 [9]) are the format's cut, offset, tiny_offset, threshold, tiny_codes, magnitudes and
-    sign_shift, and the first code and the lowest bits of infinity and NaN (0xFFFFFFFF where not moved).
+    ``code`` (int32 [7] or [9]) are the format's cut, offset, tiny_offset, threshold, tiny_codes, magnitudes
+    and sign_shift, and where infinity and NaN are moved the first code and the lowest bits of these.
     """
     wrong = torch.zeros(1, dtype=torch.int32, device=flat.device)
-    for part, target, columns in _blocks(flat, words, bits, width):
-        grid = (triton.cdiv(part.numel(), 32 * columns),)
-        sides: dict[str, Any] = {"BITS": bits, "WIDTH": int(triton.next_power_of_2(columns))}
-        _pack[grid](part, _as_words(target), wrong, _as_words(code), part.numel(), columns, **sides)
+    for part, target, grid, sides in _blocks(flat, words, bits, code, width):
+        _pack[grid](part, _as_words(target), wrong, _as_words(code), part.numel(), **sides)
     return wrong
 
 
 def unpack(words: Tensor, flat: Tensor, bits: int, code: Tensor, width: int) -> None:
     """The row of float32 that :func:`pack` packed."""
-    for part, source, columns in _blocks(flat, words, bits, width):
-        grid = (triton.cdiv(part.numel(), 32 * columns),)
-        sides: dict[str, Any] = {"BITS": bits, "WIDTH": int(triton.next_power_of_2(columns))}
-        _unpack[grid](_as_words(source), part, _as_words(code), part.numel(), columns, **sides)
+    for part, source, grid, sides in _blocks(flat, words, bits, code, width):
+        _unpack[grid](_as_words(source), part, _as_words(code), part.numel(), **sides)
 
 
-def _blocks(flat: Tensor, words: Tensor, bits: int, width: int) -> list[tuple[Tensor, Tensor, int]]:
-    """The whole blocks, then the rest as a narrower one: numbers, words, columns."""
+def _blocks(
+    flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int
+) -> list[tuple[Tensor, Tensor, tuple[int], dict[str, Any]]]:
+    """The whole blocks, then the rest as a narrower one: numbers, words, grid, what the kernels need else."""
     whole = flat.numel() // (32 * width) * 32 * width
     middle = whole // 32 * bits
     rest = flat.numel() - whole
     parts = [(flat[:whole], words[:middle], width), (flat[whole:], words[middle:], (rest + 31) // 32)]
-    return [part for part in parts if part[0].numel()]
+    found = []
+    for numbers, target, columns in parts:
+        if numbers.numel():
+            sides = {"width": columns, "BITS": bits, "WIDTH": int(triton.next_power_of_2(columns))}
+            sides["WHOLE"] = numbers.numel() % (32 * sides["WIDTH"]) == 0
+            grid = (triton.cdiv(numbers.numel(), 32 * columns),)
+            found.append((numbers, target, grid, sides | {"MOVED": len(code) > 7}))
+    return found

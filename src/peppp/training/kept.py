@@ -6,7 +6,7 @@ The files are safetensors, numbers and one line of JSON: nothing in them is exec
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from peppp.lowprec.optimizers import LowPrecisionOptimizer
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.loop import Run
+from peppp.training.replay import exact_arithmetic
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 _Curve = list[tuple[int, float]]
@@ -83,15 +84,16 @@ def train_in_folder(
         if step == 1:  # it warms up; its leftovers count as memory at rest
             trace.peak = 0
 
-    for epoch in range(done + 1, run.epochs + 1):
-        if run.train_epoch(traced) is None:
-            curve.append((epoch, dataset.chance_error))
-            outcome = Outcome.DIVERGED
-            break
-        curve.append((epoch, run.test()))
-        _write(safetensors, folder / CHECKPOINT, *_state(run, identity, epoch, curve))
-        if progress is not None:
-            progress(epoch, run.epochs)
+    with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
+        for epoch in range(done + 1, run.epochs + 1):
+            if run.train_epoch(traced) is None:
+                curve.append((epoch, dataset.chance_error))
+                outcome = Outcome.DIVERGED
+                break
+            curve.append((epoch, run.test()))
+            _write(safetensors, folder / CHECKPOINT, *_state(run, identity, epoch, curve))
+            if progress is not None:
+                progress(epoch, run.epochs)
     about = identity | {
         "test_error": curve[-1][1],
         "outcome": str(outcome),

@@ -12,7 +12,7 @@ float32.
 import gc
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
@@ -82,14 +82,45 @@ def exact_arithmetic(configuration: Configuration, recipe: Recipe) -> Iterator[N
     The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
     it is rehearsed and captured; replayed it runs what was chosen then.
     """
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    tf32 = is_exact_in_tf32(configuration, recipe)
+    cudnn, tf32 = torch.backends.cudnn, is_exact_in_tf32(configuration, recipe)
+    before = _precision()
+    flags = ("enabled", "benchmark", "deterministic")
+    values = [getattr(cudnn, flag) for flag in flags]
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
-            yield
+        for flag, value in zip(flags, (True, False, True), strict=True):
+            setattr(cudnn, flag, value)
+        _set_precision(tf32, "highest", *["tf32" if tf32 else "ieee"] * 2, "ieee")
+        yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
+        _set_precision(*before)
+        for flag, value in zip(flags, values, strict=True):
+            setattr(cudnn, flag, value)
+
+
+def _precision() -> tuple[Any, ...]:
+    """Torch's settings of precision: two older ones, and of convolutions, recurrent networks and products.
+
+    Torch refuses to read an older one where the program has set a newer one otherwise: then its default.
+    """
+    cudnn: Any = torch.backends.cudnn
+    older: list[Any] = [True, "highest"]
+    for number, read in enumerate((lambda: cudnn.allow_tf32, torch.get_float32_matmul_precision)):
+        with suppress(RuntimeError):
+            older[number] = read()
+    return (*older, *(place.fp32_precision for place in _places()))
+
+
+def _set_precision(convolutions: bool, products: str, *newer: str) -> None:
+    """Set them all: the older ones first, which set the newer ones too."""
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(products)
+    for place, value in zip(_places(), newer, strict=True):
+        place.fp32_precision = value
+
+
+def _places() -> tuple[Any, ...]:
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
 
 
 def is_exact_in_tf32(configuration: Configuration, recipe: Recipe) -> bool:
@@ -222,7 +253,7 @@ class _Replay:
             for _ in range(_REHEARSALS):
                 self.position.zero_()
                 step()
-            reserve_keys()
+                reserve_keys()  # so that the next one takes them: nothing is new to the capture
             self.position.zero_()
         torch.cuda.current_stream().wait_stream(aside)
         self.optimizer.zero_grad(set_to_none=True)
