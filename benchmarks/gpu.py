@@ -28,7 +28,7 @@ from torch import nn
 
 from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
 from peppp.lowprec import device as gpu
-from peppp.lowprec import packing
+from peppp.lowprec import device_packing, packing
 from peppp.lowprec.conversion import low_precision
 from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
@@ -144,13 +144,13 @@ def rounding(setting: Setting) -> dict[str, Any]:
 
 def packers(x: torch.Tensor, words: torch.Tensor, fmt: FloatFormat) -> dict[str, Callable[[], object]]:
     """Packing and unpacking: the kernels alone, or where these are missing the operations that wait."""
-    triton = gpu._packer(x.device)
+    triton = device_packing.packer(x.device)
     if triton is None:
         return {
             "pack_without_triton": lambda: packing.pack_into(x, words, fmt),
             "unpack_without_triton": lambda: packing.unpack_into(words, x, fmt),
         }
-    args = fmt.bits, gpu.code_words(packing.plain_constants(fmt), x.device), packing.WIDTH
+    args = fmt.bits, device_packing.code_words(packing.plain_constants(fmt), x.device), packing.WIDTH
     return {
         "pack": lambda: triton.pack(x, words, *args),
         "unpack": lambda: triton.unpack(words, x, *args),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from peppp.formats import FP32, FloatFormat
-from peppp.lowprec import device, kernels
+from peppp.lowprec import device, device_packing, kernels
 from peppp.lowprec.packing import PackedTensor
 from peppp.lowprec.rounding import quantize_eagerly
 from peppp.lowprec.streams import mix, signed64
@@ -25,22 +25,37 @@ KEYS = [None, mix(11, 12)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
+MODULES = [f"peppp.lowprec.triton_{name}" for name in ("kernels", "packing")]
+
+
 @pytest.fixture(scope="module")
-def interpreted():
-    """The kernels, interpreted: how is decided when they are defined."""
+def both():
+    """The modules of kernels, interpreted: how is decided when they are defined."""
     before = os.environ.get("TRITON_INTERPRET")
     os.environ["TRITON_INTERPRET"] = "1"
-    sys.modules.pop("peppp.lowprec.triton_kernels", None)
+    for name in MODULES:
+        sys.modules.pop(name, None)
     try:
         # By import_module: the package may hold the kernels that were imported before, not interpreted.
-        triton_kernels = importlib.import_module("peppp.lowprec.triton_kernels")
+        modules = [importlib.import_module(name) for name in MODULES]
         with np.errstate(all="ignore"):
-            yield triton_kernels
+            yield modules
     finally:
-        sys.modules.pop("peppp.lowprec.triton_kernels", None)
+        for name in MODULES:
+            sys.modules.pop(name, None)
         os.environ.pop("TRITON_INTERPRET")
         if before is not None:
             os.environ["TRITON_INTERPRET"] = before
+
+
+@pytest.fixture(scope="module")
+def interpreted(both):
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def packs(both):
+    return both[1]
 
 
 def word(key):
@@ -135,21 +150,19 @@ def test_the_check_before_first_use_passes_and_can_fail(interpreted, monkeypatch
     assert "other bits" in device.check(wrong, CPU)
 
 
-def test_the_check_of_packing_passes_and_can_fail(interpreted):
-    assert device.check_packing(interpreted, CPU) == ""
+def test_the_check_of_packing_passes_and_sees_wrong_bits_and_silence(packs):
+    assert device_packing.check(packs, CPU) == ""
 
-
-def test_the_check_of_packing_sees_wrong_bits_and_silence(interpreted):
     def pack(x, words, *_):  # right, and silent about numbers that have no code
         packed = PackedTensor.try_pack(x, FloatFormat.parse("1-4-1"))
         if packed is not None:
             words.copy_(packed.words)
         return torch.zeros(1)
 
-    silent = SimpleNamespace(pack=pack, unpack=interpreted.unpack)
-    assert "no word" in device.check_packing(silent, CPU)
+    silent = SimpleNamespace(pack=pack, unpack=packs.unpack)
+    assert "no word" in device_packing.check(silent, CPU)
     wrong = SimpleNamespace(pack=pack, unpack=lambda words, out, *_: out.zero_())
-    assert "other bits" in device.check_packing(wrong, CPU)
+    assert "other bits" in device_packing.check(wrong, CPU)
 
 
 def test_a_gpu_whose_torch_turns_minus_zero_into_zero_keeps_it(interpreted, monkeypatch):
@@ -180,14 +193,14 @@ def test_without_triton_one_warning_says_so(monkeypatch):
 
 
 def code_of(fmt):
-    """The constants of codes, from what a format is: see triton_kernels.pack."""
+    """The constants of codes, from what a format is: see triton_packing.pack."""
     E, M = fmt.exponent_bits, fmt.mantissa_bits
     exponent, tiny = fmt.min_exponent + 127, E < 8
     threshold, special = (fmt.min_normal if tiny else 0.0), None
     if tiny and fmt.flavour == "ieee":
         special = ((1 << E) - 1) << M, 0x7F800000
     numbers = (23 - M, (exponent - 1) << M, exponent << M, threshold, (1 << M) if tiny else 0)
-    return device.code_words(((*numbers, (1 << (E + M)) - 1, E + M), special), CPU)
+    return device_packing.code_words(((*numbers, (1 << (E + M)) - 1, E + M), special), CPU)
 
 
 def packed_slowly(x, fmt, width):
@@ -221,26 +234,26 @@ def packed_slowly(x, fmt, width):
 
 @pytest.mark.parametrize("count", [1, 33, 300])
 @pytest.mark.parametrize("text", ["1-3-1", "1-6-9", "1-3-2@ieee"])
-def test_packs_into_the_documented_bits_and_back(interpreted, text, count):
+def test_packs_into_the_documented_bits_and_back(packs, text, count):
     fmt, width = FloatFormat.parse(text), 8
     x = torch.randn(count, generator=torch.Generator().manual_seed(count)) * 20
     x = quantize_eagerly(x, fmt, None)
     x[::5] = -0.0
     expected = packed_slowly(x, fmt, width)
     words, out = torch.empty_like(expected), torch.empty_like(x)
-    assert interpreted.pack(x, words, fmt.bits, code_of(fmt), width).item() == 0
+    assert packs.pack(x, words, fmt.bits, code_of(fmt), width).item() == 0
     assert torch.equal(words, expected)
-    interpreted.unpack(words, out, fmt.bits, code_of(fmt), width)
+    packs.unpack(words, out, fmt.bits, code_of(fmt), width)
     assert same_bits(out, x)
 
 
-def test_packing_says_where_a_number_has_no_code(interpreted):
+def test_packing_says_where_a_number_has_no_code(packs):
     fmt = FloatFormat.parse("1-4-1")
     for bad in (1.25, torch.nan, 1e9):
         x = torch.ones(70)
         x[66] = bad
         words = torch.empty(3 * fmt.bits, dtype=torch.int32)
-        assert interpreted.pack(x, words, fmt.bits, code_of(fmt), 8).item() == 1
+        assert packs.pack(x, words, fmt.bits, code_of(fmt), 8).item() == 1
 
 
 def test_constants_of_fp32_change_nothing(interpreted):
@@ -262,7 +275,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from peppp.lowprec import triton_kernels as kernels
+from peppp.lowprec import triton_kernels as kernels, triton_packing as packing
 
 def compiled(kernel, constants, divided=(), **types):
     # ``divided`` by 16, as Triton finds addresses and sizes of most tensors to be
@@ -289,7 +302,7 @@ flags |= dict(STATES_STOCHASTIC=True, VALUES_STOCHASTIC=True, ROWS=1, COLUMNS=10
 found.append(compiled(kernels._sgd, flags, **types))
 types = dict(x_ptr="*fp32", out_ptr="*fp32", words_ptr="*u32", wrong_ptr="*i32", code_ptr="*u32")
 narrow = dict(BITS=6, WIDTH=1, width=1, count=1)
-for kernel in (kernels._pack, kernels._unpack):
+for kernel in (packing._pack, packing._unpack):
     for flags in (dict(BITS=14, WIDTH=256), dict(BITS=32, WIDTH=2), narrow):
         flags |= dict(WHOLE=flags["WIDTH"] == 256, MOVED=flags["BITS"] == 32)
         names = set(kernel.arg_names)
@@ -311,7 +324,7 @@ for kernel in (flat, last):
     assert (ptx.count("ld.global.v4"), ptx.count("st.global.v4")) == (4, 2), "numbers are moved one by one"
     assert not [name for name in ("div.s64", "div.u64", "rem.s64", "rem.u64") if name in ptx]
 whole = dict(BITS=6, WIDTH=256, WHOLE=True, MOVED=False)
-for kernel in (kernels._pack, kernels._unpack):
+for kernel in (packing._pack, packing._unpack):
     pointers = {name: kind for name, kind in types.items() if name in kernel.arg_names}
     ptx = compiled(kernel, whole, pointers, **pointers).asm["ptx"]
     assert "ld.global.v2.b32" in ptx and "st.global.v2.b32" in ptx, "numbers are moved one by one"

@@ -31,7 +31,9 @@ def command(
     facts = {name: _version(name) for name in _PACKAGES} | {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "no device",
+        "cuda": torch.cuda.get_device_name(None if device == "cpu" else device)
+        if torch.cuda.is_available()
+        else "no device",
         "threads": str(torch.get_num_threads()),
     }
     if store is not None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
@@ -34,9 +34,6 @@ from peppp.lowprec.streams import (
 )
 from peppp.records import RoundingModes
 
-# What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
-# the first code and the bits of the first number of infinities and NaN, where these are moved.
-Code = tuple[tuple[int, int, int, float, int, int, int], tuple[int, int] | None]
 _Check = Callable[[ModuleType, torch.device], str]
 _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
 
@@ -101,7 +98,7 @@ def round_into(
     triton = _triton(x.device)
     if triton is not None and order is not None and not _overlap(x, out) and not _overlap(gate, out):
         word = None if key is None else _word(key, x.device)
-        with _current(x):
+        with current(x):
             triton.round_all(x, out, gate, slot.constants, slot.rare, word, order, relu=relu)
         increment_version(out)
         return True
@@ -141,7 +138,7 @@ def sgd_step(
     stochastic = tuple(mode == "stochastic" for mode in (modes.gradient, modes.states, modes.values))
     for i, (words, order) in enumerate(zip(_update_words(key, indices, device), orders, strict=True)):
         assert order is not None
-        with _current(weights[i]):
+        with current(weights[i]):
             triton.sgd(
                 gradients[i],
                 None if momenta is None else momenta[i],
@@ -160,36 +157,7 @@ def sgd_step(
     return True
 
 
-def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) -> bool | None:
-    """Pack a row of float32 on a GPU, in blocks of 32 * ``width`` numbers of ``bits`` bits.
-
-    Whether all numbers had a code (for which it waits), or None where Triton cannot be had.
-    """
-    triton = _packer(flat.device)
-    if triton is None:
-        return None
-    with _current(flat):
-        return not bool(triton.pack(flat, words, bits, code_words(code, flat.device), width).item())
-
-
-def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
-    """Unpack what :func:`pack_into` packed; whether it did."""
-    triton = _packer(flat.device)
-    if triton is not None:
-        with _current(flat):
-            triton.unpack(words, flat, bits, code_words(code, flat.device), width)
-    return triton is not None
-
-
-@lru_cache(maxsize=256)
-def code_words(code: Code, device: torch.device) -> Tensor:
-    """The constants of a format's codes as the kernels read them: int32 [7] or [9]."""
-    numbers, special = code
-    words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
-    return torch.tensor([*words, *(special or ())], dtype=torch.int32).to(device)
-
-
-def _current(x: Tensor) -> AbstractContextManager[Any]:
+def current(x: Tensor) -> AbstractContextManager[Any]:
     """The device on which ``x`` lies as the current one, on which Triton launches."""
     return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
@@ -259,23 +227,17 @@ def _relu(y: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _triton(device: torch.device) -> ModuleType | None:
     """The Triton kernels, once those of rounding and SGD have shown on the device that they are right."""
-    return _trusted(device, check, "rounding")
+    return trusted(device, "triton_kernels", check, "rounding")
 
 
-@lru_cache(maxsize=8)
-def _packer(device: torch.device) -> ModuleType | None:
-    """The same for those that pack."""
-    return _trusted(device, check_packing, "packing")
-
-
-def _trusted(device: torch.device, check: _Check, what: str) -> ModuleType | None:
+def trusted(device: torch.device, module: str, check: _Check, what: str) -> ModuleType | None:
+    """A ``module`` of Triton kernels for a GPU, once its ``check`` has found nothing wrong there."""
     if device.type != "cuda":
         return None
     try:
-        from peppp.lowprec import triton_kernels
-
+        kernels_there = import_module(f"peppp.lowprec.{module}")
         with torch.cuda.device(device):
-            wrong = check(triton_kernels, device)
+            wrong = check(kernels_there, device)
     except Exception as error:  # whatever a compiler, its absence or a driver can raise
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if wrong:
@@ -284,7 +246,7 @@ def _trusted(device: torch.device, check: _Check, what: str) -> ModuleType | Non
             stacklevel=3,
         )
         return None
-    return triton_kernels
+    return kernels_there
 
 
 def check(triton: ModuleType, device: torch.device) -> str:
@@ -294,7 +256,7 @@ def check(triton: ModuleType, device: torch.device) -> str:
     of which the compiler makes other code, and sizes that it does not.
     """
     for shape, texts in (((2, 5, 33, 31), ("1-8-7", "1-3-2@ieee")), ((2, 64, 8, 8), ("1-4-1",))):
-        contiguous = _any_numbers(shape).to(device)
+        contiguous = any_numbers(shape).to(device)
         for x in (contiguous, contiguous.to(memory_format=torch.channels_last)):
             for fmt in map(FloatFormat.parse, texts):
                 for key in (None, -3):
@@ -304,7 +266,7 @@ def check(triton: ModuleType, device: torch.device) -> str:
     return _check_sgd(triton, device)
 
 
-def _any_numbers(shape: tuple[int, ...]) -> Tensor:
+def any_numbers(shape: tuple[int, ...]) -> Tensor:
     """Float32 of random bits."""
     draw = torch.Generator().manual_seed(0)
     numbers = torch.randint(-(2**31), 2**31, shape, generator=draw, dtype=torch.int64)
@@ -317,31 +279,10 @@ def _check_rounding(triton: ModuleType, x: Tensor, fmt: FloatFormat, key: int | 
     args = slot.constants, slot.rare, word, _order(x) or (1, 1)
     expected = _rounded(x, slot, None if key is None else random_bits(x.shape, key, x.device))
     triton.round_all(x, out, gate, *args)
-    if not _same(out, torch.where(gate > 0, expected, 0.0)):
+    if not same_bits(out, torch.where(gate > 0, expected, 0.0)):
         return f"other bits than they should at {fmt}"
     triton.round_all(x, out, None, *args, relu=True)
-    return "" if _same(out, _relu(expected)) else f"other bits than they should at {fmt} with relu"
-
-
-def check_packing(triton: ModuleType, device: torch.device) -> str:
-    """The same for the kernels that pack: whole blocks and the rest, and a number without a code."""
-    from peppp.lowprec import packing
-
-    for text in ("1-4-1", "1-3-2@ieee"):
-        fmt = FloatFormat.parse(text)
-        x = _rounded(_any_numbers((32 * packing.WIDTH + 100,)), _slot(fmt, torch.device("cpu")), None)
-        x[x.isnan()] = 0.0
-        words, constants = packing.PackedTensor.pack(x, fmt).words, packing.plain_constants(fmt)
-        x, expected, code = x.to(device), words.to(device), code_words(constants, device)
-        found, out = torch.zeros_like(expected), torch.empty_like(x)
-        wrong = triton.pack(x, found, fmt.bits, code, packing.WIDTH).item()
-        triton.unpack(found, out, fmt.bits, code, packing.WIDTH)
-        if wrong or not torch.equal(found, expected) or not _same(out, x):
-            return f"other bits than they should in packing {fmt}"
-        x[-3] = 0.3
-        if not triton.pack(x, found, fmt.bits, code, packing.WIDTH).item():
-            return f"no word of a number that {fmt} does not have"
-    return ""
+    return "" if same_bits(out, _relu(expected)) else f"other bits than they should at {fmt} with relu"
 
 
 def _check_sgd(triton: ModuleType, device: torch.device) -> str:
@@ -361,9 +302,10 @@ def _check_sgd(triton: ModuleType, device: torch.device) -> str:
     flags = (True, True, True)
     args = (a.constants, b.constants), False, words, flags, rate, 0.9, 0.0005, (1, 1000)
     triton.sgd(g, v, acc, w, *args)
-    same = all(_same(*pair) for pair in zip((v, acc, w), expected, strict=True))
+    same = all(same_bits(*pair) for pair in zip((v, acc, w), expected, strict=True))
     return "" if same else "other bits than they should in SGD's step"
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of float32 are equal, NaN and signs of zeros too."""
     return torch.equal(a.view(torch.int32), b.view(torch.int32))

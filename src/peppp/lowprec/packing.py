@@ -15,7 +15,7 @@ from torch import Tensor
 
 from peppp.errors import FormatError
 from peppp.formats import FloatFormat
-from peppp.lowprec import device, kernels
+from peppp.lowprec import device_packing, kernels
 
 WIDTH = 256  # columns of a block; a block is 32 times as many numbers
 _INF = 0x7F800000
@@ -139,7 +139,7 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
     if flat.is_meta:
         return True
     if flat.is_cuda:
-        exact = device.pack_into(flat, words, fmt.bits, plain_constants(fmt), WIDTH)
+        exact = device_packing.pack_into(flat, words, fmt.bits, plain_constants(fmt), WIDTH)
         if exact is not None:
             return exact
     if loops is None or not flat.is_cpu:
@@ -155,7 +155,7 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
     loops = _loops()
     if flat.is_meta:
         return
-    if flat.is_cuda and device.unpack_into(words, flat, fmt.bits, plain_constants(fmt), WIDTH):
+    if flat.is_cuda and device_packing.unpack_into(words, flat, fmt.bits, plain_constants(fmt), WIDTH):
         return
     if loops is None or not flat.is_cpu:
         flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))
