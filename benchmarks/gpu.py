@@ -34,7 +34,7 @@ from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training import loop, replay
+from peppp.training import exactness, loop, replay
 from peppp.training.measurement import footprint, provenance
 
 CONFIGURATION = Configuration.parse("1-4-1/1-6-7")
@@ -169,7 +169,7 @@ def images(counts: tuple[int, int], classes: int = 5) -> Dataset:
 def steps(setting: Setting) -> dict[str, Any]:
     """Milliseconds of a step, and the peak memory of each way to make it."""
     dataset, facts = images(setting.partition), {}
-    with replay.exact_arithmetic(CONFIGURATION, setting.recipe):
+    with exactness.exact_arithmetic(CONFIGURATION, setting.recipe):
         replayed, facts["replayed_peak_mb"] = peak(setting, lambda: captured(setting, dataset))
     facts["replayed_ms"] = round(milliseconds(setting, lambda: step_of(replayed)), 3)
     for name, tf32 in (("fp32", False), ("fp32_tf32_convolutions", True)):
@@ -237,7 +237,7 @@ def streams(setting: Setting) -> dict[str, Any]:
     For the time alone: what they compute may be wrong, as libraries share their workspace.
     """
     dataset, facts = images(setting.partition), {}
-    with replay.exact_arithmetic(CONFIGURATION, setting.recipe):
+    with exactness.exact_arithmetic(CONFIGURATION, setting.recipe):
         team = [captured(setting, dataset) for _ in range(max(setting.streams))]
     for count in setting.streams:
         lanes = [torch.cuda.Stream() if setting.on_gpu else None for _ in range(count)]

@@ -19,7 +19,7 @@ from peppp.lowprec.streams import Clock, PathKey, mix, mix_words, signed64
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import cut
 from peppp.tasks.readers import load
-from peppp.training import loop, replay
+from peppp.training import exactness, loop, replay
 
 RECIPE = Recipe(network="resnet8-w8", epochs=3, batch_size=32, learning_rate=0.05)
 
@@ -181,7 +181,9 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
 
 
 def test_tf32_only_where_it_is_exact():
-    exact = lambda text, error: replay.is_exact_in_tf32(Configuration.parse(text), Recipe(error_format=error))  # noqa: E731
+    def exact(text, error):
+        return exactness.is_exact_in_tf32(Configuration.parse(text), Recipe(error_format=error))
+
     assert exact("1-5-3/1-6-11", "A")
     assert exact("1-5-3/1-6-9", "B")
     assert not exact("1-5-3/1-6-11", "B")
@@ -200,19 +202,19 @@ def test_tf32_only_where_it_is_exact():
     ids=["nothing", "older", "everything", "convolutions", "products"],
 )
 def test_arithmetic_is_exact_whatever_the_program_has_set_and_set_back_after(program):
-    before = (torch.backends.fp32_precision, replay._precision())
+    before = (torch.backends.fp32_precision, exactness._precision())
     try:
         program()
-        theirs = (torch.backends.fp32_precision, replay._precision())
+        theirs = (torch.backends.fp32_precision, exactness._precision())
         for error, expected in (("A", "tf32"), ("B", "ieee")):
             recipe = Recipe(error_format=error)
-            with replay.exact_arithmetic(Configuration.parse("1-4-1/1-6-11"), recipe):
-                assert replay._precision() == (error == "A", "highest", expected, expected, "ieee")
+            with exactness.exact_arithmetic(Configuration.parse("1-4-1/1-6-11"), recipe):
+                assert exactness._precision() == (error == "A", "highest", expected, expected, "ieee")
                 assert torch.backends.cudnn.deterministic
-            assert (torch.backends.fp32_precision, replay._precision()) == theirs
+            assert (torch.backends.fp32_precision, exactness._precision()) == theirs
     finally:
         torch.backends.fp32_precision = before[0]
-        replay._set_precision(*before[1])
+        exactness._set_precision(*before[1])
 
 
 def test_keys_on_the_device_are_those_of_the_clock():
@@ -355,7 +357,7 @@ def test_a_step_waits_for_nothing_and_makes_nothing_on_the_host(
     configuration = Configuration.parse(text)
     replayed = replay._Replay(dataset, recipe, "cpu", rare="@" in text)
     for error_format in "AB":
-        formats = replay._formats(configuration, replace(recipe, error_format=error_format))
+        formats = exactness.formats_of(configuration, replace(recipe, error_format=error_format))
         for slot, fmt in zip(replayed.slots, formats, strict=True):
             slot.set(fmt)
         for step, training in ((replayed._train, True), (replayed._test, False)):

@@ -1,34 +1,24 @@
 """``low_precision``: any module, its values rounded where arithmetic makes new ones.
 
-Torch's function mode shows every operation of a forward pass, those inside layers and those written by hand
-between them. A result that must be rounded is marked; the rounding happens in place when the next operation
-uses it, so that a ReLU can take it over and the network's own result, which nobody uses, stays as it is.
+Hooks of its containers name the places where values are rounded; mode.py sees the operations between them.
 """
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
 from peppp.formats import Configuration
-from peppp.lowprec.functions import Point, Precision, relu_round, round_copy, round_in_place
-from peppp.lowprec.operations import KINDS, Kind
-from peppp.lowprec.rounding import round_by, round_to
-from peppp.lowprec.streams import GRADIENT, Clock, Key, mix, mix_text
+from peppp.lowprec.functions import Precision, round_copy
+from peppp.lowprec.mode import RoundingMode, unrounded
+from peppp.lowprec.state import LowPrecision, RoundingPoint, Scope
+from peppp.lowprec.streams import Clock, Key, mix, mix_text
 from peppp.records import RoundingModes
 
 Module = TypeVar("Module", bound=nn.Module)
 _ATTRIBUTE = "_peppp_low_precision"
-_ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
-# On a tensor that waits to be rounded: (the tensor it is a view of or None, its point).
-_WAITING = "_peppp_waiting"
-# On the rounded copy of a result: that result.
-_ORIGINAL = "_peppp_original"
 
 
 def low_precision(
@@ -79,17 +69,6 @@ def low_precision_state(module: nn.Module) -> "LowPrecision":
     return state
 
 
-@dataclass(frozen=True, slots=True)
-class RoundingPoint:
-    """One place where values are rounded in a forward pass (and errors in the backward pass)."""
-
-    module: str
-    operation: str
-
-    def __str__(self) -> str:
-        return f"{self.module}: {self.operation}"
-
-
 def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, ...]:
     """The rounding points of a converted module, in order, as one forward pass on ``inputs`` meets them."""
     state = low_precision_state(module)
@@ -114,72 +93,6 @@ def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, 
         state.clock, state.recorded, state.leaves = clock, None, []
 
 
-@dataclass(slots=True)
-class Scope:
-    """A running container: its key, and how many operations and inner calls it has seen."""
-
-    key: Key
-    operations: int = 0
-    calls: int = 0
-
-
-@dataclass
-class LowPrecision:
-    """The state of one converted module: its precision, its clock and where its forward pass stands."""
-
-    precision: Precision
-    clock: Clock
-    parameters_rounded: bool = False
-    scopes: list["Scope"] = field(default_factory=list)  # of the containers that are running, outermost first
-    issued: dict[str, list[Key]] = field(default_factory=dict)  # keys of each container's calls in this pass
-    recorded: list[tuple[RoundingPoint, Point]] | None = None
-    leaves: list[str] = field(default_factory=list)
-    unrounded: list[str] = field(default_factory=list)
-    packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
-
-    def next_point(self, operation: str) -> Point:
-        """The rounding point of the operation that runs now."""
-        scope = self.scopes[-1]
-        point = Point(self.precision, mix(scope.key, scope.operations))
-        scope.operations += 1
-        if self.recorded is not None:
-            module = "input" if operation == "input" else (self.leaves[-1] or "(module)")
-            self.recorded.append((RoundingPoint(module, operation), point))
-        return point
-
-    def report(self, operation: str) -> None:
-        """Say once that an operation's result is not rounded, as nothing is known about it."""
-        if operation not in self.unrounded:
-            self.unrounded.append(operation)
-            warnings.warn(f"not rounded to low precision: the results of {operation}", stacklevel=4)
-
-    def round_parameters(self, module: nn.Module) -> None:
-        """Parameters to Format A, nearest: a network that is used without being trained."""
-        with torch.no_grad():
-            for parameter in module.parameters():
-                round_to(parameter.data, self.precision.configuration.format_a, None, parameter.data)
-        self.parameters_rounded = True
-
-    def round_gradients(self, module: nn.Module) -> None:
-        """Gradients of an earlier micro-batch to Format B, before the next ones are added."""
-        key = self.clock.update_key()
-        for index, parameter in enumerate(module.parameters()):
-            if parameter.grad is not None:
-                round_gradient(parameter.grad, self.precision, mix(mix(key, index), GRADIENT))
-
-
-def round_gradient(gradient: Tensor, precision: Precision, key: Key) -> Tensor:
-    """A gradient rounded to Format B in place."""
-    return round_by(gradient, precision.configuration.format_b, precision.modes.gradient, key, gradient)
-
-
-class Packed(Protocol):
-    """Who stores parameters packed: it runs the operations that use them."""
-
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation on what the arguments stand for."""
-
-
 class _Frame:
     """The hooks of one container module: they name its rounding points and switch the mode on.
 
@@ -192,7 +105,7 @@ class _Frame:
         self.name = name
         self.name_key = mix_text(0, name)
         self.is_root = is_root
-        self.modes: list[_RoundingMode | None] = []
+        self.modes: list[RoundingMode | None] = []
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any = None) -> Any:
         """Open the container: a key for its points, and the mode where it is not on yet."""
@@ -206,7 +119,7 @@ class _Frame:
             state.issued.setdefault(self.name, []).append(scope.key)
         else:
             scope = Scope(self._issued_key())
-        self.modes.append(None if state.scopes else _RoundingMode(state))
+        self.modes.append(None if state.scopes else RoundingMode(state))
         state.scopes.append(scope)
         if self.is_root:
             args, kwargs = _map_tensors((args, kwargs), self._round_input)
@@ -228,7 +141,7 @@ class _Frame:
         mode = self.modes.pop()
         if mode is not None:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        return _map_tensors(output, _unrounded) if self.is_root else None
+        return _map_tensors(output, unrounded) if self.is_root else None
 
     def _begin_pass(self, module: nn.Module) -> Key:
         state = self.state
@@ -244,104 +157,6 @@ class _Frame:
         if tensor.dtype != torch.float32:
             return tensor
         return round_copy(tensor, self.state.next_point("input"))
-
-
-class _RoundingMode(TorchFunctionMode):
-    """Sees every torch operation of a forward pass and rounds what it must."""
-
-    def __init__(self, state: LowPrecision) -> None:
-        super().__init__()
-        self.state = state
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run ``func``; settle what waits before it, and let its result wait in turn."""
-        kind = KINDS.get(func)
-        if kind is Kind.UNTOUCHED or (func is _ADD_IN_PLACE and args[0].dtype == torch.int64):
-            return func(*args, **kwargs) if kwargs else func(*args)
-        kwargs = kwargs or {}
-        if kind is Kind.LOSS:
-            return self._run(func, args, kwargs)
-        if kind is Kind.RELU and func.__name__ == "relu" and not kwargs.get("inplace") and len(args) == 1:
-            base, point = args[0].__dict__.get(_WAITING, (None, None))
-            if point is not None and base is None and not point.done:
-                return relu_round(args[0], point)
-        if kind is Kind.RESHAPED:
-            return self._reshape(func, args, kwargs)
-        operands = _tensors((args, kwargs) if kwargs else args, [])
-        for tensor in operands:
-            if _WAITING in tensor.__dict__:
-                _settle(tensor)
-        result = self._run(func, args, kwargs)
-        if kind is Kind.KEPT or kind is Kind.RELU:
-            return result
-        return self._result(func, kind, operands, result)
-
-    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        packed = self.state.packed
-        return func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
-
-    def _reshape(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A view of a tensor that waits goes on waiting for it."""
-        result = self._run(func, args, kwargs)
-        base, point = args[0].__dict__.get(_WAITING, (None, None))
-        if point is not None and result is not args[0]:
-            result.__dict__[_WAITING] = (args[0] if base is None else base, point)
-        return result
-
-    def _result(
-        self, func: Callable[..., Any], kind: Kind | None, operands: list[Tensor], result: Any
-    ) -> Any:
-        if isinstance(result, tuple) and result and isinstance(result[0], Tensor) and kind is not None:
-            return (self._result(func, kind, operands, result[0]), *result[1:])
-        if not isinstance(result, Tensor) or not result.is_floating_point():
-            return result
-        name = func.__name__
-        if result.dtype != torch.float32:
-            self.state.report(f"{name} in {result.dtype}")
-            return result
-        in_place = name.endswith("_") and (not name.startswith("__") or name.startswith("__i"))
-        if not in_place and any(result is operand for operand in operands):
-            return result  # handed through, as by dropout at evaluation
-        if kind is None:
-            if any(operand.is_floating_point() for operand in operands):
-                self.state.report(name)
-            return result
-        point = self.state.next_point(name.strip("_"))
-        if kind is Kind.ROUNDED_COPY:
-            rounded = round_copy(result, point)
-            rounded.__dict__[_ORIGINAL] = result
-            return rounded
-        result.__dict__[_WAITING] = (None, point)
-        return result
-
-
-def _settle(tensor: Tensor) -> None:
-    """Round a tensor that waits for it, before it is used."""
-    base, point = tensor.__dict__.pop(_WAITING)
-    round_in_place(tensor if base is None else base, point)
-
-
-def _unrounded(tensor: Tensor) -> Tensor:
-    """A result of the whole network as it was computed."""
-    tensor.__dict__.pop(_WAITING, None)
-    original: Tensor = tensor.__dict__.pop(_ORIGINAL, tensor)
-    return original
-
-
-def _tensors(values: Any, found: list[Tensor]) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dicts, appended to ``found``."""
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list, dict)):
-            _tensors(value, found)
-    return found
 
 
 def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec import kernels
-from peppp.lowprec.conversion import LowPrecision, low_precision_state, round_gradient
+from peppp.lowprec.conversion import low_precision_state
 from peppp.lowprec.functions import Precision
 from peppp.lowprec.rounding import round_by
+from peppp.lowprec.state import LowPrecision, round_gradient
 from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec import kernels
-from peppp.lowprec.conversion import LowPrecision, round_gradient
 from peppp.lowprec.optimizers import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.packing import PackedTensor
+from peppp.lowprec.state import LowPrecision, round_gradient
 from peppp.lowprec.storage import PackedStorage, packable
 from peppp.lowprec.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.weights import flat_rows, rows, segment_length

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat, Format
-from peppp.lowprec.conversion import LowPrecision
 from peppp.lowprec.pooling import SUBSTITUTES
 from peppp.lowprec.saved import SavedTensors
+from peppp.lowprec.state import LowPrecision
 from peppp.lowprec.weights import PackedWeights
 
 

@@ -20,8 +20,8 @@ from peppp.formats import Configuration
 from peppp.lowprec.optimizers import LowPrecisionOptimizer
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
+from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Run
-from peppp.training.replay import exact_arithmetic
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 _Curve = list[tuple[int, float]]

@@ -20,6 +20,7 @@ from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training import replay
+from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
 
@@ -62,7 +63,7 @@ def _trained(
         return train(dataset, configuration, recipe, seed)
     if replay.serves(dataset, configuration, recipe):
         return replay.train(dataset, configuration, recipe, seed, device=device)
-    with replay.exact_arithmetic(configuration, recipe):
+    with exact_arithmetic(configuration, recipe):
         return train(dataset, configuration, recipe, seed, device=device)
 
 

@@ -11,8 +11,8 @@ float32.
 
 import gc
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
@@ -31,6 +31,7 @@ from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training import loop
 from peppp.training.batches import Batches
+from peppp.training.exactness import exact_arithmetic, formats_of, is_exact_in_tf32
 from peppp.training.losses import find_loss
 
 _KEPT = 4  # captured networks: each has its memory for good
@@ -47,7 +48,7 @@ def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bo
     [True, False]
     """
     known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
-    formats = all(isinstance(fmt, FloatFormat) for fmt in _formats(configuration, recipe))
+    formats = all(isinstance(fmt, FloatFormat) for fmt in formats_of(configuration, recipe))
     ours = ":" not in recipe.network + recipe.loss
     return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
 
@@ -75,83 +76,12 @@ def train(
         )
 
 
-@contextmanager
-def exact_arithmetic(configuration: Configuration, recipe: Recipe) -> Iterator[None]:
-    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms.
-
-    The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
-    it is rehearsed and captured; replayed it runs what was chosen then.
-    """
-    cudnn, tf32 = torch.backends.cudnn, is_exact_in_tf32(configuration, recipe)
-    before = _precision()
-    flags = ("enabled", "benchmark", "deterministic")
-    values = [getattr(cudnn, flag) for flag in flags]
-    try:
-        for flag, value in zip(flags, (True, False, True), strict=True):
-            setattr(cudnn, flag, value)
-        _set_precision(tf32, "highest", *["tf32" if tf32 else "ieee"] * 2, "ieee")
-        yield
-    finally:
-        _set_precision(*before)
-        for flag, value in zip(flags, values, strict=True):
-            setattr(cudnn, flag, value)
-
-
-def _precision() -> tuple[Any, ...]:
-    """Torch's settings of precision: two older ones, and of convolutions, recurrent networks and products.
-
-    Torch refuses to read an older one where the program has set a newer one otherwise: then its default.
-    """
-    cudnn: Any = torch.backends.cudnn
-    older: list[Any] = [True, "highest"]
-    for number, read in enumerate((lambda: cudnn.allow_tf32, torch.get_float32_matmul_precision)):
-        with suppress(RuntimeError):
-            older[number] = read()
-    return (*older, *(place.fp32_precision for place in _places()))
-
-
-def _set_precision(convolutions: bool, products: str, *newer: str) -> None:
-    """Set them all: the older ones first, which set the newer ones too."""
-    torch.backends.cudnn.allow_tf32 = convolutions
-    torch.set_float32_matmul_precision(products)
-    for place, value in zip(_places(), newer, strict=True):
-        place.fp32_precision = value
-
-
-def _places() -> tuple[Any, ...]:
-    cudnn: Any = torch.backends.cudnn
-    return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
-
-
-def is_exact_in_tf32(configuration: Configuration, recipe: Recipe) -> bool:
-    """Whether TF32 holds all that enters a convolution: 10 stored bits of significand, 8 exponent bits.
-
-    Activations, weights and errors are rounded before they do. Formats of 8 exponent bits are left out for
-    their subnormals.
-
-    >>> is_exact_in_tf32(Configuration.parse("1-4-1/1-6-11"), Recipe(error_format="A"))
-    True
-    >>> is_exact_in_tf32(Configuration.parse("1-4-1/1-6-11"), Recipe(error_format="B"))
-    False
-    """
-    a, _, error = _formats(configuration, recipe)
-    return all(
-        isinstance(fmt, FloatFormat) and fmt.mantissa_bits <= 10 and fmt.exponent_bits < 8
-        for fmt in (a, error)
-    )
-
-
-def _formats(configuration: Configuration, recipe: Recipe) -> tuple[Format, Format, Format]:
-    error = Precision.of(configuration, recipe.rounding, recipe.error_format).error_format
-    return configuration.format_a, configuration.format_b, error
-
-
 _replays: dict[Any, "_Replay"] = {}
 
 
 def _replay(dataset: Dataset, configuration: Configuration, recipe: Recipe, device: str) -> "_Replay":
     """The captured steps for a network and shapes, made where there are none."""
-    rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in _formats(configuration, recipe))
+    rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in formats_of(configuration, recipe))
     padded = _with_whole_test_batches(dataset)
     arrays = (padded.train_inputs, padded.train_targets, padded.test_inputs, padded.test_targets)
     shapes = tuple((array.shape, array.dtype.str) for array in arrays)
@@ -296,7 +226,7 @@ class _Replay:
         key = loop.run_seed(seed, dataset.fingerprint, configuration)
         network, optimizer = loop.prepared(dataset, configuration, recipe, key, self.device)
         self._load(dataset, network, optimizer, recipe.learning_rate)
-        for slot, fmt in zip(self.slots, _formats(configuration, recipe), strict=True):
+        for slot, fmt in zip(self.slots, formats_of(configuration, recipe), strict=True):
             slot.set(cast(FloatFormat, fmt))
         rounding, order = loop.rounding_seed(key), loop.order_generator(key)
         seen = self.steps * self.batch
