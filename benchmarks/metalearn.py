@@ -17,8 +17,8 @@ from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal
 from peppp.metalearn.methods import PAPER_METHODS
 from peppp.metalearn.threads import single_thread
-from peppp.replay.known import known_table
 from peppp.replay.loocv import SETTINGS, evaluate
+from peppp.replay.slices import known_table
 from peppp.replay.synthetic import synthetic_table
 
 

@@ -13,9 +13,9 @@ import json
 from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.replay.intervals import family_mean, family_ratio
 from peppp.replay.judges import judge
-from peppp.replay.known import known_table, largest_slice
 from peppp.replay.loocv import evaluate
 from peppp.replay.looks import replay_looks
+from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.unseen import replay_unseen
 
 METHODS = (

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from peppp.replay.coverage import coverage
-from peppp.replay.known import known_table
 from peppp.replay.loocv import evaluate
+from peppp.replay.slices import known_table
 from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import better_picks
 from peppp.reproduce.study import Study

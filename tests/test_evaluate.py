@@ -10,7 +10,7 @@ from peppp.cli import app
 from peppp.errors import PepppError
 from peppp.known import SHIPPED_TABLE
 from peppp.matrices import write_matrix
-from peppp.replay.known import known_table, largest_slice
+from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.textable import write_table
 

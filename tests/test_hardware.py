@@ -10,7 +10,7 @@ from peppp.cli import app
 from peppp.formats import paper_grid
 from peppp.matrices import write_matrix
 from peppp.replay.hardware import frontier_counts, hardware_view, smallest_set
-from peppp.replay.known import from_matrices
+from peppp.replay.slices import from_matrices
 
 
 @given(seed=st.integers(0, 40), epsilon=st.sampled_from([0.0, 0.1, 0.3]))

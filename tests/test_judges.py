@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from peppp.cli import app
 from peppp.errors import TableError
 from peppp.replay.judges import judge
-from peppp.replay.known import Lacking, known_table, largest_slice
+from peppp.replay.known import Lacking
 from peppp.replay.loocv import evaluate
+from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.textable import write_table
 

@@ -11,8 +11,8 @@ from peppp.errors import BudgetError, TableError
 from peppp.metalearn.looks import LookModel, learn_looks, next_training
 from peppp.metalearn.posterior import Posterior
 from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.replay.known import known_table, largest_slice
 from peppp.replay.looks import replay_looks
+from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.tasks.readers import load
 from peppp.training.measurement import measure

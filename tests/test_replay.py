@@ -10,15 +10,9 @@ from peppp.errors import BudgetError, PepppError, TableError
 from peppp.metalearn.methods import METHODS
 from peppp.replay import loocv
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.known import (
-    Lacking,
-    complete_block,
-    from_matrices,
-    known_table,
-    largest_slice,
-    parse_where,
-)
+from peppp.replay.known import Lacking
 from peppp.replay.loocv import SETTINGS, evaluate, splits
+from peppp.replay.slices import complete_block, from_matrices, known_table, largest_slice, parse_where
 from peppp.replay.synthetic import synthetic_table
 
 TABLE = synthetic_table(12, seed=3)  # invented errors

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from peppp import Configuration
 from peppp.cli import app
 from peppp.errors import PepppError, TableError
-from peppp.replay.known import Lacking, known_table, largest_slice
+from peppp.replay.known import Lacking
+from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import frontiers, head_to_head, pictures
 from peppp.reproduce.figures import ELSEWHERE, FIGURES, canonical, reproduce

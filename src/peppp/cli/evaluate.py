@@ -129,7 +129,7 @@ def command(
 
 def known_from(table: str | None, errors: Path | None, memory: Path | None, where: list[str]) -> "KnownTable":
     """The known part of a table, or of a pair of matrices."""
-    from peppp.replay.known import from_matrices, known_table
+    from peppp.replay.slices import from_matrices, known_table
 
     if (errors is None) != (memory is None) or (table is not None and errors is not None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
@@ -149,7 +149,7 @@ def known_from(table: str | None, errors: Path | None, memory: Path | None, wher
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
     """The measurements of a table, by default the one that ships, that are evaluated."""
     from peppp.known import SHIPPED_TABLE, read_measurements
-    from peppp.replay.known import largest_slice, parse_where
+    from peppp.replay.slices import largest_slice, parse_where
 
     return largest_slice(read_measurements(table or SHIPPED_TABLE), parse_where(where))
 

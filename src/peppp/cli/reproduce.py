@@ -96,7 +96,7 @@ def command(
 
 
 def _study(table: str | None, errors: Path | None, memory: Path | None, where: list[str], **how: Any) -> Any:
-    from peppp.replay.known import parse_where
+    from peppp.replay.slices import parse_where
     from peppp.reproduce.study import Study
 
     if errors is not None or memory is not None:

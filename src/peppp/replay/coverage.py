@@ -73,7 +73,7 @@ def coverage(
 
     Arguments are those of :func:`peppp.replay.loocv.evaluate`. Raises Lacking for a table that is too small.
 
-    >>> from peppp.replay.known import known_table
+    >>> from peppp.replay.slices import known_table
     >>> from peppp.replay.synthetic import synthetic_table
     >>> known = known_table(synthetic_table(15, further=False))  # invented errors
     >>> found = coverage(known, settings=("I",), counts=(3,)).interval("covered", "I", 3)

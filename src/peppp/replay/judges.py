@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from peppp.errors import TableError
 from peppp.records import Measurement, Recipe
-from peppp.replay.known import KnownTable, Lacking, main_seed
+from peppp.replay.known import KnownTable, Lacking
+from peppp.replay.slices import main_seed
 
 JUDGES = ("same", "seed", "siblings")
 

@@ -142,7 +142,7 @@ def evaluate(
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> from peppp.replay.known import known_table
+    >>> from peppp.replay.slices import known_table
     >>> known = known_table(synthetic_table(11, further=False))  # invented errors
     >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
     >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)

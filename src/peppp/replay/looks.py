@@ -14,9 +14,10 @@ from peppp.metalearn.sequential import Design
 from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.known import KnownTable, main_seed
+from peppp.replay.known import KnownTable
 from peppp.replay.loocv import SETTINGS, splits, train
 from peppp.replay.scores import scores
+from peppp.replay.slices import main_seed
 
 METRICS = ("hyperdiff", "regret", "relative_error")
 

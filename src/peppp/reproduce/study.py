@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from peppp.formats import Configuration
 from peppp.records import Measurement, Recipe
-from peppp.replay.known import KnownTable, Lacking, known_table, largest_slice, meets
+from peppp.replay.known import KnownTable, Lacking
+from peppp.replay.slices import known_table, largest_slice, meets
 
 
 @dataclass(frozen=True)

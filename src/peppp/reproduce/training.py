@@ -12,7 +12,8 @@ from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
-from peppp.replay.known import Lacking, known_table
+from peppp.replay.known import Lacking
+from peppp.replay.slices import known_table
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.frontiers import frontier_counts
 from peppp.reproduce.matrix import EXAMPLE, MB
