@@ -6,8 +6,9 @@ from threadpoolctl import threadpool_info
 import reference
 from peppp.errors import TableError
 from peppp.formats import paper_grid
-from peppp.metalearn.completion import complete, factorise, inverse_propensity, soft_impute
+from peppp.metalearn.completion import complete, factorise, inverse_propensity
 from peppp.metalearn.effects import row_and_column_effects
+from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
 from peppp.tables import ErrorMatrix, Row
 

@@ -13,11 +13,12 @@ from peppp import paper_grid
 from peppp.errors import BudgetError, TableError
 from peppp.metalearn.additive import additive_model
 from peppp.metalearn.bayesopt import GaussianProcess, expected_improvement
-from peppp.metalearn.completion import complete_values, soft_impute
+from peppp.metalearn.completion import complete_values
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.methods import MEASURES_NOTHING, METHODS, explore
 from peppp.metalearn.selection import cross_validate
+from peppp.metalearn.softimpute import soft_impute
 from reference import log_determinant
 
 GRID = paper_grid()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.completion import soft_impute
 from peppp.metalearn.effects import row_and_column_effects
+from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
 
 # The paper's "logarithmic scale", which holds its 0.1.
