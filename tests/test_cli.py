@@ -255,6 +255,29 @@ def test_picking_for_a_folder_of_images(tmp_path, images, table):
     assert "measured" in text
 
 
+def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table):
+    assert peppp("table", "matrix", table, "E.csv", cwd=tmp_path).returncode == 0
+    line = ("pick", images, "--budget", "1MB", "--measurements", 2, *SMALL, "--store", "picks.db")
+    by_table = answer(*line, "--table", table, cwd=tmp_path)
+    by_matrix = answer(*line, "--errors", "E.csv", cwd=tmp_path)
+    assert (by_matrix["configuration"], by_matrix["measured"]) == (
+        by_table["configuration"],
+        by_table["measured"],
+    )
+    estimates = [[p["estimated"] for p in found["predictions"]] for found in (by_matrix, by_table)]
+    assert estimates[0] == pytest.approx(estimates[1])
+    # A row of the task's own name is not learned from.
+    lines = (tmp_path / "E.csv").read_text().splitlines()
+    own = "pets" + ",0.5" * (lines[0].count(","))
+    (tmp_path / "own.csv").write_text("\n".join([*lines, own]))
+    assert answer(*line, "--errors", "own.csv", cwd=tmp_path) == by_matrix
+    (tmp_path / "only.csv").write_text("\n".join([lines[0], own]))
+    assert "only errors of 'pets' itself" in refused(*line, "--errors", "only.csv", cwd=tmp_path)
+    rates = ("--errors", "E.csv", "--learning-rate", "0.01,0.001")
+    assert "holds no learning rates" in refused(*line, *rates, cwd=tmp_path)
+    assert "give one of them" in refused(*line, "--errors", "E.csv", "--table", table, cwd=tmp_path)
+
+
 def test_picking_with_costs(tmp_path, images, table):
     prices = "configuration,euro\n" + "".join(f"{c},{i % 7}\n" for i, c in enumerate(paper_grid()))
     (tmp_path / "prices.csv").write_text(prices)

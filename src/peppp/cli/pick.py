@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from peppp.cli.campaigns import parse_seconds
+from peppp.cli.evaluate import Errors
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -28,6 +29,7 @@ from peppp.cli.options import (
     use_data_root,
     worker_count,
 )
+from peppp.errors import TableError
 
 
 def command(
@@ -73,6 +75,7 @@ def command(
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
     table: Table = None,
+    errors: Errors = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
     resolution: Resolution = 0,
     epochs: Epochs = 10,
@@ -112,6 +115,7 @@ def command(
     """
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
     from peppp.tuning import parse_rates
@@ -119,6 +123,8 @@ def command(
     check_device(device)
     use_data_root(data_root)
     RoundingModes.parse(rounding)
+    if table is not None and errors is not None:
+        raise TableError("--table and --errors are both what is known of other tasks; give one of them")
     rates = parse_rates(learning_rate)
     if html is not None:
         check_place(html)  # said before the training, not after
@@ -143,7 +149,7 @@ def command(
             until_sure=until_sure,
             method=method,
             tolerance=tolerance,
-            table=table,
+            table=table if errors is None else read_errors(errors),
             recipe=recipe,
             learning_rates=rates,
             resolution=resolution,
