@@ -86,6 +86,7 @@ def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path
         (("TABLE", "--errors", "E.csv", "--memory", "M.csv"), "give a table"),
         (("--errors", "E.csv"), "give a table"),
         (("missing.db",), "no such file"),
+        ((".",), "this is a folder, not a file: ."),
         (("TABLE", "--setting", "9"), "no setting '9'; there are I, II"),
         (("TABLE", "--method", "x"), "no method 'x'"),
         (("TABLE", "--measurements", "one"), "whole numbers"),
