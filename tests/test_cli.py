@@ -330,6 +330,13 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
         (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
         (("runs.db", "--data", "digits:01", "--workers", 1, "--worker-memory", "3"), "a worker's libraries"),
+        (("runs.db", "--data", "digits:01,"), "a data set has no name in ''"),
+        (("runs.db", "--data", "digits:01", "--gpus", 1), "--gpus belongs to --engine ray or --engine slurm"),
+        (
+            ("runs.db", "--data", "digits:01", "--slurm", "a=b", "--engine", "ray"),
+            "belongs to --engine slurm",
+        ),
+        (("runs.db", "--data", "digits:01", "--address", "x"), "--address belongs to --engine ray"),
         (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; near it: digits"),
         (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
         (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
@@ -354,6 +361,7 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "give a table that `peppp table export` wrote"),
         ((images, "--budget", "1MB", "--looks", "5", "--epochs", 1), "leave looks out, or train for longer"),
+        ((images, "--budget", "1MB", "--out", "runs"), "--out is the folder of --train"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
         ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),
     ):
@@ -361,6 +369,27 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         line = line if "--table" in line else (*line, "--table", table)
         assert message in refused(*line, cwd=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_a_budget_is_read_before_torch_is_imported():
+    line = "import sys; from peppp.cli import main; sys.argv = ['peppp', 'pick', 'x', '--budget', 'much']\n"
+    line += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+    assert "not a size: 'much'" in done.stderr
+
+
+def test_a_stopped_pick_says_whether_the_same_line_goes_on(tmp_path, images, table, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peppp.choice.run_campaign", interrupted)
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL)
+    done = peppp(*line, cwd=tmp_path)
+    kept = "peppp: stopped; no measurement was kept: with --store picks.db the same line goes on\n"
+    assert (done.returncode, done.stderr.lstrip()) == (130, kept)
+    done = peppp(*line, "--store", "picks.db", cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "peppp: stopped; run the same line again to go on")
 
 
 def test_as_a_module_and_as_a_process(tmp_path):
