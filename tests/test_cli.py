@@ -255,6 +255,29 @@ def test_picking_for_a_folder_of_images(tmp_path, images, table):
     assert "measured" in text
 
 
+def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table):
+    assert peppp("table", "matrix", table, "E.csv", cwd=tmp_path).returncode == 0
+    line = ("pick", images, "--budget", "1MB", "--measurements", 2, *SMALL, "--store", "picks.db")
+    by_table = answer(*line, "--table", table, cwd=tmp_path)
+    by_matrix = answer(*line, "--errors", "E.csv", cwd=tmp_path)
+    assert (by_matrix["configuration"], by_matrix["measured"]) == (
+        by_table["configuration"],
+        by_table["measured"],
+    )
+    estimates = [[p["estimated"] for p in found["predictions"]] for found in (by_matrix, by_table)]
+    assert estimates[0] == pytest.approx(estimates[1])
+    # A row of the task's own name is not learned from.
+    lines = (tmp_path / "E.csv").read_text().splitlines()
+    own = "pets" + ",0.5" * (lines[0].count(","))
+    (tmp_path / "own.csv").write_text("\n".join([*lines, own]))
+    assert answer(*line, "--errors", "own.csv", cwd=tmp_path) == by_matrix
+    (tmp_path / "only.csv").write_text("\n".join([lines[0], own]))
+    assert "only errors of 'pets' itself" in refused(*line, "--errors", "only.csv", cwd=tmp_path)
+    rates = ("--errors", "E.csv", "--learning-rate", "0.01,0.001")
+    assert "holds no learning rates" in refused(*line, *rates, cwd=tmp_path)
+    assert "give one of them" in refused(*line, "--errors", "E.csv", "--table", table, cwd=tmp_path)
+
+
 def test_picking_with_costs(tmp_path, images, table):
     prices = "configuration,euro\n" + "".join(f"{c},{i % 7}\n" for i, c in enumerate(paper_grid()))
     (tmp_path / "prices.csv").write_text(prices)
@@ -307,6 +330,13 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
         (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
         (("runs.db", "--data", "digits:01", "--workers", 1, "--worker-memory", "3"), "a worker's libraries"),
+        (("runs.db", "--data", "digits:01,"), "a data set has no name in ''"),
+        (("runs.db", "--data", "digits:01", "--gpus", 1), "--gpus belongs to --engine ray or --engine slurm"),
+        (
+            ("runs.db", "--data", "digits:01", "--slurm", "a=b", "--engine", "ray"),
+            "belongs to --engine slurm",
+        ),
+        (("runs.db", "--data", "digits:01", "--address", "x"), "--address belongs to --engine ray"),
         (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; near it: digits"),
         (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
         (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
@@ -331,6 +361,7 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "give a table that `peppp table export` wrote"),
         ((images, "--budget", "1MB", "--looks", "5", "--epochs", 1), "leave looks out, or train for longer"),
+        ((images, "--budget", "1MB", "--out", "runs"), "--out is the folder of --train"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
         ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),
     ):
@@ -338,6 +369,27 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         line = line if "--table" in line else (*line, "--table", table)
         assert message in refused(*line, cwd=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_a_budget_is_read_before_torch_is_imported():
+    line = "import sys; from peppp.cli import main; sys.argv = ['peppp', 'pick', 'x', '--budget', 'much']\n"
+    line += "try: main()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True)
+    assert done.stdout == "2 False\n"
+    assert "not a size: 'much'" in done.stderr
+
+
+def test_a_stopped_pick_says_whether_the_same_line_goes_on(tmp_path, images, table, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("peppp.choice.run_campaign", interrupted)
+    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL)
+    done = peppp(*line, cwd=tmp_path)
+    kept = "peppp: stopped; no measurement was kept: with --store picks.db the same line goes on\n"
+    assert (done.returncode, done.stderr.lstrip()) == (130, kept)
+    done = peppp(*line, "--store", "picks.db", cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "peppp: stopped; run the same line again to go on")
 
 
 def test_as_a_module_and_as_a_process(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -80,12 +81,26 @@ def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path
     assert [r["regret"] for r in one["results"]] == pytest.approx([r["regret"] for r in other["results"]])
 
 
+def test_of_a_matrix_with_gaps_is_said_how_much_is_known(tmp_path):
+    known = known_table(largest_slice(synthetic_table(11, further=False)))
+    errors = known.errors.copy()
+    errors.ravel()[::4] = np.nan
+    for name, values in (("E", errors), ("M", known.memory)):
+        write_matrix(tmp_path / f"{name}.csv", values, known.names, known.configurations)
+    line = ("--errors", tmp_path / "E.csv", "--memory", tmp_path / "M.csv", "--method", "zero")
+    answer = json.loads(run(*line, "--json").stdout)
+    assert (answer["rows"], answer["configurations"]) == (11, 99)
+    assert answer["measured_share"] == pytest.approx(0.75, abs=0.01)
+    assert ", 75% of their errors known" in " ".join(run(*line).stdout.split())
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         (("TABLE", "--errors", "E.csv", "--memory", "M.csv"), "give a table"),
         (("--errors", "E.csv"), "give a table"),
         (("missing.db",), "no such file"),
+        ((".",), "this is a folder, not a file: ."),
         (("TABLE", "--setting", "9"), "no setting '9'; there are I, II"),
         (("TABLE", "--method", "x"), "no method 'x'"),
         (("TABLE", "--measurements", "one"), "whole numbers"),

@@ -7,7 +7,7 @@ from PIL import Image
 from peppp.errors import DataError
 from peppp.tasks import cache
 from peppp.tasks.catalog import find, imagenet_classes
-from peppp.tasks.images import size_of
+from peppp.tasks.images import decode, size_of
 from peppp.tasks.readers import load
 
 RNG = np.random.default_rng(0)
@@ -153,3 +153,22 @@ def test_the_size_of_an_image_is_read_without_its_pixels(tmp_path):
     assert size_of(tmp_path / "a.jpg", "a") == size_of(data, "a") == (30, 20)
     with pytest.raises(DataError, match="a is not an image"):
         size_of(data[:10], "a")
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", np.uint16), ("tif", np.uint16), ("pgm", np.int32)])
+def test_of_16_bits_the_upper_8_are_taken(tmp_path, suffix, kind):
+    ramp = np.linspace(0, 65535, 256).astype(kind).reshape(16, 16)
+    for name, picture in (("dark", ramp // 2), ("light", ramp)):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.fromarray(picture.astype(kind)).save(tmp_path / name / f"{i}.{suffix}")
+    data = load(f"folder:{tmp_path}")
+    light = data.train_inputs[data.train_targets == 1][0]
+    assert (light == (ramp // 256)[..., None]).all()  # as libpng takes 16-bit colour, too
+
+
+@pytest.mark.parametrize(("kind", "named"), [(np.float32, "floating-point"), (np.int32, "32-bit")])
+def test_numbers_without_a_white_are_refused(tmp_path, kind, named):
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "one.tif")
+    with pytest.raises(DataError, match=f"one.tif holds {named} numbers.*save it with 8 or 16 bits"):
+        decode((tmp_path / "one.tif").read_bytes(), "one.tif")

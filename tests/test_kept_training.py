@@ -74,8 +74,11 @@ def test_weights_come_with_what_made_them_and_are_format_a_s(dataset, tmp_path):
 
 def test_a_folder_of_another_training_or_of_rubbish_is_refused(dataset, tmp_path):
     train_in_folder(dataset, COARSE, RECIPE, 1, tmp_path)
-    with pytest.raises(StoreError, match="of another training: its seed is 1; take another folder"):
+    with pytest.raises(StoreError, match="of another training: its seed is 1, not 2; take another folder"):
         train_in_folder(dataset, COARSE, RECIPE, 2, tmp_path)
+    longer = replace(RECIPE, epochs=RECIPE.epochs + 1)
+    with pytest.raises(StoreError, match=f"its epochs is {RECIPE.epochs}, not {longer.epochs}; take another"):
+        train_in_folder(dataset, COARSE, longer, 1, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"\x80\x04rubbish")
     with pytest.raises(StoreError, match="is not a checkpoint"):
         train_in_folder(dataset, COARSE, RECIPE, 1, tmp_path)

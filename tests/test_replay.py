@@ -276,6 +276,20 @@ def test_matrices_give_a_known_table_of_any_labels():
         from_matrices(E, np.zeros((2, 3)), ["a", "b"], ["x", "y", "z"])
 
 
+def test_a_matrix_with_gaps_is_known_as_the_table_it_came_from():
+    rng = np.random.default_rng(0)
+    there = [m for m in largest_slice(TABLE) if rng.random() < 0.75]
+    expected = known_table(there)
+    values = np.where(expected.known, expected.errors, np.nan)
+    found = from_matrices(values, expected.memory, list(expected.names), list(expected.columns))
+    assert not found.known.all()
+    assert found.names == expected.names
+    np.testing.assert_array_equal(found.known, expected.known)
+    np.testing.assert_allclose(found.errors, expected.errors)
+    scores = evaluate(found, methods=("ed-mf", "zero"), counts=(4,))
+    assert scores.interval("relative_error", "I", "ed-mf", 4).mean < 0.5
+
+
 def test_conditions_are_read():
     assert parse_where(["rounding=nearest", "epochs=10"]) == {"rounding": "nearest", "epochs": "10"}
     assert parse_where([]) == {}

@@ -363,6 +363,18 @@ def test_a_file_that_is_no_store_is_refused_untouched(tmp_path, content):
     assert files(tmp_path) == ["notes.txt"]
 
 
+def test_a_damaged_store_is_said_to_be_so(tmp_path):
+    path = tmp_path / "runs.db"
+    with Store.open(path) as store:
+        store.add_all([MEASURED, *OTHERS])
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)  # what a disk may leave of all pages but the first
+    path.write_bytes(content)
+    damaged = "the file is damaged: give a copy of it, or a new name"
+    with pytest.raises(StoreError, match=damaged), Store.open(path) as store:
+        store.measurements()
+
+
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_a_database_of_something_else_is_refused_untouched(tmp_path, mode):
     path = tmp_path / "browser.db"

@@ -58,13 +58,14 @@ def pick(
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
 
-    ``data`` is a text that :func:`peppp.tasks.readers.load` knows, most often a folder of images; ``table`` a
-    store, a text table or an error matrix of other tasks (default: the table that ships), of which rows of
-    the same data are left out. ``measurements`` configurations that fit in ``cap`` (default: the budget) are
-    trained, in ``workers`` processes or (0) in this one, and kept in ``store`` if one is named; all others
-    are predicted. With several ``learning_rates`` the table's columns are configurations at each of them,
-    and the answer is a pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one
-    line that says what to change.
+    ``data`` is a text that :func:`peppp.tasks.readers.load` knows, most often a folder of images;
+    ``table`` a store, a text table or an error matrix of other tasks (default: the table that ships), of
+    which rows of the same data are left out (a matrix names no data: rows of the task's name).
+    ``measurements`` configurations that fit in ``cap`` (default: the budget) are trained, in ``workers``
+    processes or (0) in this one, and kept in ``store`` if one is named; all others are predicted. With
+    several ``learning_rates`` the table's columns are configurations at each of them, and the answer is a
+    pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one line that says
+    what to change.
 
     By default 6 are measured. ``until_sure``, a probability, has it stop as soon as the choice is, so
     probably, at most ``tolerance`` above the best or no further measurement would change it. ``spend`` is a
@@ -93,7 +94,14 @@ def pick(
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
     known = [] if isinstance(table, ErrorMatrix) else alike(table, recipe, without=dataset.fingerprint)
-    errors = table if isinstance(table, ErrorMatrix) else as_matrix(known, learning_rates)
+    if isinstance(table, ErrorMatrix):
+        errors = table.without(dataset.name)
+        if len(learning_rates) > 1 and not any(
+            isinstance(c, TunedConfiguration) for c in errors.configurations
+        ):
+            raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
+    else:
+        errors = as_matrix(known, learning_rates)
     notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
     sizes = footprints(dataset, recipe, errors.configurations)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]

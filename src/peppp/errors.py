@@ -5,6 +5,10 @@ class PepppError(Exception):
     """Base of all errors that peppp raises on purpose; the command line prints it and exits with 2."""
 
 
+class Stopped(PepppError):  # noqa: N818  it reads as what it says
+    """Ctrl-C where nothing was kept; the command line exits with 130."""
+
+
 class FormatError(PepppError):
     """A text or a number that does not describe a format, a configuration or a rounding."""
 

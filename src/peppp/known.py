@@ -81,7 +81,8 @@ def read_measurements(place: str | Path) -> list[Measurement]:
     if "://" not in str(place):
         path = Path(place)
         if not path.is_file():
-            raise StoreError(f"no such file: {path}; give a store or a table of measurements")
+            what = "this is a folder, not a file" if path.is_dir() else "no such file"
+            raise StoreError(f"{what}: {path}; give a store or a table of measurements")
         with path.open("rb") as file:
             is_store = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
         if not is_store:

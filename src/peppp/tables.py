@@ -67,6 +67,19 @@ class ErrorMatrix:
         """The matrix of ``values`` [n, d] in which NaN means not observed."""
         return cls(values, ~np.isnan(values), tuple(rows), tuple(configurations))
 
+    def without(self, task: str) -> "ErrorMatrix":
+        """The matrix without the rows of a task that are known by their name alone.
+
+        Raises TableError where no other row is left.
+        """
+        others = [bool(row.fingerprint) or row.task != task for row in self.rows]
+        if not any(others):
+            raise TableError(
+                f"the matrix holds only errors of {task!r} itself; give those of other tasks, too"
+            )
+        rows = tuple(row for row, other in zip(self.rows, others, strict=True) if other)
+        return ErrorMatrix(self.values[others], self.observed[others], rows, self.configurations)
+
 
 def error_matrix(
     measurements: Iterable[Measurement], *, recipe_digest: str | None = None, include_reference: bool = False

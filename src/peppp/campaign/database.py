@@ -105,6 +105,8 @@ def one_line(doing: str) -> Iterator[None]:
         reason = getattr(cause, "strerror", None) or (str(cause).splitlines() or [type(cause).__name__])[0]
         if isinstance(cause, ImportError) and "psycopg" in reason:
             reason = "PostgreSQL needs psycopg: pip install 'peppp[postgres]'"
+        if "malformed" in reason:
+            reason += "; the file is damaged: give a copy of it, or a new name"
         raise StoreError(f"{doing}: {reason}") from error
 
 

@@ -23,7 +23,7 @@ from peppp.cli import (
     table,
     train,
 )
-from peppp.errors import PepppError
+from peppp.errors import PepppError, Stopped
 
 app = typer.Typer(
     name="peppp",
@@ -81,7 +81,7 @@ def main() -> None:
         sys.exit(code)
     except PepppError as error:
         _say(str(error))
-        sys.exit(2)
+        sys.exit(_STOPPED if isinstance(error, Stopped) else 2)
     except _USAGE_ERROR as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()

@@ -95,6 +95,20 @@ def check_engine(name: str) -> str:
     return name
 
 
+def check_engine_options(engine: str, address: str | None, gpus: float, slurm: str) -> None:
+    """BudgetError on an option that the engine would not look at."""
+    for option, given, engines in (
+        ("--address", address is not None, ("ray",)),
+        ("--gpus", gpus > 0, ("ray", "slurm")),
+        ("--slurm", slurm != "", ("slurm",)),
+    ):
+        if given and engine not in engines:
+            belongs = " or ".join(f"--engine {name}" for name in engines)
+            raise BudgetError(
+                f"{option} belongs to {belongs}, not to {engine}; leave it out, or name the engine"
+            )
+
+
 def worker_bytes(worker_memory: str | None, engine: str, workers: int | None) -> int | None:
     """What each worker may have, refused before a store is made where it is too little or there are none."""
     if worker_memory is None:

@@ -107,6 +107,7 @@ def command(
         "rows": len(known.names),
         "configurations": len(known.columns),
         "families": len(set(known.families)),
+        "measured_share": known.share,
         "cap": found.cap,
         "rank": rank,
         "seeds": seeds,
@@ -187,10 +188,12 @@ def _about(about: dict[str, Any]) -> str:
     """What was evaluated, in a sentence."""
     from peppp.units import format_bytes
 
+    share = about["measured_share"]
+    known = "" if share == 1 else f", {share:.0%} of their errors known"
     return (
         f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
-        f"{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; cap of "
-        f"Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
+        f"{known}{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; "
+        f"cap of Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
         + (f"; judged by {about['judge']}" if about["judge"] != "same" else "")
     )
 

@@ -6,6 +6,7 @@ import typer
 
 from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, known_from
 from peppp.cli.options import Json, print_json
+from peppp.errors import TableError
 
 
 def command(
@@ -14,8 +15,9 @@ def command(
     memory: Memory = None,
     where: Where = None,
     epsilon: Annotated[
-        float, typer.Option(help="How much more each task may err than at its best configuration.")
-    ] = 0.02,
+        float | None,
+        typer.Option(help="How much more each task may err than at its best configuration (default: 0.02)."),
+    ] = None,
     most: Annotated[
         int | None, typer.Option(min=1, help="At most so many configurations, and the least error so.")
     ] = None,
@@ -27,8 +29,14 @@ def command(
     """
     from peppp.replay.hardware import hardware_view
 
+    if epsilon is not None and most is not None:
+        raise TableError(
+            "--most finds the least error that so many allow, --epsilon the fewest; give one of them"
+        )
+    if epsilon is None and most is None:
+        epsilon = 0.02
     known = known_from(table, errors, memory, where or [])
-    view = hardware_view(known, epsilon=epsilon, most=most)
+    view = hardware_view(known, epsilon=epsilon or 0.0, most=most)
     order = sorted(range(len(known.columns)), key=lambda j: (-view.frontiers[j], j))
     if json:
         print_json(
@@ -47,7 +55,9 @@ def command(
     typer.echo("on the frontiers of most tasks (Appendix D)")
     for j in order[:10]:
         typer.echo(f"  {known.columns[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
+    count = "1 configuration keeps" if len(view.chosen) == 1 else f"{len(view.chosen)} configurations keep"
+    asked = f"at most {most} may" if most is not None else f"each may err {epsilon:g} more"
     typer.echo(
-        f"{len(view.chosen)} configurations keep every task within {view.within.max():.3f} of its best "
-        "error: " + ", ".join(known.columns[j] for j in view.chosen)
+        f"{count} every task within {view.within.max():.3f} of its best error ({asked}): "
+        + ", ".join(known.columns[j] for j in view.chosen)
     )

@@ -6,6 +6,7 @@ import typer
 
 from peppp.cli.campaigns import (
     check_engine,
+    check_engine_options,
     dry_run_facts,
     end,
     find_rows,
@@ -185,6 +186,7 @@ def command(
 
     # A machine that only drives others needs no device of theirs.
     check_device(device if check_engine(engine) == "local" else "cpu")
+    check_engine_options(engine, address, gpus, slurm)
     use_data_root(data_root)
     chosen = parse_configurations(configurations)
     Precision.of(chosen[0], rounding, error_format)

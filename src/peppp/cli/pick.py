@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from peppp.cli.campaigns import parse_seconds
+from peppp.cli.evaluate import Errors
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -28,6 +29,8 @@ from peppp.cli.options import (
     use_data_root,
     worker_count,
 )
+from peppp.errors import BudgetError, Stopped, TableError
+from peppp.units import parse_bytes
 
 
 def command(
@@ -63,7 +66,7 @@ def command(
         str | None,
         typer.Option(
             help="Let trainings stop after so many epochs where that tells more, as 3 or 1,3; in all as many "
-            "epochs as --measurements whole ones take."
+            "epochs as --measurements whole ones take. One after another, whatever --workers."
         ),
     ] = None,
     tolerance: Annotated[
@@ -73,6 +76,7 @@ def command(
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
     table: Table = None,
+    errors: Errors = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
     resolution: Resolution = 0,
     epochs: Epochs = 10,
@@ -100,7 +104,7 @@ def command(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of that training.")] = Path("peppp-run"),
+    out: Annotated[Path | None, typer.Option(help="Folder of that training (default: peppp-run).")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Train nothing; say what would be, and what is believed before.")
     ] = False,
@@ -110,8 +114,17 @@ def command(
 
     Example: peppp pick my_images/ --network resnet18 --budget 100MB --spend 10min --html report.html
     """
+    parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
+    parse_bytes(cap or budget)
+    if table is not None and errors is not None:
+        raise TableError("--table and --errors are both what is known of other tasks; give one of them")
+    if out is not None and not train:
+        raise BudgetError("--out is the folder of --train; give both, or neither")
+    folder = out or Path("peppp-run")
+
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
     from peppp.tuning import parse_rates
@@ -123,7 +136,7 @@ def command(
     if html is not None:
         check_place(html)  # said before the training, not after
     if train:
-        check_folder(out)
+        check_folder(folder)
     recipe = Recipe(
         epochs=epochs,
         min_steps=min_steps,
@@ -133,31 +146,38 @@ def command(
         augmentation=augmentation,
         **parse_optimizer(optimizer),
     )
-    with Display() as display:
-        chosen = pick(
-            data,
-            budget=budget,
-            network=network,
-            measurements=measurements,
-            spend=None if spend is None else parse_seconds(spend, "--spend"),
-            until_sure=until_sure,
-            method=method,
-            tolerance=tolerance,
-            table=table,
-            recipe=recipe,
-            learning_rates=rates,
-            resolution=resolution,
-            cap=cap,
-            rank=rank,
-            seed=seed,
-            store=store,
-            workers=worker_count(workers, device),
-            device=device,
-            costs=cost or (),
-            looks=() if looks is None else parse_list(looks, int, "--looks"),
-            progress=display,
-            dry_run=dry_run,
-        )
+    try:
+        with Display() as display:
+            chosen = pick(
+                data,
+                budget=budget,
+                network=network,
+                measurements=measurements,
+                spend=None if spend is None else parse_seconds(spend, "--spend"),
+                until_sure=until_sure,
+                method=method,
+                tolerance=tolerance,
+                table=table if errors is None else read_errors(errors),
+                recipe=recipe,
+                learning_rates=rates,
+                resolution=resolution,
+                cap=cap,
+                rank=rank,
+                seed=seed,
+                store=store,
+                workers=worker_count(workers, device),
+                device=device,
+                costs=cost or (),
+                looks=() if looks is None else parse_list(looks, int, "--looks"),
+                progress=display,
+                dry_run=dry_run,
+            )
+    except KeyboardInterrupt:
+        if store is not None:
+            raise
+        raise Stopped(
+            "stopped; no measurement was kept: with --store picks.db the same line goes on"
+        ) from None
     typer.echo(chosen.to_json() if json else str(chosen))
     if html is not None:
         chosen.report(html)
@@ -176,7 +196,7 @@ def command(
             configuration,
             recipe,
             seed,
-            out,
+            folder,
             storage="packed",
             device=device,
             json=json,

@@ -9,6 +9,7 @@ import typer
 from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, as_csv, known_from, plain
 from peppp.cli.options import Json, print_json
 from peppp.errors import StoreError, TableError
+from peppp.units import format_bytes
 
 
 def command(
@@ -90,9 +91,13 @@ def command(
         typer.echo(f"  here    {figure.finding}")
         typer.echo(f"  so      {figure.verdict}")
         if figure.settings:
-            typer.echo("  with    " + ", ".join(f"{k} {v}" for k, v in figure.settings.items()))
+            typer.echo("  with    " + ", ".join(_setting(*one) for one in figure.settings.items()))
     for missing, why in lacking.items():
         typer.echo(f"{missing}  {why}")
+
+
+def _setting(name: str, value: Any) -> str:
+    return f"{name} {format_bytes(value) if name == 'cap' else value}"
 
 
 def _study(table: str | None, errors: Path | None, memory: Path | None, where: list[str], **how: Any) -> Any:

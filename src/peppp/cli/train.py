@@ -107,14 +107,15 @@ def run(
     if json:
         print_json(to_plain(training) | {"estimated_peak": estimated})
         return
-    measured = format_bytes(training.peak) if training.peak else "not measured: no step was left to run"
+    peak = training.peak
+    measured = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
     for line in _lines(training, measured, estimated):
         typer.echo(line)
 
 
 def _lines(training: Any, measured: str, estimated: int | None) -> Sequence[str]:
     return (
-        f"memory    peak of a step: estimated {_size(estimated)}, measured {measured}",
+        f"memory    peak of a step: estimated {_size(estimated)}, {measured}",
         f"error     {training.test_error:.4f} on the test images ({training.outcome})",
         f"weights   {training.weights}",
     )

@@ -59,7 +59,7 @@ def known_table(
     """The largest part of the measurements in which every row has every column, on one seed.
 
     Where that part is less than half of them, as while a campaign runs, it is all rows of ten configurations
-    or more, partly observed.
+    or more, partly observed: see :func:`known_part`.
 
     Rows are data sets under a recipe, columns configurations. ``seed`` is by default the one with the most
     measurements: to average over seeds where there are several would make some rows less noisy than others.
@@ -86,11 +86,8 @@ def known_table(
     i, j = (
         (np.arange(len(keys)), np.flatnonzero(np.all(observed, axis=0)))
         if every_row
-        else complete_block(observed)
+        else known_part(observed)
     )
-    if not every_row and 2 * len(i) * len(j) < observed.sum():
-        i = np.flatnonzero(observed.sum(axis=1) >= min(_FEWEST, len(columns)))
-        j = np.flatnonzero(observed[i].any(axis=0))
     if not len(i) or not len(j):
         raise Lacking("the table lacks configurations that its rows have in common")
     chosen = [keys[r] for r in i]
@@ -163,6 +160,18 @@ def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArr
     return best
 
 
+def known_part(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns to evaluate of a mask [n, d]: its complete block, if that holds half of what is known.
+
+    Else all rows of ten columns or more (of all, where there are fewer), and the columns that any one has.
+    """
+    i, j = complete_block(observed)
+    if 2 * len(i) * len(j) < observed.sum():
+        i = np.flatnonzero(observed.sum(axis=1) >= min(_FEWEST, observed.shape[1]))
+        j = np.flatnonzero(observed[i].any(axis=0))
+    return i, j
+
+
 def from_matrices(
     errors: NDArray[np.float64],
     memory: NDArray[np.float64],
@@ -171,17 +180,27 @@ def from_matrices(
 ) -> KnownTable:
     """The known part of an error matrix [n, d] (NaN: not observed) with its memory matrix [n, d].
 
-    Each row is a family of its own.
+    It is that of :func:`known_table`: complete, or partly observed where most rows have gaps. Each row is a
+    family of its own.
     """
     if np.shape(errors) != np.shape(memory):
         raise TableError(f"errors {np.shape(errors)} and memory {np.shape(memory)} differ in shape")
-    i, j = complete_block(np.isfinite(errors) & np.isfinite(memory))
+    if not np.isfinite(memory).all():
+        raise TableError("memory is a positive number of bytes in each entry")
+    i, j = known_part(np.isfinite(errors))
     if not len(i) or not len(j):
-        raise Lacking("the matrices lack rows whose errors and memory are known")
+        raise Lacking(
+            f"the matrices lack rows with errors at {min(_FEWEST, np.shape(errors)[1])} configurations"
+        )
+    observed = np.isfinite(errors[np.ix_(i, j)])
+    known = errors[np.ix_(i, j)]
+    if not observed.all():
+        known = np.clip(complete_values(known, observed).estimate, 0.0, 1.0)
     rows = tuple(names[r] for r in i)
     return KnownTable(
-        errors=errors[np.ix_(i, j)],
+        errors=known,
         memory=memory[np.ix_(i, j)],
+        observed=observed,
         names=rows,
         columns=tuple(columns[c] for c in j),
         families=rows,

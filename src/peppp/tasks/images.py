@@ -15,6 +15,8 @@ DEFAULT_RESOLUTION = 32
 _LARGEST_OWN_RESOLUTION = 64
 _LEAST, _MOST = 4, 1024
 
+_UNBOUNDED = ("I", "F")  # Pillow's modes of which nothing says what is white
+
 _BROKEN = (
     UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error,
     Image.DecompressionBombError,
@@ -32,12 +34,24 @@ def read_bytes(file: Path) -> bytes:
 
 
 def decode(data: bytes, where: str) -> Images:
-    """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is."""
+    """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is.
+
+    Of 16 bits a pixel the upper 8 are taken, in grey as Pillow does in colour.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+            # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits.
+            deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+            if deep:  # convert would make all but the darkest 256 of 65536 levels white
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            if image.mode not in _UNBOUNDED:
+                return np.asarray(image.convert("RGB"))
+            mode = image.mode
     except _BROKEN as error:
         raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
+    kind = "floating-point numbers" if mode == "F" else "32-bit numbers"
+    raise DataError(f"{where} holds {kind}, of which none is known to be white; save it with 8 or 16 bits")
 
 
 def size_of(source: Path | bytes, where: str) -> tuple[int, int]:

@@ -47,6 +47,10 @@ def load(text: str, *, resolution: int = 0) -> Dataset:
     ((288, 8, 8, 3), ('0', '1', '2'))
     """
     source, _, query = text.partition("?")
+    if not source:
+        raise DataError(
+            f"a data set has no name in {text!r}; give a folder (. is this one), a file or a name"
+        )
     options = _options(query, text)
     resolution = int(options.pop("resolution", resolution))
     group = options.pop("group", None)

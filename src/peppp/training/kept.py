@@ -147,7 +147,7 @@ def _resume(
         different = [name for name, value in identity.items() if data[name] != value]
         if different:
             raise StoreError(
-                f"{path} is of another training: its {different[0]} is {data[different[0]]!r}; "
+                f"{path} is of another training: {_difference(different[0], data, identity)}; "
                 "take another folder"
             )
         own = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
@@ -174,6 +174,15 @@ def _resume(
         raise StoreError(
             f"{path} is not a checkpoint ({reason}); take another folder, or delete it"
         ) from None
+
+
+def _difference(name: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is not the same, in words; of two recipes the first field that differs."""
+    if name != "recipe":
+        return f"its {name} is {saved[name]}, not {wanted[name]}"
+    old, new = json.loads(saved[name]), json.loads(wanted[name])
+    field = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+    return _difference(field, {field: old.get(field)}, {field: new.get(field)})
 
 
 def _as_network(value: Tensor) -> Tensor:
