@@ -51,6 +51,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(dataset, tmp_path, stora
     done = train_in_folder(dataset, configuration, RECIPE, 1, tmp_path, storage=storage)
     assert (done.resumed_after, done.epochs, done.outcome) == (2, 3, Outcome.FINISHED)
     assert done.test_error == expected.test_error
+    (tmp_path / "other").touch()
+    assert done.weights.stat().st_mode == (tmp_path / "other").stat().st_mode  # whoever may read others
     weights = load_file(done.weights)
     for name, value in expected.network.state_dict().items():
         assert torch.equal(weights[name], value)

@@ -40,8 +40,8 @@ def decode(data: bytes, where: str) -> Images:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits.
-            deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+            # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits; older Pillow's PNGs do too.
+            deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
             if deep:  # convert would make all but the darkest 256 of 65536 levels white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)

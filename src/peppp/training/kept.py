@@ -193,7 +193,10 @@ def _as_network(value: Tensor) -> Tensor:
 def _write(safetensors: Any, path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
+    part.touch()
+    mode = part.stat().st_mode  # safetensors would let nobody else read the file
     safetensors.torch.save_file(tensors, part, metadata={"peppp": json.dumps(data)})
+    part.chmod(mode)
     os.replace(part, path)
 
 
