@@ -50,10 +50,11 @@ def command(
     recipe = Recipe(min_steps=_MIN_STEPS, resolution=new.resolution)
 
     known = open_table(None, recipe, without=new.fingerprint)
+    tasks = len({row.fingerprint for row in known.rows})
     console.print(
         f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors "
-        f"of {len(known.rows)} tasks x {len(known.configurations)} configurations of {recipe.network}, "
-        "each trained and tested; the rest is completed"
+        f"of {tasks} data sets ({len(known.rows)} rows, by network and recipe) at {len(known.configurations)} "
+        "configurations, each trained and tested; the rest is completed"
     )
 
     sizes = sorted(f.total for f in footprints(new, recipe, grid).values())
