@@ -400,6 +400,15 @@ def test_as_a_module_and_as_a_process(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.parametrize("line", [("formats", "1-5-3"), ("formats", "--json"), ("--help",)])
+def test_a_pipe_that_is_closed_early_ends_it_without_a_word(line):
+    command = [sys.executable, "-m", "peppp", *line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # before anything is written
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_options_that_do_not_exist_or_cannot_be():
     assert peppp("pick", "x", "--budget", "1MB", "--measurements", "-1").returncode == 2
     assert peppp("measure", "runs.db").returncode == 2
