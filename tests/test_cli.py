@@ -276,6 +276,7 @@ def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table)
     rates = ("--errors", "E.csv", "--learning-rate", "0.01,0.001")
     assert "holds no learning rates" in refused(*line, *rates, cwd=tmp_path)
     assert "give one of them" in refused(*line, "--errors", "E.csv", "--table", table, cwd=tmp_path)
+    assert "take it as --errors" in refused(*line, "--table", "E.csv", cwd=tmp_path)
 
 
 def test_picking_with_costs(tmp_path, images, table):
