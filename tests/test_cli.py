@@ -276,6 +276,7 @@ def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table)
     rates = ("--errors", "E.csv", "--learning-rate", "0.01,0.001")
     assert "holds no learning rates" in refused(*line, *rates, cwd=tmp_path)
     assert "give one of them" in refused(*line, "--errors", "E.csv", "--table", table, cwd=tmp_path)
+    assert "take it as --errors" in refused(*line, "--table", "E.csv", cwd=tmp_path)
 
 
 def test_picking_with_costs(tmp_path, images, table):
@@ -398,6 +399,15 @@ def test_as_a_module_and_as_a_process(tmp_path):
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("line", [("formats", "1-5-3"), ("formats", "--json"), ("--help",)])
+def test_a_pipe_that_is_closed_early_ends_it_without_a_word(line):
+    command = [sys.executable, "-m", "peppp", *line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # before anything is written
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_options_that_do_not_exist_or_cannot_be():

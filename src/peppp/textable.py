@@ -65,10 +65,12 @@ def read_table(path: str | Path) -> list[Measurement]:
 def _check_header(header: list[str], path: Path) -> None:
     if sorted(header) != sorted(COLUMNS):
         missing = ", ".join(name for name in COLUMNS if name not in header)
-        if not set(header) & set(COLUMNS):
+        if not set(header) & (set(COLUMNS) - {"task"}):  # with which a matrix begins as well
+            matrix = " (a matrix of errors? pick, evaluate, hardware and reproduce take it as --errors)"
             raise TableError(
-                f"{path}, line 1: not the header of a table of measurements; give a table that "
-                "`peppp table export` wrote, or a store"
+                f"{path}, line 1: not the header of a table of measurements"
+                f"{matrix if '/' in ''.join(header) else ''}; give a table that `peppp table export` wrote, "
+                "or a store"
             )
         wrong = f"{missing} missing" if missing else "a column unknown or twice"
         raise TableError(

@@ -1,7 +1,8 @@
 """The command line: one short function a command. Torch is imported when a command needs it, not before."""
 
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -54,6 +55,7 @@ app.add_typer(table.app, name="table")
 app.add_typer(datasets.app, name="datasets")
 
 _STOPPED = 130  # what typer makes of Ctrl-C
+_CLOSED = 141  # as if SIGPIPE had ended it; the signal itself would also end a driver whose worker died
 _USAGE_ERROR: Any = typer.BadParameter.__base__  # a wrong or missing option; typer does not export its name
 
 
@@ -73,9 +75,13 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it ran and failed, 2 the input was wrong, 130 Ctrl-C."""
+    """Run the command line. Exit codes: 0 done, 1 it ran and failed, 2 the input was wrong, 130 Ctrl-C.
+
+    141 where nobody reads on, as behind ``| head -1``.
+    """
     try:
         code = app(prog_name="peppp", standalone_mode=False)
+        sys.stdout.flush()
         if code == _STOPPED:
             _say("stopped; run the same line again to go on")
         sys.exit(code)
@@ -90,7 +96,16 @@ def main() -> None:
             _say(f"{error.format_message().rstrip('.')}; see {command} --help")
         sys.exit(2)
     except BrokenPipeError:
-        sys.exit(1)
+        _end_quietly()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer's own answer would be 1
+            _end_quietly()
+        raise
+
+
+def _end_quietly() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes last goes nowhere
+    sys.exit(_CLOSED)
 
 
 def _say(text: str) -> None:
