@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -57,7 +58,7 @@ class RoundingModes:
         return ",".join(f"{role}={modes[role]}" for role in _ROLES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recipe:
     """Everything, the seed apart, that makes two errors comparable: one recipe, one kind of row.
 
@@ -91,7 +92,7 @@ class Recipe:
         options = tuple(sorted((str(name), float(value)) for name, value in self.optimizer_options))
         object.__setattr__(self, "optimizer_options", options)
 
-    @property
+    @cached_property  # a table asks for it at each of its rows
     def digest(self) -> str:
         """Sixteen hexadecimal digits that depend on every field and on nothing else."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]

@@ -53,8 +53,8 @@ def command(
     tasks = len({row.fingerprint for row in known.rows})
     console.print(
         f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors "
-        f"of {tasks} data sets ({len(known.rows)} rows, by network and recipe) at {len(known.configurations)} "
-        "configurations, each trained and tested; the rest is completed"
+        f"of {tasks} data sets ({len(known.rows)} rows, by network and recipe) at "
+        f"{len(known.configurations)} configurations, each trained and tested; the rest is completed"
     )
 
     sizes = sorted(f.total for f in footprints(new, recipe, grid).values())
