@@ -112,6 +112,11 @@ def test_a_table_is_shown_by_row(tmp_path):
         "measured": 3, "diverged": 1, "best": 0.25, "median": 0.575, "fp32": 0.125,
     }  # fmt: skip
     assert "[red]x" in peppp("table", "show", tmp_path / "table.csv").stdout
+    longer = [measured(recipe=Recipe(epochs=50, accumulator=False)), measured(), measured("letters")]
+    write_table(tmp_path / "table.csv", longer)
+    unlike = [row["unlike_most"] for row in answer("table", "show", tmp_path / "table.csv")]
+    assert sorted(unlike, key=len) == [{}, {}, {"epochs": 50, "accumulator": False}]
+    assert "epochs 50, accumulator False" in peppp("table", "show", tmp_path / "table.csv").stdout
 
 
 def test_the_error_matrix_goes_out_as_csv(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from peppp.records import Measurement
 
 _SIGNAL = 0.25
+_COLUMNS_OF_THEIR_OWN = ("network", "resolution", "learning_rate", "rounding")
 app = typer.Typer(help="Measurements as a text table: share, merge, check and look.", no_args_is_help=True)
 
 _Place = Annotated[str, typer.Argument(help="Store (SQLite file or database URL) or table to read.")]
@@ -123,6 +124,7 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
         shown.add_column(title, no_wrap=True)
     for title in ("px", "measured", "diverged", "best", "median", "fp32", "chance", "signal"):
         shown.add_column(title, justify="right", no_wrap=True)
+    shown.add_column("unlike most rows", no_wrap=True)
     for row in rows:
         texts = (row["task"], row["recipe"], row["network"], f"{row['learning_rate']:g}", row["rounding"])
         errors = (row["best"], row["median"], row["fp32"], row["chance"])
@@ -133,6 +135,7 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
             ""
             if row["signal"] is None
             else f"{row['signal']:.2f}{'' if row['signal'] >= _SIGNAL else ' weak'}",
+            escape(", ".join(f"{field} {value}" for field, value in row["unlike_most"].items())),
         )
     # What is piped on is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -193,14 +196,18 @@ def _say(merged: "Merged", facts: dict[str, Any], text: str, json: bool) -> None
 
 
 def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
-    from collections import defaultdict
+    from collections import Counter, defaultdict
+    from dataclasses import fields
     from statistics import median
 
-    from peppp.records import Outcome
+    from peppp.records import Outcome, Recipe
 
     rows: defaultdict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for m in measurements:
         rows[m.task, m.fingerprint, m.recipe.digest].append(m)
+    names = [f.name for f in fields(Recipe) if f.name not in _COLUMNS_OF_THEIR_OWN]
+    values = {name: Counter(getattr(members[0].recipe, name) for members in rows.values()) for name in names}
+    usual = {name: counts.most_common(1)[0][0] for name, counts in values.items() if counts}
     found = []
     for (task, fingerprint, digest), members in sorted(rows.items()):
         recipe = members[0].recipe
@@ -216,6 +223,7 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
                 "resolution": recipe.resolution,
                 "learning_rate": recipe.learning_rate,
                 "rounding": recipe.rounding,
+                "unlike_most": {n: getattr(recipe, n) for n in names if getattr(recipe, n) != usual[n]},
                 "measured": len(members),
                 "diverged": sum(m.outcome is Outcome.DIVERGED for m in members),
                 "best": min(low, default=None),
