@@ -8,6 +8,8 @@ from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, known_from
 from peppp.cli.options import Json, print_json
 from peppp.errors import TableError
 
+_EPSILON = 0.02
+
 
 def command(
     table: TableArgument = None,
@@ -16,7 +18,9 @@ def command(
     where: Where = None,
     epsilon: Annotated[
         float | None,
-        typer.Option(help="How much more each task may err than at its best configuration (default: 0.02)."),
+        typer.Option(
+            help=f"How much more each task may err than at its best configuration (default: {_EPSILON})."
+        ),
     ] = None,
     most: Annotated[
         int | None, typer.Option(min=1, help="At most so many configurations, and the least error so.")
@@ -33,17 +37,16 @@ def command(
         raise TableError(
             "--most finds the least error that so many allow, --epsilon the fewest; give one of them"
         )
-    if epsilon is None and most is None:
-        epsilon = 0.02
+    allowed = _EPSILON if epsilon is None else epsilon
     known = known_from(table, errors, memory, where or [])
-    view = hardware_view(known, epsilon=epsilon or 0.0, most=most)
+    view = hardware_view(known, epsilon=allowed, most=most)
     order = sorted(range(len(known.columns)), key=lambda j: (-view.frontiers[j], j))
     if json:
         print_json(
             {
                 "tasks": len(known.names),
                 "measured_share": known.share,
-                "epsilon": epsilon,
+                "epsilon": allowed if most is None else None,
                 "frontiers": {known.columns[j]: int(view.frontiers[j]) for j in order},
                 "set": [known.columns[j] for j in view.chosen],
                 "excess": dict(zip(known.names, view.within.tolist(), strict=True)),
@@ -56,7 +59,7 @@ def command(
     for j in order[:10]:
         typer.echo(f"  {known.columns[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
     count = "1 configuration keeps" if len(view.chosen) == 1 else f"{len(view.chosen)} configurations keep"
-    asked = f"at most {most} may" if most is not None else f"each may err {epsilon:g} more"
+    asked = f"at most {most} may" if most is not None else f"each may err {allowed:g} more"
     typer.echo(
         f"{count} every task within {view.within.max():.3f} of its best error ({asked}): "
         + ", ".join(known.columns[j] for j in view.chosen)
