@@ -1,9 +1,11 @@
 """Measure the table that ships: its campaigns in order, each a line of ``peppp measure``, resumably.
 
-The same line again goes on where it was stopped. ``--only a1`` runs one campaign, ``--dry-run`` says how much
-of each is left.
+Each campaign has a store of its own, STORES/CAMPAIGN.db, and the same line again continues where the last one
+stopped. ``--only a1`` runs one campaign. ``--dry-run`` says how much of each is left and how long it takes.
+``--resume`` first imports what ``measurements/CAMPAIGN.csv.gz`` already holds. ``--export`` measures nothing:
+it writes every store to that file, also while another process measures.
 
-    python benchmarks/table.py runs.db FOLDER_OF_NPZ_FILES [--only a1,a2] [--dry-run] [--workers 1]
+    python benchmarks/table.py STORES FOLDER_OF_NPZ_FILES [--only a1,a2] [--dry-run] [--workers 1]
 """
 
 import argparse
@@ -30,6 +32,8 @@ SECOND = [
 FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
 OLDER_A = ",".join(f"{text}@qpytorch-0.2" for text in FORMATS_A.split(","))
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
+SEEDS = ["--seed", "0,1,2"]
+KEPT = Path(__file__).parents[1] / "measurements"
 
 
 def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
@@ -53,6 +57,15 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
         "e-network": (five, ["--configurations", THIRD, "--network", "resnet8-w8,vgg11-w8"]),
         "e-accumulator": (two, ["--configurations", f"{FORMATS_A} x 1-7-9", "--no-accumulator"]),
         "e-value-set": (two, ["--configurations", f"{OLDER_A} x 1-7-9@qpytorch-0.2"]),
+        "fp32-seeds": (names, ["--configurations", "fp32", "--seed", "1,2"]),
+        "fp32-rate": (five, ["--configurations", "fp32", "--learning-rate", "0.01,0.0001", *SEEDS]),
+        "fp32-network": (five, ["--configurations", "fp32", "--network", "vgg11-w8", *SEEDS]),
+        "fp32-epochs": (two, ["--configurations", "fp32", "--epochs", "50", *SEEDS]),
+        "fp32-accumulator": (two, ["--configurations", "fp32", "--no-accumulator", *SEEDS]),
+        "fp32-nearest": (FIRST, ["--configurations", "fp32", "--rounding", "nearest", "--seed", "1,2"]),
+        "b-seeds": (FIRST, ["--configurations", THIRD, "--rounding", "nearest", "--seed", "1,2"]),
+        "e-network-w8": (five, ["--configurations", THIRD, "--network", "resnet8-w8"]),
+        "fp32-network-w8": (five, ["--configurations", "fp32", "--network", "resnet8-w8", *SEEDS]),
     }
 
 
@@ -65,24 +78,38 @@ def text(folder: Path, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store")
+    parser.add_argument("stores", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--export", action="store_true")
     parser.add_argument("--workers", default="1")
     arguments = parser.parse_args()
     names = sorted(path.stem for path in arguments.folder.glob("*.npz"))
     only = [name for name in arguments.only.split(",") if name]
+    arguments.stores.mkdir(parents=True, exist_ok=True)
     for campaign, (tasks, further) in campaigns(names).items():
         if only and campaign not in only:
             continue
+        store, kept = str(arguments.stores / f"{campaign}.db"), KEPT / f"{campaign}.csv.gz"
+        if arguments.export:
+            if Path(store).exists():
+                peppp("table", "export", store, str(kept))
+            continue
         print(f"campaign {campaign}: {len(tasks)} tasks", flush=True)
-        line = [sys.executable, "-m", "peppp", "measure", arguments.store, "--min-steps", "500"]
-        line += ["--workers", arguments.workers, *further]
+        if arguments.resume and kept.exists():
+            peppp("table", "import", store, str(kept))
+        line = ["--min-steps", "500", "--workers", arguments.workers, *further]
         line += ["--data", ",".join(text(arguments.folder, task) for task in tasks)]
         line += ["--dry-run"] if arguments.dry_run else []
-        if subprocess.run(line).returncode not in (0, 1):
-            sys.exit(2)
+        peppp("measure", store, *line)
+
+
+def peppp(*arguments: str) -> None:
+    """Run one command line. Exit code 1 says that some measurements failed, and the others are kept."""
+    if subprocess.run([sys.executable, "-m", "peppp", *arguments]).returncode not in (0, 1):
+        sys.exit(2)
 
 
 if __name__ == "__main__":
