@@ -25,13 +25,15 @@ Limit = Callable[[Cell], float]
 class Failure:
     """A cell without a measurement: ``measure`` raised, or (``lost``) its worker died, hung or was cut off.
 
-    ``hopeless`` says that a second try would end alike: the input was refused.
+    ``hopeless`` says that a second try would end alike: the input was refused. ``crash`` is the signal by
+    which a worker died of what it computed (SIGSEGV and the like), not of a signal from outside.
     """
 
     message: str
     traceback: str = ""
     lost: bool = False
     hopeless: bool = False
+    crash: str = ""
 
 
 Result = Measurement | Failure

@@ -88,8 +88,8 @@ class LowPrecision:
         warnings.warn(
             f"{name.removesuffix('.weight')}: torch's CPU library crashes in the backward pass of a strided "
             f"1x1 convolution of {weight.shape[1]} channels in channels_last, or gets its gradients wrong "
-            "(peppp doctor). From now on, this process computes it at stride 1, which is right. Where you train "
-            "the network without peppp, leave out channels_last",
+            "(peppp doctor). From now on, this process computes it at stride 1, which is right. Where you "
+            "train the network without peppp, leave out channels_last",
             stacklevel=4,
         )
 
