@@ -361,7 +361,6 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
         ((images, "--budget", "1MB", "--table", "notes.txt"), "give a table that `peppp table export` wrote"),
-        ((images, "--budget", "1MB", "--looks", "5", "--epochs", 1), "leave looks out, or train for longer"),
         ((images, "--budget", "1MB", "--out", "runs"), "--out is the folder of --train"),
         ((images, "--budget", "1MB", "--cost", "weight"), "no cost 'weight'; there are memory, time, energy"),
         ((images, "--budget", "1MB", "--cost", "nowhere.csv:euro"), "cannot read the table nowhere.csv"),

@@ -18,20 +18,14 @@ from peppp.metalearn.belief import Belief, Knowledge
 from peppp.metalearn.completion import complete, factorise
 from peppp.metalearn.descriptors import nearest_hardware
 from peppp.metalearn.design import d_optimal, determines, least_squares
-from peppp.metalearn.looks import LookModel, next_training
-from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of, transform_of
+from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of
 from peppp.metalearn.posterior import Posterior
-from peppp.metalearn.sequential import Design
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
-from peppp.told import Told
 from peppp.units import format_bytes, parse_bytes
 
 ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
-LOOKING: Mapping[str, Design] = {
-    design + transform: design for design in ("frontier", "i-optimal") for transform in ("", "-logit")
-}
 
 
 class Advisor:
@@ -50,9 +44,6 @@ class Advisor:
     bounds them.
 
     With ``seconds`` of a training at each configuration the designs count what they gain per second.
-    ``looks`` (:func:`peppp.metalearn.looks.learn_looks`) lets unfinished trainings count as less certain
-    measurements: ask by :meth:`trainings`, tell with ``epochs``. Whole trainings take ``epochs``, and
-    ``measurements`` times as many may be trained in all.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -88,18 +79,11 @@ class Advisor:
         until_sure: float | None = None,
         tolerance: float = 0.01,
         seconds: Mapping[Configuration, float] | None = None,
-        looks: LookModel | None = None,
-        epochs: int = 10,
     ) -> None:
         if method not in ADVISED:
             raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
         if until_sure is not None and not 0 < until_sure < 1:
             raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
-        if looks is not None and (method not in LOOKING or looks.transform != transform_of(method)):
-            raise TableError(
-                f"looks take one of the methods {', '.join(LOOKING)}, not {method}, and a model that was "
-                "learned on its scale"
-            )
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, configuration in enumerate(table.configurations) if configuration in footprints]
@@ -133,9 +117,9 @@ class Advisor:
         self.method = self._knowledge.choose(measurements) if method == "auto" else method
         if self.method in RANKED:
             self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
-        self._told = Told(self.configurations, looks.epochs if looks else ())
-        self._looks, self._epochs = looks, epochs
-        self._judged: dict[tuple[int, int], Belief] = {}  # by how many errors were told
+        self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
+        self._told: dict[Configuration, float] = {}
+        self._judged: dict[int, Belief] = {}  # by how many errors were told
         planned = (
             self._next(measurements)
             if self.method in GAUSSIAN
@@ -161,30 +145,10 @@ class Advisor:
             return [self.configurations[j] for j in self._next(wanted)]
         return [configuration for configuration in self.plan if configuration not in self.told][:wanted]
 
-    def trainings(self, count: int) -> list[tuple[Configuration, int | None]]:
-        """The next trainings: configurations, and after how many epochs each may stop; None is the whole.
-
-        Without ``looks`` they are those of :meth:`batch`; with, one at a time: what tells most per epoch.
-        """
-        if self._looks is None:
-            return [(configuration, None) for configuration in self.batch(count)]
-        if count < 1 or self.stopped:
-            return []
-        wanted = next_training(
-            self._looks, self._knowledge.prior(self.method), LOOKING[self.method],
-            self._told.by_column(self._scale), self._told.looks_by_column(self._scale),
-            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
-            epochs=self._epochs, left=self.measurements * self._epochs - self._told.spent(self._epochs),
-        )  # fmt: skip
-        if wanted is None:
-            return []
-        j, epochs = wanted
-        return [(self.configurations[j], None if epochs == self._epochs else epochs)]
-
     @property
     def told(self) -> Mapping[Configuration, float]:
         """The errors told so far, in their order."""
-        return MappingProxyType(self._told.errors)
+        return MappingProxyType(self._told)
 
     @property
     def measurable(self) -> tuple[Configuration, ...]:
@@ -204,14 +168,28 @@ class Advisor:
         best = self._best(self._errors())
         return self._belief().enough(best, self._until_sure, len(self.told), self._embeddings.shape[1])
 
-    def tell(self, configuration: Configuration | str, error: float, epochs: int | None = None) -> None:
+    def tell(self, configuration: Configuration | str, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
 
-        With ``epochs`` it is a look: the test error after so many, of a training that may go on or not.
-        Raises TableError for a configuration that is not known, an error that is none, a look that there is
-        no model of, and a second error of the same that differs from the first.
+        Raises TableError for an unknown configuration, an error outside [0, 1], and a second, different error
+        for the same configuration.
         """
-        self._told.tell(configuration, error, epochs)
+        configuration, error = Configuration.parse(configuration), float(error)
+        if configuration not in self._column:
+            raise TableError(
+                f"{configuration} is not among the {len(self._column)} configurations that have a "
+                "column in the table and a footprint; tell the error of one of those"
+            )
+        if not 0 <= error <= 1:  # refuses NaN as well
+            raise TableError(
+                f"the error of {configuration} is {error}; give a fraction between 0 and 1, and the error "
+                "of guessing where training diverged"
+            )
+        known = self._told.setdefault(configuration, error)
+        if known != error:
+            raise TableError(
+                f"the error of {configuration} was told to be {known}, now {error}; tell it once"
+            )
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What is believed of each configuration, in the table's order, clipped to [0, 1].
@@ -254,14 +232,13 @@ class Advisor:
             predictions=predictions,
             frontier=tuple(self.configurations[j] for j in optimal),
             rank=self._embeddings.shape[1],
-            reliable=self.method in GAUSSIAN or determines(self._embeddings, list(self._told.by_column())),
+            reliable=self.method in GAUSSIAN or determines(self._embeddings, list(self._by_column())),
             task=self.task,
             network=self.network,
             sureness=best.near_best,
             method=self.method,
             stopped=self.stopped,
             hardware=self.nearest_hardware(best.configuration),
-            looked=dict(self._told.looks),
         )
 
     def predict(
@@ -297,17 +274,16 @@ class Advisor:
     def _next(self, count: int) -> list[int]:
         """The next configurations of a sequential design: indices."""
         return next_of(
-            self.method, self._knowledge.prior(self.method), self._told.by_column(self._scale), count,
+            self.method, self._knowledge.prior(self.method), self._by_column(), count,
             memory=self._memory, measurable=self._measurable, feasible=self._permissible,
             seconds=self._seconds,
         )  # fmt: skip
 
     def _belief(self) -> Belief:
-        count = (len(self.told), len(self._told.looks))  # errors told are never taken back
+        count = len(self.told)  # errors told are never taken back
         if count not in self._judged:
             self._judged[count] = self._knowledge.believe(
-                self.method, list(self._told.by_column()), np.array(list(self.told.values())),
-                self._estimates(), self._posterior(),
+                self.method, list(self._by_column()), np.array(list(self.told.values())), self._estimates(),
                 feasible=self._permissible, scale=self._scale, tolerance=self._tolerance,
             )  # fmt: skip
         return self._judged[count]
@@ -315,8 +291,8 @@ class Advisor:
     def _errors(self) -> NDArray[np.float64]:
         """Errors [d], measured or else estimated; what ties in exact arithmetic ties here."""
         errors = self._estimates()
-        for j, error in self._told.by_column().items():
-            errors[j] = error
+        for configuration, error in self.told.items():
+            errors[self._column[configuration]] = error
         return pareto.settled(errors)
 
     def _best(self, errors: NDArray[np.float64]) -> int:
@@ -327,7 +303,7 @@ class Advisor:
     def _estimates(self) -> NDArray[np.float64]:
         """Estimated errors [d], of measured configurations too."""
         errors = self._column_means
-        S = list(self._told.by_column())
+        S = list(self._by_column())
         if self.method in GAUSSIAN:
             errors = self._posterior().errors
         elif S:
@@ -336,12 +312,12 @@ class Advisor:
 
     def _posterior(self) -> Posterior:
         """The Gaussian after all that was told, on the scale of the table."""
-        prior, told = self._knowledge.prior(self.method), self._told.by_column(self._scale)
-        if self._looks is None:
-            return prior.given(list(told), list(told.values()))
-        return self._looks.given(
-            prior, self._told.looks_by_column(self._scale), list(told), list(told.values())
-        )
+        told = self._by_column()
+        return self._knowledge.prior(self.method).given(list(told), list(told.values()))
+
+    def _by_column(self) -> dict[int, float]:
+        """The errors told, on the scale of the table, by the configuration's index."""
+        return {self._column[c]: error / self._scale for c, error in self._told.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
         within = self._memory <= limit  # [d]

@@ -18,14 +18,12 @@ from peppp.errors import BudgetError, PepppError, TableError
 from peppp.formats import Configuration
 from peppp.known import alike, as_matrix
 from peppp.metalearn.belief import counted
-from peppp.metalearn.looks import LookModel, learn_looks
-from peppp.metalearn.methods import transform_of
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint, training_epochs, training_operations, with_resolution
+from peppp.training.measurement import footprint, training_operations, with_resolution
 from peppp.transfer import transfers
 from peppp.tuning import TunedConfiguration
 from peppp.units import parse_bytes
@@ -52,7 +50,6 @@ def pick(
     workers: int = 0,
     device: str = "cpu",
     costs: Sequence[str] = (),
-    looks: Sequence[int] = (),
     progress: Progress | None = None,
     dry_run: bool = False,
 ) -> Pick:
@@ -74,10 +71,6 @@ def pick(
     ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
     default ``ed-mf``, the paper's; a sequential design also as ``frontier-per-second``, by the seconds that
     the table's trainings took.
-
-    ``looks``, as ``(1, 3)``, lets trainings stop after so many epochs where that tells more per epoch than
-    whole ones do (method ``frontier`` unless another is named); in all as many epochs are trained as
-    ``measurements`` whole ones take. How much a look is worth is learned from the table's curves.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -105,15 +98,10 @@ def pick(
     notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
     sizes = footprints(dataset, recipe, errors.configurations)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
-    chosen_method = method or ("frontier" if looks else "ed-mf")
+    chosen_method = method or "ed-mf"
     chosen_method, _, per_second = chosen_method.partition("-per-second")
     chosen_method += per_second  # what follows it, as -logit
     pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
-    whole = training_epochs(dataset, recipe)
-    if any(not 0 < epochs < whole for epochs in looks):
-        length = "1 epoch" if whole == 1 else f"{whole} epochs"
-        allowed = f"give 1 to {whole - 1}" if whole > 1 else "leave looks out, or train for longer"
-        raise BudgetError(f"a look ends before the {length} of a whole training; {allowed}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)
@@ -132,48 +120,31 @@ def pick(
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
         seconds=None if pace is None else pace.values,
-        looks=_look_model(known, looks, chosen_method) if looks else None,
-        epochs=whole,
     )
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Configuration, float] = {}
     planned = advisor.plan if dry_run else ()
     at_once = max(1, workers) if stops or advisor.sequential else measurements
-    while not dry_run and (wanted := advisor.trainings(at_once)):
+    while not dry_run and (wanted := advisor.batch(at_once)):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
             stopped = _spent(len(advisor.told), spend)
             break
-        plan = {}
-        for configuration, epochs in wanted:
-            plain, its_recipe = training_of(configuration, recipe)
-            if epochs is not None:  # a training of its own: the same bits as the whole one's first epochs
-                its_recipe = replace(its_recipe, epochs=epochs, min_steps=0)
-            plan[task.cell(plain, its_recipe, seed)] = configuration, epochs
-        asked = {cell.key: training for cell, training in plan.items()}
+        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
+        asked = {cell.key: configuration for cell, configuration in plan.items()}
         for measurement in measure_cells(
             list(plan), store=store, workers=workers, device=device, progress=progress
         ):
-            configuration, epochs = asked[measurement.key]
-            for epoch, error in measurement.curve if looks else ():
-                if epoch in looks:
-                    advisor.tell(configuration, error, epoch)
-            if epochs is None:
-                advisor.tell(configuration, measurement.test_error)
-                seconds[configuration] = measurement.seconds
+            configuration = asked[measurement.key]
+            advisor.tell(configuration, measurement.test_error)
+            seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
         chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes, planned=planned
     )
-
-
-def _look_model(known: Sequence[Measurement], looks: Sequence[int], method: str) -> LookModel:
-    if not known:
-        raise TableError("a matrix of errors holds no curves; give a store or a table for looks")
-    return learn_looks(known, looks, transform=transform_of(method))
 
 
 def _cost(

@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -53,9 +53,8 @@ class Pick:
     ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
-    those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
-    configuration and epochs. ``planned`` are what a dry run would have trained (of a design that looks at
-    errors: if they came as predicted). ``notes`` say what the table lacks of this training, and how far it
+    those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
+    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and how far it
     serves.
     """
 
@@ -75,7 +74,6 @@ class Pick:
     stopped: str = ""
     hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
-    looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     planned: tuple[Configuration, ...] = ()
 
@@ -109,9 +107,6 @@ class Pick:
             total = {p.configuration: p.footprint.total for p in self.predictions}
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
             lines.append(f"planned   {planned}")
-        if self.looked:
-            seen = (f"{c} {error:.3f} after {epochs}" for (c, epochs), error in self.looked.items())
-            lines.append(f"looked    {', '.join(seen)} epochs")
         if self.sureness is not None:
             lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
         if self.costs:
@@ -182,10 +177,6 @@ class Pick:
             },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
             "planned": [str(configuration) for configuration in self.planned],
-            "looked": [
-                {"configuration": str(configuration), "epochs": epochs, "error": error}
-                for (configuration, epochs), error in self.looked.items()
-            ],
             "frontier": [str(configuration) for configuration in self.frontier],
             "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
             "cost_frontier": [str(configuration) for configuration in self.cost_frontier],

@@ -24,7 +24,6 @@ from peppp.cli.options import (
     Workers,
     check_device,
     check_folder,
-    parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
@@ -59,14 +58,7 @@ def command(
         typer.Option(
             help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
             "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
-            "(default: ed-mf; frontier with --looks)."
-        ),
-    ] = None,
-    looks: Annotated[
-        str | None,
-        typer.Option(
-            help="Let trainings stop after so many epochs where that tells more, as 3 or 1,3; in all as many "
-            "epochs as --measurements whole ones take. One after another, whatever --workers."
+            "(default: ed-mf)."
         ),
     ] = None,
     tolerance: Annotated[
@@ -168,7 +160,6 @@ def command(
                 workers=worker_count(workers, device),
                 device=device,
                 costs=cost or (),
-                looks=() if looks is None else parse_list(looks, int, "--looks"),
                 progress=display,
                 dry_run=dry_run,
             )

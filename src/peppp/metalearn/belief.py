@@ -142,7 +142,6 @@ class Knowledge:
         measured: Sequence[int],
         errors: NDArray[np.float64],
         estimate: NDArray[np.float64],
-        posterior: Posterior | None = None,
         *,
         feasible: NDArray[np.bool_],
         scale: float = 1.0,
@@ -151,13 +150,12 @@ class Knowledge:
         """How sure an ``estimate`` [d] is after the ``measured`` configurations (indices) had ``errors`` [l].
 
         The errors and the estimate are multiples of ``scale``, as are the table's; what is returned is not.
-        ``posterior`` is the Gaussian after them, if it was told more than they are, as looks.
         A measured error is known; its interval is that of another run, at most as wide as what no other
         configuration tells.
         """
         S = list(measured)
         prior = self.prior(method)
-        posterior = posterior or prior.given(S, errors / scale)
+        posterior = prior.given(S, errors / scale)
         calibration = self.calibration(method, len(S))
         quantile = calibration.quantile()
         if not np.isfinite(quantile):
