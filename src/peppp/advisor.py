@@ -43,7 +43,6 @@ class Advisor:
     no single measurement would change it with more than the remaining probability; ``measurements`` then
     bounds them.
 
-    With ``seconds`` of a training at each configuration the designs count what they gain per second.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -78,7 +77,6 @@ class Advisor:
         method: str = "ed-mf",
         until_sure: float | None = None,
         tolerance: float = 0.01,
-        seconds: Mapping[Configuration, float] | None = None,
     ) -> None:
         if method not in ADVISED:
             raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
@@ -104,9 +102,6 @@ class Advisor:
         # All of the table serves to learn the embeddings, the columns without a footprint too.
         completion = complete(
             table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None
-        )
-        self._seconds = (
-            None if seconds is None else np.array([float(seconds[c]) for c in self.configurations])  # [d]
         )
         self._scale = 1.0 if chance_error is None else chance_error
         self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
@@ -276,7 +271,6 @@ class Advisor:
         return next_of(
             self.method, self._knowledge.prior(self.method), self._by_column(), count,
             memory=self._memory, measurable=self._measurable, feasible=self._permissible,
-            seconds=self._seconds,
         )  # fmt: skip
 
     def _belief(self) -> Belief:

@@ -69,8 +69,7 @@ def pick(
     number of seconds that the measurements may take: none is begun of which the last ones' duration says that
     it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
     ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
-    default ``ed-mf``, the paper's; a sequential design also as ``frontier-per-second``, by the seconds that
-    the table's trainings took.
+    default ``ed-mf``, the paper's.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -98,10 +97,6 @@ def pick(
     notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
     sizes = footprints(dataset, recipe, errors.configurations)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
-    chosen_method = method or "ed-mf"
-    chosen_method, _, per_second = chosen_method.partition("-per-second")
-    chosen_method += per_second  # what follows it, as -logit
-    pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
     stops = spend is not None or until_sure is not None
     if measurements is None:
         limit = parse_bytes(budget if cap is None else cap)
@@ -116,10 +111,9 @@ def pick(
         chance_error=dataset.chance_error,
         task=dataset.name,
         network=network,
-        method=chosen_method,
+        method=method or "ed-mf",
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
-        seconds=None if pace is None else pace.values,
     )
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""

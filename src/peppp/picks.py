@@ -54,8 +54,8 @@ class Pick:
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
-    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and how far it
-    serves.
+    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
+    how far it serves.
     """
 
     configuration: Configuration

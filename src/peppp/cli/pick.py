@@ -57,7 +57,7 @@ def command(
         str | None,
         typer.Option(
             help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
-            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
+            "ehvi-logit), or auto, by the table's own tasks "
             "(default: ed-mf)."
         ),
     ] = None,

@@ -18,8 +18,8 @@ zero                   nothing                                   the means of th
 high-memory            nothing                                   more memory, less error
 =====================  ========================================  ==========================================
 
-These four also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
-logits. The automatic choice among them is :mod:`peppp.metalearn.automatic`.
+These four also as ``ehvi-logit``, with errors as logits. The automatic choice among them is
+:mod:`peppp.metalearn.automatic`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +43,7 @@ from peppp.metalearn.threads import single_thread
 
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
 RANKED = ("ed-mf-rank-1", "ed-mf-rank-2", "ed-mf-rank-5")
-GAUSSIAN = tuple(
-    design + per + transform
-    for design in DESIGNS
-    for per in ("", "-per-memory")
-    for transform in ("", "-logit")
-)
+GAUSSIAN = tuple(design + transform for design in DESIGNS for transform in ("", "-logit"))
 METHODS = (
     *PAPER_METHODS, "bo-mf-zero-mean", "bo-full-zero-mean", "additive", "zero", "high-memory",
     *RANKED, *GAUSSIAN,
@@ -191,14 +186,10 @@ def next_of(
     memory: NDArray[np.float64],
     measurable: NDArray[np.bool_],
     feasible: NDArray[np.bool_],
-    seconds: NDArray[np.float64] | None = None,
 ) -> list[int]:
-    """The next ``count`` configurations that one of ``GAUSSIAN`` measures; per ``seconds`` [d] if given."""
-    cost = memory if "-per-memory" in method else seconds
+    """The next ``count`` configurations that one of ``GAUSSIAN`` measures."""
     design = next(design for design in DESIGNS if method.startswith(design))
-    return propose(
-        prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible, cost=cost
-    )
+    return propose(prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible)
 
 
 def _order(
