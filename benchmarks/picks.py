@@ -22,7 +22,7 @@ from peppp.replay.unseen import replay_unseen
 
 METHODS = (
     "ed-mf", "auto", "zero", "bo-mf",
-    "i-optimal", "frontier", "frontier-logit", "ehvi", "ehvi-logit", "ei", "ei-logit",
+    "i-optimal", "frontier", "ehvi", "ei",
 )  # fmt: skip
 COUNTS = (0, 1, 2, 3, 5, 8)
 SETTINGS = ("I", "II", "IV")

@@ -365,7 +365,7 @@ def noisy_table(tasks=16, seed=0, noise=0.01):
     return ErrorMatrix.from_values(known, rows, GRID), values[-1]
 
 
-@pytest.mark.parametrize("method", ["ed-mf", "auto", "ed-mf-rank-1", "i-optimal", "frontier-logit", "ehvi"])
+@pytest.mark.parametrize("method", ["ed-mf", "auto", "ed-mf-rank-1", "i-optimal", "frontier", "ehvi"])
 @pytest.mark.parametrize("measurements", [0, 1, 2, 5])
 def test_every_pick_says_how_sure_it_is(method, measurements):
     known, new = noisy_table()

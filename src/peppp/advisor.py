@@ -269,7 +269,7 @@ class Advisor:
     def _next(self, count: int) -> list[int]:
         """The next configurations of a sequential design: indices."""
         return next_of(
-            self.method, self._knowledge.prior(self.method), self._by_column(), count,
+            self.method, self._knowledge.prior, self._by_column(), count,
             memory=self._memory, measurable=self._measurable, feasible=self._permissible,
         )  # fmt: skip
 
@@ -299,7 +299,7 @@ class Advisor:
         errors = self._column_means
         S = list(self._by_column())
         if self.method in GAUSSIAN:
-            errors = self._posterior().errors
+            errors = self._posterior().mean
         elif S:
             errors = least_squares(self._embeddings, S, np.array(list(self.told.values())) / self._scale)
         return np.array(np.clip(self._scale * errors, 0.0, 1.0))
@@ -307,7 +307,7 @@ class Advisor:
     def _posterior(self) -> Posterior:
         """The Gaussian after all that was told, on the scale of the table."""
         told = self._by_column()
-        return self._knowledge.prior(self.method).given(list(told), list(told.values()))
+        return self._knowledge.prior.given(list(told), list(told.values()))
 
     def _by_column(self) -> dict[int, float]:
         """The errors told, on the scale of the table, by the configuration's index."""

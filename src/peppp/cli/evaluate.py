@@ -39,7 +39,7 @@ def command(
         str,
         typer.Option(
             help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei (also as ehvi-logit), "
+            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei, "
             "ed-mf-rank-1, -2 or -5, auto."
         ),
     ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",

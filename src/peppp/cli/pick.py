@@ -56,9 +56,8 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
-            "ehvi-logit), or auto, by the table's own tasks "
-            "(default: ed-mf)."
+            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei, or auto, by the "
+            "table's own tasks (default: ed-mf)."
         ),
     ] = None,
     tolerance: Annotated[

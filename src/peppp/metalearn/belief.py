@@ -93,9 +93,10 @@ class Knowledge:
             groups=None if groups is None else groups[self._columns],
         )  # fmt: skip
 
-    def prior(self, method: str) -> Posterior:
+    @property
+    def prior(self) -> Posterior:
         """The belief before any measurement."""
-        return prior_of(self._completion, method).take(self._columns)
+        return prior_of(self._completion).take(self._columns)
 
     def calibration(self, method: str, count: int) -> Calibration:
         """How far the method misses after ``count`` measurements."""
@@ -154,21 +155,21 @@ class Knowledge:
         configuration tells.
         """
         S = list(measured)
-        prior = self.prior(method)
+        prior = self.prior
         posterior = prior.given(S, errors / scale)
         calibration = self.calibration(method, len(S))
         quantile = calibration.quantile()
         if not np.isfinite(quantile):
             return Belief(np.zeros(len(estimate)), np.ones(len(estimate)), None, None, None)
-        reach = scale * quantile * posterior.error_deviation
+        reach = scale * quantile * posterior.deviation
         if prior.noise is not None:
-            reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise) * posterior.slope)[S]
-        samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.errors)
+            reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise))[S]
+        samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.mean)
         samples = np.clip(samples, 0.0, 1.0)
         samples[:, S] = errors
         believed = np.array(estimate)
         believed[S] = errors
-        covariance = (scale * calibration.inflation) ** 2 * posterior.error_covariance
+        covariance = (scale * calibration.inflation) ** 2 * posterior.covariance
         return Belief(
             np.clip(believed - reach, 0.0, 1.0),
             np.clip(believed + reach, 0.0, 1.0),

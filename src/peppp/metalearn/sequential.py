@@ -59,7 +59,7 @@ def propose(
         gain = _gain(design, posterior, believed, memory, feasible)
         best = int(np.where(open_to, gain, -np.inf).argmax())
         chosen.append(best)
-        believed[best] = float(np.clip(posterior.errors[best], 0.0, 1.0))
+        believed[best] = float(np.clip(posterior.mean[best], 0.0, 1.0))
     return chosen
 
 
@@ -74,12 +74,12 @@ def _gain(
         return hypervolume_gain(posterior, believed, memory, feasible)
     if design == "ei":
         least = min((error for j, error in believed.items() if feasible[j]), default=1.0)
-        return feasible * expected_improvement(posterior.errors, posterior.error_deviation, least, xi=0.0)
+        return feasible * expected_improvement(posterior.mean, posterior.deviation, least, xi=0.0)
     weights = feasible.astype(np.float64)
     if design == "frontier":
         weights = on_frontier(posterior.sample(_SAMPLES), memory, feasible)
     variance = np.maximum(np.diag(posterior.covariance), 1e-12)
-    return np.asarray(((weights * posterior.slope**2) @ posterior.covariance**2) / variance)
+    return np.asarray((weights @ posterior.covariance**2) / variance)
 
 
 def hypervolume_gain(
@@ -107,7 +107,7 @@ def hypervolume_gain(
     for j, error in believed.items():
         if feasible[j]:
             curve[levels >= share[j]] = np.minimum(curve[levels >= share[j]], error)
-    mean, deviation = posterior.errors, posterior.error_deviation
+    mean, deviation = posterior.mean, posterior.deviation
     gains = np.column_stack([expected_improvement(mean, deviation, step, xi=0.0) for step in curve])  # [d, s]
     reached = levels[None] >= share[:, None]
     return np.asarray(((gains * reached) @ widths) * feasible)

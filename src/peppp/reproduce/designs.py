@@ -111,5 +111,5 @@ def _predictors(training: Completion) -> dict[str, Predict]:
         "least squares": lambda S, e: least_squares(Y, S, e),
         "rank 1": lambda S, e: least_squares(Y[:, :1], S, e),
         "BO's process": lambda S, e: process.posterior(list(S), e)[0],
-        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).errors),
+        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).mean),
     }
