@@ -237,17 +237,3 @@ def test_cross_validation_finds_the_planted_rank():
     assert 0.01 < found.shrinkage < 3.0
     with pytest.raises(ValueError, match="folds"):
         cross_validate(E, known, folds=1)
-
-
-def test_effects_help_where_little_is_known():
-    rng = np.random.default_rng(0)
-    E = rng.random((30, 1)) / 2 + rng.random(20) / 2
-    known = rng.random(E.shape) < 0.15
-    known[np.arange(30), np.arange(30) % 20] = True
-    errors = {
-        effects: np.linalg.norm((complete_values(E, known, effects=effects).estimate - E)[~known])
-        for effects in (True, False)
-    }
-    assert errors[True] < 0.7 * errors[False]
-    kept = complete_values(E, known, effects=True).estimate
-    np.testing.assert_array_equal(kept[known], E[known])

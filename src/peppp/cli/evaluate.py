@@ -52,7 +52,6 @@ def command(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
     leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
-    effects: Annotated[bool, typer.Option(help="Complete what row and column effects leave.")] = False,
     judge: Annotated[
         str,
         typer.Option(
@@ -97,7 +96,6 @@ def command(
         share=share,
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
-        effects=effects,
         judge=judge_of(known, judge, measurements_of),
     )
     if rows is not None:

@@ -1,7 +1,6 @@
 """Matrix completion: a partly observed error matrix filled in, and what it says of each configuration.
 
-Row and column effects tell what they can, SoftImpute (softimpute.py) the rest; a singular value decomposition
-gives the embeddings of section 3.2.
+SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives the embeddings of section 3.2.
 """
 
 from dataclasses import dataclass, fields
@@ -58,7 +57,6 @@ def complete(
     shrinkage: float = 0.1,
     relative_to_chance: bool = False,
     weights: NDArray[np.float64] | None = None,
-    effects: bool = False,
 ) -> Completion:
     """The error matrix with its gaps filled by :func:`soft_impute`; measured entries are kept (section 3.1).
 
@@ -66,8 +64,7 @@ def complete(
     smaller singular values and the same singular vectors (without ``weights``).
 
     ``relative_to_chance`` divides each row by its chance error first, which keeps tasks of few and of many
-    classes comparable. ``weights`` [n, d] are inverse sampling probabilities. ``effects`` has SoftImpute fill
-    what row and column effects leave: better where few entries are observed, not in the paper.
+    classes comparable. ``weights`` [n, d] are inverse sampling probabilities.
 
     Raises TableError for a row or a column without any measurement: completion would call its errors zero.
 
@@ -84,7 +81,7 @@ def complete(
     if relative_to_chance:
         E = E / _chance_errors(matrix)[:, None]
     return complete_values(
-        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects,
+        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights,
         groups=equal_format_a(matrix.configurations),
     )  # fmt: skip
 
@@ -97,7 +94,6 @@ def complete_values(
     rank: int = 5,
     shrinkage: float = 0.1,
     weights: NDArray[np.float64] | None = None,
-    effects: bool = False,
     groups: NDArray[np.intp] | None = None,
 ) -> Completion:
     """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
@@ -113,11 +109,8 @@ def complete_values(
     E = np.asarray(values, dtype=np.float64)
     if not mask.all():
         fit = row_and_column_effects(E, mask)
-        base = fit if effects else np.zeros(mask.shape)
         # Where SoftImpute starts changes what it finds by its tolerance only, and the time by half or more.
-        start = None if effects else fit
-        rest = np.where(mask, E - base, 0.0)
-        filled = base + soft_impute(rest, mask, shrinkage=shrinkage, weights=weights, start=start)
+        filled = soft_impute(E, mask, shrinkage=shrinkage, weights=weights, start=fit)
         # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)

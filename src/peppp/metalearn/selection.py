@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
 
@@ -41,7 +40,6 @@ def cross_validate(
     shrinkages: Sequence[float] = SHRINKAGES,
     ranks: Sequence[int] = (1, 2, 3, 5, 8),
     weights: NDArray[np.float64] | None = None,
-    effects: bool = False,
     folds: int = 5,
     seed: int = 0,
 ) -> Selection:
@@ -49,7 +47,7 @@ def cross_validate(
 
     The observed entries of ``values`` [n, d] are split into ``folds``; each is predicted from the others. The
     shrinkages are gone through from the largest, each starting from the estimate of the one before (warm
-    starts). ``weights`` [n, d] and ``effects`` are those of the completion.
+    starts). ``weights`` [n, d] are those of the completion.
 
     >>> rng = np.random.default_rng(0)
     >>> E = np.outer(rng.random(20), rng.random(15))  # of rank 1, all the same with any rank above
@@ -68,11 +66,10 @@ def cross_validate(
         hidden = fold == held
         known = mask & ~hidden
         truth = values[hidden]
-        base = row_and_column_effects(values, known) if effects else np.zeros(mask.shape)
         estimate = None
         for s, shrinkage in enumerate(path):
             estimate = soft_impute(
-                np.where(known, values - base, 0.0),
+                np.where(known, values, 0.0),
                 known,
                 shrinkage=shrinkage,
                 weights=weights,
@@ -80,7 +77,7 @@ def cross_validate(
             )
             U, S, Vt = np.linalg.svd(estimate, full_matrices=False)
             for r, rank in enumerate(ranks):
-                guess = base[hidden] + ((U[:, :rank] * S[:rank]) @ Vt[:rank])[hidden]
+                guess = ((U[:, :rank] * S[:rank]) @ Vt[:rank])[hidden]
                 squared[s, r] += ((guess - truth) ** 2).sum()
     errors = np.sqrt(squared / (values[mask] ** 2).sum())
     return Selection(tuple(path), tuple(ranks), errors)

@@ -125,7 +125,6 @@ def evaluate(
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
-    effects: bool = False,
     judge: NDArray[np.float64] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -182,7 +181,7 @@ def evaluate(
             for kind in kinds:
                 completed = train(
                     known.errors[training], known.memory[training], known.known[training], kind,
-                    share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
+                    share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
                     groups=known.groups,
                 )  # fmt: skip
                 # The automatic choice sees the training rows alone, each of their families held out in turn.
@@ -241,7 +240,6 @@ def train(
     rank: int,
     shrinkage: float,
     seed: Sequence[int],
-    effects: bool = False,
     groups: NDArray[np.intp] | None = None,
 ) -> Completion:
     """What is learned from training rows [n, d] of which a ``share`` is sampled.
@@ -249,9 +247,7 @@ def train(
     Of rows that are partly ``observed``, the share of all entries is sampled among those that are.
     """
     if sampling == "full":
-        return complete_values(
-            errors, observed, rank=rank, shrinkage=shrinkage, effects=effects, groups=groups
-        )
+        return complete_values(errors, observed, rank=rank, shrinkage=shrinkage, groups=groups)
     if not observed.all():
         share = min(share / float(observed.mean()), 0.5 if sampling == "nonuniform" else 1.0)
     drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
@@ -264,9 +260,7 @@ def train(
     mask = mask & observed
     if not mask.any():
         mask = observed
-    return complete_values(
-        errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects, groups=groups
-    )
+    return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, groups=groups)
 
 
 def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
