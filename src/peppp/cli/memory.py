@@ -42,7 +42,7 @@ def command(
     layers: Annotated[bool, typer.Option("--layers", help="By layer, of the first configuration.")] = False,
     inference: Annotated[bool, typer.Option("--inference", help="Of using the network instead.")] = False,
     preset: Annotated[
-        str, typer.Option(help="saved; or all_outputs or paper_scale (fitted to the paper, not proven).")
+        str, typer.Option(help="saved; or paper_scale (fitted to the paper, not proven).")
     ] = "saved",
     json: Json = False,
 ) -> None:
