@@ -29,8 +29,7 @@ def figure_13(study: Study) -> Figure:
     records, weights = [], []
     designs: dict[str, Callable[[NDArray[np.float64]], NDArray[np.intp]]] = {
         "greedy": lambda Y: d_optimal(Y, count),
-        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count, solver="slsqp").chosen,
-        "convex, multiplicative": lambda Y: relaxed_d_optimal(Y, count).chosen,
+        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count).chosen,
     }
     errors: dict[str, list[float]] = {name: [] for name in designs}
     seconds = dict.fromkeys(designs, 0.0)
@@ -47,7 +46,7 @@ def figure_13(study: Study) -> Figure:
             guess = least_squares(Y, S, truth[S])
             errors[name].append(float(np.linalg.norm(guess - truth) / np.linalg.norm(truth)))
             records.append({"task": task, "design": name, "relative_error": errors[name][-1]})
-        weights += relaxed_d_optimal(Y, count, solver="slsqp").weights.tolist()
+        weights += relaxed_d_optimal(Y, count).weights.tolist()
     if not weights:
         raise Lacking(f"the table lacks families: rank {rank} needs more than {rank} tasks of others")
     extreme = float(np.mean([v < 0.05 or v > 0.95 for v in weights]))
