@@ -17,8 +17,6 @@ from peppp.metalearn.completion import complete_values
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.methods import MEASURES_NOTHING, METHODS, explore
-from peppp.metalearn.selection import cross_validate
-from peppp.metalearn.softimpute import soft_impute
 from reference import log_determinant
 
 GRID = paper_grid()
@@ -198,29 +196,3 @@ def test_effects_are_the_least_squares_of_indicator_columns():
     ridge = np.linalg.solve(design.T @ design + 0.5 * np.eye(12), design.T @ (E[known] - level))
     found = row_and_column_effects(E, known, ridge=0.5)
     np.testing.assert_allclose(found, level + ridge[:7, None] + ridge[7:], atol=1e-7)
-
-
-def test_cross_validation_measures_what_fresh_completions_err_by():
-    E = low_rank(20, 24, 2, 3, 0.02)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, shrinkages=(0.1, 1.0), ranks=(2, 20), folds=3, seed=5)
-    assert found.shrinkages == (1.0, 0.1)
-    fold = np.full(E.shape, -1)
-    fold[known] = np.random.default_rng(5).permutation(np.arange(known.sum()) % 3)
-    for s, shrinkage in enumerate(found.shrinkages):
-        guesses = np.zeros(E.shape)
-        for held in range(3):
-            estimate = soft_impute(E, known & (fold != held), shrinkage=shrinkage, tolerance=1e-6)
-            guesses[fold == held] = estimate[fold == held]
-        error = np.linalg.norm((guesses - E)[known]) / np.linalg.norm(E[known])
-        assert found.errors[s, 1] == pytest.approx(error, rel=0.02)
-
-
-def test_cross_validation_finds_the_planted_rank():
-    E = low_rank(40, 30, 2, 0, 0.03)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, ranks=(1, 2, 10))
-    assert found.rank == 2
-    assert 0.01 < found.shrinkage < 3.0
-    with pytest.raises(ValueError, match="folds"):
-        cross_validate(E, known, folds=1)

@@ -34,8 +34,9 @@ class Advisor:
     ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each configuration.
     Configurations that only one of them knows are left out. ``cap`` bounds the memory of the measurements
     (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the factorisation and of
-    the completion of the table. With ``chance_error``, the error of guessing on the new task, errors are
-    compared as multiples of it; without, as they are. The arguments are never changed.
+    the completion of the table (:func:`peppp.metalearn.completion.complete`). With ``chance_error``, the
+    error of guessing on the new task, errors are compared as multiples of it; without, as they are. The
+    arguments are never changed.
 
     ``method`` is ``ed-mf``, one of the designs of :mod:`peppp.metalearn.sequential`, or ``auto``: what the
     table's own tasks speak for (:mod:`peppp.metalearn.automatic`). With ``until_sure``, a probability,
@@ -70,7 +71,7 @@ class Advisor:
         measurements: int = 6,
         cap: int | str | None = None,
         rank: int = 3,
-        shrinkage: float = 0.1,
+        shrinkage: float | None = None,
         chance_error: float | None = None,
         task: str = "",
         network: str = "",
@@ -108,7 +109,7 @@ class Advisor:
         self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
         self._measurable, self._until_sure, self._tolerance = measurable, until_sure, tolerance
         families = [row.group or row.task for row in table.rows]
-        self._knowledge = Knowledge(completion, columns, families, self._memory, measurable, shrinkage)
+        self._knowledge = Knowledge(completion, columns, families, self._memory, measurable)
         self.method = self._knowledge.choose(measurements) if method == "auto" else method
         if self.method in RANKED:
             self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]

@@ -45,7 +45,10 @@ def command(
     ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
     measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
-    shrinkage: Annotated[float, typer.Option(min=0, help="Lambda of SoftImpute.")] = 0.1,
+    shrinkage: Annotated[
+        float | None,
+        typer.Option(min=0, help="Lambda of SoftImpute (default: a tenth of the errors' root mean square)."),
+    ] = None,
     share: Annotated[float, typer.Option(help="Share of the table that Settings III to VI know.")] = 0.2,
     cap: Annotated[
         str | None, typer.Option(help="Cap of Settings II, IV, VI (default: the table's median memory).")

@@ -78,18 +78,17 @@ class Knowledge:
         families: Sequence[str],
         memory: NDArray[np.float64],
         measurable: NDArray[np.bool_],
-        shrinkage: float = 0.1,
     ) -> None:
         self._completion, self._columns, self._families = completion, list(columns), families
         self._values, self._known = completion.estimate[:, self._columns], completion.known[:, self._columns]
-        self._memory, self._measurable, self._shrinkage = memory, measurable, shrinkage
+        self._memory, self._measurable = memory, measurable
         self._calibrations: dict[tuple[str, int], Calibration] = {}
 
     @cached_property
     def _folds(self) -> list[Fold]:
         rank, groups = self._completion.configuration_embeddings.shape[1], self._completion.groups
         return inner_folds(
-            self._values, self._known, self._families, rank=rank, shrinkage=self._shrinkage,
+            self._values, self._known, self._families, rank=rank, shrinkage=self._completion.shrinkage,
             groups=None if groups is None else groups[self._columns],
         )  # fmt: skip
 

@@ -64,7 +64,7 @@ def coverage(
     seeds: Sequence[int] = (0,),
     method: str = "ed-mf",
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
@@ -101,7 +101,7 @@ def coverage(
                         continue
                     # By memory alone: which of its errors are known tells nothing of a new task.
                     measurable = m <= limit if setting.capped else np.ones(len(m), dtype=bool)
-                    knowledge = Knowledge(completed, range(len(m)), families, m, measurable, shrinkage)
+                    knowledge = Knowledge(completed, range(len(m)), families, m, measurable)
                     explored = explore(
                         method,
                         completed,

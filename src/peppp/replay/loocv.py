@@ -121,7 +121,7 @@ def evaluate(
     counts: Sequence[int] = (1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
@@ -188,7 +188,7 @@ def evaluate(
                 folds = (
                     inner_folds(
                         completed.estimate, completed.known, [known.families[i] for i in training],
-                        rank=rank, shrinkage=shrinkage, groups=known.groups,
+                        rank=rank, shrinkage=completed.shrinkage, groups=known.groups,
                     )
                     if AUTO in methods
                     else []
@@ -238,7 +238,7 @@ def train(
     *,
     share: float,
     rank: int,
-    shrinkage: float,
+    shrinkage: float | None,
     seed: Sequence[int],
     groups: NDArray[np.intp] | None = None,
 ) -> Completion:

@@ -15,7 +15,7 @@ from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
 
-RANK = 3  # section 4.2
+RANK, SHRINKAGE = 3, 0.1  # section 4.2
 ZERO_MEAN = ("bo-mf-zero-mean", "bo-full-zero-mean")
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 
@@ -86,7 +86,7 @@ def _compared(
     study.say(f"figure {name}: settings {', '.join(settings)}")
     found = evaluate(
         known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds), rank=RANK,
-        cap=study.cap, leave=_leave(study, known),
+        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
     records = found.summary(metrics)
@@ -152,7 +152,7 @@ def figure_12(study: Study) -> Figure:
     methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
     found = evaluate(
         known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds), rank=RANK,
-        cap=study.cap, leave=_leave(study, known),
+        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     ours = found.of("pick_error", "IV", "ed-mf", 3)
     records, shown, medians = [], [], []
@@ -202,7 +202,7 @@ def settings_table(study: Study) -> Figure:
         study.say(f"settings: all methods, Settings I to VI, each {leave} held out")
         found = evaluate(
             known, settings=tuple(SETTINGS), methods=methods, counts=counts, seeds=range(study.seeds),
-            rank=RANK, cap=study.cap, leave=leave,
+            rank=RANK, shrinkage=SHRINKAGE, cap=study.cap, leave=leave,
         )  # fmt: skip
         records += [{"leave": leave} | record for record in found.summary((*metrics, "memory_used"))]
         parts.append(f"{leave} held out, 6 measurements, multiples of ED-MF's: {_ahead_of_zero(found, 6)}")
@@ -260,7 +260,8 @@ def pooled(study: Study) -> Figure:
     for title, table in ((f"{len(known.columns)} columns", known), (f"{len(small.columns)} pooled", small)):
         found = evaluate(
             table, settings=("I", "II"), methods=("ed-mf", "random-mf", "zero"), counts=(3,),
-            seeds=range(study.seeds), rank=RANK, cap=study.cap, leave=_leave(study, table),
+            seeds=range(study.seeds), rank=RANK, shrinkage=SHRINKAGE, cap=study.cap,
+            leave=_leave(study, table),
         )  # fmt: skip
         records += [{"columns": title} | r for r in found.summary(("hyperdiff", "relative_error", "regret"))]
         values = {m: found.interval("hyperdiff", "I", m, 3).mean for m in found.methods}
