@@ -15,8 +15,8 @@ from peppp.metalearn.design import d_optimal
 from peppp.metalearn.methods import PAPER_METHODS
 from peppp.metalearn.threads import single_thread
 from peppp.replay.loocv import SETTINGS, evaluate
-from peppp.replay.slices import known_table
 from peppp.replay.synthetic import synthetic_table
+from peppp.tables import error_matrix
 
 
 def timed(work, repeats: int = 1) -> float:
@@ -29,8 +29,8 @@ def timed(work, repeats: int = 1) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
-    known = known_table(synthetic_table(further=False))
-    print(f"synthetic table: {known.errors.shape[0]} x {known.errors.shape[1]}, invented errors")
+    known = error_matrix(synthetic_table(further=False))
+    print(f"synthetic table: {known.values.shape[0]} x {known.values.shape[1]}, invented errors")
     result = {}
     result["loocv_cpu_s"] = timed(
         lambda: evaluate(
@@ -41,7 +41,7 @@ def main() -> None:
     for setting in SETTINGS:
         seconds = timed(lambda s=setting: evaluate(known, settings=(s,), counts=range(1, 13), leave="row"))
         print(f"  {setting}: {seconds:.1f} s")
-    Y = factorise(known.errors, 5)
+    Y = factorise(known.values, 5)
     with single_thread():
         result["greedy_ms"] = 1e3 * timed(lambda: d_optimal(Y, 20), 100)
         result["convex_ms"] = 1e3 * timed(lambda: relaxed_d_optimal(Y, 20), 3)

@@ -17,7 +17,7 @@ from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.replay.intervals import family_mean, family_ratio
 from peppp.replay.judges import judge
 from peppp.replay.loocv import evaluate
-from peppp.replay.slices import known_table, largest_slice
+from peppp.replay.slices import by_seed, known_part, largest_slice
 from peppp.replay.unseen import replay_unseen
 
 METHODS = (
@@ -61,8 +61,8 @@ def methods(known, seeds):
     return records
 
 
-def second_seeds(known, measurements, seeds):
-    others = judge(known, "seed", measurements)
+def second_seeds(known, others, seeds):
+    others = judge(known, "seed", others)
     rows = np.flatnonzero(np.isfinite(others).all(axis=1))
     found = evaluate(
         known, settings=("I", "IV"), methods=("ed-mf", "auto", "zero"), counts=(1, 3, 5),
@@ -97,7 +97,8 @@ def main() -> None:
     parser.add_argument("--only", default="methods,seeds,unseen")
     arguments = parser.parse_args()
     measurements = largest_slice(read_measurements(arguments.table))
-    known = known_table(measurements)
+    main, *others = by_seed(measurements)
+    known = known_part(main)
     result = {
         "measurements": len(measurements), "tasks": len(known.names), "families": len(set(known.families)),
         "configurations": len(known.columns), "known": known.share,
@@ -106,7 +107,7 @@ def main() -> None:
     if "methods" in arguments.only:
         result["methods"] = methods(known, arguments.seeds)
     if "seeds" in arguments.only:
-        result["seeds"] = second_seeds(known, measurements, arguments.seeds)
+        result["seeds"] = second_seeds(known, others, arguments.seeds)
     if "unseen" in arguments.only:
         found = replay_unseen(known, counts=(0, 3))
         result["unseen"] = found.summary() + found.summary(by_format=True)

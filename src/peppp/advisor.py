@@ -7,6 +7,7 @@ to the caller, so nothing here needs torch.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
+from peppp.labels import Label, as_label, plain
 from peppp.metalearn.belief import Belief, Knowledge
 from peppp.metalearn.completion import complete, factorise
 from peppp.metalearn.descriptors import nearest_hardware
@@ -31,12 +33,12 @@ ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
 class Advisor:
     """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
 
-    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each configuration.
-    Configurations that only one of them knows are left out. ``cap`` bounds the memory of the measurements
-    (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the factorisation and of
-    the completion of the table (:func:`peppp.metalearn.completion.complete`). With ``chance_error``, the
-    error of guessing on the new task, errors are compared as multiples of it; without, as they are. The
-    arguments are never changed.
+    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each of its columns, by
+    part or in all. Columns that only one of them knows are left out. ``cap`` bounds the memory of the
+    measurements (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the
+    factorisation and of the completion of the table (:func:`peppp.metalearn.completion.complete`). With
+    ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
+    as they are. The arguments are never changed.
 
     ``method`` is ``ed-mf``, one of the designs of :mod:`peppp.metalearn.sequential`, or ``auto``: what the
     table's own tasks speak for (:mod:`peppp.metalearn.automatic`). With ``until_sure``, a probability,
@@ -65,7 +67,7 @@ class Advisor:
     def __init__(
         self,
         table: ErrorMatrix,
-        footprints: Mapping[Configuration, Footprint],
+        footprints: Mapping[Configuration, Footprint] | Mapping[Label, Footprint | int],
         budget: int | str,
         *,
         measurements: int = 6,
@@ -85,11 +87,12 @@ class Advisor:
             raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
-        columns = [j for j, configuration in enumerate(table.configurations) if configuration in footprints]
+        columns = [j for j, label in enumerate(table.columns) if label in footprints]
         if not columns:
             raise TableError("no configuration of the table has a footprint; give footprints for its columns")
-        self.configurations = tuple(table.configurations[j] for j in columns)
-        self.footprints = {c: footprints[c] for c in self.configurations}
+        self.configurations = tuple(table.columns[j] for j in columns)
+        sizes: Mapping[Any, Footprint | int] = footprints
+        self.footprints = {c: _footprint(sizes[c]) for c in self.configurations}
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
         self._memory = np.array([footprint.total for footprint in self.footprints.values()])  # [d] bytes
@@ -108,22 +111,21 @@ class Advisor:
         self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
         self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
         self._measurable, self._until_sure, self._tolerance = measurable, until_sure, tolerance
-        families = [row.group or row.task for row in table.rows]
-        self._knowledge = Knowledge(completion, columns, families, self._memory, measurable)
+        self._knowledge = Knowledge(completion, columns, table.families, self._memory, measurable)
         self.method = self._knowledge.choose(measurements) if method == "auto" else method
         if self.method in RANKED:
             self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
-        self._told: dict[Configuration, float] = {}
+        self._told: dict[Label, float] = {}
         self._judged: dict[int, Belief] = {}  # by how many errors were told
         planned = (
             self._next(measurements)
             if self.method in GAUSSIAN
             else d_optimal(self._embeddings, measurements, feasible=measurable).tolist()
         )
-        self.plan: tuple[Configuration, ...] = tuple(self.configurations[j] for j in planned)
+        self.plan: tuple[Label, ...] = tuple(self.configurations[j] for j in planned)
 
-    def ask(self) -> Configuration | None:
+    def ask(self) -> Label | None:
         """The next configuration to measure, or None once enough is known.
 
         Of ``ed-mf`` it is the next of ``plan``, which lists the most informative first; all of them can also
@@ -132,7 +134,7 @@ class Advisor:
         """
         return next(iter(self.batch(1)), None)
 
-    def batch(self, count: int) -> list[Configuration]:
+    def batch(self, count: int) -> list[Label]:
         """The next ``count`` configurations to measure at once, or as many as are still wanted."""
         wanted = min(count, self.measurements - len(self.told))
         if wanted <= 0 or self.stopped:
@@ -142,12 +144,12 @@ class Advisor:
         return [configuration for configuration in self.plan if configuration not in self.told][:wanted]
 
     @property
-    def told(self) -> Mapping[Configuration, float]:
+    def told(self) -> Mapping[Label, float]:
         """The errors told so far, in their order."""
         return MappingProxyType(self._told)
 
     @property
-    def measurable(self) -> tuple[Configuration, ...]:
+    def measurable(self) -> tuple[Label, ...]:
         """The configurations within the cap, in the table's order."""
         return tuple(c for c, within in zip(self.configurations, self._measurable, strict=True) if within)
 
@@ -164,13 +166,13 @@ class Advisor:
         best = self._best(self._errors())
         return self._belief().enough(best, self._until_sure, len(self.told), self._embeddings.shape[1])
 
-    def tell(self, configuration: Configuration | str, error: float) -> None:
+    def tell(self, configuration: Label, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
 
         Raises TableError for an unknown configuration, an error outside [0, 1], and a second, different error
         for the same configuration.
         """
-        configuration, error = Configuration.parse(configuration), float(error)
+        configuration, error = as_label(configuration), float(error)
         if configuration not in self._column:
             raise TableError(
                 f"{configuration} is not among the {len(self._column)} configurations that have a "
@@ -234,7 +236,9 @@ class Advisor:
             sureness=best.near_best,
             method=self.method,
             stopped=self.stopped,
-            hardware=self.nearest_hardware(best.configuration),
+            hardware=None
+            if isinstance(best.configuration, str)
+            else self.nearest_hardware(best.configuration),
         )
 
     def predict(
@@ -247,19 +251,19 @@ class Advisor:
         """
         wanted = [Configuration.parse(c) for c in configurations]
         errors, low, high = self._knowledge.unseen(
-            wanted, self.configurations, self._errors(), self._belief(), self._scale
+            wanted, plain(self.configurations), self._errors(), self._belief(), self._scale
         )
         rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
         return {c: (error, a, b) for c, error, a, b in rows}
 
-    def nearest_hardware(self, configuration: Configuration | str) -> HardwareChoice:
+    def nearest_hardware(self, configuration: Label) -> HardwareChoice:
         """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
 
         Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
         ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
         interpolated errors, so that what interpolation misses everywhere cancels.
         """
-        configuration = Configuration.parse(configuration)
+        (configuration,) = plain([as_label(configuration)])
         nearest = Configuration(
             nearest_hardware(configuration.format_a), nearest_hardware(configuration.format_b)
         )
@@ -324,3 +328,7 @@ class Advisor:
                 f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
             )
         return np.asarray(within)
+
+
+def _footprint(size: Footprint | int) -> Footprint:
+    return size if isinstance(size, Footprint) else Footprint(0, 0, 0, {}, raw=int(size))

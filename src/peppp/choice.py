@@ -16,16 +16,16 @@ from peppp.campaign.worker import measure_cell, source
 from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.formats import Configuration
-from peppp.known import alike, as_matrix
+from peppp.known import alike
+from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
-from peppp.tables import ErrorMatrix
+from peppp.tables import ErrorMatrix, error_matrix
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
 from peppp.training.measurement import footprint, training_operations, with_resolution
 from peppp.transfer import transfers
-from peppp.tuning import TunedConfiguration
 from peppp.units import parse_bytes
 
 
@@ -61,7 +61,7 @@ def pick(
     ``measurements`` configurations that fit in ``cap`` (default: the budget) are trained, in ``workers``
     processes or (0) in this one, and kept in ``store`` if one is named; all others are predicted. With
     several ``learning_rates`` the table's columns are configurations at each of them, and the answer is a
-    pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one line that says
+    pair, a :class:`peppp.labels.TunedConfiguration`. Raises a child of PepppError: one line that says
     what to change.
 
     By default 6 are measured. ``until_sure``, a probability, has it stop as soon as the choice is, so
@@ -88,14 +88,12 @@ def pick(
     known = [] if isinstance(table, ErrorMatrix) else alike(table, recipe, without=dataset.fingerprint)
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
-        if len(learning_rates) > 1 and not any(
-            isinstance(c, TunedConfiguration) for c in errors.configurations
-        ):
+        if len(learning_rates) > 1 and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
-        errors = as_matrix(known, learning_rates)
+        errors = error_matrix(known, learning_rates=learning_rates if len(learning_rates) > 1 else ())
     notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
-    sizes = footprints(dataset, recipe, errors.configurations)
+    sizes = footprints(dataset, recipe, errors.columns)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
     if measurements is None:
@@ -117,7 +115,7 @@ def pick(
     )
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
-    seconds: dict[Configuration, float] = {}
+    seconds: dict[Label, float] = {}
     planned = advisor.plan if dry_run else ()
     at_once = max(1, workers) if stops or advisor.sequential else measurements
     while not dry_run and (wanted := advisor.batch(at_once)):
@@ -143,7 +141,7 @@ def pick(
 
 def _cost(
     name: str,
-    sizes: Mapping[Configuration, Footprint],
+    sizes: Mapping[Label, Footprint],
     dataset: Dataset,
     recipe: Recipe,
     known: Sequence[Measurement],
@@ -154,24 +152,25 @@ def _cost(
     if name == "memory":
         return memory_cost(sizes)
     if name == "energy":
-        return energy_cost(sizes, *training_operations(dataset, recipe))
+        return energy_cost(plain(sizes), *training_operations(dataset, recipe))
     if name == "time":
         if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
-        return time_cost(known, list(sizes))
+        return time_cost(known, plain(sizes))
     if ":" not in name:
         raise TableError(f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN")
-    return column_cost(name, list(sizes))
+    return column_cost(name, plain(sizes))
 
 
 def _spent(count: int, seconds: float) -> str:
     return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
-def training_of(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
+def training_of(label: Label, recipe: Recipe) -> tuple[Configuration, Recipe]:
     """What is trained for a column of the table: with its own learning rate, if it has one."""
-    if isinstance(configuration, TunedConfiguration):
-        return configuration.plain, replace(recipe, learning_rate=configuration.learning_rate)
+    (configuration,) = plain([label])
+    if isinstance(label, TunedConfiguration):
+        return configuration, replace(recipe, learning_rate=label.learning_rate)
     return configuration, recipe
 
 
@@ -195,8 +194,7 @@ def measure_cells(
         return [measurement for measurement in kept.measurements() if measurement.key in wanted]
 
 
-def footprints(
-    dataset: Dataset, recipe: Recipe, configurations: Sequence[Configuration]
-) -> dict[Configuration, Footprint]:
-    """The footprint of a training on ``dataset`` at each configuration."""
-    return {configuration: footprint(dataset, configuration, recipe) for configuration in configurations}
+def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
+    """The footprint of a training on ``dataset`` at each column, all of which are configurations."""
+    plain_ones = plain(labels)
+    return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

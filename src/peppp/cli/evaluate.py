@@ -12,7 +12,7 @@ from peppp.errors import PepppError, StoreError, TableError
 
 if TYPE_CHECKING:
     from peppp.records import Measurement
-    from peppp.replay.known import KnownTable
+    from peppp.tables import ErrorMatrix
 
 Where = Annotated[
     list[str] | None,
@@ -22,8 +22,14 @@ TableArgument = Annotated[
     str | None,
     typer.Argument(help="Store or table of measurements (default: the one that ships).", show_default=False),
 ]
-Errors = Annotated[Path | None, typer.Option(help="Your own error matrix, as CSV, instead of a table.")]
-Memory = Annotated[Path | None, typer.Option(help="The memory matrix in bytes that belongs to --errors.")]
+Errors = Annotated[
+    list[Path] | None,
+    typer.Option(help="Your own error matrix, as CSV, instead of a table; of several seeds, give each."),
+]
+Memory = Annotated[
+    Path | None,
+    typer.Option(help="The memory matrix in bytes that belongs to --errors, unless they hold it."),
+]
 
 SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
 
@@ -86,8 +92,7 @@ def command(
         raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; make it")
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
-    known = known_from(table, errors, memory, where or [])
-    measurements_of = sliced(table, where or []) if judge == "seed" and errors is None else []
+    known, seeds_of, synthetic = known_from(table, errors, memory, where or [])
     found = evaluate(
         known,
         settings=_names(setting),
@@ -99,7 +104,7 @@ def command(
         share=share,
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
-        judge=judge_of(known, judge, measurements_of),
+        judge=judge_of(known, judge, seeds_of[1:]),
     )
     if rows is not None:
         with writing(rows) as file:
@@ -114,7 +119,7 @@ def command(
         "seeds": seeds,
         "leave": leave,
         "judge": judge,
-        "synthetic": known.is_synthetic,
+        "synthetic": synthetic,
     }
     if against is not None:
         compared = compare(found, against)
@@ -129,23 +134,42 @@ def command(
     _print(found.summary(SHOWN), about)
 
 
-def known_from(table: str | None, errors: Path | None, memory: Path | None, where: list[str]) -> "KnownTable":
-    """The known part of a table, or of a pair of matrices."""
-    from peppp.replay.slices import from_matrices, known_table
+def known_from(
+    table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str]
+) -> "tuple[ErrorMatrix, list[ErrorMatrix], bool]":
+    """The part of a table or of matrices to evaluate, that of each seed, and whether it is invented."""
+    from peppp.replay.slices import by_seed, known_part
+    from peppp.tables import averaged, error_matrix
 
-    if (errors is None) != (memory is None) or (table is not None and errors is not None):
+    if table is not None and (errors or memory is not None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
-    if errors is None or memory is None:
-        return known_table(sliced(table, where))
-    from peppp.matrices import read_errors, read_memory
+    if errors or memory is not None:
+        if where:
+            raise TableError("--where chooses measurements of a table; matrices have none")
+        seeds = _own_matrices(errors or [], memory)
+        return known_part(averaged(seeds)), seeds, False
+    measurements = sliced(table, where)
+    synthetic = any("synthetic" in m.provenance for m in measurements)
+    return known_part(error_matrix(measurements)), by_seed(measurements), synthetic
 
-    if where:
-        raise TableError("--where chooses measurements of a table; matrices have none")
-    E = read_errors(errors)
-    M = read_memory(memory, E)
-    return from_matrices(
-        E.values, M, [row.task for row in E.rows], [str(column) for column in E.configurations]
-    )
+
+def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]":
+    """The matrices of each seed, with their memory."""
+    from dataclasses import replace
+
+    from peppp.matrices import read_memory, read_seeds
+    from peppp.tables import averaged, placed
+
+    if not errors:
+        raise TableError("give a table, or --errors E.csv together with --memory M.csv")
+    seeds = read_seeds(*errors)
+    if memory is not None:
+        everything = averaged(seeds)
+        sizes = read_memory(memory, everything)
+        return [replace(one, memory=placed(sizes, everything, one.keys, one.columns)) for one in seeds]
+    if any(one.memory is None for one in seeds):
+        raise TableError("give a table, or --errors E.csv together with --memory M.csv")
+    return seeds
 
 
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":

@@ -107,7 +107,7 @@ def command(
     """
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
-    if table is not None and errors is not None:
+    if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
@@ -115,10 +115,10 @@ def command(
 
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.labels import parse_rates
     from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
-    from peppp.tuning import parse_rates
 
     check_device(device)
     use_data_root(data_root)
@@ -148,7 +148,7 @@ def command(
                 until_sure=until_sure,
                 method=method,
                 tolerance=tolerance,
-                table=table if errors is None else read_errors(errors),
+                table=read_errors(*errors) if errors else table,
                 recipe=recipe,
                 learning_rates=rates,
                 resolution=resolution,

@@ -6,10 +6,10 @@ SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives 
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from peppp.errors import TableError
-from peppp.metalearn.descriptors import equal_format_a
+from peppp.labels import groups as groups_of
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
@@ -86,11 +86,26 @@ def complete(
     _refuse_empty_lines(matrix)
     E = matrix.values  # [n, d]
     if relative_to_chance:
-        E = E / _chance_errors(matrix)[:, None]
+        E = E / matrix.chance[:, None]
     return complete_values(
         E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights,
-        groups=equal_format_a(matrix.configurations),
+        groups=groups_of(matrix.columns),
     )  # fmt: skip
+
+
+def learn(
+    matrix: ErrorMatrix, rows: ArrayLike, *, rank: int = 3, shrinkage: float | None = None
+) -> Completion:
+    """What some rows (indices or a mask) of a matrix teach: their plain errors, completed and factorised."""
+    part = matrix.take(rows)
+    return complete_values(
+        part.values, part.observed, rank=rank, shrinkage=shrinkage, groups=groups_of(part.columns)
+    )
+
+
+def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
+    """The errors [n, d] of a matrix, estimated where they were not observed: to look at, not to judge by."""
+    return np.clip(complete_values(matrix.values, matrix.observed).estimate, 0.0, 1.0)
 
 
 @single_thread()
@@ -170,16 +185,9 @@ def _refuse_empty_lines(matrix: ErrorMatrix) -> None:
     if not matrix.observed.any():
         raise TableError("the table is empty; measure some configurations on some tasks first")
     tasks = [row.task for row in matrix.rows]
-    for axis, names in ((1, tasks), (0, matrix.configurations)):
+    for axis, names in ((1, tasks), (0, matrix.columns)):
         unknown = np.flatnonzero(~np.any(matrix.observed, axis=axis))
         if len(unknown):
             raise TableError(
                 f"the table has no error of {names[unknown[0]]}; measure one at least or leave it out"
             )
-
-
-def _chance_errors(matrix: ErrorMatrix) -> NDArray[np.float64]:
-    for row in matrix.rows:
-        if not 0 < row.chance_error <= 1:
-            raise TableError(f"the chance error of {row.task} is {row.chance_error}; it lies in (0, 1]")
-    return np.array([row.chance_error for row in matrix.rows])  # [n]

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
+from peppp.labels import groups as groups_of
 from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.completion import Completion, complete_values, inverse_propensity
 from peppp.metalearn.inner import inner_folds
 from peppp.metalearn.methods import METHODS, PAPER_METHODS, explore
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
-from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.scores import METRICS, scores
+from peppp.tables import ErrorMatrix, Lacking
 
 Leave = Literal["family", "row"]
 
@@ -52,7 +53,7 @@ class Evaluation:
     many they are.
     """
 
-    known: KnownTable
+    known: ErrorMatrix
     settings: tuple[str, ...]
     methods: tuple[str, ...]
     counts: tuple[int, ...]
@@ -114,7 +115,7 @@ class Evaluation:
 
 @single_thread()
 def evaluate(
-    known: KnownTable,
+    known: ErrorMatrix,
     *,
     settings: Sequence[str] = ("I",),
     methods: Sequence[str] = PAPER_METHODS,
@@ -141,8 +142,8 @@ def evaluate(
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> from peppp.replay.slices import known_table
-    >>> known = known_table(synthetic_table(11, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(11, further=False))  # invented errors
     >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
     >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)
     True
@@ -163,32 +164,32 @@ def evaluate(
     if not 0 < share <= 1:
         raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
     configurations = known.configurations if "additive" in methods else None
-    limit = float(np.median(known.memory)) if cap is None else float(cap)
-    if any(SETTINGS[s].capped for s in settings) and not (known.memory <= limit).any():
+    limit = float(np.median(known.bytes)) if cap is None else float(cap)
+    if any(SETTINGS[s].capped for s in settings) and not (known.bytes <= limit).any():
         raise BudgetError(
             f"a cap of {limit:.0f}B is below every footprint of the table; the smallest is "
-            f"{known.memory.min():.0f}B"
+            f"{known.bytes.min():.0f}B"
         )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
     values = np.full(shape, np.nan)
     parts = splits(known, leave)
-    judged = known.known if judge is None else known.known & np.isfinite(judge)
-    truths = known.errors if judge is None else np.where(judged, judge, 1.0)
+    judged = known.observed if judge is None else known.observed & np.isfinite(judge)
+    truths = known.values if judge is None else np.where(judged, judge, 1.0)
     kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
     done, total = 0, len(seeds) * len(parts)
     for r, seed in enumerate(seeds):
         for split, (training, held) in enumerate(parts):
             for kind in kinds:
                 completed = train(
-                    known.errors[training], known.memory[training], known.known[training], kind,
+                    known.values[training], known.bytes[training], known.observed[training], kind,
                     share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
-                    groups=known.groups,
+                    groups=groups_of(known.columns),
                 )  # fmt: skip
                 # The automatic choice sees the training rows alone, each of their families held out in turn.
                 folds = (
                     inner_folds(
                         completed.estimate, completed.known, [known.families[i] for i in training],
-                        rank=rank, shrinkage=completed.shrinkage, groups=known.groups,
+                        rank=rank, shrinkage=completed.shrinkage, groups=groups_of(known.columns),
                     )
                     if AUTO in methods
                     else []
@@ -197,7 +198,7 @@ def evaluate(
                     if SETTINGS[name].sampling != kind:
                         continue
                     for i in held:
-                        m = known.memory[i]
+                        m = known.bytes[i]
                         feasible = judged[i] & (m <= limit if SETTINGS[name].capped else True)
                         if not feasible.any():
                             continue
@@ -210,7 +211,7 @@ def evaluate(
                                 )  # fmt: skip
                             by_method = {
                                 one: explore(
-                                    one, completed, known.errors[i].item, counts, memory=m,
+                                    one, completed, known.values[i].item, counts, memory=m,
                                     feasible=feasible, configurations=configurations, seed=[seed, int(i)],
                                 )
                                 for one in dict.fromkeys(chosen)
@@ -263,7 +264,7 @@ def train(
     return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, groups=groups)
 
 
-def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def splits(known: ErrorMatrix, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Training rows and held out rows of each split."""
     if leave not in ("family", "row"):
         raise TableError(f"what is left out is a family or a row, not {leave!r}")
