@@ -17,8 +17,6 @@ from peppp.metalearn.completion import complete_values
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.methods import MEASURES_NOTHING, METHODS, explore
-from peppp.metalearn.selection import cross_validate
-from peppp.metalearn.softimpute import soft_impute
 from reference import log_determinant
 
 GRID = paper_grid()
@@ -168,11 +166,10 @@ def test_wrong_requests_are_one_line():
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("solver", ["multiplicative", "slsqp"])
-def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed, solver):
+def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed):
     Y = np.random.default_rng(seed).normal(size=(8, 3))
     feasible = np.arange(8) != seed
-    design = relaxed_d_optimal(Y, 4, feasible=feasible, solver=solver)
+    design = relaxed_d_optimal(Y, 4, feasible=feasible)
     v = design.weights
     assert (v >= 0).all()
     assert (v <= 1).all()
@@ -184,22 +181,10 @@ def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed, solve
     assert best - 1.0 < log_determinant(Y, design.chosen) <= best + 1e-9
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_both_solvers_find_the_same_objective(seed):
-    Y = np.linalg.qr(np.random.default_rng(seed).normal(size=(40, 4)))[0]
-    value = {
-        solver: np.linalg.slogdet((Y.T * relaxed_d_optimal(Y, 9, solver=solver).weights) @ Y)[1]
-        for solver in ("multiplicative", "slsqp")
-    }
-    assert value["multiplicative"] == pytest.approx(value["slsqp"], abs=1e-3)
-
-
 def test_the_relaxation_works_within_a_span():
     line = np.outer(np.arange(1.0, 7.0), [1.0, 2.0, 0.5])
     assert sorted(relaxed_d_optimal(line, 3).chosen) == [3, 4, 5]
     assert sorted(relaxed_d_optimal(line, 9).chosen) == list(range(6))
-    with pytest.raises(ValueError, match="multiplicative or slsqp"):
-        relaxed_d_optimal(line, 3, solver="simplex")  # type: ignore[arg-type]
 
 
 def test_effects_are_the_least_squares_of_indicator_columns():
@@ -211,43 +196,3 @@ def test_effects_are_the_least_squares_of_indicator_columns():
     ridge = np.linalg.solve(design.T @ design + 0.5 * np.eye(12), design.T @ (E[known] - level))
     found = row_and_column_effects(E, known, ridge=0.5)
     np.testing.assert_allclose(found, level + ridge[:7, None] + ridge[7:], atol=1e-7)
-
-
-def test_cross_validation_measures_what_fresh_completions_err_by():
-    E = low_rank(20, 24, 2, 3, 0.02)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, shrinkages=(0.1, 1.0), ranks=(2, 20), folds=3, seed=5)
-    assert found.shrinkages == (1.0, 0.1)
-    fold = np.full(E.shape, -1)
-    fold[known] = np.random.default_rng(5).permutation(np.arange(known.sum()) % 3)
-    for s, shrinkage in enumerate(found.shrinkages):
-        guesses = np.zeros(E.shape)
-        for held in range(3):
-            estimate = soft_impute(E, known & (fold != held), shrinkage=shrinkage, tolerance=1e-6)
-            guesses[fold == held] = estimate[fold == held]
-        error = np.linalg.norm((guesses - E)[known]) / np.linalg.norm(E[known])
-        assert found.errors[s, 1] == pytest.approx(error, rel=0.02)
-
-
-def test_cross_validation_finds_the_planted_rank():
-    E = low_rank(40, 30, 2, 0, 0.03)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, ranks=(1, 2, 10))
-    assert found.rank == 2
-    assert 0.01 < found.shrinkage < 3.0
-    with pytest.raises(ValueError, match="folds"):
-        cross_validate(E, known, folds=1)
-
-
-def test_effects_help_where_little_is_known():
-    rng = np.random.default_rng(0)
-    E = rng.random((30, 1)) / 2 + rng.random(20) / 2
-    known = rng.random(E.shape) < 0.15
-    known[np.arange(30), np.arange(30) % 20] = True
-    errors = {
-        effects: np.linalg.norm((complete_values(E, known, effects=effects).estimate - E)[~known])
-        for effects in (True, False)
-    }
-    assert errors[True] < 0.7 * errors[False]
-    kept = complete_values(E, known, effects=True).estimate
-    np.testing.assert_array_equal(kept[known], E[known])

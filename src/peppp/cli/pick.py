@@ -24,7 +24,6 @@ from peppp.cli.options import (
     Workers,
     check_device,
     check_folder,
-    parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
@@ -57,16 +56,8 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
-            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
-            "(default: ed-mf; frontier with --looks)."
-        ),
-    ] = None,
-    looks: Annotated[
-        str | None,
-        typer.Option(
-            help="Let trainings stop after so many epochs where that tells more, as 3 or 1,3; in all as many "
-            "epochs as --measurements whole ones take. One after another, whatever --workers."
+            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei, or auto, by the "
+            "table's own tasks (default: ed-mf)."
         ),
     ] = None,
     tolerance: Annotated[
@@ -116,7 +107,7 @@ def command(
     """
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
-    if table is not None and errors is not None:
+    if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
@@ -124,10 +115,10 @@ def command(
 
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.labels import parse_rates
     from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
-    from peppp.tuning import parse_rates
 
     check_device(device)
     use_data_root(data_root)
@@ -157,7 +148,7 @@ def command(
                 until_sure=until_sure,
                 method=method,
                 tolerance=tolerance,
-                table=table if errors is None else read_errors(errors),
+                table=read_errors(*errors) if errors else table,
                 recipe=recipe,
                 learning_rates=rates,
                 resolution=resolution,
@@ -168,7 +159,6 @@ def command(
                 workers=worker_count(workers, device),
                 device=device,
                 costs=cost or (),
-                looks=() if looks is None else parse_list(looks, int, "--looks"),
                 progress=display,
                 dry_run=dry_run,
             )

@@ -140,15 +140,15 @@ def count_layers(
     return tuple(layers)
 
 
-def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> tuple[int, int]:
-    """Numbers that all operations of a forward pass put out, and those of convolutions, norms and ReLUs.
+def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> int:
+    """How many numbers the convolutions, norms and ReLUs of a forward pass put out.
 
-    Two ways to count activations that papers and tools use; neither is what a training keeps.
+    A count of activations that papers and tools use; it is not what a training keeps.
     """
     outputs = _Outputs()
     with _as_inputs_allow(network, input_shape), outputs:
         network(torch.empty(batch_size, *input_shape, device="meta"))
-    return outputs.all, outputs.layers
+    return outputs.count
 
 
 @contextmanager
@@ -200,18 +200,15 @@ class _Operands(TorchFunctionMode):
 
 
 class _Outputs(TorchFunctionMode):
-    """Numbers that operations compute: all, and those of the layers that people count."""
+    """How many numbers the layers that people count put out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.all = 0
-        self.layers = 0
+        self.count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result: Any = func(*args, **(kwargs or {}))
         if KINDS.get(func) in (Kind.ROUNDED, Kind.ROUNDED_COPY, Kind.RELU) and isinstance(result, Tensor):
-            if result.is_floating_point():
-                self.all += result.numel()
             name = func.__name__
-            self.layers += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
+            self.count += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
         return result

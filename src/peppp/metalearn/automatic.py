@@ -21,11 +21,8 @@ CANDIDATES = (
     "ed-mf-rank-5",
     "i-optimal",
     "frontier",
-    "frontier-logit",
     "ehvi",
-    "ehvi-logit",
     "ei",
-    "ei-logit",
 )
 _FEWEST_FAMILIES = 4  # a standard error of fewer means nothing
 

@@ -78,24 +78,24 @@ class Knowledge:
         families: Sequence[str],
         memory: NDArray[np.float64],
         measurable: NDArray[np.bool_],
-        shrinkage: float = 0.1,
     ) -> None:
         self._completion, self._columns, self._families = completion, list(columns), families
         self._values, self._known = completion.estimate[:, self._columns], completion.known[:, self._columns]
-        self._memory, self._measurable, self._shrinkage = memory, measurable, shrinkage
+        self._memory, self._measurable = memory, measurable
         self._calibrations: dict[tuple[str, int], Calibration] = {}
 
     @cached_property
     def _folds(self) -> list[Fold]:
         rank, groups = self._completion.configuration_embeddings.shape[1], self._completion.groups
         return inner_folds(
-            self._values, self._known, self._families, rank=rank, shrinkage=self._shrinkage,
+            self._values, self._known, self._families, rank=rank, shrinkage=self._completion.shrinkage,
             groups=None if groups is None else groups[self._columns],
         )  # fmt: skip
 
-    def prior(self, method: str) -> Posterior:
+    @property
+    def prior(self) -> Posterior:
         """The belief before any measurement."""
-        return prior_of(self._completion, method).take(self._columns)
+        return prior_of(self._completion).take(self._columns)
 
     def calibration(self, method: str, count: int) -> Calibration:
         """How far the method misses after ``count`` measurements."""
@@ -142,7 +142,6 @@ class Knowledge:
         measured: Sequence[int],
         errors: NDArray[np.float64],
         estimate: NDArray[np.float64],
-        posterior: Posterior | None = None,
         *,
         feasible: NDArray[np.bool_],
         scale: float = 1.0,
@@ -151,26 +150,25 @@ class Knowledge:
         """How sure an ``estimate`` [d] is after the ``measured`` configurations (indices) had ``errors`` [l].
 
         The errors and the estimate are multiples of ``scale``, as are the table's; what is returned is not.
-        ``posterior`` is the Gaussian after them, if it was told more than they are, as looks.
         A measured error is known; its interval is that of another run, at most as wide as what no other
         configuration tells.
         """
         S = list(measured)
-        prior = self.prior(method)
-        posterior = posterior or prior.given(S, errors / scale)
+        prior = self.prior
+        posterior = prior.given(S, errors / scale)
         calibration = self.calibration(method, len(S))
         quantile = calibration.quantile()
         if not np.isfinite(quantile):
             return Belief(np.zeros(len(estimate)), np.ones(len(estimate)), None, None, None)
-        reach = scale * quantile * posterior.error_deviation
+        reach = scale * quantile * posterior.deviation
         if prior.noise is not None:
-            reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise) * posterior.slope)[S]
-        samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.errors)
+            reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise))[S]
+        samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.mean)
         samples = np.clip(samples, 0.0, 1.0)
         samples[:, S] = errors
         believed = np.array(estimate)
         believed[S] = errors
-        covariance = (scale * calibration.inflation) ** 2 * posterior.error_covariance
+        covariance = (scale * calibration.inflation) ** 2 * posterior.covariance
         return Belief(
             np.clip(believed - reach, 0.0, 1.0),
             np.clip(believed + reach, 0.0, 1.0),

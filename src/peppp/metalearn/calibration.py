@@ -68,7 +68,7 @@ def calibrate(
     distances: list[NDArray[np.float64]] = []
     owners: list[int] = []
     for fold in folds:
-        prior = prior_of(fold.training, method)
+        prior = prior_of(fold.training)
         for i, owner in zip(fold.rows, fold.families, strict=True):
             known = observed[i]
             within = known & allowed
@@ -99,5 +99,5 @@ def calibrate(
 def standardised(
     errors: NDArray[np.float64], estimate: NDArray[np.float64], posterior: Posterior
 ) -> NDArray[np.float64]:
-    """Distances [d] of ``errors`` to an ``estimate``, in the posterior's deviations of the error."""
-    return np.asarray(np.abs(errors - estimate) / np.maximum(posterior.error_deviation, 1e-9))
+    """Distances [d] of ``errors`` to an ``estimate``, in the posterior's deviations."""
+    return np.asarray(np.abs(errors - estimate) / np.maximum(posterior.deviation, 1e-9))

@@ -31,7 +31,7 @@ def inner_folds(
     families: Sequence[str],
     *,
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     groups: NDArray[np.intp] | None = None,
 ) -> list[Fold]:
     """The folds of a table [n, d] of which only ``observed`` entries count; none of fewer than three rows.

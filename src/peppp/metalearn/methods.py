@@ -18,8 +18,7 @@ zero                   nothing                                   the means of th
 high-memory            nothing                                   more memory, less error
 =====================  ========================================  ==========================================
 
-These four also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
-logits. The automatic choice among them is :mod:`peppp.metalearn.automatic`.
+The automatic choice among them is :mod:`peppp.metalearn.automatic`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,18 +36,13 @@ from peppp.metalearn.bayesopt import GaussianProcess, optimise
 from peppp.metalearn.completion import Completion, factorise
 from peppp.metalearn.design import candidates, d_optimal_designs, least_squares
 from peppp.metalearn.factors import learn
-from peppp.metalearn.posterior import Posterior, Transform
+from peppp.metalearn.posterior import Posterior
 from peppp.metalearn.sequential import DESIGNS, propose
 from peppp.metalearn.threads import single_thread
 
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
 RANKED = ("ed-mf-rank-1", "ed-mf-rank-2", "ed-mf-rank-5")
-GAUSSIAN = tuple(
-    design + per + transform
-    for design in DESIGNS
-    for per in ("", "-per-memory")
-    for transform in ("", "-logit")
-)
+GAUSSIAN: tuple[str, ...] = DESIGNS
 METHODS = (
     *PAPER_METHODS, "bo-mf-zero-mean", "bo-full-zero-mean", "additive", "zero", "high-memory",
     *RANKED, *GAUSSIAN,
@@ -145,7 +139,7 @@ def explore(
 
     within = np.isin(np.arange(len(mean)), allowed)
     if method in GAUSSIAN:
-        prior = prior_of(training, method)
+        prior = prior_of(training)
         m = np.asarray(memory, dtype=np.float64)
         order_of: list[int] = []
         while len(order_of) < min(max(counts, default=0), len(allowed)):
@@ -154,7 +148,7 @@ def explore(
         return [
             explored(
                 order_of[:count],
-                prior.given(order_of[:count], [measured[j] for j in order_of[:count]]).errors,
+                prior.given(order_of[:count], [measured[j] for j in order_of[:count]]).mean,
             )
             for count in counts
         ]
@@ -167,19 +161,10 @@ def explore(
     ]
 
 
-def prior_of(training: Completion, method: str = "ed-mf") -> Posterior:
-    """The Gaussian that the entries which ``training`` observed teach, with errors as logits if so named."""
-    return _prior(training, transform_of(method))
-
-
-def transform_of(method: str) -> Transform:
-    """The scale on which a method's Gaussian is learned."""
-    return "logit" if method.endswith("-logit") else "identity"
-
-
 @lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods
-def _prior(training: Completion, transform: Transform) -> Posterior:
-    return learn(training.estimate, training.known, groups=training.groups, transform=transform)
+def prior_of(training: Completion) -> Posterior:
+    """The Gaussian that the entries which ``training`` observed teach."""
+    return learn(training.estimate, training.known, groups=training.groups)
 
 
 def next_of(
@@ -191,14 +176,10 @@ def next_of(
     memory: NDArray[np.float64],
     measurable: NDArray[np.bool_],
     feasible: NDArray[np.bool_],
-    seconds: NDArray[np.float64] | None = None,
 ) -> list[int]:
-    """The next ``count`` configurations that one of ``GAUSSIAN`` measures; per ``seconds`` [d] if given."""
-    cost = memory if "-per-memory" in method else seconds
+    """The next ``count`` configurations that one of ``GAUSSIAN`` measures."""
     design = next(design for design in DESIGNS if method.startswith(design))
-    return propose(
-        prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible, cost=cost
-    )
+    return propose(prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible)
 
 
 def _order(

@@ -17,10 +17,10 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
     bootstrap interval over families drawn for both methods together; below 1 and 0 the method is the better
     one. Raises TableError where ``against`` was not evaluated.
 
-    >>> from peppp.replay.slices import known_table
     >>> from peppp.replay.loocv import evaluate
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> known = known_table(synthetic_table(8, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(8, further=False))  # invented errors
     >>> record, = compare(evaluate(known, methods=("ed-mf", "zero"), counts=(5,)), "ed-mf", ["convergence"])
     >>> record["method"], record["ratio"] > 1
     ('zero', True)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.labels import groups as groups_of
 from peppp.metalearn.belief import Knowledge
 from peppp.metalearn.methods import explore
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
-from peppp.replay.known import KnownTable
 from peppp.replay.loocv import SETTINGS, Leave, splits, train
+from peppp.tables import ErrorMatrix
 
 COLUMNS = ("covered", "score", "width", "pick_covered")
 _ALPHA = 0.1
@@ -57,14 +58,14 @@ class Coverage:
 
 @single_thread()
 def coverage(
-    known: KnownTable,
+    known: ErrorMatrix,
     *,
     settings: Sequence[str] = ("I", "II", "IV"),
     counts: Sequence[int] = (0, 1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
     method: str = "ed-mf",
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
@@ -73,15 +74,15 @@ def coverage(
 
     Arguments are those of :func:`peppp.replay.loocv.evaluate`. Raises Lacking for a table that is too small.
 
-    >>> from peppp.replay.slices import known_table
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> known = known_table(synthetic_table(15, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(15, further=False))  # invented errors
     >>> found = coverage(known, settings=("I",), counts=(3,)).interval("covered", "I", 3)
     >>> bool(found.mean > 0.6)
     True
     """
     known.require()
-    limit = float(np.median(known.memory)) if cap is None else cap
+    limit = float(np.median(known.bytes)) if cap is None else cap
     shape = (len(settings), len(counts), len(seeds), len(known.names), len(COLUMNS))
     values = np.full(shape, np.nan)
     for r, seed in enumerate(seeds):
@@ -90,18 +91,18 @@ def coverage(
             for s, name in enumerate(settings):
                 setting = SETTINGS[name]
                 completed = train(
-                    known.errors[training], known.memory[training], known.known[training], setting.sampling,
+                    known.values[training], known.bytes[training], known.observed[training], setting.sampling,
                     share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
-                    groups=known.groups,
+                    groups=groups_of(known.columns),
                 )  # fmt: skip
                 for i in held:
-                    m, truth = known.memory[i], known.errors[i]
-                    feasible = known.known[i] & (m <= limit if setting.capped else True)
+                    m, truth = known.bytes[i], known.values[i]
+                    feasible = known.observed[i] & (m <= limit if setting.capped else True)
                     if not feasible.any():
                         continue
                     # By memory alone: which of its errors are known tells nothing of a new task.
                     measurable = m <= limit if setting.capped else np.ones(len(m), dtype=bool)
-                    knowledge = Knowledge(completed, range(len(m)), families, m, measurable, shrinkage)
+                    knowledge = Knowledge(completed, range(len(m)), families, m, measurable)
                     explored = explore(
                         method,
                         completed,
@@ -116,7 +117,7 @@ def coverage(
                         belief = knowledge.believe(
                             method, S.tolist(), truth[S], found.estimate, feasible=feasible
                         )
-                        judged = known.known[i].copy()
+                        judged = known.observed[i].copy()
                         judged[S] = False
                         values[s, c, r, i] = _scored(truth, belief.low, belief.high, judged)
                         pick = int(np.where(feasible, np.clip(found.estimate, 0, 1), np.inf).argmin())

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
+from peppp.labels import groups as groups_of
 from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.completion import Completion, complete_values, inverse_propensity
 from peppp.metalearn.inner import inner_folds
 from peppp.metalearn.methods import METHODS, PAPER_METHODS, explore
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
-from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.scores import METRICS, scores
+from peppp.tables import ErrorMatrix, Lacking
 
 Leave = Literal["family", "row"]
 
@@ -52,7 +53,7 @@ class Evaluation:
     many they are.
     """
 
-    known: KnownTable
+    known: ErrorMatrix
     settings: tuple[str, ...]
     methods: tuple[str, ...]
     counts: tuple[int, ...]
@@ -114,18 +115,17 @@ class Evaluation:
 
 @single_thread()
 def evaluate(
-    known: KnownTable,
+    known: ErrorMatrix,
     *,
     settings: Sequence[str] = ("I",),
     methods: Sequence[str] = PAPER_METHODS,
     counts: Sequence[int] = (1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
-    effects: bool = False,
     judge: NDArray[np.float64] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -142,8 +142,8 @@ def evaluate(
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> from peppp.replay.slices import known_table
-    >>> known = known_table(synthetic_table(11, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(11, further=False))  # invented errors
     >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
     >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)
     True
@@ -164,32 +164,32 @@ def evaluate(
     if not 0 < share <= 1:
         raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
     configurations = known.configurations if "additive" in methods else None
-    limit = float(np.median(known.memory)) if cap is None else float(cap)
-    if any(SETTINGS[s].capped for s in settings) and not (known.memory <= limit).any():
+    limit = float(np.median(known.bytes)) if cap is None else float(cap)
+    if any(SETTINGS[s].capped for s in settings) and not (known.bytes <= limit).any():
         raise BudgetError(
             f"a cap of {limit:.0f}B is below every footprint of the table; the smallest is "
-            f"{known.memory.min():.0f}B"
+            f"{known.bytes.min():.0f}B"
         )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
     values = np.full(shape, np.nan)
     parts = splits(known, leave)
-    judged = known.known if judge is None else known.known & np.isfinite(judge)
-    truths = known.errors if judge is None else np.where(judged, judge, 1.0)
+    judged = known.observed if judge is None else known.observed & np.isfinite(judge)
+    truths = known.values if judge is None else np.where(judged, judge, 1.0)
     kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
     done, total = 0, len(seeds) * len(parts)
     for r, seed in enumerate(seeds):
         for split, (training, held) in enumerate(parts):
             for kind in kinds:
                 completed = train(
-                    known.errors[training], known.memory[training], known.known[training], kind,
-                    share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
-                    groups=known.groups,
+                    known.values[training], known.bytes[training], known.observed[training], kind,
+                    share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
+                    groups=groups_of(known.columns),
                 )  # fmt: skip
                 # The automatic choice sees the training rows alone, each of their families held out in turn.
                 folds = (
                     inner_folds(
                         completed.estimate, completed.known, [known.families[i] for i in training],
-                        rank=rank, shrinkage=shrinkage, groups=known.groups,
+                        rank=rank, shrinkage=completed.shrinkage, groups=groups_of(known.columns),
                     )
                     if AUTO in methods
                     else []
@@ -198,7 +198,7 @@ def evaluate(
                     if SETTINGS[name].sampling != kind:
                         continue
                     for i in held:
-                        m = known.memory[i]
+                        m = known.bytes[i]
                         feasible = judged[i] & (m <= limit if SETTINGS[name].capped else True)
                         if not feasible.any():
                             continue
@@ -211,7 +211,7 @@ def evaluate(
                                 )  # fmt: skip
                             by_method = {
                                 one: explore(
-                                    one, completed, known.errors[i].item, counts, memory=m,
+                                    one, completed, known.values[i].item, counts, memory=m,
                                     feasible=feasible, configurations=configurations, seed=[seed, int(i)],
                                 )
                                 for one in dict.fromkeys(chosen)
@@ -239,9 +239,8 @@ def train(
     *,
     share: float,
     rank: int,
-    shrinkage: float,
+    shrinkage: float | None,
     seed: Sequence[int],
-    effects: bool = False,
     groups: NDArray[np.intp] | None = None,
 ) -> Completion:
     """What is learned from training rows [n, d] of which a ``share`` is sampled.
@@ -249,9 +248,7 @@ def train(
     Of rows that are partly ``observed``, the share of all entries is sampled among those that are.
     """
     if sampling == "full":
-        return complete_values(
-            errors, observed, rank=rank, shrinkage=shrinkage, effects=effects, groups=groups
-        )
+        return complete_values(errors, observed, rank=rank, shrinkage=shrinkage, groups=groups)
     if not observed.all():
         share = min(share / float(observed.mean()), 0.5 if sampling == "nonuniform" else 1.0)
     drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
@@ -264,12 +261,10 @@ def train(
     mask = mask & observed
     if not mask.any():
         mask = observed
-    return complete_values(
-        errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects, groups=groups
-    )
+    return complete_values(errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, groups=groups)
 
 
-def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def splits(known: ErrorMatrix, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Training rows and held out rows of each split."""
     if leave not in ("family", "row"):
         raise TableError(f"what is left out is a family or a row, not {leave!r}")

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.metalearn.belief import Knowledge
+from peppp.metalearn.completion import learn
 from peppp.metalearn.descriptors import point
 from peppp.metalearn.methods import explore
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.known import KnownTable
 from peppp.replay.loocv import splits
+from peppp.tables import ErrorMatrix
 
 COLUMNS = ("covered", "score", "width", "miss", "nearest", "seen_width")
 _ALPHA = 0.1
@@ -56,7 +57,7 @@ class Unseen:
 
 
 @single_thread()
-def replay_unseen(known: KnownTable, *, counts: Sequence[int] = (0, 3), method: str = "ed-mf") -> Unseen:
+def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method: str = "ed-mf") -> Unseen:
     """Leave out one family and one Format A at a time; predict the errors of the one at the other.
 
     ``counts`` are the measurements made by ``method`` at the configurations that remain. Raises Lacking for
@@ -74,26 +75,26 @@ def replay_unseen(known: KnownTable, *, counts: Sequence[int] = (0, 3), method: 
         apart = ((points[out][:, None] - points[~out]) ** 2).sum(axis=2)
         nearest = apart.argmin(axis=1)
         for training, held in splits(known, "family"):
-            completed = rest.learn(training, rank=3)
+            completed = learn(rest, training)
             families = [known.families[i] for i in training]
             for i in held:
-                judged = known.known[i, out]
-                m, feasible = rest.memory[i], rest.known[i]
+                judged = known.observed[i, out]
+                m, feasible = rest.bytes[i], rest.observed[i]
                 if not judged.any() or not feasible.any():
                     continue
                 every = np.ones(len(m), dtype=bool)
                 knowledge = Knowledge(completed, range(len(m)), families, m, every)
                 explored = explore(
-                    method, completed, rest.errors[i].item, counts, memory=m, feasible=feasible
+                    method, completed, rest.values[i].item, counts, memory=m, feasible=feasible
                 )
                 for c, found in enumerate(explored):
                     S = found.chosen
                     estimate = np.clip(found.estimate, 0.0, 1.0)
                     belief = knowledge.believe(
-                        method, S.tolist(), rest.errors[i, S], estimate, feasible=every
+                        method, S.tolist(), rest.values[i, S], estimate, feasible=every
                     )
                     error, low, high = knowledge.unseen(gone, rest.configurations, estimate, belief)
-                    truth = known.errors[i, out][judged]
+                    truth = known.values[i, out][judged]
                     error, low, high = error[judged], low[judged], high[judged]
                     outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)
                     open_to = np.delete(belief.high - belief.low, S)

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.metalearn.bayesopt import GaussianProcess
-from peppp.metalearn.completion import Completion
+from peppp.metalearn.completion import Completion, learn
 from peppp.metalearn.design import d_optimal_designs, least_squares
 from peppp.metalearn.methods import explore, prior_of
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean
-from peppp.replay.known import Lacking
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.head_to_head import BUDGETS
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking
 
 RANK, COUNTS, SHOWN = 3, (1, 3, 6, 10), 6
 Predict = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.float64]]
@@ -35,9 +35,9 @@ def designs(study: Study) -> Figure:
         others = np.array([j for j, other in enumerate(known.families) if other != family])
         if len(others) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
-        training = known.learn(others, RANK)
+        training = learn(known, others, rank=RANK)
         predictors = _predictors(training)
-        e, m, seen = known.errors[i], known.memory[i], known.known[i]
+        e, m, seen = known.values[i], known.bytes[i], known.observed[i]
         judge, other_seed = study.judge(i)
         elsewhere.append(other_seed)
         for quantile, seed in product(BUDGETS, range(study.seeds)):
@@ -111,5 +111,5 @@ def _predictors(training: Completion) -> dict[str, Predict]:
         "least squares": lambda S, e: least_squares(Y, S, e),
         "rank 1": lambda S, e: least_squares(Y[:, :1], S, e),
         "BO's process": lambda S, e: process.posterior(list(S), e)[0],
-        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).errors),
+        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).mean),
     }

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import PepppError
-from peppp.metalearn.completion import Completion
+from peppp.metalearn.completion import Completion, learn
 from peppp.metalearn.methods import explore
 from peppp.replay.intervals import family_mean
-from peppp.replay.known import KnownTable, Lacking
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
 COUNTS = (1, 2, 3, 6, 10)
 BUDGETS = (0.25, 0.5, 1.0)  # quantiles of the task's memory
@@ -40,11 +40,11 @@ def head_to_head(study: Study) -> Figure:
         others = np.array([j for j, family in enumerate(families) if family != families[i]])
         if len(others) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
-        training = known.learn(others, rank=3)
+        training = learn(known, others, rank=3)
         judge, judged_elsewhere = study.judge(i)
         for quantile in BUDGETS:
-            budget = float(np.quantile(known.memory[i, known.known[i]], quantile))
-            feasible = known.known[i] & (known.memory[i] <= budget)
+            budget = float(np.quantile(known.bytes[i, known.observed[i]], quantile))
+            feasible = known.observed[i] & (known.bytes[i] <= budget)
             best = int(np.where(feasible, judge, np.inf).argmin())
             for seed in range(study.seeds):
                 for method, picks in _picks(known, i, training, feasible, budget, seed, optuna).items():
@@ -64,7 +64,7 @@ def head_to_head(study: Study) -> Figure:
     return _figure(study, known, records)
 
 
-def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> Figure:
+def _figure(study: Study, known: ErrorMatrix, records: list[dict[str, Any]]) -> Figure:
     methods = list(dict.fromkeys(r["method"] for r in records))
     budgets = list(dict.fromkeys(r["budget"] for r in records))
     means: dict[tuple[str, str, int], float] = {}
@@ -115,7 +115,7 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
 
 
 def _picks(
-    known: KnownTable,
+    known: ErrorMatrix,
     i: int,
     training: Completion,
     feasible: NDArray[np.bool_],
@@ -124,7 +124,7 @@ def _picks(
     optuna: Any,
 ) -> dict[str, list[int]]:
     """What each method picks after each number of measurements."""
-    errors, memory = known.errors[i], known.memory[i]
+    errors, memory = known.values[i], known.bytes[i]
     allowed = np.flatnonzero(feasible)
     rng = np.random.default_rng([seed, i])
 
@@ -160,7 +160,7 @@ def _picks(
 
 def _search(
     optuna: Any,
-    known: KnownTable,
+    known: ErrorMatrix,
     i: int,
     feasible: NDArray[np.bool_],
     budget: float,
@@ -190,9 +190,9 @@ def _search(
         pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
         j = column.get(pair)
         # At most twice the budget: a huge violation would be all that a sampler's model of it sees.
-        excess = float(known.memory[i, j] / budget) - 1.0 if j is not None and known.known[i, j] else 1.0
+        excess = float(known.bytes[i, j] / budget) - 1.0 if j is not None and known.observed[i, j] else 1.0
         trial.set_constraint("memory", min(excess, 1.0))
-        search.tell(trial, float(known.errors[i, j]) if j is not None and feasible[j] else 1.0)
+        search.tell(trial, float(known.values[i, j]) if j is not None and feasible[j] else 1.0)
         if j is not None and feasible[j] and j not in measured:
             measured.append(j)
         if len(measured) == wanted:

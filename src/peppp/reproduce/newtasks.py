@@ -1,21 +1,23 @@
 """Figures of meta-test: a new task from a few measurements (7, 11, 12, 18, 24, and the settings)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from peppp import pareto
+from peppp.metalearn.completion import learn
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.methods import PAPER_METHODS
 from peppp.replay.intervals import family_ratio
-from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate
 from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
-RANK = 3  # section 4.2
+RANK, SHRINKAGE = 3, 0.1  # section 4.2
 ZERO_MEAN = ("bo-mf-zero-mean", "bo-full-zero-mean")
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 
@@ -24,25 +26,25 @@ def figure_7(study: Study) -> Figure:
     """The example as a new task: six measurements under a cap, estimated frontier, choice."""
     known = study.known
     i = example_row(known)
-    cap = float(np.median(known.memory[i])) if study.choice_cap is None else study.choice_cap
+    cap = float(np.median(known.bytes[i])) if study.choice_cap is None else study.choice_cap
     others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
     if len(others) < 2:
         raise Lacking("the table lacks tasks of other families to learn from")
-    Y = known.learn(others, RANK).configuration_embeddings
-    m, feasible = known.memory[i], known.known[i] & (known.memory[i] <= cap)
+    Y = learn(known, others, rank=RANK).configuration_embeddings
+    m, feasible = known.bytes[i], known.observed[i] & (known.bytes[i] <= cap)
     S = d_optimal(Y, 6, feasible=feasible)
-    estimate = least_squares(Y, S, known.errors[i, S])
-    estimate[S] = known.errors[i, S]
+    estimate = least_squares(Y, S, known.values[i, S])
+    estimate[S] = known.values[i, S]
     optimal = pareto.frontier(m, np.clip(estimate, 0, 1), feasible)
-    chosen, best = optimal[-1], known.errors[i, feasible].min()
-    regret = float(known.errors[i, chosen] - best)
-    truly = pareto.nondominated(m, known.errors[i], feasible)
+    chosen, best = optimal[-1], known.values[i, feasible].min()
+    regret = float(known.values[i, chosen] - best)
+    truly = pareto.nondominated(m, known.values[i], feasible)
     wrong = int((~truly[optimal]).sum())
     records = tuple(
         {
             "configuration": column,
             "memory_mb": m[j] / MB,
-            "error": known.errors[i, j],
+            "error": known.values[i, j],
             "estimate": float(estimate[j]),
             "point": "chosen"
             if j == chosen
@@ -54,15 +56,15 @@ def figure_7(study: Study) -> Figure:
             if j in optimal
             else "estimated dominated",
         }
-        for j, column in enumerate(known.columns)
-        if known.known[i, j]
+        for j, column in enumerate(known.labels)
+        if known.observed[i, j]
     )
     return Figure(
         "7",
         f"Meta-test on {known.names[i]}: 6 measurements below {cap / MB:.3g} MB each",
         "six measurements choose well: the estimated Pareto optimal configuration of the highest allowed "
         "memory, although some of those are truly dominated",
-        f"chosen {known.columns[chosen]}: error {known.errors[i, chosen]:.3f}, {regret:.3f} above the best "
+        f"chosen {known.labels[chosen]}: error {known.values[i, chosen]:.3f}, {regret:.3f} above the best "
         f"within the cap; {wrong} of {len(optimal)} estimated Pareto optimal ones are truly dominated",
         regret < 0.03,
         records,
@@ -73,7 +75,7 @@ def figure_7(study: Study) -> Figure:
 
 def _compared(
     study: Study,
-    known: KnownTable,
+    known: ErrorMatrix,
     name: str,
     title: str,
     settings: Sequence[str],
@@ -86,7 +88,7 @@ def _compared(
     study.say(f"figure {name}: settings {', '.join(settings)}")
     found = evaluate(
         known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds), rank=RANK,
-        cap=study.cap, leave=_leave(study, known),
+        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
     records = found.summary(metrics)
@@ -122,7 +124,7 @@ def _compared(
     )  # fmt: skip
 
 
-def _leave(study: Study, known: KnownTable) -> Leave:
+def _leave(study: Study, known: ErrorMatrix) -> Leave:
     """Families as asked, but rows where there is one family only."""
     return "family" if study.leave == "family" and len(set(known.families)) > 1 else "row"
 
@@ -152,7 +154,7 @@ def figure_12(study: Study) -> Figure:
     methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
     found = evaluate(
         known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds), rank=RANK,
-        cap=study.cap, leave=_leave(study, known),
+        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     ours = found.of("pick_error", "IV", "ed-mf", 3)
     records, shown, medians = [], [], []
@@ -202,7 +204,7 @@ def settings_table(study: Study) -> Figure:
         study.say(f"settings: all methods, Settings I to VI, each {leave} held out")
         found = evaluate(
             known, settings=tuple(SETTINGS), methods=methods, counts=counts, seeds=range(study.seeds),
-            rank=RANK, cap=study.cap, leave=leave,
+            rank=RANK, shrinkage=SHRINKAGE, cap=study.cap, leave=leave,
         )  # fmt: skip
         records += [{"leave": leave} | record for record in found.summary((*metrics, "memory_used"))]
         parts.append(f"{leave} held out, 6 measurements, multiples of ED-MF's: {_ahead_of_zero(found, 6)}")
@@ -254,13 +256,14 @@ def _best_everywhere(found: Evaluation, count: int) -> bool:
 def pooled(study: Study) -> Figure:
     """What is left of the problem when columns that differ in Format B only are one."""
     known = study.known
-    small = known.pooled().require()
+    small = _pooled(known).require()
     records: list[dict[str, Any]] = []
     shown = []
-    for title, table in ((f"{len(known.columns)} columns", known), (f"{len(small.columns)} pooled", small)):
+    for title, table in ((f"{len(known.labels)} columns", known), (f"{len(small.labels)} pooled", small)):
         found = evaluate(
             table, settings=("I", "II"), methods=("ed-mf", "random-mf", "zero"), counts=(3,),
-            seeds=range(study.seeds), rank=RANK, cap=study.cap, leave=_leave(study, table),
+            seeds=range(study.seeds), rank=RANK, shrinkage=SHRINKAGE, cap=study.cap,
+            leave=_leave(study, table),
         )  # fmt: skip
         records += [{"columns": title} | r for r in found.summary(("hyperdiff", "relative_error", "regret"))]
         values = {m: found.interval("hyperdiff", "I", m, 3).mean for m in found.methods}
@@ -275,3 +278,15 @@ def pooled(study: Study) -> Figure:
         (Panel("bars", "method", "hyperdiff", "columns", where=(("setting", "I"),)),),
         {"seeds": study.seeds},
     )
+
+
+def _pooled(known: ErrorMatrix) -> ErrorMatrix:
+    """Columns that differ only in Format B as one: their mean error, at the memory of the smallest."""
+    of = np.unique([str(c.format_a) for c in known.configurations], return_inverse=True)[1]
+    # The column that stands for all is the one of least memory, by whose name it goes.
+    groups = [np.flatnonzero(of == number) for number in dict.fromkeys(of.tolist())]
+    kept = [int(min(group, key=lambda j: (known.bytes[:, j].sum(), j))) for group in groups]
+    counts = np.column_stack([known.observed[:, group].sum(axis=1) for group in groups])
+    sums = np.column_stack([np.nansum(known.values[:, group], axis=1) for group in groups])
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return replace(known.take(np.arange(len(known.rows)), kept), values=means)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from peppp.replay.known import Lacking
 from peppp.reproduce.figure import Figure
 from peppp.reproduce.figures import FIGURES
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking
 
 
 def draw_all(
@@ -123,7 +123,7 @@ def _about(study: Study) -> str:
     measurements = f" from {len(study.measurements)} measurements" if study.measurements else ""
     text = (
         f"The table{measurements}: {len(known.names)} tasks of {len(set(known.families))} families at "
-        f"{len(known.columns)} configurations, "
+        f"{len(known.labels)} configurations, "
         + (
             "all known"
             if known.share == 1
@@ -131,7 +131,7 @@ def _about(study: Study) -> str:
             "runs: tasks are judged on their known configurations, the rest is completed"
         )
     )
-    recipe = known.recipes[0]
+    recipe = known.rows[0].recipe
     if recipe is not None:
         text += (
             f"; {recipe.network}, learning rate {recipe.learning_rate:g}, {recipe.epochs} epochs or "

@@ -9,11 +9,11 @@ from peppp import pareto
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.metalearn.completion import complete_values, inverse_propensity
 from peppp.metalearn.threads import single_thread
-from peppp.replay.known import KnownTable
 from peppp.replay.scores import scores
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix
 
 RANK, SHRINKAGE = 5, 0.1  # section 4.1
 RATIOS = tuple(round(0.05 * k, 2) for k in range(1, 11))
@@ -21,22 +21,22 @@ P_MAX = tuple(round(0.1 * k, 1) for k in range(1, 11))
 SHOWN = ("relative_error", "convergence", "hyperdiff")
 
 
-def completed(known: KnownTable, sampling: str, amount: float, seed: int) -> tuple[Any, NDArray[np.float64]]:
+def completed(known: ErrorMatrix, sampling: str, amount: float, seed: int) -> tuple[Any, NDArray[np.float64]]:
     """A mask, and the errors [n, d] estimated from what it shows: rank 5 where nothing was measured."""
     weights = None
     if sampling == "uniform":
-        mask = uniform(known.errors.shape, min(1.0, amount / known.share), seed=seed)
+        mask = uniform(known.values.shape, min(1.0, amount / known.share), seed=seed)
     else:
-        mask, probabilities = nonuniform(known.memory, p_max=amount, seed=seed)
+        mask, probabilities = nonuniform(known.bytes, p_max=amount, seed=seed)
         weights = inverse_propensity(probabilities)
-    mask = mask & known.known
-    found = complete_values(known.errors, mask, rank=RANK, shrinkage=SHRINKAGE, weights=weights)
+    mask = mask & known.observed
+    found = complete_values(known.values, mask, rank=RANK, shrinkage=SHRINKAGE, weights=weights)
     Y = found.configuration_embeddings
-    return mask, np.where(mask, known.errors, found.estimate @ Y @ Y.T)
+    return mask, np.where(mask, known.values, found.estimate @ Y @ Y.T)
 
 
 @single_thread()
-def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: str, example: int) -> Figure:
+def _sampled(study: Study, known: ErrorMatrix, name: str, title: str, sampling: str, example: int) -> Figure:
     """Scores of each row from one mask, and of the example from as many as the study takes.
 
     Of a table that is partly known, no sample takes more than half of what is known: scores count the sampled
@@ -52,9 +52,9 @@ def _sampled(study: Study, known: KnownTable, name: str, title: str, sampling: s
         for number in range(study.masks):
             mask, estimate = completed(known, sampling, amount, seed=number)
             rows = range(len(known.names)) if number == 0 else [example]
-            used = float(known.memory[mask].sum() / known.memory.sum())
+            used = float(known.bytes[mask].sum() / known.bytes.sum())
             for i in rows:
-                found = scores(known.memory[i], known.errors[i], estimate[i], known.known[i])
+                found = scores(known.bytes[i], known.values[i], estimate[i], known.observed[i])
                 values = {metric: float(found[metric][0]) for metric in SHOWN}
                 if number == 0:
                     records.append(
@@ -145,9 +145,9 @@ def figure_23(study: Study) -> Figure:
     )
 
 
-def _at_high_rate(known: KnownTable) -> int:
+def _at_high_rate(known: ErrorMatrix) -> int:
     """The paper shows aquatic mammals at the rate 0.01: here that, or the first row at the highest rate."""
-    rates = [recipe.learning_rate if recipe else 0.0 for recipe in known.recipes]
+    rates = [row.recipe.learning_rate if row.recipe else 0.0 for row in known.rows]
     high = [i for i, rate in enumerate(rates) if rate == max(rates)]
     return next((i for i in high if "aquatic" in known.names[i]), high[0])
 
@@ -162,19 +162,19 @@ def figure_10(study: Study) -> Figure:
         means: list[list[float]] = []
         for number in range(study.masks):
             _, estimate = completed(known, "uniform", ratio, seed=number)
-            scored = scores(known.memory[i], known.errors[i], estimate[i], known.known[i])
+            scored = scores(known.bytes[i], known.values[i], estimate[i], known.observed[i])
             means.append([float(scored[m][0]) for m in ("convergence", "hyperdiff")])
             if number == 0:
-                for kind, errors in (("true", known.errors[i]), ("estimated", estimate[i])):
+                for kind, errors in (("true", known.values[i]), ("estimated", estimate[i])):
                     records += [
                         {
                             "sampled": ratio,
                             "frontier": kind,
-                            "configuration": known.columns[j],
-                            "memory_mb": known.memory[i, j] / MB,
+                            "configuration": known.labels[j],
+                            "memory_mb": known.bytes[i, j] / MB,
                             "error": float(errors[j]),
                         }
-                        for j in pareto.frontier(known.memory[i], errors, known.known[i])
+                        for j in pareto.frontier(known.bytes[i], errors, known.observed[i])
                     ]
         found[ratio] = dict(zip(("convergence", "hyperdiff"), np.mean(means, axis=0).tolist(), strict=True))
     shown = "; ".join(

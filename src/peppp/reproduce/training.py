@@ -8,16 +8,17 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from peppp import pareto
+from peppp.metalearn.completion import filled, learn
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
-from peppp.replay.known import Lacking
-from peppp.replay.slices import known_table
+from peppp.replay.slices import known_part, main_seed
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.frontiers import frontier_counts
 from peppp.reproduce.matrix import EXAMPLE, MB
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking, error_matrix
 
 
 @single_thread()
@@ -25,12 +26,11 @@ def figure_13(study: Study) -> Figure:
     """The convex relaxation (SLSQP) beside the greedy design: rank 5, 20 configurations."""
     known = study.known
     rank = min(5, len(known.names) - 1)
-    count = min(20, int(known.known.sum(axis=1).min()) - 1)
+    count = min(20, int(known.observed.sum(axis=1).min()) - 1)
     records, weights = [], []
     designs: dict[str, Callable[[NDArray[np.float64]], NDArray[np.intp]]] = {
         "greedy": lambda Y: d_optimal(Y, count),
-        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count, solver="slsqp").chosen,
-        "convex, multiplicative": lambda Y: relaxed_d_optimal(Y, count).chosen,
+        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count).chosen,
     }
     errors: dict[str, list[float]] = {name: [] for name in designs}
     seconds = dict.fromkeys(designs, 0.0)
@@ -38,8 +38,8 @@ def figure_13(study: Study) -> Figure:
         others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
         if len(others) <= rank:
             continue
-        Y = known.learn(others, rank).configuration_embeddings[known.known[i]]
-        truth = known.errors[i, known.known[i]]
+        Y = learn(known, others, rank=rank).configuration_embeddings[known.observed[i]]
+        truth = known.values[i, known.observed[i]]
         for name, design in designs.items():
             started = process_time()
             S = design(Y)
@@ -47,7 +47,7 @@ def figure_13(study: Study) -> Figure:
             guess = least_squares(Y, S, truth[S])
             errors[name].append(float(np.linalg.norm(guess - truth) / np.linalg.norm(truth)))
             records.append({"task": task, "design": name, "relative_error": errors[name][-1]})
-        weights += relaxed_d_optimal(Y, count, solver="slsqp").weights.tolist()
+        weights += relaxed_d_optimal(Y, count).weights.tolist()
     if not weights:
         raise Lacking(f"the table lacks families: rank {rank} needs more than {rank} tasks of others")
     extreme = float(np.mean([v < 0.05 or v > 0.95 for v in weights]))
@@ -120,27 +120,28 @@ def figure_20(study: Study) -> Figure:
     better, frontiers, wins = [], [], dict[float, int]()
     for i, task in enumerate(tasks):
         rows = [r for r, other in enumerate(known.tasks) if other == task]
-        rates = [recipe.learning_rate if recipe else 0.0 for recipe in (known.recipes[r] for r in rows)]
+        recipes = [known.rows[r].recipe for r in rows]
+        rates = [recipe.learning_rate if recipe else 0.0 for recipe in recipes]
         if base not in rates:
             continue
-        fixed, tuned = known.errors[rows[rates.index(base)]], known.errors[rows].min(axis=0)
-        for k in known.errors[rows].argmin(axis=0):
+        fixed, tuned = known.values[rows[rates.index(base)]], known.values[rows].min(axis=0)
+        for k in known.values[rows].argmin(axis=0):
             wins[rates[k]] = wins.get(rates[k], 0) + 1
         better.append(float((fixed - tuned).mean()))
-        frontiers.append(len(pareto.frontier(known.memory[rows[0]], tuned)))
+        frontiers.append(len(pareto.frontier(known.bytes[rows[0]], tuned)))
         if i == chosen:
             for kind, errors in (("fixed", fixed), ("tuned", tuned)):
-                optimal = pareto.frontier(known.memory[rows[0]], errors)
+                optimal = pareto.frontier(known.bytes[rows[0]], errors)
                 records += [
                     {
                         "task": names[i],
                         "learning_rate": kind,
                         "configuration": column,
-                        "memory_mb": known.memory[rows[0], j] / MB,
+                        "memory_mb": known.bytes[rows[0], j] / MB,
                         "error": float(errors[j]),
                         "point": "Pareto optimal" if j in optimal else "dominated",
                     }
-                    for j, column in enumerate(known.columns)
+                    for j, column in enumerate(known.labels)
                 ]
     if not better:
         raise Lacking(f"the table lacks tasks measured at the learning rate {base:g} and at others")
@@ -207,7 +208,7 @@ def rounding(study: Study) -> Figure:
 def _format_b(measurements: list[Measurement]) -> str:
     """How much Format B matters, and the configurations on most frontiers."""
     try:
-        known = known_table(measurements)
+        known = known_part(error_matrix(measurements, seed=main_seed(measurements)))
     except Lacking as error:
         return str(error)
     formats = [str(c.format_b) for c in known.configurations]
@@ -215,7 +216,7 @@ def _format_b(measurements: list[Measurement]) -> str:
         return "too few complete rows to say more"
     a = np.array([str(c.format_a) for c in known.configurations])
     b = np.array(formats)
-    means = known.errors.mean(axis=0)
+    means = filled(known).mean(axis=0)
     rest = means - np.array([means[a == x].mean() for x in a])
     share = float(np.array([rest[b == x].mean() for x in b]).var() / means.var()) if means.var() else 0.0
     top = ", ".join(f"{column} {n}" for column, n in frontier_counts(known).most_common(3))

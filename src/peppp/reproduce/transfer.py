@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from peppp.metalearn.completion import Completion, complete_values
+from peppp.metalearn.completion import Completion, complete_values, learn
 from peppp.metalearn.methods import PAPER_METHODS, explore
-from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.loocv import Leave
 from peppp.replay.scores import scores
 from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
-RANK = 3  # section 4.2
+RANK, SHRINKAGE = 3, 0.1  # section 4.2
 COUNTS = (3, 4, 5, 6, 8, 10)  # the paper measures as many as the rank, or more
 
 
@@ -25,12 +25,12 @@ def figure_25(study: Study) -> Figure:
     leave = _leave(study, source)
     records: list[dict[str, Any]] = []
     for name, table in list(tables.items())[1:]:
-        columns = [c for c in table.columns if c in source.columns]
+        columns = [c for c in table.labels if c in source.labels]
         for i, (task, family) in enumerate(zip(table.tasks, table.families, strict=True)):
             rows = _others(source, task, family, leave)
-            train = source.take(rows, [source.columns.index(c) for c in columns])
-            training = train.learn(range(len(rows)), RANK)
-            target = table.take([i], [table.columns.index(c) for c in columns])
+            train = source.take(rows, [source.labels.index(c) for c in columns])
+            training = learn(train, range(len(rows)), rank=RANK, shrinkage=SHRINKAGE)
+            target = table.take([i], [table.labels.index(c) for c in columns])
             records += _transferred(training, target, name, source_name, study.seeds, PAPER_METHODS)
     return _transfer_figure(
         "25",
@@ -46,13 +46,13 @@ def figure_26(study: Study) -> Figure:
     """Case i learns from the same network's rows only, Case ii from all networks' rows, on the same tasks."""
     tables = study.networks()
     common = sorted(set.intersection(*(set(t.tasks) for t in tables.values())))
-    columns = [c for c in next(iter(tables.values())).columns if all(c in t.columns for t in tables.values())]
+    columns = [c for c in next(iter(tables.values())).labels if all(c in t.labels for t in tables.values())]
     if len(common) < 3 or len(columns) < 3:
         raise Lacking(
             f"the table lacks tasks measured with every network: there are {len(common)}, 3 are needed"
         )
     cut = {
-        name: t.take([t.tasks.index(task) for task in common], [t.columns.index(c) for c in columns])
+        name: t.take([t.tasks.index(task) for task in common], [t.labels.index(c) for c in columns])
         for name, t in tables.items()
     }
     leave = _leave(study, next(iter(cut.values())))
@@ -61,12 +61,12 @@ def figure_26(study: Study) -> Figure:
         for i in range(len(common)):
             rest = _others(table, table.tasks[i], table.families[i], leave)
             same = table.take(rest)
-            every = np.concatenate([t.errors[rest] for t in cut.values()])
-            seen = np.concatenate([t.known[rest] for t in cut.values()])
+            every = np.concatenate([t.values[rest] for t in cut.values()])
+            seen = np.concatenate([t.observed[rest] for t in cut.values()])
             target = table.take([i])
             for case, training in (
-                ("i: same network", same.learn(range(len(rest)), RANK)),
-                ("ii: all networks", complete_values(every, seen, rank=RANK)),
+                ("i: same network", learn(same, range(len(rest)), rank=RANK, shrinkage=SHRINKAGE)),
+                ("ii: all networks", complete_values(every, seen, rank=RANK, shrinkage=SHRINKAGE)),
             ):
                 records += _transferred(training, target, name, case, study.seeds, ("ed-mf",))
     return _transfer_figure(
@@ -79,13 +79,13 @@ def figure_26(study: Study) -> Figure:
     )
 
 
-def _leave(study: Study, table: KnownTable) -> Leave:
+def _leave(study: Study, table: ErrorMatrix) -> Leave:
     """Families as asked, but rows, as in the paper, where a family is more than all but one of the rows."""
     largest = max(table.families.count(family) for family in table.families)
     return "family" if study.leave == "family" and len(table.families) - largest >= 2 else "row"
 
 
-def _others(table: KnownTable, task: str, family: str, leave: Leave) -> list[int]:
+def _others(table: ErrorMatrix, task: str, family: str, leave: Leave) -> list[int]:
     """Rows to learn from: those of other tasks, and of other families if these are left out."""
     return [
         r
@@ -96,14 +96,14 @@ def _others(table: KnownTable, task: str, family: str, leave: Leave) -> list[int
 
 def _transferred(
     training: Completion,
-    target: KnownTable,
+    target: ErrorMatrix,
     network: str,
     source: str,
     seeds: int,
     methods: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Scores of methods on the one row of ``target``, learned from ``training``."""
-    e, m, feasible = target.errors[0], target.memory[0], target.known[0]
+    e, m, feasible = target.values[0], target.bytes[0], target.observed[0]
     records = []
     for method in methods:
         for seed in range(seeds):
