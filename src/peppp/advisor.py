@@ -81,10 +81,7 @@ class Advisor:
         until_sure: float | None = None,
         tolerance: float = 0.01,
     ) -> None:
-        if method not in ADVISED:
-            raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
-        if until_sure is not None and not 0 < until_sure < 1:
-            raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+        check_request(method, until_sure)
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
@@ -319,15 +316,30 @@ class Advisor:
         return {self._column[c]: error / self._scale for c, error in self._told.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
-        within = self._memory <= limit  # [d]
-        if not within.any():
-            smallest = int(self._memory.min())
-            cheapest = self.configurations[int(self._memory.argmin())]
-            raise BudgetError(
-                f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
-                f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
-            )
-        return np.asarray(within)
+        check_limit(limit, name, dict(zip(self.configurations, self._memory.tolist(), strict=True)))
+        return np.asarray(self._memory <= limit)  # [d]
+
+
+def check_request(method: str, until_sure: float | None) -> None:
+    """Refuse, before anything is read, a method or a probability that an Advisor would refuse.
+
+    Raises TableError for an unknown method, BudgetError for a number that is no probability.
+    """
+    if method not in ADVISED:
+        raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
+    if until_sure is not None and not 0 < until_sure < 1:
+        raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+
+
+def check_limit(limit: int, name: str, sizes: Mapping[Any, int]) -> None:
+    """Raises BudgetError where ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
+    cheapest = min(sizes, key=lambda configuration: sizes[configuration])
+    smallest = sizes[cheapest]
+    if smallest > limit:
+        raise BudgetError(
+            f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
+            f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
+        )
 
 
 def _footprint(size: Footprint | int) -> Footprint:

@@ -7,24 +7,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor
+from peppp.advisor import Advisor, check_limit, check_request
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
-from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
+from peppp.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, TableError
-from peppp.formats import Configuration
+from peppp.formats import Configuration, paper_grid
 from peppp.known import alike
 from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
+from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint, training_operations, with_resolution
+from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
 from peppp.transfer import transfers
 from peppp.units import parse_bytes
 
@@ -81,7 +82,19 @@ def pick(
     """
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
-    dataset = load(str(data), resolution=resolution)
+    check_request(method or "ed-mf", until_sure)
+    check_costs(costs)
+    networks.check_name(network)
+    limits = {"a budget": parse_bytes(budget)} | ({} if cap is None else {"a cap": parse_bytes(cap)})
+
+    def seen(classes: int, side: int) -> None:
+        """Refuse limits below everything before pixels are decoded; other tables have other columns."""
+        if table is None:
+            sizes = grid_footprints(network, recipe or Recipe(), classes, side)
+            for name, limit in limits.items():
+                check_limit(limit, name, sizes)
+
+    dataset = load(str(data), resolution=resolution, seen=seen)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
@@ -157,8 +170,6 @@ def _cost(
         if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
         return time_cost(known, plain(sizes))
-    if ":" not in name:
-        raise TableError(f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN")
     return column_cost(name, plain(sizes))
 
 
@@ -192,6 +203,16 @@ def measure_cells(
             raise PepppError(f"{cell.configuration} on {cell.task} could not be measured: {failure.message}")
         wanted = {cell.key for cell in cells}
         return [measurement for measurement in kept.measurements() if measurement.key in wanted]
+
+
+def grid_footprints(network: str, recipe: Recipe, classes: int, side: int) -> dict[Configuration, int]:
+    """Bytes that a training on images of ``side`` pixels keeps, at each configuration of the paper's grid."""
+    shape = (3, side, side)
+    counts = network_counts(network, classes, 3, shape, False, (), False, "cross_entropy", recipe.batch_size)
+    return {
+        c: counts.footprint(c, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
+        for c in paper_grid()
+    }
 
 
 def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:

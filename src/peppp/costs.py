@@ -164,6 +164,15 @@ def _energy(fmt: Format, of_floats: Mapping[int, float], of_integers: Mapping[in
     return float(low * (element.bits / narrow) ** power)
 
 
+def check_costs(names: Iterable[str]) -> None:
+    """Refuse, before anything is read, the name of a cost that does not exist: TableError."""
+    for name in names:
+        if name not in ("memory", "time", "energy") and ":" not in name:
+            raise TableError(
+                f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN"
+            )
+
+
 def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:
     """The cost in ``FILE.csv:COLUMN``: a number for each of the configurations, which another column names.
 

@@ -74,8 +74,9 @@ def command(
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: Annotated[
-        str, typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too.")
-    ] = "0.001",
+        list[str],
+        typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too."),
+    ] = ["0.001"],  # noqa: B006  (typer copies it)
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
     data_root: DataRoot = None,
@@ -107,6 +108,12 @@ def command(
     """
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
+    seconds = None if spend is None else parse_seconds(spend, "--spend")
+    from peppp.advisor import check_request
+    from peppp.costs import check_costs
+
+    check_request(method or "ed-mf", until_sure)
+    check_costs(cost or ())
     if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
     if out is not None and not train:
@@ -123,7 +130,7 @@ def command(
     check_device(device)
     use_data_root(data_root)
     RoundingModes.parse(rounding)
-    rates = parse_rates(learning_rate)
+    rates = parse_rates(",".join(learning_rate))
     if html is not None:
         check_place(html)  # said before the training, not after
     if train:
@@ -144,7 +151,7 @@ def command(
                 budget=budget,
                 network=network,
                 measurements=measurements,
-                spend=None if spend is None else parse_seconds(spend, "--spend"),
+                spend=seconds,
                 until_sure=until_sure,
                 method=method,
                 tolerance=tolerance,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from peppp.errors import NetworkError
+from peppp.errors import NetworkError, PepppError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
 from peppp.lowprec.conversion import low_precision, low_precision_state
@@ -155,10 +155,13 @@ def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: in
 def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except PepppError:
+        raise
+    except Exception as error:  # whatever the network's own code does
         shape = "x".join(str(side) for side in input_shape)
         raise NetworkError(
-            f"{type(network).__name__} cannot be counted on inputs of {shape}: {str(error).splitlines()[0]}"
+            f"{type(network).__name__} cannot be counted on inputs of {shape}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from None
 
 
