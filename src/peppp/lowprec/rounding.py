@@ -5,9 +5,14 @@ then one integer addition rounds the significand, and a mask cuts it. No step ma
 some processors handle slowly and some settings flush to zero (formats of 8 exponent bits apart, whose
 subnormals are float32's own: they only meet integer operations). This file is the readable form and the
 meaning of kernels.py's.
+
+The addition loses the low bits of a number far below the smallest normal one. Stochastic rounding to 5
+mantissa bits or more keeps them: it adds the smallest subnormal number instead, and only to what lies below
+that. Every other subnormal keeps its own bits, of which one more is cut off for each binade further down.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,10 +109,15 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
 def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
     """The expression itself: nearest, or stochastic with the given random ``bits`` (int32, x's shape)."""
     cut = 23 - fmt.mantissa_bits
-    half, mask, smallest = 1 << (cut - 1), (1 << cut) - 1, kernels.threshold(fmt)
+    fine = bits is not None and kernels.is_fine(fmt)
+    half, smallest = 1 << (cut - 1), fmt.min_subnormal if fine else kernels.threshold(fmt)
+    mask: Any = (1 << cut) - 1
     magnitude = x.detach().abs()
     tiny = magnitude < smallest
     b = torch.where(tiny, (magnitude + smallest).view(torch.int32), magnitude.view(torch.int32))
+    if fine:
+        binades = (fmt.min_exponent + 127 - (b >> 23)).clamp(min=0)  # below the smallest normal number
+        mask = ~(torch.full_like(b, ~mask) << binades)
     if bits is not None:
         b = b + (bits & mask)
     elif fmt.ties == "even":
