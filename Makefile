@@ -1,60 +1,84 @@
 # `make demo` and `make test` do all their set-up themselves; `make install` does the set-up alone.
-PYTHON ?= python3.11
-BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Another Python or another folder for the environment: make PYTHON=python3.13 VENV=.venv-3.13 demo
+PYTHON ?=
+VENV = .venv
+BIN = $(VENV)/bin
+# Both names, as pip 25.3 takes the versions of build tools from the second only.
+PIP = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	$(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-postgres test-slow lint docs install install-all results clean
+.PHONY: demo test test-all test-postgres test-slow lint docs install install-all results environment \
+	constraints resolve clean
 
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/peppp demo
 
-test: .venv/installed-dev lint
+test: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: .venv/installed-dev lint
+test-all: $(VENV)/installed-dev lint
 	$(BIN)/python -m pytest -n 2
 
 # The tests of the store on a real PostgreSQL: Debian's, started in a temporary folder and ended with them.
-test-postgres: .venv/installed-all
+test-postgres: $(VENV)/installed-all
 	.ci/postgres $(BIN)/python -m pytest tests/test_store.py tests/test_queue.py tests/test_status.py \
 		tests/test_campaign.py
 
 # The slow tests alone, with every extra.
-test-slow: .venv/installed-all
+test-slow: $(VENV)/installed-all
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
-lint: .venv/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/installed-dev
-	$(PIP) install -q -c constraints.txt -e '.[docs]'
+docs: $(VENV)/installed-dev
+	$(PIP) install -q -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 	@echo site/index.html
 
 # The paper's claims on the table that ships, or on another: make results TABLE=runs.db
 TABLE ?= src/peppp/data/table.csv.gz
-results: .venv/installed-dev
+results: $(VENV)/installed-dev
 	$(BIN)/peppp reproduce all $(TABLE) --seeds 5 --page docs/results.md
 
-install: .venv/installed
+install: $(VENV)/installed
 
-# The stamps are written last, so that a half-made environment is made again.
-.venv/installed: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install -q -c constraints.txt -e .
+# The stamps are written last, so that a half-made environment is made again; so is one that no longer starts, or
+# that is not of the PYTHON asked for.
+BROKEN := $(shell sh scripts/venv --check $(VENV) '$(PYTHON)' || echo environment)
+$(VENV)/installed: pyproject.toml constraints.txt $(BROKEN)
+	@echo "installing into $(VENV): this downloads gigabytes where PyTorch comes with CUDA"
+	$(PIP) install -q -e .
 	@touch $@
 
-.venv/installed-dev: .venv/installed
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+environment:
+	@sh scripts/venv $(VENV) '$(PYTHON)'
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install -q -e '.[dev]'
 	@touch $@
 
-install-all: .venv/installed-all
+install-all: $(VENV)/installed-all
 
-.venv/installed-all: .venv/installed-dev
-	$(PIP) install -q -c constraints.txt -e '.[dev,postgres,ray,slurm,plot,optuna,hf,train,browser,docs]'
+$(VENV)/installed-all: $(VENV)/installed-dev
+	$(PIP) install -q -e '.[dev,postgres,ray,slurm,plot,optuna,hf,browser,docs]'
 	@touch $@
+
+# Versions that are in constraints.txt stay as long as they fit: make constraints UPGRADE='--upgrade-package numpy'
+constraints: $(BIN)/uv
+	$(BIN)/uv pip compile -q $(UPGRADE) --universal --all-extras --only-binary :all: --python-version 3.11 \
+		--no-emit-index-url --no-annotate --constraint .ci/held.txt --output-file constraints.txt pyproject.toml \
+		>/dev/null
+
+# Whether constraints.txt holds on every platform and Python that it is for.
+resolve: $(BIN)/uv
+	UV=$(BIN)/uv .ci/resolve
+
+# The extra dev has it too, but cannot be installed while constraints.txt does not hold.
+$(BIN)/uv: $(BROKEN)
+	$(PIP) install -q uv
 
 clean:
-	rm -rf .venv
+	rm -rf $(VENV)

@@ -42,7 +42,7 @@ def test_the_wheel_holds_what_it_needs_and_little_else(built):
     metadata = zipfile.ZipFile(wheel).read(f"peppp-{PROJECT['version']}.dist-info/METADATA").decode()
     assert "Description-Content-Type: text/markdown" in metadata
     assert "License-Expression: MIT" in metadata
-    for version in ("3.11", "3.12", "3.13"):
+    for version in ("3.11", "3.12", "3.13", "3.14"):
         assert f"Classifier: Programming Language :: Python :: {version}" in metadata
 
 
@@ -56,6 +56,8 @@ def test_the_sdist_can_be_tested_and_holds_no_results_of_running(built):
         "mkdocs.yml",
         "CITATION.cff",
         "CHANGELOG.md",
+        "scripts/venv",
+        ".ci/resolve",
     }
     assert needed <= names
     assert not [name for name in names if re.search(r"__pycache__|\.venv|\.db$(?<!v1\.db)|^site/", name)]

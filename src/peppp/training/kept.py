@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from peppp.errors import StoreError
@@ -57,7 +59,6 @@ def train_in_folder(
     After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
     state of another training. The peak is that of the second step made here, from torch's own counters.
     """
-    safetensors = _safetensors()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -71,7 +72,7 @@ def train_in_folder(
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
         run = Run(dataset, configuration, recipe, seed, device=device, storage=storage)
-    done, curve = _resume(safetensors, folder / CHECKPOINT, identity, run)
+    done, curve = _resume(folder / CHECKPOINT, identity, run)
     outcome, resumed_after = Outcome.FINISHED, done
 
     @contextmanager
@@ -91,7 +92,7 @@ def train_in_folder(
                 outcome = Outcome.DIVERGED
                 break
             curve.append((epoch, run.test()))
-            _write(safetensors, folder / CHECKPOINT, *_state(run, identity, epoch, curve))
+            _write(folder / CHECKPOINT, *_state(run, identity, epoch, curve))
             if progress is not None:
                 progress(epoch, run.epochs)
     about = identity | {
@@ -99,7 +100,7 @@ def train_in_folder(
         "outcome": str(outcome),
         "classes": list(dataset.classes),
     }
-    _write(safetensors, folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
+    _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
     return KeptTraining(
         configuration,
         curve[-1][1],
@@ -131,17 +132,12 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _resume(
-    safetensors: Any,
-    path: Path,
-    identity: Mapping[str, Any],
-    run: Run,
-) -> tuple[int, _Curve]:
+def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Curve]:
     """(epochs done, curve) of the state in a file, which all is set to; (0, []) where there is none."""
     if not path.exists():
         return 0, []
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             data = json.loads(file.metadata()["peppp"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
         different = [name for name, value in identity.items() if data[name] != value]
@@ -169,7 +165,7 @@ def _resume(
         run.order.set_state(tensors["order"])
         run.chance.set_state(tensors["chance"])
         return int(data["epoch"]), [(int(epoch), float(error)) for epoch, error in data["curve"]]
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
             f"{path} is not a checkpoint ({reason}); take another folder, or delete it"
@@ -190,23 +186,14 @@ def _as_network(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
-def _write(safetensors: Any, path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
     part.touch()
     mode = part.stat().st_mode  # safetensors would let nobody else read the file
-    safetensors.torch.save_file(tensors, part, metadata={"peppp": json.dumps(data)})
+    save_file(tensors, part, metadata={"peppp": json.dumps(data)})
     part.chmod(mode)
     os.replace(part, path)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors
-        import safetensors.torch
-    except ImportError:
-        raise StoreError("saving weights needs safetensors; install it: pip install 'peppp[train]'") from None
-    return safetensors
 
 
 def to_plain(training: KeptTraining) -> dict[str, Any]:
