@@ -138,6 +138,22 @@ def test_nearest_equals_exact_model(fmt):
         np.testing.assert_array_equal(result, reference.round_exactly(x, fmt, twice=scaled))
 
 
+@pytest.mark.case("Y")
+@pytest.mark.parametrize("text", ["1-5-20", "1-5-20@ieee", "1-6-11", "1-4-15", "1-2-22"])
+def test_subnormals_of_wide_formats_round_twice_in_the_default_flavour_alone(text):
+    fmt = FloatFormat.parse(text)
+    steps = np.concatenate([whole + np.linspace(0, 1, 4001) for whole in (0, 1, 2, 1000)])
+    x = (steps * fmt.min_subnormal).astype(np.float32)
+    scaled = fmt.ties == "away"
+    twice, once = (reference.round_exactly(x, fmt, twice=twice) for twice in (scaled, False))
+    for result in nearest_forms(fmt, x):
+        np.testing.assert_array_equal(result, twice)
+    far = np.abs(x / fmt.min_subnormal % 1 - 0.5) > 2.0 ** (fmt.mantissa_bits - 24)
+    assert (twice == once)[far].all()
+    assert (twice == once).all() != (scaled and fmt.mantissa_bits >= 15)
+
+
+@pytest.mark.case("Y")
 @pytest.mark.parametrize("fmt", PAPER_FORMATS_A, ids=str)
 def test_deviates_from_exact_model_only_next_to_ties_of_subnormals(fmt):
     x = difficult(fmt)

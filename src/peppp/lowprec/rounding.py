@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from peppp.errors import FormatError
-from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat
+from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat, parse_format
 from peppp.lowprec import kernels
 from peppp.lowprec.scaling import round_blocks, round_fixed, round_integers
 from peppp.lowprec.streams import Key, mix, random_bits
@@ -27,27 +27,29 @@ from peppp.records import ROUNDINGS
 
 def quantize(
     x: Tensor,
-    fmt: Format,
+    fmt: Format | str,
     rounding: str = "nearest",
     *,
     seed: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``x`` rounded to the numbers of ``fmt``: float32 of the same shape, in ``out`` where it is given.
+    """``x`` rounded to the numbers of ``fmt``, a format or its text, in ``out`` where it is given.
 
     ``nearest`` sends ties away from zero (to even in the ``ieee`` and ``ocp`` flavours). ``stochastic`` goes
     up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
     bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
     (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
     Formats with a scale (``int8``, ``fixed-8-6``, ``mx-1-4-3/32``) send nearest ties away from zero, those
-    in blocks as their elements do, to even.
+    in blocks as their elements do, to even. They keep infinities, too.
 
-    Raises FormatError for another dtype than float32 or an unknown rounding.
+    The result is float32 of ``x``'s shape. Raises FormatError for another dtype than float32, an unknown
+    format or an unknown rounding.
 
-    >>> quantize(torch.tensor([0.3, 1.25, -1e9, 0.01]), FloatFormat.parse("1-3-1"))
+    >>> quantize(torch.tensor([0.3, 1.25, -1e9, 0.01]), "1-3-1")
     tensor([  0.2500,   1.5000, -24.0000,   0.0000])
     """
     check(x, rounding, out)
+    fmt = parse_format(fmt) if isinstance(fmt, str) else fmt
     if rounding == "nearest":
         return round_to(x, fmt, None, out)
     if seed is None:
