@@ -122,6 +122,16 @@ def test_uv_helps_where_no_python_will_do(machine, pythons):
     assert "--seed" in words  # pip is needed
 
 
+def test_uv_that_finds_no_python_is_quoted_in_the_one_line(machine):
+    program(
+        machine.programs / "uv", '[ "$1" = --version ] || { echo "no net" >&2; echo "more" >&2; exit 2; }'
+    )
+    done = machine.make_venv()
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "uv found none (no net); install one" in done.stderr
+
+
 def test_uv_is_not_asked_where_a_python_will_do(machine):
     machine.python("python3.11", "3.11")
     machine.uv()
@@ -132,7 +142,7 @@ def test_uv_is_not_asked_where_a_python_will_do(machine):
 @pytest.mark.parametrize(
     ("pythons", "named", "said"),
     [
-        ({}, None, ["no Python from 3.11 to 3.14", "install one", "python3-venv", "uv", "make PYTHON="]),
+        ({}, None, ["no Python from 3.11 to 3.14", "no uv", "install one", "python3-venv", "make PYTHON="]),
         ({"python3": ("3.9", ""), "python3.11": None}, None, ["no Python from 3.11", "make PYTHON="]),
         (
             {"python3": ("3.13", "ensurepip")},
