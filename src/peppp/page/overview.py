@@ -29,7 +29,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
 
     Raises TableError where nothing was measured at low precision, BudgetError where nothing fits.
 
-    >>> from peppp import Outcome
+    >>> from peppp import Footprint, Outcome
     >>> def measured(configuration, error):
     ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), 0,
     ...         0.9, error, error, (), Footprint(5, 5, 14, {"momentum": 14}), Outcome.FINISHED, 1.0)

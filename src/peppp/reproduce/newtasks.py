@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from peppp import pareto
-from peppp.metalearn.completion import learn
-from peppp.metalearn.design import d_optimal, least_squares
-from peppp.metalearn.methods import PAPER_METHODS
+from peppp.metalearn.methods import PAPER_METHODS, kept, run
+from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_ratio
-from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate
+from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate, leave_one_out, new_task
 from peppp.reproduce.figure import Figure, Panel, leads
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
 from peppp.tables import ErrorMatrix, Lacking
 
-RANK, SHRINKAGE = 3, 0.1  # section 4.2
+RANK = 3  # section 4.2
+PAPER: dict[str, Any] = {"rank": RANK, "shrinkage": 0.1, "relative_to_chance": False}  # plain errors
 ZERO_MEAN = ("bo-mf-zero-mean", "bo-full-zero-mean")
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 
@@ -27,15 +27,16 @@ def figure_7(study: Study) -> Figure:
     known = study.known
     i = example_row(known)
     cap = float(np.median(known.bytes[i])) if study.choice_cap is None else study.choice_cap
-    others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
-    if len(others) < 2:
+    learned = dict(leave_one_out(known, **PAPER)).get(i)
+    if learned is None or len(learned.estimate) < 2:
         raise Lacking("the table lacks tasks of other families to learn from")
-    Y = learn(known, others, rank=RANK).configuration_embeddings
-    m, feasible = known.bytes[i], known.observed[i] & (known.bytes[i] <= cap)
-    S = d_optimal(Y, 6, feasible=feasible)
-    estimate = least_squares(Y, S, known.values[i, S])
-    estimate[S] = known.values[i, S]
-    optimal = pareto.frontier(m, np.clip(estimate, 0, 1), feasible)
+    task = new_task(known, i, limit=cap, relative_to_chance=False)
+    assert task is not None  # the cap is a quantile of its memory, or was asked for
+    m, feasible = task.memory, task.feasible
+    found = strategy("ed-mf", learned, task, 6)
+    told = run(found, known.values[i].item)
+    S, estimate = list(told), kept(found.predict(told), told)
+    optimal = pareto.frontier(m, estimate, feasible)
     chosen, best = optimal[-1], known.values[i, feasible].min()
     regret = float(known.values[i, chosen] - best)
     truly = pareto.nondominated(m, known.values[i], feasible)
@@ -87,8 +88,8 @@ def _compared(
     methods = (*PAPER_METHODS, *ZERO_MEAN, "zero")
     study.say(f"figure {name}: settings {', '.join(settings)}")
     found = evaluate(
-        known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds), rank=RANK,
-        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
+        known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds),
+        **PAPER, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
     records = found.summary(metrics)
@@ -153,8 +154,8 @@ def figure_12(study: Study) -> Figure:
     known = study.known
     methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
     found = evaluate(
-        known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds), rank=RANK,
-        shrinkage=SHRINKAGE, cap=study.cap, leave=_leave(study, known),
+        known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds),
+        **PAPER, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     ours = found.of("pick_error", "IV", "ed-mf", 3)
     records, shown, medians = [], [], []
@@ -204,7 +205,7 @@ def settings_table(study: Study) -> Figure:
         study.say(f"settings: all methods, Settings I to VI, each {leave} held out")
         found = evaluate(
             known, settings=tuple(SETTINGS), methods=methods, counts=counts, seeds=range(study.seeds),
-            rank=RANK, shrinkage=SHRINKAGE, cap=study.cap, leave=leave,
+            **PAPER, cap=study.cap, leave=leave,
         )  # fmt: skip
         records += [{"leave": leave} | record for record in found.summary((*metrics, "memory_used"))]
         parts.append(f"{leave} held out, 6 measurements, multiples of ED-MF's: {_ahead_of_zero(found, 6)}")
@@ -230,13 +231,14 @@ def settings_table(study: Study) -> Figure:
 def _ahead_of_zero(found: Evaluation, count: int) -> str:
     """The mean of some methods' HyperDiff and regret over settings as a multiple of ED-MF's."""
     parts = []
-    families = found.known.families if found.leave == "family" else found.known.names
     for metric in ("hyperdiff", "regret"):
 
         def mean(method: str, metric: str = metric) -> Any:
             return np.mean([found.of(metric, s, method, count) for s in found.settings], axis=0)
 
-        ratios = {m: family_ratio(mean(m), mean("ed-mf"), families) for m in found.methods if m != "ed-mf"}
+        ratios = {
+            m: family_ratio(mean(m), mean("ed-mf"), found.families) for m in found.methods if m != "ed-mf"
+        }
         parts.append(f"{metric} " + ", ".join(f"{m} {r}" for m, r in ratios.items() if m != "high-memory"))
     return "; ".join(parts)
 
@@ -262,7 +264,7 @@ def pooled(study: Study) -> Figure:
     for title, table in ((f"{len(known.labels)} columns", known), (f"{len(small.labels)} pooled", small)):
         found = evaluate(
             table, settings=("I", "II"), methods=("ed-mf", "random-mf", "zero"), counts=(3,),
-            seeds=range(study.seeds), rank=RANK, shrinkage=SHRINKAGE, cap=study.cap,
+            seeds=range(study.seeds), **PAPER, cap=study.cap,
             leave=_leave(study, table),
         )  # fmt: skip
         records += [{"columns": title} | r for r in found.summary(("hyperdiff", "relative_error", "regret"))]

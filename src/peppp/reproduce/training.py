@@ -8,11 +8,12 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.metalearn.completion import filled, learn
+from peppp.metalearn.completion import filled
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
+from peppp.replay.loocv import leave_one_out
 from peppp.replay.slices import known_part, main_seed
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.frontiers import frontier_counts
@@ -34,11 +35,10 @@ def figure_13(study: Study) -> Figure:
     }
     errors: dict[str, list[float]] = {name: [] for name in designs}
     seconds = dict.fromkeys(designs, 0.0)
-    for i, task in enumerate(known.names):
-        others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
-        if len(others) <= rank:
+    for i, learned in leave_one_out(known, rank=rank, shrinkage=0.1, relative_to_chance=False):
+        if len(learned.estimate) <= rank:
             continue
-        Y = learn(known, others, rank=rank).configuration_embeddings[known.observed[i]]
+        Y = learned.configuration_embeddings[known.observed[i]]
         truth = known.values[i, known.observed[i]]
         for name, design in designs.items():
             started = process_time()
@@ -46,7 +46,7 @@ def figure_13(study: Study) -> Figure:
             seconds[name] += process_time() - started
             guess = least_squares(Y, S, truth[S])
             errors[name].append(float(np.linalg.norm(guess - truth) / np.linalg.norm(truth)))
-            records.append({"task": task, "design": name, "relative_error": errors[name][-1]})
+            records.append({"task": known.names[i], "design": name, "relative_error": errors[name][-1]})
         weights += relaxed_d_optimal(Y, count).weights.tolist()
     if not weights:
         raise Lacking(f"the table lacks families: rank {rank} needs more than {rank} tasks of others")
