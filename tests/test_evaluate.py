@@ -130,6 +130,14 @@ def test_a_strangers_table_is_evaluated_from_a_file_a_seed_or_one_long_file(tmp_
     assert judged[0] == judged[1] != answers[0]["results"]
 
 
+def test_a_table_of_one_family_is_told_to_leave_out_rows(tmp_path):
+    one = [replace(m, group="one") for m in synthetic_table(5, further=False)]
+    write_table(tmp_path / "one.csv.gz", one)
+    with pytest.raises(PepppError, match=r"lacks a second family to learn from; .*--leave row"):
+        run(tmp_path / "one.csv.gz")
+    assert run(tmp_path / "one.csv.gz", "--leave", "row", "--method", "zero").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

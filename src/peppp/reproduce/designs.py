@@ -82,6 +82,7 @@ def designs(study: Study) -> Figure:
             for y in ("regret", "prediction_error")
         ),
         {"counts": list(COUNTS), "budgets": list(BUDGETS), "seeds": study.seeds},
+        claims=False,
     )  # fmt: skip
 
 

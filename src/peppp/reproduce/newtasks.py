@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.metalearn.methods import PAPER_METHODS, kept, run
 from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_ratio
 from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate, leave_one_out, new_task
-from peppp.reproduce.figure import Figure, Panel, leads
+from peppp.reproduce.figure import Figure, Panel, above, every, leads, no_worse
 from peppp.reproduce.matrix import MB, example_row
 from peppp.reproduce.study import Study
 from peppp.tables import ErrorMatrix, Lacking
@@ -67,7 +68,7 @@ def figure_7(study: Study) -> Figure:
         "memory, although some of those are truly dominated",
         f"chosen {known.labels[chosen]}: error {known.values[i, chosen]:.3f}, {regret:.3f} above the best "
         f"within the cap; {wrong} of {len(optimal)} estimated Pareto optimal ones are truly dominated",
-        regret < 0.03,
+        None,  # one task shows what may happen, not what does
         records,
         (Panel("scatter", "memory_mb", "error", "point"),),
         {"cap": cap, "rank": RANK, "measurements": 6},
@@ -93,6 +94,7 @@ def _compared(
     )  # fmt: skip
     metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
     records = found.summary(metrics)
+    rivals = (*PAPER_METHODS[1:3], *ZERO_MEAN)
     wins, plain, total, shown = 0, 0, 0, []
     for setting in settings:
         for metric in ("convergence", "hyperdiff"):
@@ -111,7 +113,14 @@ def _compared(
         f"ED-MF is best or within 10 % of the best in {plain} of {total} comparisons (two metrics, "
         f"{len(counts)} numbers of measurements) against optimizers whose prior mean is zero, as a library "
         f"gives them, and in {wins} where it is the columns' means; HyperDiff with {at}: {'; '.join(shown)}",
-        plain > total / 2,
+        every(
+            no_worse(
+                _everywhere(found, "ed-mf", metric),
+                [_everywhere(found, rival, metric) for rival in rivals],
+                found.families,
+            )
+            for metric in ("convergence", "hyperdiff")
+        ),
         tuple(records),
         tuple(
             Panel(
@@ -123,6 +132,13 @@ def _compared(
         ),
         {"rank": RANK, "seeds": study.seeds, "cap": found.cap, "leave": found.leave, "counts": list(counts)},
     )  # fmt: skip
+
+
+def _everywhere(found: Evaluation, method: str, metric: str, count: int | None = None) -> NDArray[np.float64]:
+    """A metric of each row [n], the mean over settings and numbers of measurements (or one of these)."""
+    counts = found.counts if count is None else (count,)
+    values = [found.of(metric, s, method, c) for s in found.settings for c in counts]
+    return np.asarray(np.nanmean(values, axis=0))
 
 
 def _leave(study: Study, known: ErrorMatrix) -> Leave:
@@ -158,7 +174,7 @@ def figure_12(study: Study) -> Figure:
         **PAPER, cap=study.cap, leave=_leave(study, known),
     )  # fmt: skip
     ours = found.of("pick_error", "IV", "ed-mf", 3)
-    records, shown, medians = [], [], []
+    records, shown, ratios_of = [], [], []
     for method in methods[1:]:
         theirs = found.of("pick_error", "IV", method, 3)
         both = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
@@ -169,15 +185,16 @@ def figure_12(study: Study) -> Figure:
             for name, ratio in zip(names, ratios, strict=True)
         ]
         at_least = float((ratios >= 1).mean())
-        medians.append(at_least)
-        ratio = family_ratio(theirs, ours, known.families)
+        groups = known.families if study.leave == "family" else found.families
+        ratio = family_ratio(theirs, ours, groups)
+        ratios_of.append(ratio)
         shown.append(f"{method} {ratio} (1 or more on {at_least:.0%})")
     return Figure(
         "12",
         "Error of the pick relative to ED-MF's, Setting IV, 3 measurements",
         "the ratios are mostly 1 or more",
         "ratio of mean errors with its 95 % interval: " + "; ".join(shown),
-        min(medians) > 0.5,
+        every(above(ratio, 1.0) for ratio in ratios_of),
         tuple(records),
         (Panel("bars", "task", "relative_error", "method", guide="one"),),
         {"rank": RANK, "seeds": study.seeds, "cap": found.cap},
@@ -215,7 +232,7 @@ def settings_table(study: Study) -> Figure:
         "Every method in Settings I to VI, and without any measurement",
         "among all approaches and across all memory usage ED-MF outperforms, most with few measurements",
         ". ".join(parts),
-        all(best),
+        every(best),
         tuple(records),
         tuple(
             Panel(
@@ -243,14 +260,15 @@ def _ahead_of_zero(found: Evaluation, count: int) -> str:
     return "; ".join(parts)
 
 
-def _best_everywhere(found: Evaluation, count: int) -> bool:
-    return all(
-        leads(
-            found.interval(metric, setting, "ed-mf", count).mean,
-            [found.interval(metric, setting, m, count).mean for m in found.methods],
+def _best_everywhere(found: Evaluation, count: int) -> bool | None:
+    others = [m for m in found.methods if m != "ed-mf"]
+    return every(
+        no_worse(
+            _everywhere(found, "ed-mf", metric, count),
+            [_everywhere(found, method, metric, count) for method in others],
+            found.families,
             within=1.05,
         )
-        for setting in found.settings
         for metric in ("hyperdiff", "regret")
     )
 
@@ -279,6 +297,7 @@ def pooled(study: Study) -> Figure:
         tuple(records),
         (Panel("bars", "method", "hyperdiff", "columns", where=(("setting", "I"),)),),
         {"seeds": study.seeds},
+        claims=False,
     )
 
 
