@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.inner import inner_folds
-from peppp.metalearn.methods import Method, Task, Told, kept, rule_of, run
+from peppp.metalearn.methods import Method, Task, Told, kept
 from peppp.metalearn.threads import single_thread
 from peppp.pareto import frontier_area_difference
 
@@ -47,8 +47,7 @@ def choose_method(
             held = Task(task.memory, within, within)
             row = []
             for method in candidates:
-                rule = rule_of(method, fold.training, held, measurements, seed=int(i))
-                told = run(rule, errors.item)
+                rule, told = fold.played(method, int(i), errors, held, measurements)
                 row.append(_losses(held, errors, rule.predict(told), told))
             losses.append(row)
             owners.append(int(owner))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.inner import inner_folds
-from peppp.metalearn.methods import Method, Task, prior_of, rule_of, run
+from peppp.metalearn.methods import Method, Task, prior_of
 from peppp.metalearn.posterior import Posterior
 from peppp.metalearn.threads import single_thread
 
@@ -64,11 +64,8 @@ def calibrate(method: Method, learned: Completion, task: Task, count: int) -> Ca
             within = known & task.measurable
             if not within.any():
                 continue
-            rule = rule_of(
-                method, fold.training, Task(task.memory, within, within), min(count, int(within.sum()) - 1),
-                seed=int(i),
-            )  # fmt: skip
-            told = run(rule, values.item)
+            most = min(count, int(within.sum()) - 1)
+            rule, told = fold.played(method, int(i), values, Task(task.memory, within, within), most)
             judged = known.copy()
             judged[list(told)] = False
             if judged.any():

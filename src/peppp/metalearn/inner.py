@@ -4,13 +4,15 @@ Used twice: to make intervals honest (:mod:`peppp.metalearn.calibration`) and to
 (:mod:`peppp.metalearn.automatic`). The new task is in none of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peppp.metalearn.completion import Completion, complete_values
+from peppp.metalearn.methods import Method, Rule, Task, rule_of, run
 
 _FOLDS = 12  # a standard number of folds; each costs a completion
 _ROWS = 60  # rows to judge by: more tell little more and take long
@@ -23,6 +25,24 @@ class Fold:
     training: Completion
     rows: NDArray[np.intp]
     families: NDArray[np.intp]
+    _paths: dict[tuple[Method, int, bytes, bytes], dict[int, float]] = field(default_factory=dict)
+
+    def played(
+        self, method: Method, i: int, errors: NDArray[np.float64], task: Task, count: int
+    ) -> tuple[Rule, dict[int, float]]:
+        """A rule on row i as the new task, and what it is told once it has asked for ``count`` errors.
+
+        What a sequential one was told for another number of measurements is where it goes on.
+        """
+        rule = rule_of(method, self.training, task, count, seed=i)
+        if not rule.sequential:
+            return rule, run(rule, errors.item)
+        key = method, i, task.memory.tobytes(), task.feasible.tobytes()
+        longest = self._paths.get(key, {})
+        told = run(rule, errors.item, dict(islice(longest.items(), count)))
+        if len(told) > len(longest):
+            self._paths[key] = told
+        return rule, told
 
 
 @lru_cache(maxsize=8)  # by identity: an evaluation asks for those of one table for many tasks
