@@ -129,6 +129,19 @@ def test_measuring_nothing_is_predicting_the_means_of_the_training_rows(known):
         assert found.of("relative_error", "I", "zero", 0)[i] == pytest.approx(error)
 
 
+def test_seeds_change_only_what_is_drawn(known):
+    found = evaluate(
+        known, settings=("I", "III"), methods=("ed-mf", "random-mf", "bo-mf"), counts=(4,), seeds=(0, 1)
+    )
+    hyperdiff = found.values[
+        ..., found.metrics.index("hyperdiff")
+    ]  # [settings, methods, counts, seeds, rows]
+    same = (hyperdiff[:, :, 0, 0] == hyperdiff[:, :, 0, 1]).all(axis=-1)
+    assert same.tolist() == [[True, False, False], [False, False, False]]
+    alone = evaluate(known, settings=("I",), methods=("ed-mf",), counts=(4,), seeds=(1,))
+    np.testing.assert_array_equal(alone.values[0, 0, 0, 0], found.values[0, 0, 0, 1])
+
+
 def test_results_are_records_of_rows_and_of_means(known):
     found = evaluate(known, methods=("ed-mf", "random-mf"), counts=(1, 3), seeds=(0, 1))
     rows, summary = found.rows(), found.summary()

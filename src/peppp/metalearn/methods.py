@@ -321,6 +321,7 @@ _RULES: Mapping[str, type[_Rule]] = {
     "ehvi": _Gaussian,
     "ei": _Gaussian,
 }
+DRAWN = ("qr-mf", "random-mf", "bo-mf", "bo-full", "bo-mf-zero-mean", "bo-full-zero-mean", "high-memory")
 _EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
 METHODS = (*_RULES, "auto")

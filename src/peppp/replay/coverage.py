@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.methods import run
+from peppp.metalearn.methods import DRAWN, Method, run
 from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
@@ -86,6 +86,8 @@ def coverage(
     values = np.full(shape, np.nan)
     for r, seed in enumerate(seeds):
         for s, name in enumerate(settings):
+            if r and SETTINGS[name].sampling == "full" and Method.parse(method).design not in DRAWN:
+                continue  # nothing is drawn anew
             for i, learned in leave_one_out(
                 known, sampling=SETTINGS[name].sampling, seed=seed, leave=leave, share=share, rank=rank
             ):

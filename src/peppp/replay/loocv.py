@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
 from peppp.metalearn.completion import Completion, inverse_propensity, learn
-from peppp.metalearn.methods import PAPER_METHODS, Method, Task, kept, outcomes
+from peppp.metalearn.methods import DRAWN, PAPER_METHODS, Method, Task, kept, outcomes
 from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
@@ -274,6 +274,9 @@ def evaluate(
                     if SETTINGS[name].sampling != kind or task is None:
                         continue
                     for j, method in enumerate(parsed):
+                        if r and kind == "full" and method.design not in DRAWN:  # nothing is drawn anew
+                            values[s, j, :, r, i] = values[s, j, :, 0, i]
+                            continue
                         played = outcomes(
                             lambda count, m=method, t=task, c=learned, key=(seed, i): strategy(  # type: ignore[misc]
                                 m, c, t, count, seed=key
