@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from peppp.cli import app
 from peppp.errors import PepppError
 from peppp.known import SHIPPED_TABLE
 from peppp.matrices import write_matrix
-from peppp.replay.slices import largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.tables import error_matrix
 from peppp.textable import write_table
@@ -72,8 +72,11 @@ def test_without_a_table_the_one_that_ships_is_evaluated():
     assert not untold["synthetic"]
 
 
-def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path):
-    known = error_matrix(largest_slice(synthetic_table(11, further=False)))
+def test_matrices_are_evaluated_as_the_table_that_they_come_from(tmp_path):
+    # A matrix does not say what guessing is, so that its errors are compared as they are.
+    alike = [replace(m, chance_error=0.9) for m in synthetic_table(11, further=False)]
+    table, known = tmp_path / "table.csv.gz", error_matrix(alike)
+    write_table(table, alike)
     for name, values in (("E", known.values), ("M", known.memory)):
         write_matrix(tmp_path / f"{name}.csv", values, known.names, known.columns)
     matrices = ("--errors", tmp_path / "E.csv", "--memory", tmp_path / "M.csv")
@@ -83,7 +86,7 @@ def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path
 
 
 def test_of_a_matrix_with_gaps_is_said_how_much_is_known(tmp_path):
-    known = error_matrix(largest_slice(synthetic_table(11, further=False)))
+    known = error_matrix(synthetic_table(11, further=False))
     errors = known.values.copy()
     errors.ravel()[::4] = np.nan
     for name, values in (("E", errors), ("M", known.memory)):
@@ -125,6 +128,14 @@ def test_a_strangers_table_is_evaluated_from_a_file_a_seed_or_one_long_file(tmp_
             assert one["regret"] == pytest.approx(other["regret"], abs=1e-9)
     judged = [json.loads(run(*line, "--judge", "seed").stdout)["results"] for line in (wide, long)]
     assert judged[0] == judged[1] != answers[0]["results"]
+
+
+def test_a_table_of_one_family_is_told_to_leave_out_rows(tmp_path):
+    one = [replace(m, group="one") for m in synthetic_table(5, further=False)]
+    write_table(tmp_path / "one.csv.gz", one)
+    with pytest.raises(PepppError, match=r"lacks a second family to learn from; .*--leave row"):
+        run(tmp_path / "one.csv.gz")
+    assert run(tmp_path / "one.csv.gz", "--leave", "row", "--method", "zero").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,9 @@ def test_a_judge_decides_the_regret_and_changes_no_measurement():
     other = np.random.default_rng(0).permuted(known.values, axis=1)
     found = evaluate(known, methods=("zero",), counts=(0,), leave="row", judge=other)
     for i in range(len(known.names)):
-        mean = learn(known, [k for k in range(len(known.names)) if k != i]).estimate.mean(axis=0)
-        by_hand = other[i, np.clip(mean, 0, 1).argmin()] - other[i].min()
+        others = [k for k in range(len(known.names)) if k != i]
+        mean = learn(known, others, relative_to_chance=True).estimate.mean(axis=0)
+        by_hand = other[i, np.clip(known.chance[i] * mean, 0, 1).argmin()] - other[i].min()
         assert found.of("regret", "I", "zero", 0)[i] == pytest.approx(by_hand, abs=1e-6)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.metalearn.methods import METHODS
-from peppp.replay import loocv
+from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.loocv import SETTINGS, evaluate, splits
+from peppp.replay.loocv import SETTINGS, evaluate, held_together, leave_one_out, new_task
 from peppp.replay.slices import by_seed, complete_block, known_part, largest_slice, main_seed, parse_where
 from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import newtasks
@@ -37,82 +37,69 @@ def known():
     return part_of(largest_slice(TABLE))
 
 
-def spied(monkeypatch, table, held, **arguments):
-    """What was learned and measured in the splits that hold out the row ``held``."""
-    seen = []
-    plain = loocv.explore
-
-    def explore(method, training, measure, counts, **others):
-        found = plain(method, training, measure, counts, **others)
-        seen.append((others["seed"][1], method, training, [f.chosen for f in found]))
-        return found
-
-    monkeypatch.setattr(loocv, "explore", explore)
-    monkeypatch.setattr(loocv, "splits", lambda *a: [s for s in splits(*a) if held in s[1]])
-    evaluate(table, **arguments)
-    monkeypatch.undo()
-    return [s for s in seen if s[0] == held]
-
-
 @pytest.mark.parametrize("leave", ["family", "row"])
-def test_the_held_out_row_changes_no_mask_embedding_or_design(known, monkeypatch, leave):
+@pytest.mark.parametrize("sampling", ["full", "uniform", "nonuniform"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_held_out_row_changes_no_mask_embedding_or_design(known, leave, sampling, relative):
     held = 4
     errors = np.array(known.values)
     errors[held] = np.random.default_rng(0).random(errors.shape[1])
-    others = replace(known, values=errors)
-    arguments = {"settings": tuple(SETTINGS), "methods": METHODS, "counts": (1, 4), "leave": leave}
-    before = spied(monkeypatch, known, held, **arguments)
-    after = spied(monkeypatch, others, held, **arguments)
-    assert len(before) == len(after) == 6 * len(METHODS)
-    for (_, method, one, chosen), (_, _, other, again) in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one.estimate, other.estimate)
-        np.testing.assert_array_equal(one.configuration_embeddings, other.configuration_embeddings)
-        # These ask one after the other, by what they were told: only the first is a design.
-        if method.startswith(("bo-", "ehvi", "ei", "frontier")):
-            chosen, again = [c[:1] for c in chosen], [c[:1] for c in again]
-        for a, b in zip(chosen, again, strict=True):
-            np.testing.assert_array_equal(a, b)
+    how = {"leave": leave, "sampling": sampling, "relative_to_chance": relative}
+    one, other = (dict(leave_one_out(table, **how))[held] for table in (known, replace(known, values=errors)))
+    np.testing.assert_array_equal(one.estimate, other.estimate)
+    np.testing.assert_array_equal(one.configuration_embeddings, other.configuration_embeddings)
+    assert one.shrinkage == other.shrinkage
+    task = new_task(known, held)
+    for method in METHODS:
+        first = [strategy(method, learned, task, 4, seed=1).next({}, 4) for learned in (one, other)]
+        assert first[0] == first[1]
 
 
 @pytest.mark.parametrize("setting", ["II", "IV"])
-def test_the_held_out_row_does_not_choose_the_method(known, monkeypatch, setting):
+def test_the_held_out_row_does_not_choose_the_method(known, setting):
     held = 7
     apart = regrouped(known, group=known.names)  # families enough to choose by
     errors = np.array(known.values)
     errors[held] = 1 - errors[held]
-    arguments = {"settings": (setting,), "methods": ("auto",), "counts": (1, 4)}
-    before = spied(monkeypatch, apart, held, **arguments)
-    after = spied(monkeypatch, replace(apart, values=errors), held, **arguments)
-    assert [method for _, method, *_ in before] == [method for _, method, *_ in after]
+    chosen = []
+    for table in (apart, replace(apart, values=errors)):
+        learned = dict(leave_one_out(table, sampling=SETTINGS[setting].sampling))[held]
+        task = new_task(table, held, limit=float(np.median(table.memory)))
+        chosen.append([strategy("auto", learned, task, count).method for count in (1, 4)])
+    assert chosen[0] == chosen[1]
 
 
 def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
     siblings = regrouped(
         known, group=("a", "b", *known.families[2:]), fingerprint=("t", "t", *known.tasks[2:])
     )
-    for training, held in loocv.splits(siblings, "family"):
-        families = {siblings.families[i] for i in held}
-        assert not families & {siblings.families[i] for i in training}
-        assert not {siblings.tasks[i] for i in held} & {siblings.tasks[i] for i in training}
-        assert sorted([*training, *held]) == list(range(12))
-    rows = loocv.splits(known, "row")
-    assert [held.tolist() for _, held in rows] == [[i] for i in range(12)]
+    labels = held_together(siblings, "family")
+    for i in range(12):
+        for j in range(12):
+            assert (labels[i] == labels[j]) == (
+                {i, j} <= {0, 1} or siblings.families[i] == siblings.families[j]
+            )
+    assert len(set(held_together(known, "row"))) == 12
+    for i, learned in leave_one_out(siblings):
+        assert len(learned.estimate) == (labels != labels[i]).sum()
+
+
+def test_a_row_learns_only_from_those_that_teach_it(known):
+    teaches = np.zeros((12, 12), dtype=bool)
+    teaches[0, 5:8] = teaches[1, 9] = True
+    found = dict(leave_one_out(known, teaches=teaches, leave="row", relative_to_chance=False))
+    assert set(found) == {0, 1}
+    np.testing.assert_array_equal(found[0].estimate, known.values[5:8])
+    np.testing.assert_array_equal(found[1].estimate, known.values[9:10])
 
 
 def test_masks_differ_between_splits_and_seeds_but_not_between_runs(known):
-    arguments = {"share": 0.2, "rank": 3, "shrinkage": 0.1}
-    E, M = known.values[1:], known.memory[1:]
-    seen = known.observed[1:]
     for kind in ("uniform", "nonuniform"):
-        one, again, split, seed = (
-            loocv.train(E, M, seen, kind, seed=s, **arguments).estimate
-            for s in ([0, 1], [0, 1], [0, 2], [1, 1])
-        )
-        np.testing.assert_array_equal(one, again)
-        assert (one != split).any()
-        assert (one != seed).any()
-        kept = (one == E).mean()
-        assert 0.1 < kept < 0.3
+        one, again, seed = (dict(leave_one_out(known, leave="row", sampling=kind, seed=s)) for s in (0, 0, 1))
+        np.testing.assert_array_equal(one[3].observed, again[3].observed)
+        assert (one[3].observed != one[4].observed).any()
+        assert (one[3].observed != seed[3].observed).any()
+        assert 0.1 < one[3].observed.mean() < 0.3
 
 
 def test_measurements_keep_the_cap_and_the_metrics_too(known):
@@ -136,9 +123,23 @@ def test_measurements_keep_the_cap_and_the_metrics_too(known):
 def test_measuring_nothing_is_predicting_the_means_of_the_training_rows(known):
     found = evaluate(known, methods=("zero",), counts=(0,), leave="row")
     for i in range(12):
-        mean = np.delete(known.values, i, axis=0).mean(axis=0)
+        multiples = np.delete(known.values / known.chance[:, None], i, axis=0)
+        mean = np.clip(known.chance[i] * multiples.mean(axis=0), 0, 1)
         error = np.linalg.norm(mean - known.values[i]) / np.linalg.norm(known.values[i])
         assert found.of("relative_error", "I", "zero", 0)[i] == pytest.approx(error)
+
+
+def test_seeds_change_only_what_is_drawn(known):
+    found = evaluate(
+        known, settings=("I", "III"), methods=("ed-mf", "random-mf", "bo-mf"), counts=(4,), seeds=(0, 1)
+    )
+    hyperdiff = found.values[
+        ..., found.metrics.index("hyperdiff")
+    ]  # [settings, methods, counts, seeds, rows]
+    same = (hyperdiff[:, :, 0, 0] == hyperdiff[:, :, 0, 1]).all(axis=-1)
+    assert same.tolist() == [[True, False, False], [False, False, False]]
+    alone = evaluate(known, settings=("I",), methods=("ed-mf",), counts=(4,), seeds=(1,))
+    np.testing.assert_array_equal(alone.values[0, 0, 0, 0], found.values[0, 0, 0, 1])
 
 
 def test_results_are_records_of_rows_and_of_means(known):

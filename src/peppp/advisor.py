@@ -16,18 +16,15 @@ from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
 from peppp.labels import Label, as_label, plain
-from peppp.metalearn.belief import Belief, Knowledge
-from peppp.metalearn.completion import complete, factorise
+from peppp.metalearn.belief import Belief, unseen
+from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
-from peppp.metalearn.design import d_optimal, determines, least_squares
-from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of
-from peppp.metalearn.posterior import Posterior
+from peppp.metalearn.methods import Method, Task, kept
+from peppp.metalearn.strategy import strategy
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
 from peppp.units import format_bytes, parse_bytes
-
-ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
 
 
 class Advisor:
@@ -40,8 +37,7 @@ class Advisor:
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
     as they are. The arguments are never changed.
 
-    ``method`` is ``ed-mf``, one of the designs of :mod:`peppp.metalearn.sequential`, or ``auto``: what the
-    table's own tasks speak for (:mod:`peppp.metalearn.automatic`). With ``until_sure``, a probability,
+    ``method`` is one of those of :mod:`peppp.metalearn.methods`. With ``until_sure``, a probability,
     nothing more is asked for once the choice is, so probably, at most ``tolerance`` above the best, or once
     no single measurement would change it with more than the remaining probability; ``measurements`` then
     bounds them.
@@ -81,7 +77,7 @@ class Advisor:
         until_sure: float | None = None,
         tolerance: float = 0.01,
     ) -> None:
-        check_request(method, until_sure)
+        chosen = check_request(method, until_sure)
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
@@ -101,26 +97,16 @@ class Advisor:
                 f"the memory; ask for 0 to {measurable.sum()} or allow more memory"
             )
         # All of the table serves to learn the embeddings, the columns without a footprint too.
-        completion = complete(
-            table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None
-        )
-        self._scale = 1.0 if chance_error is None else chance_error
-        self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
-        self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
-        self._measurable, self._until_sure, self._tolerance = measurable, until_sure, tolerance
-        self._knowledge = Knowledge(completion, columns, table.families, self._memory, measurable)
-        self.method = self._knowledge.choose(measurements) if method == "auto" else method
-        if self.method in RANKED:
-            self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
+        learned = complete(table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None)
+        self._learned = learned.take(columns)
+        scale = 1.0 if chance_error is None else chance_error
+        self.new_task = Task(self._memory, self._permissible, measurable, scale)
+        self._strategy = strategy(chosen, self._learned, self.new_task, measurements)
+        self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
         self._told: dict[Label, float] = {}
         self._judged: dict[int, Belief] = {}  # by how many errors were told
-        planned = (
-            self._next(measurements)
-            if self.method in GAUSSIAN
-            else d_optimal(self._embeddings, measurements, feasible=measurable).tolist()
-        )
-        self.plan: tuple[Label, ...] = tuple(self.configurations[j] for j in planned)
+        self.plan: tuple[Label, ...] = self._labels(self._strategy.next({}, measurements))
 
     def ask(self) -> Label | None:
         """The next configuration to measure, or None once enough is known.
@@ -133,12 +119,14 @@ class Advisor:
 
     def batch(self, count: int) -> list[Label]:
         """The next ``count`` configurations to measure at once, or as many as are still wanted."""
-        wanted = min(count, self.measurements - len(self.told))
-        if wanted <= 0 or self.stopped:
+        if self.stopped:
             return []
-        if self.method in GAUSSIAN:
-            return [self.configurations[j] for j in self._next(wanted)]
-        return [configuration for configuration in self.plan if configuration not in self.told][:wanted]
+        return list(self._labels(self._strategy.next(self._by_column(), count)))
+
+    @property
+    def method(self) -> str:
+        """The method in use; of ``auto``, the one that was chosen."""
+        return str(self._strategy.method)
 
     @property
     def told(self) -> Mapping[Label, float]:
@@ -148,20 +136,19 @@ class Advisor:
     @property
     def measurable(self) -> tuple[Label, ...]:
         """The configurations within the cap, in the table's order."""
-        return tuple(c for c, within in zip(self.configurations, self._measurable, strict=True) if within)
+        return self._labels(np.flatnonzero(self.new_task.measurable).tolist())
 
     @property
     def sequential(self) -> bool:
         """Whether what is asked for next depends on the errors told."""
-        return self.method in GAUSSIAN
+        return self._strategy.sequential
 
     @property
     def stopped(self) -> str:
         """Why ``until_sure`` asks for no more, or nothing where it does ask or was not given."""
         if self._until_sure is None:
             return ""
-        best = self._best(self._errors())
-        return self._belief().enough(best, self._until_sure, len(self.told), self._embeddings.shape[1])
+        return self._belief().enough(self._best(), self._until_sure, len(self.told), self._strategy.rank)
 
     def tell(self, configuration: Label, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
@@ -204,7 +191,7 @@ class Advisor:
                 near_best=None if belief.near_best is None else float(belief.near_best[j]),
             )
             for j, (estimate, (configuration, footprint)) in enumerate(
-                zip(self._estimates(), self.footprints.items(), strict=True)
+                zip(self._strategy.predict(self._by_column()), self.footprints.items(), strict=True)
             )
         )
 
@@ -215,9 +202,8 @@ class Advisor:
         measured where they were, else as predicted. It can be asked for at any time.
         """
         predictions = self.predictions()
-        errors = self._errors()
-        optimal = pareto.frontier(self._memory, errors, self._permissible)
-        best = predictions[self._best(errors)]
+        optimal = pareto.frontier(self._memory, self._errors(), self._permissible)
+        best = predictions[self._best()]
         return Pick(
             configuration=best.configuration,
             predicted_error=best.error,
@@ -225,9 +211,9 @@ class Advisor:
             footprint=best.footprint,
             budget=self.budget,
             predictions=predictions,
-            frontier=tuple(self.configurations[j] for j in optimal),
-            rank=self._embeddings.shape[1],
-            reliable=self.method in GAUSSIAN or determines(self._embeddings, list(self._by_column())),
+            frontier=self._labels(optimal.tolist()),
+            rank=self._strategy.rank,
+            reliable=self._strategy.reliable(self._by_column()),
             task=self.task,
             network=self.network,
             sureness=best.near_best,
@@ -247,9 +233,7 @@ class Advisor:
         calls for. Raises FormatError for a text that is no configuration.
         """
         wanted = [Configuration.parse(c) for c in configurations]
-        errors, low, high = self._knowledge.unseen(
-            wanted, plain(self.configurations), self._errors(), self._belief(), self._scale
-        )
+        errors, low, high = unseen(self._learned, self.new_task, wanted, self._errors(), self._belief())
         rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
         return {c: (error, a, b) for c, error, a, b in rows}
 
@@ -268,67 +252,42 @@ class Advisor:
         error, low, high = found[nearest]
         return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
 
-    def _next(self, count: int) -> list[int]:
-        """The next configurations of a sequential design: indices."""
-        return next_of(
-            self.method, self._knowledge.prior, self._by_column(), count,
-            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
-        )  # fmt: skip
+    def _labels(self, columns: Sequence[int]) -> tuple[Label, ...]:
+        return tuple(self.configurations[j] for j in columns)
 
     def _belief(self) -> Belief:
         count = len(self.told)  # errors told are never taken back
         if count not in self._judged:
-            self._judged[count] = self._knowledge.believe(
-                self.method, list(self._by_column()), np.array(list(self.told.values())), self._estimates(),
-                feasible=self._permissible, scale=self._scale, tolerance=self._tolerance,
-            )  # fmt: skip
+            self._judged[count] = self._strategy.believe(self._by_column(), self._tolerance)
         return self._judged[count]
 
     def _errors(self) -> NDArray[np.float64]:
-        """Errors [d], measured or else estimated; what ties in exact arithmetic ties here."""
-        errors = self._estimates()
-        for configuration, error in self.told.items():
-            errors[self._column[configuration]] = error
-        return pareto.settled(errors)
-
-    def _best(self, errors: NDArray[np.float64]) -> int:
-        best = pareto.best(self._memory, errors, self._permissible)
-        assert best is not None  # a budget below every footprint is refused at the start
-        return best
-
-    def _estimates(self) -> NDArray[np.float64]:
-        """Estimated errors [d], of measured configurations too."""
-        errors = self._column_means
-        S = list(self._by_column())
-        if self.method in GAUSSIAN:
-            errors = self._posterior().mean
-        elif S:
-            errors = least_squares(self._embeddings, S, np.array(list(self.told.values())) / self._scale)
-        return np.array(np.clip(self._scale * errors, 0.0, 1.0))
-
-    def _posterior(self) -> Posterior:
-        """The Gaussian after all that was told, on the scale of the table."""
+        """Errors [d] that the pick is made by: measured, or else estimated."""
         told = self._by_column()
-        return self._knowledge.prior.given(list(told), list(told.values()))
+        return pareto.settled(kept(self._strategy.predict(told), told))
+
+    def _best(self) -> int:
+        told = self._by_column()
+        return self.new_task.pick(self._strategy.predict(told), told)
 
     def _by_column(self) -> dict[int, float]:
-        """The errors told, on the scale of the table, by the configuration's index."""
-        return {self._column[c]: error / self._scale for c, error in self._told.items()}
+        """The errors told, by the column's index."""
+        return {self._column[c]: error for c, error in self._told.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
         check_limit(limit, name, dict(zip(self.configurations, self._memory.tolist(), strict=True)))
         return np.asarray(self._memory <= limit)  # [d]
 
 
-def check_request(method: str, until_sure: float | None) -> None:
-    """Refuse, before anything is read, a method or a probability that an Advisor would refuse.
+def check_request(method: str, until_sure: float | None) -> Method:
+    """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
 
     Raises TableError for an unknown method, BudgetError for a number that is no probability.
     """
-    if method not in ADVISED:
-        raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
+    chosen = Method.parse(method)
     if until_sure is not None and not 0 < until_sure < 1:
         raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+    return chosen
 
 
 def check_limit(limit: int, name: str, sizes: Mapping[Any, int]) -> None:

@@ -26,7 +26,7 @@ from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
 from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
-from peppp.transfer import transfers
+from peppp.transfer import Asked, transfers
 from peppp.units import parse_bytes
 
 
@@ -80,19 +80,19 @@ def pick(
     pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:
     what it would train is ``planned``, and everything else what is believed before.
     """
+    budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
     check_request(method or "ed-mf", until_sure)
     check_costs(costs)
     networks.check_name(network)
-    limits = {"a budget": parse_bytes(budget)} | ({} if cap is None else {"a cap": parse_bytes(cap)})
 
     def seen(classes: int, side: int) -> None:
         """Refuse limits below everything before pixels are decoded; other tables have other columns."""
         if table is None:
             sizes = grid_footprints(network, recipe or Recipe(), classes, side)
-            for name, limit in limits.items():
-                check_limit(limit, name, sizes)
+            check_limit(budget, "a budget", sizes)
+            check_limit(cap, "a cap", sizes)
 
     dataset = load(str(data), resolution=resolution, seen=seen)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
@@ -105,13 +105,11 @@ def pick(
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
         errors = error_matrix(known, learning_rates=learning_rates if len(learning_rates) > 1 else ())
-    notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
     sizes = footprints(dataset, recipe, errors.columns)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
     if measurements is None:
-        limit = parse_bytes(budget if cap is None else cap)
-        measurements = sum(size.total <= limit for size in sizes.values()) if stops else 6
+        measurements = sum(size.total <= cap for size in sizes.values()) if stops else 6
     advisor = Advisor(
         errors,
         sizes,
@@ -126,6 +124,7 @@ def pick(
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
     )
+    notes = _notes(errors, recipe, advisor, rank)
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}
@@ -171,6 +170,12 @@ def _cost(
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
         return time_cost(known, plain(sizes))
     return column_cost(name, plain(sizes))
+
+
+def _notes(errors: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int) -> tuple[str, ...]:
+    """What the table lacks of this training, and how far picks like this one serve without it."""
+    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
+    return tuple(map(str, transfers(errors, recipe, asked)))
 
 
 def _spent(count: int, seconds: float) -> str:

@@ -61,7 +61,7 @@ class ErrorMatrix:
         for name in ("values", "memory"):
             if getattr(self, name) is None:
                 continue
-            array = np.array(getattr(self, name), dtype=np.float64)
+            array = np.array(getattr(self, name), dtype=np.float64, order="C")
             if array.shape != shape:
                 raise TableError(f"{name} of {shape[0]} rows and {shape[1]} columns cannot be {array.shape}")
             array.setflags(write=False)
@@ -160,6 +160,10 @@ class ErrorMatrix:
             tuple(self.columns[c] for c in j),
             None if self.memory is None else self.memory[np.ix_(i, j)],
         )
+
+    def masked(self, mask: NDArray[np.bool_]) -> "ErrorMatrix":
+        """The matrix of which only the entries of a ``mask`` [n, d] are known."""
+        return replace(self, values=np.where(mask, self.values, np.nan))
 
     def without(self, task: str) -> "ErrorMatrix":
         """The matrix without the rows of a task that are known by their name alone.

@@ -45,8 +45,7 @@ def command(
         str,
         typer.Option(
             help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei, "
-            "ed-mf-rank-1, -2 or -5, auto."
+            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei, auto; at another rank, as ed-mf-rank-2."
         ),
     ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
     measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
@@ -85,6 +84,7 @@ def command(
     from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
+    from peppp.tables import placed
     from peppp.textfiles import writing
     from peppp.units import parse_bytes
 
@@ -104,6 +104,7 @@ def command(
         share=share,
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
+        runs=placed(seeds_of[0].values, seeds_of[0], known.keys, known.columns) if judge == "seed" else None,
         judge=judge_of(known, judge, seeds_of[1:]),
     )
     if rows is not None:

@@ -3,13 +3,14 @@
 SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives the embeddings of section 3.2.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from peppp.errors import TableError
-from peppp.labels import groups as groups_of
+from peppp.labels import Label, groups
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
@@ -25,33 +26,40 @@ class Completion:
     ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
     ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
     of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
-    entries are no estimates but the given ones (default: all), ``groups`` [d] which configurations are alike.
-    ``shrinkage`` is the lambda of the completion.
+    entries are no estimates but the given ones. ``families`` [n] and ``columns`` [d] are the
+    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion.
     """
 
     estimate: NDArray[np.float64]
     singular_values: NDArray[np.float64]
     configuration_embeddings: NDArray[np.float64]
-    observed: NDArray[np.bool_] | None = None
-    groups: NDArray[np.intp] | None = None
+    observed: NDArray[np.bool_]
+    families: tuple[str, ...] = ()
+    columns: tuple[Label, ...] = ()
     shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.observed is None:
-            object.__setattr__(self, "observed", np.ones(np.shape(self.estimate), dtype=bool))
-        for field in fields(self)[:-1]:
-            if getattr(self, field.name) is None:
-                continue
-            kind = {"observed": bool, "groups": np.intp}.get(field.name, np.float64)
-            array = np.array(getattr(self, field.name), dtype=kind)
+        for name in ("estimate", "singular_values", "configuration_embeddings", "observed"):
+            kind = bool if name == "observed" else np.float64
+            array = np.array(getattr(self, name), dtype=kind, order="C")  # sums depend on the layout
             array.setflags(write=False)
-            object.__setattr__(self, field.name, array)
+            object.__setattr__(self, name, array)
 
     @property
-    def known(self) -> NDArray[np.bool_]:
-        """``observed``."""
-        assert self.observed is not None
-        return self.observed
+    def groups(self) -> NDArray[np.intp] | None:
+        """Which columns differ in Format B only [d]; None where they are not configurations."""
+        return groups(self.columns)
+
+    def take(self, columns: Sequence[int]) -> "Completion":
+        """What it says of some of the columns; embeddings stay those of all."""
+        j = list(columns)
+        return replace(
+            self,
+            estimate=self.estimate[:, j],
+            configuration_embeddings=self.configuration_embeddings[j],
+            observed=self.observed[:, j],
+            columns=tuple(self.columns[k] for k in j) if self.columns else (),
+        )
 
 
 def complete(
@@ -84,23 +92,28 @@ def complete(
            [0.4, 0.2]])
     """
     _refuse_empty_lines(matrix)
-    E = matrix.values  # [n, d]
-    if relative_to_chance:
-        E = E / matrix.chance[:, None]
-    return complete_values(
-        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights,
-        groups=groups_of(matrix.columns),
+    return learn(
+        matrix, np.arange(len(matrix.rows)), rank=rank, shrinkage=shrinkage,
+        relative_to_chance=relative_to_chance, weights=weights,
     )  # fmt: skip
 
 
 def learn(
-    matrix: ErrorMatrix, rows: ArrayLike, *, rank: int = 3, shrinkage: float | None = None
+    matrix: ErrorMatrix,
+    rows: ArrayLike,
+    *,
+    rank: int = 3,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = False,
+    weights: NDArray[np.float64] | None = None,
 ) -> Completion:
-    """What some rows (indices or a mask) of a matrix teach: their plain errors, completed and factorised."""
+    """:func:`complete` of some rows (indices or a mask), of which any may be empty: what they teach."""
     part = matrix.take(rows)
+    E = part.values / part.chance[:, None] if relative_to_chance else part.values
     return complete_values(
-        part.values, part.observed, rank=rank, shrinkage=shrinkage, groups=groups_of(part.columns)
-    )
+        E, part.observed, rank=rank, shrinkage=shrinkage, weights=weights, families=part.families,
+        columns=part.columns,
+    )  # fmt: skip
 
 
 def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
@@ -116,11 +129,12 @@ def complete_values(
     rank: int = 5,
     shrinkage: float | None = None,
     weights: NDArray[np.float64] | None = None,
-    groups: NDArray[np.intp] | None = None,
+    families: tuple[str, ...] = (),
+    columns: tuple[Label, ...] = (),
 ) -> Completion:
     """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
 
-    ``groups`` [d] number the configurations that are alike; completion itself makes no use of it.
+    ``families`` and ``columns`` label rows and columns; completion itself makes no use of them.
 
     >>> complete_values(np.array([[0.8, 0.4], [0.4, np.nan]]), np.array([[True, True], [True, False]]),
     ...     shrinkage=1e-3).estimate.round(2)
@@ -138,7 +152,7 @@ def complete_values(
         # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
-    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, groups, shrinkage)
+    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, families, columns, shrinkage)
 
 
 @single_thread()

@@ -27,7 +27,6 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
     """
     if against not in found.methods:
         raise TableError(f"{against!r} was not evaluated; compare with one of {', '.join(found.methods)}")
-    groups = found.known.families if found.leave == "family" else found.known.names
     records = []
     for setting in found.settings:
         for method in found.methods:
@@ -37,12 +36,12 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
                 for metric in metrics:
                     values = found.of(metric, setting, method, count)
                     reference = found.of(metric, setting, against, count)
-                    ratio = family_ratio(values, reference, groups)
-                    difference = family_mean(values - reference, groups)
+                    ratio = family_ratio(values, reference, found.families)
+                    difference = family_mean(values - reference, found.families)
                     records.append(
                         {
                             "setting": setting, "method": method, "measurements": count, "metric": metric,
-                            "value": family_mean(values, groups).mean,
+                            "value": family_mean(values, found.families).mean,
                             "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
                             "difference": difference.mean,
                             "difference_low": difference.low, "difference_high": difference.high,
