@@ -173,11 +173,7 @@ def prepared(
         )
         low_precision_state(network).repaired = True
         optimizer = low_precision_optimizer(
-            optimizer,
-            network,
-            accumulator=recipe.accumulator,
-            storage=storage,
-            gradients="in_backward",  # of no meaning to the simulation
+            optimizer, network, accumulator=recipe.accumulator, storage=storage
         )
     return network, optimizer
 
