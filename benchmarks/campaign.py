@@ -168,12 +168,8 @@ def scale(rows: int) -> dict[str, float]:
         def whole_status(store: Store) -> None:
             assert status(store).total.done == rows
 
-        def whole_matrix(store: Store) -> None:
-            assert store.error_matrix().values.shape == (rows // 1000, 1000)
-
         return {
             "status_1e6_s": best(whole_status),
-            "matrix_1e6_s": best(whole_matrix),
             "rows": rows,
             "store_bytes": size,
         }

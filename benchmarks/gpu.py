@@ -29,7 +29,8 @@ from torch import nn
 from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
 from peppp.lowprec import device as gpu
 from peppp.lowprec import device_packing, packing
-from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.conversion import low_precision, low_precision_state
+from peppp.lowprec.convolutions import repair
 from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
@@ -216,6 +217,8 @@ def packed_steps(setting: Setting, dataset: Dataset) -> None:
     network = loop.fresh_network(dataset, setting.recipe, 0).to(setting.device)
     sgd = loop.make_optimizer(network.parameters(), setting.recipe)
     low_precision(network, CONFIGURATION, seed=0)
+    repair()
+    low_precision_state(network).repaired = True
     optimizer = low_precision_optimizer(sgd, network, storage="packed")
     x, y = batch(setting)
     for _ in range(3):

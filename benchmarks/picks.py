@@ -1,9 +1,9 @@
-"""What picks are worth on a table: methods, cheap looks, unseen formats. The last line is a JSON object.
+"""What picks are worth on a table: methods, unseen formats. The last line is a JSON object.
 
-    python benchmarks/picks.py [TABLE] [--seeds 5] [--only methods,seeds,looks,unseen]
+    python benchmarks/picks.py [TABLE] [--seeds 5] [--only methods,seeds,unseen]
 
-Ratios are to ED-MF at the same number of measurements (looks: to whole trainings at the same number of
-epochs), with 95 % bootstrap intervals over families; picks are judged by the runs that were measured and by
+Ratios are to ED-MF at the same number of measurements, with 95 % bootstrap intervals over families; picks are
+judged by the runs that were measured and by
 the task's other runs of equal Format A. ``seeds``: mean regret on the tasks that were trained at all
 configurations with another seed, judged by that. Nothing is trained.
 """
@@ -17,13 +17,12 @@ from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.replay.intervals import family_mean, family_ratio
 from peppp.replay.judges import judge
 from peppp.replay.loocv import evaluate
-from peppp.replay.looks import replay_looks
-from peppp.replay.slices import known_table, largest_slice
+from peppp.replay.slices import by_seed, known_part, largest_slice
 from peppp.replay.unseen import replay_unseen
 
 METHODS = (
     "ed-mf", "auto", "zero", "bo-mf",
-    "i-optimal", "frontier", "frontier-logit", "ehvi", "ehvi-logit", "ei", "ei-logit",
+    "i-optimal", "frontier", "ehvi", "ei",
 )  # fmt: skip
 COUNTS = (0, 1, 2, 3, 5, 8)
 SETTINGS = ("I", "II", "IV")
@@ -62,8 +61,8 @@ def methods(known, seeds):
     return records
 
 
-def second_seeds(known, measurements, seeds):
-    others = judge(known, "seed", measurements)
+def second_seeds(known, others, seeds):
+    others = judge(known, "seed", others)
     rows = np.flatnonzero(np.isfinite(others).all(axis=1))
     found = evaluate(
         known, settings=("I", "IV"), methods=("ed-mf", "auto", "zero"), counts=(1, 3, 5),
@@ -95,10 +94,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", nargs="?", default=str(SHIPPED_TABLE))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", default="methods,seeds,looks,unseen")
+    parser.add_argument("--only", default="methods,seeds,unseen")
     arguments = parser.parse_args()
     measurements = largest_slice(read_measurements(arguments.table))
-    known = known_table(measurements)
+    main, *others = by_seed(measurements)
+    known = known_part(main)
     result = {
         "measurements": len(measurements), "tasks": len(known.names), "families": len(set(known.families)),
         "configurations": len(known.columns), "known": known.share,
@@ -107,17 +107,7 @@ def main() -> None:
     if "methods" in arguments.only:
         result["methods"] = methods(known, arguments.seeds)
     if "seeds" in arguments.only:
-        result["seeds"] = second_seeds(known, measurements, arguments.seeds)
-    if "looks" in arguments.only:
-        result["looks"] = [
-            {"judge": by, "design": design, "epochs": list(epochs)} | record
-            for epochs in ((3,), (1, 3))
-            for design in ("frontier", "i-optimal")
-            for by in JUDGES
-            for record in replay_looks(
-                known, measurements, epochs=epochs, design=design, judge=judge(known, by)
-            ).summary()
-        ]
+        result["seeds"] = second_seeds(known, others, arguments.seeds)
     if "unseen" in arguments.only:
         found = replay_unseen(known, counts=(0, 3))
         result["unseen"] = found.summary() + found.summary(by_format=True)

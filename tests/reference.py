@@ -1,5 +1,8 @@
 """Slow readable twins, written from the paper's definitions, that the fast code is compared with."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 
 
@@ -86,3 +89,22 @@ def round_exactly(x, fmt, *, twice=False):
     beyond = {"saturate": fmt.max, "inf": np.inf, "nan": np.nan}[fmt.overflow]
     magnitude = np.where(magnitude > fmt.max, beyond, magnitude)
     return np.where(np.isnan(x), np.nan, np.copysign(magnitude, x))
+
+
+def round_stochastically(x, fmt, random):
+    """Stochastic rounding of one finite number to ``fmt``, in fractions; ``random`` is an integer of 32 bits.
+
+    The number goes up if the lowest R random bits plus the cut-off fraction, in units of 2^-R, reach 2^R. R
+    is the number of bits that float32 has below the step, so 23 - M for a normal number, and one more for
+    each binade that a subnormal lies further down, up to 23. Below 5 mantissa bits R is 23 - M there, too.
+    Finer fractions are rounded to R bits first.
+    """
+    magnitude, normal = abs(Fraction(x)), Fraction(fmt.min_normal)
+    exponent = max(math.frexp(float(magnitude))[1] - 1, fmt.min_exponent)
+    step = Fraction(2) ** (exponent - fmt.mantissa_bits)
+    R = 23 - fmt.mantissa_bits
+    if fmt.mantissa_bits >= 5 and fmt.exponent_bits < 8 and magnitude < normal:
+        R = min(R + fmt.min_exponent - (math.frexp(float(magnitude))[1] - 1), 23) if magnitude else 23
+    whole, fraction = divmod(round(magnitude / step * 2**R), 2**R)  # Python rounds ties to even
+    whole += fraction + random % 2**R >= 2**R
+    return math.copysign(float(min(whole * step, Fraction(fmt.max))), x)

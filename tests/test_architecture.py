@@ -9,9 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "peppp"
 ROOMS = """
-    errors units floats formats records flat textfiles textable tables matrices merging lowprec
-    footprint tasks training campaign pareto costs metalearn picks told advisor tuning transfer
-    known choice replay reproduce page integrations cli
+    errors units floats formats labels records flat textfiles textable tables matrices merging lowprec
+    footprint tasks training campaign pareto costs metalearn picks advisor replay transfer
+    known choice reproduce page integrations cli
 """.split()  # noqa: SIM905
 LAZY = {("picks", "page")}  # Pick.report draws a page, which nothing else of a pick needs
 

@@ -133,6 +133,30 @@ def test_diverged_failed_and_lost_are_counted_apart(store, fake):
     assert again.already_there == 3
 
 
+@pytest.mark.case("0")
+def test_a_cell_that_crashes_its_worker_is_tried_once_more_and_then_named(store, fake):
+    cells = cells_of("crashes SIGSEGV", "crashes SIGABRT once", "kills", "a")
+    summary = run_campaign(store, cells, fake, workers=2)
+    assert (summary.done, summary.failed) == (2, ())
+    lost = {cell.data: failure.message for cell, failure in summary.lost}
+    assert lost.keys() == {"crashes SIGSEGV", "kills"}
+    assert re.fullmatch(
+        r"its worker process died, by SIGSEGV, training resnet8 on crashes SIGSEGV at 1-4-1/1-6-7 "
+        r"\(learning rate 0\.001, seed 0\); peppp doctor: strided 1x1 convolutions .* oneDNN [\d.]+, are "
+        r"(right|wrong|crashed); trainings avoid them \(2 tries\)",
+        lost["crashes SIGSEGV"],
+    )
+    assert len(fake.attempts("crashes SIGSEGV")) == len(fake.attempts("crashes SIGABRT")) == 2
+    assert len(fake.attempts("kills")) == TRIES
+
+
+@pytest.mark.case("0")
+def test_one_try_is_one_try_of_a_crash_too(store, fake):
+    summary = run_campaign(store, cells_of("crashes SIGSEGV"), fake, workers=1, tries=1)
+    assert len(fake.attempts("crashes SIGSEGV")) == 1
+    assert "peppp doctor" in summary.lost[0][1].message
+
+
 def test_what_fails_once_is_tried_again(store, fake):
     summary = run_campaign(store, cells_of("fails once", "kills once", "a"), fake, workers=1)
     assert (summary.done, summary.retried, summary.failed, summary.lost) == (3, 2, (), ())

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_info
 import reference
 from peppp.errors import TableError
 from peppp.formats import paper_grid
-from peppp.metalearn.completion import complete, factorise, inverse_propensity
+from peppp.metalearn.completion import complete, complete_values, factorise, inverse_propensity
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
@@ -229,6 +229,16 @@ def test_errors_can_be_taken_as_multiples_of_chance():
     wholes = complete(table(2 * E))
     for name in ("estimate", "singular_values", "configuration_embeddings"):
         assert (getattr(halves, name) == getattr(wholes, name)).all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.005])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_errors_of_any_size_are_completed_alike(scale, weighted):
+    E, observed, _ = partly_observed((30, 20))
+    weights = np.random.default_rng(2).uniform(1, 5, E.shape) if weighted else None
+    whole, small = (complete_values(s * np.abs(E), observed, weights=weights) for s in (1.0, scale))
+    assert_allclose(small.estimate, scale * whole.estimate, rtol=1e-6)
+    assert_allclose(small.configuration_embeddings, whole.configuration_embeddings, atol=1e-6)
 
 
 def test_a_completion_is_read_only():

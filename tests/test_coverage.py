@@ -3,15 +3,15 @@ import pytest
 
 from peppp.replay.coverage import coverage
 from peppp.replay.loocv import evaluate
-from peppp.replay.slices import known_table
 from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import better_picks
 from peppp.reproduce.study import Study
+from peppp.tables import error_matrix
 
 
 @pytest.fixture(scope="module")
 def known():
-    table = known_table(synthetic_table(25, further=False))
+    table = error_matrix(synthetic_table(25, further=False))
     return table.take(range(25), range(0, 99, 5))
 
 
@@ -29,11 +29,11 @@ def test_the_held_out_family_touches_neither_intervals_nor_the_automatic_choice(
     """What is changed in a row that was not asked for changes nothing that is predicted for it."""
     from dataclasses import replace
 
-    spoiled = np.array(known.errors)
+    spoiled = np.array(known.values)
     i = 7
     before = evaluate(known, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
     spoiled[i] = 1.0 - spoiled[i]
-    changed = replace(known, errors=spoiled)
+    changed = replace(known, values=spoiled)
     after = evaluate(changed, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
     assert after == pytest.approx(1.0 - before)  # the same configuration, at its new error
     widths = [coverage(t, settings=("I",), counts=(0,)).values[0, 0, i, 2] for t in (known, changed)]

@@ -6,7 +6,6 @@ from peppp.errors import FormatError
 from peppp.formats import Configuration, paper_grid, parse_format
 from peppp.metalearn.descriptors import describe, place
 from peppp.records import Footprint
-from peppp.replay.known import KnownTable
 from peppp.replay.unseen import replay_unseen
 from peppp.tables import ErrorMatrix, Row
 
@@ -62,11 +61,8 @@ def test_formats_with_a_scale_are_less_certain_than_floats_at_the_same_place(sca
 
 def test_by_replay_intervals_at_a_missing_format_hold_and_beat_the_nearest():
     rows = smooth() + 0.01 * np.random.default_rng(2).normal(size=(12, 99))
-    names = tuple(f"t{i}" for i in range(12))
-    known = KnownTable(
-        np.clip(rows, 0, 1), np.tile([c.format_a.bits + c.format_b.bits for c in GRID], (12, 1)), names,
-        tuple(map(str, GRID)), names, names, (None,) * 12, np.ones(12),
-    )  # fmt: skip
+    memory = np.tile([c.format_a.bits + c.format_b.bits for c in GRID], (12, 1))
+    known = ErrorMatrix(np.clip(rows, 0, 1), [Row(f"t{i}", "", f"t{i}") for i in range(12)], GRID, memory)
     (found,) = replay_unseen(known.take(range(12), range(0, 99, 3)), counts=(3,)).summary()
     assert found["covered"] > 0.8
     assert found["ratio_high"] < 1

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import reference
 from peppp.errors import BudgetError
-from peppp.metalearn.design import d_optimal, d_optimal_designs, determines, least_squares, rank_one_update
+from peppp.metalearn.design import d_optimal, determines, least_squares, rank_one_update
 
 
 def embeddings(d, k, seed=0):
@@ -149,15 +149,3 @@ def test_measurements_determine_the_model_if_they_span_its_components():
     assert not determines(Y, [0, 1])
     assert not determines(Y, [2])
     assert not determines(Y, [])
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_designs_of_several_sizes_are_those_of_each_size(seed):
-    rng = np.random.default_rng(seed)
-    Y, feasible = rng.normal(size=(20, 4)), rng.random(20) < 0.6
-    Y[10:] = np.outer(np.arange(10.0), Y[0])  # these span less than four dimensions
-    counts = [3, 0, 12, 4, 1, 40, 5]
-    for within in (feasible, np.arange(20) >= 9, None):
-        several = d_optimal_designs(Y, counts, feasible=within)
-        for count, S in zip(counts, several, strict=True):
-            np.testing.assert_array_equal(S, d_optimal(Y, count, feasible=within))

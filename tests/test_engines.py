@@ -46,6 +46,10 @@ class Fake:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["exits"]:
                 os._exit(3)
+            case ["crashes", name]:
+                os.kill(os.getpid(), signal.Signals[name])
+            case ["crashes", name, "once"] if attempt == 1:
+                os.kill(os.getpid(), signal.Signals[name])
             case ["kills", "once"] if attempt == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["sleeps", seconds]:
@@ -201,6 +205,17 @@ def test_the_cell_of_a_worker_that_dies_is_lost_and_the_worker_replaced(tmp_path
     for data, how in (("kills", "by SIGKILL"), ("exits", "with exit code 3")):
         assert results[data] == Failure(f"its worker process died, {how}", lost=True)
         assert len(Fake(tmp_path).attempts(data)) == 1
+
+
+@pytest.mark.case("0")
+def test_a_crash_is_told_from_a_signal_that_came_from_outside(tmp_path):
+    own, outside = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"), ("SIGKILL", "SIGTERM")
+    results = results_of(Processes(Fake(tmp_path), 2), *(f"crashes {name}" for name in (*own, *outside)))
+    for name in (*own, *outside):
+        crash = name if name in own else ""
+        assert results[f"crashes {name}"] == Failure(
+            f"its worker process died, by {name}", lost=True, crash=crash
+        )
 
 
 def test_a_worker_whose_gpu_failed_is_replaced(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from peppp.cli import app
 from peppp.errors import PepppError
 from peppp.known import SHIPPED_TABLE
 from peppp.matrices import write_matrix
-from peppp.replay.slices import known_table, largest_slice
 from peppp.replay.synthetic import synthetic_table
+from peppp.tables import error_matrix
 from peppp.textable import write_table
 
 
@@ -71,10 +72,13 @@ def test_without_a_table_the_one_that_ships_is_evaluated():
     assert not untold["synthetic"]
 
 
-def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path):
-    known = known_table(largest_slice(synthetic_table(11, further=False)))
-    for name, values in (("E", known.errors), ("M", known.memory)):
-        write_matrix(tmp_path / f"{name}.csv", values, known.names, known.configurations)
+def test_matrices_are_evaluated_as_the_table_that_they_come_from(tmp_path):
+    # A matrix does not say what guessing is, so that its errors are compared as they are.
+    alike = [replace(m, chance_error=0.9) for m in synthetic_table(11, further=False)]
+    table, known = tmp_path / "table.csv.gz", error_matrix(alike)
+    write_table(table, alike)
+    for name, values in (("E", known.values), ("M", known.memory)):
+        write_matrix(tmp_path / f"{name}.csv", values, known.names, known.columns)
     matrices = ("--errors", tmp_path / "E.csv", "--memory", tmp_path / "M.csv")
     rest = ("--leave", "row", "--method", "ed-mf,additive", "--json")
     one, other = (json.loads(run(*line).stdout) for line in ((table, *rest), (*matrices, *rest)))
@@ -82,16 +86,78 @@ def test_matrices_are_evaluated_as_the_table_that_they_come_from(table, tmp_path
 
 
 def test_of_a_matrix_with_gaps_is_said_how_much_is_known(tmp_path):
-    known = known_table(largest_slice(synthetic_table(11, further=False)))
-    errors = known.errors.copy()
+    known = error_matrix(synthetic_table(11, further=False))
+    errors = known.values.copy()
     errors.ravel()[::4] = np.nan
     for name, values in (("E", errors), ("M", known.memory)):
-        write_matrix(tmp_path / f"{name}.csv", values, known.names, known.configurations)
+        write_matrix(tmp_path / f"{name}.csv", values, known.names, known.columns)
     line = ("--errors", tmp_path / "E.csv", "--memory", tmp_path / "M.csv", "--method", "zero")
     answer = json.loads(run(*line, "--json").stdout)
     assert (answer["rows"], answer["configurations"]) == (11, 99)
     assert answer["measured_share"] == pytest.approx(0.75, abs=0.01)
     assert ", 75% of their errors known" in " ".join(run(*line).stdout.split())
+
+
+def test_a_strangers_table_is_evaluated_from_a_file_a_seed_or_one_long_file(tmp_path):
+    """HPO tables have columns that are no formats, several seeds, and a memory for each run."""
+    rng = np.random.default_rng(0)
+    columns, tasks = [f"cfg{j}" for j in range(8)], [f"task{i}" for i in range(5)]
+    errors = np.outer(rng.uniform(0.3, 0.9, 5), rng.uniform(0.2, 1, 8))
+    seeds = [np.clip(errors + 0.02 * rng.normal(size=errors.shape), 0, 1) for _ in range(3)]
+    memory = np.tile(np.arange(1.0, 9.0), (5, 1))
+    write_matrix(tmp_path / "M.csv", memory, tasks, columns)
+    lines = ["task,column,seed,error,memory"]
+    for seed, values in enumerate(seeds):
+        write_matrix(tmp_path / f"E{seed}.csv", values, tasks, columns)
+        lines += [
+            f"{task},{column},{seed},{float(values[i, j])!r},{memory[i, j]:.0f}"
+            for i, task in enumerate(tasks)
+            for j, column in enumerate(columns)
+        ]
+    (tmp_path / "long.csv").write_text("\n".join(lines))
+    write_matrix(tmp_path / "mean.csv", np.mean(seeds, axis=0), tasks, columns)
+    rest = ("--method", "ed-mf,zero", "--measurements", "1,3", "--json")
+    files = [part for seed in range(3) for part in ("--errors", tmp_path / f"E{seed}.csv")]
+    wide = (*files, "--memory", tmp_path / "M.csv", *rest)
+    long = ("--errors", tmp_path / "long.csv", *rest)
+    mean = ("--errors", tmp_path / "mean.csv", "--memory", tmp_path / "M.csv", *rest)
+    answers = [json.loads(run(*line).stdout) for line in (wide, long, mean)]
+    for answer in answers[:2]:
+        assert answer["configurations"] == 8
+        for one, other in zip(answer["results"], answers[2]["results"], strict=True):
+            assert one["regret"] == pytest.approx(other["regret"], abs=1e-9)
+    judged = [json.loads(run(*line, "--judge", "seed").stdout)["results"] for line in (wide, long)]
+    assert judged[0] == judged[1] != answers[0]["results"]
+
+
+def test_a_table_of_one_family_is_told_to_leave_out_rows(tmp_path):
+    one = [replace(m, group="one") for m in synthetic_table(5, further=False)]
+    write_table(tmp_path / "one.csv.gz", one)
+    with pytest.raises(PepppError, match=r"lacks a second family to learn from; .*--leave row"):
+        run(tmp_path / "one.csv.gz")
+    assert run(tmp_path / "one.csv.gz", "--leave", "row", "--method", "zero").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("task,column,error\na,x,0.5\na,x,0.6\n", "line 3: 'a' at x and seed 0 stands there twice"),
+        ("task,column,error\na,x,50\n", "line 2, column error: '50' is not in"),
+        ("task,column,error\na,x\n", "line 2: not as many cells"),
+        ("task,column,error\na,x,\n", "line 2: no error"),
+        ("task,column,error,seed\na,x,0.5,one\n", "line 2, column seed: 'one' is not a whole number"),
+        ("task,column,error,colour\na,x,0.5,red\n", "line 1: no column 'colour'"),
+        ("task,column,error,seed,memory\na,x,0.5,0,1\na,x,0.5,1,2\n", "line 3: 'a' at x has another memory"),
+        ("task,column,error\n", "has no rows"),
+        ("task,column,error\na,,0.5\n", "line 2: a column's name has 1 to 200"),
+    ],
+)
+def test_a_long_file_that_is_wrong_is_refused_in_one_line(tmp_path, lines, said):
+    (tmp_path / "long.csv").write_text(lines)
+    with pytest.raises(PepppError) as caught:
+        run("--errors", tmp_path / "long.csv")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

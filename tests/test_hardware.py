@@ -10,7 +10,7 @@ from peppp.cli import app
 from peppp.formats import paper_grid
 from peppp.matrices import write_matrix
 from peppp.replay.hardware import frontier_counts, hardware_view, smallest_set
-from peppp.replay.slices import from_matrices
+from peppp.tables import ErrorMatrix, Row
 
 
 @given(seed=st.integers(0, 40), epsilon=st.sampled_from([0.0, 0.1, 0.3]))
@@ -27,7 +27,7 @@ def test_no_smaller_set_serves_all_tasks(seed, epsilon):
 def test_a_set_of_bounded_size_is_the_best_there_is(most):
     rng = np.random.default_rng(0)
     errors = rng.uniform(0, 1, (6, 8))
-    known = from_matrices(errors, np.ones((6, 8)), list("abcdef"), [str(c) for c in paper_grid()[:8]])
+    known = ErrorMatrix(errors, [Row(t, "", t) for t in "abcdef"], paper_grid()[:8], np.ones((6, 8)))
     view = hardware_view(known, most=most)
     excess = errors - errors.min(axis=1, keepdims=True)
     best = min(excess[:, s].min(axis=1).max() for s in combinations(range(8), most))
@@ -39,7 +39,7 @@ def test_frontiers_are_counted_by_hand_and_on_the_command_line(tmp_path):
     errors = np.array([[0.5, 0.4, 0.45], [0.3, 0.3, 0.2]])
     memory = np.array([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     grid = paper_grid()[:3]
-    known = from_matrices(errors, memory, ["a", "b"], [str(c) for c in grid])
+    known = ErrorMatrix(errors, [Row("a", "", "a"), Row("b", "", "b")], grid, memory)
     assert frontier_counts(known).tolist() == [2, 1, 1]
     for name, values in (("E", errors), ("M", memory)):
         write_matrix(tmp_path / f"{name}.csv", values, ["a", "b"], grid)

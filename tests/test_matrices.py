@@ -55,9 +55,9 @@ def test_a_matrix_written_is_read_exactly(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("matrix") / "M.csv.gz"
     tasks = ["a, b", 'c "d"', "é"]
     write_matrix(path, values, tasks, paper_grid()[:4])
-    matrix = read_matrix(path)
-    assert np.array_equal(matrix.values, values, equal_nan=True)
-    assert (matrix.tasks, matrix.configurations) == (tuple(tasks), paper_grid()[:4])
+    read, names, columns = read_matrix(path)
+    assert np.array_equal(read, values, equal_nan=True)
+    assert (names, columns) == (tuple(tasks), paper_grid()[:4])
 
 
 def test_memory_comes_in_the_order_of_the_errors(tmp_path):
@@ -78,8 +78,8 @@ def test_memory_comes_in_the_order_of_the_errors(tmp_path):
         (E.replace("0.25", "0,25"), "line 2: 4 cells; the header has 3 columns .a decimal comma"),
         (E.replace("0.25", "__import__('os')"), "is no number"),
         (E.replace("letters", "digits"), "line 3: the task 'digits' stands in line 2 already"),
-        (E.replace("1-5-2/1-8-9", "1-4-1/1-6-7"), "line 1: the configuration 1-4-1/1-6-7 stands there twice"),
-        ("x,digits,letters\n1-4-1/1-6-7,0.25,1\n", "'digits' is no configuration.*transposed"),
+        (E.replace("1-5-2/1-8-9", "1-4-1/1-6-7"), "line 1: the column 1-4-1/1-6-7 stands there twice"),
+        ("x,digits,letters\n1-4-1/1-6-7,0.25,1\n", "its rows are configurations.*transposed"),
         (E.replace(",", ";"), "line 1: .*separate its cells by commas"),
         ("task,1-4-1/1-6-7\n", "has no rows"),
         ("", "line 1: a header names"),

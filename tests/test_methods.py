@@ -16,9 +16,7 @@ from peppp.metalearn.bayesopt import GaussianProcess, expected_improvement
 from peppp.metalearn.completion import complete_values
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.effects import row_and_column_effects
-from peppp.metalearn.methods import MEASURES_NOTHING, METHODS, explore
-from peppp.metalearn.selection import cross_validate
-from peppp.metalearn.softimpute import soft_impute
+from peppp.metalearn.methods import METHODS, Method, Task, outcomes, rule_of
 from reference import log_determinant
 
 GRID = paper_grid()
@@ -57,70 +55,103 @@ def test_expected_improvement_is_the_mean_of_what_is_gained():
     assert found == pytest.approx(gained, abs=5 * 0.2 / np.sqrt(len(draws)))
 
 
+def explored(method, training, errors, counts, memory=None, feasible=None, seed=0):
+    """What is told and estimated, for each number of measurements."""
+    d = training.estimate.shape[1]
+    feasible = np.ones(d, bool) if feasible is None else feasible
+    task = Task(np.ones(d) if memory is None else memory, feasible, feasible)
+    played = outcomes(
+        lambda count: rule_of(Method.parse(method), training, task, count, seed=seed), errors.item, counts
+    )
+    return [(list(told), rule.predict(told)) for rule, told in played]
+
+
 def test_bayesian_optimisation_measures_where_improvement_is_expected():
     training = complete_values(low_rank(9, 20, 3, 0), np.ones((9, 20), bool), rank=3)
     errors = low_rank(1, 20, 1, 5)[0]
-    found = explore("bo-full", training, errors.item, [1, 2, 3, 4], memory=np.ones(20), seed=4)
+    found = explored("bo-full", training, errors, [1, 2, 3, 4], seed=4)
     process = GaussianProcess.rbf(training.estimate.T, training.estimate.mean(axis=0))
-    for before, after in pairwise(found):
-        S = before.chosen
-        np.testing.assert_array_equal(after.chosen[:-1], S)
-        gain = expected_improvement(*process.posterior(list(S), errors[S]), errors[S].min())
+    for (S, _), (after, _) in pairwise(found):
+        assert after[:-1] == S
+        gain = expected_improvement(*process.posterior(S, errors[S]), errors[S].min())
         gain[S] = -1
-        assert after.chosen[-1] == gain.argmax()
+        assert after[-1] == gain.argmax()
+
+
+RULES = [name for name in METHODS if name != "auto"]
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(METHODS), st.integers(0, 10_000))
+@given(st.sampled_from(RULES), st.integers(0, 10_000))
 def test_every_method_measures_only_what_fits_and_touches_nothing(method, seed):
     rng = np.random.default_rng(seed)
     d = 18
-    training = complete_values(low_rank(8, d, 3, seed, 0.02), rng.random((8, d)) < 0.8, rank=3)
+    known = rng.random((8, d)) < 0.8
+    training = complete_values(low_rank(8, d, 3, seed, 0.02), known, rank=3, columns=GRID[:d])
     errors, memory = rng.random(d), rng.integers(1, 6, d).astype(float)
     feasible = memory <= np.median(memory)
     given_arrays = [training.estimate, errors, memory, feasible]
     before = [a.copy() for a in given_arrays]
     asked = []
 
-    def measure(j):
-        asked.append(j)
-        return errors[j]
+    class Errors:
+        def item(self, j):
+            asked.append(j)
+            return errors[j]
 
-    arguments = {"memory": memory, "feasible": feasible, "configurations": GRID[:d], "seed": seed}
     counts = [0, 1, 2, 4, 30]
-    found = explore(method, training, measure, counts, **arguments)
-    for count, exploration in zip(counts, found, strict=True):
-        S = exploration.chosen
-        wanted = 0 if method in MEASURES_NOTHING else min(count, feasible.sum())
-        assert len(S) == len(set(S.tolist())) == wanted
+    found = explored(method, training, Errors(), counts, memory, feasible, seed)
+    for count, (S, estimate) in zip(counts, found, strict=True):
+        wanted = 0 if method in ("zero", "high-memory") else min(count, feasible.sum())
+        assert len(S) == len(set(S)) == wanted
         assert feasible[S].all()
-        np.testing.assert_array_equal(exploration.estimate[S], errors[S])
-        assert np.isfinite(exploration.estimate).all()
+        assert np.isfinite(estimate).all()
     assert feasible[asked].all()
     for a, b in zip(given_arrays, before, strict=True):
         np.testing.assert_array_equal(a, b)
-    again = explore(method, training, errors.item, counts, **arguments)
-    assert all((a.estimate == b.estimate).all() for a, b in zip(found, again, strict=True))
+    again = explored(method, training, errors, counts, memory, feasible, seed)
+    assert all((a[1] == b[1]).all() for a, b in zip(found, again, strict=True))
+
+
+@given(st.sampled_from(METHODS), st.integers(1, 9) | st.none())
+def test_every_method_is_read_back_from_its_text(design, rank):
+    method = Method(design, rank)
+    if rank is None or (design.endswith("-mf") and design != "zero") or design == "bo-mf-zero-mean":
+        assert Method.parse(str(method)) == method
+    else:
+        with pytest.raises(TableError, match="no method"):
+            Method.parse(str(method))
 
 
 def test_planted_low_rank_is_predicted_exactly_from_as_many_measurements():
     E = low_rank(12, 25, 3, 7)
     training = complete_values(E[:-1], np.ones((11, 25), bool), rank=3)
     for method in ("ed-mf", "qr-mf", "random-mf"):
-        (found,) = explore(method, training, E[-1].item, [3], memory=np.ones(25), seed=1)
-        np.testing.assert_allclose(found.estimate, E[-1], atol=1e-8)
+        ((_, estimate),) = explored(method, training, E[-1], [3], seed=1)
+        np.testing.assert_allclose(estimate, E[-1], atol=1e-8)
+
+
+def test_a_rank_of_its_own_is_that_of_a_completion():
+    E = low_rank(12, 25, 5, 7)
+    two, five = (complete_values(E[:-1], np.ones((11, 25), bool), rank=rank) for rank in (2, 5))
+    ((S, one),), ((T, other),) = (
+        explored("ed-mf-rank-2", five, E[-1], [4]),
+        explored("ed-mf", two, E[-1], [4]),
+    )
+    assert S == T
+    np.testing.assert_allclose(one, other)
 
 
 def test_pivots_are_those_of_the_feasible_columns():
     E = low_rank(6, 10, 4, 3)
     feasible = np.arange(10) % 2 == 0
     training = complete_values(E, np.ones(E.shape, bool), rank=3)
-    (found,) = explore("qr-mf", training, np.ones(10).item, [2], memory=np.ones(10), feasible=feasible)
+    ((S, _),) = explored("qr-mf", training, np.ones(10), [2], feasible=feasible)
     first = max(np.flatnonzero(feasible), key=lambda j: np.linalg.norm(E[:, j]))
     q = E[:, first] / np.linalg.norm(E[:, first])
     rest = [j for j in np.flatnonzero(feasible) if j != first]
     second = max(rest, key=lambda j: np.linalg.norm(E[:, j] - q * (q @ E[:, j])))
-    assert found.chosen.tolist() == [first, second]
+    assert [first, second] == S
 
 
 def test_high_memory_draws_among_the_largest_that_fit():
@@ -128,10 +159,8 @@ def test_high_memory_draws_among_the_largest_that_fit():
     memory, feasible = np.array([1, 2, 2, 2, 3, 3]), np.array([1, 1, 1, 1, 0, 0], bool)
     picks = set()
     for seed in range(40):
-        (found,) = explore(
-            "high-memory", training, np.ones(6).item, [0], memory=memory, feasible=feasible, seed=seed
-        )
-        picks.add(int(np.where(feasible, found.estimate, np.inf).argmin()))
+        ((_, estimate),) = explored("high-memory", training, np.ones(6), [0], memory, feasible, seed)
+        picks.add(int(np.where(feasible, estimate, np.inf).argmin()))
     assert picks == {1, 2, 3}
 
 
@@ -156,23 +185,25 @@ def test_an_additive_world_is_predicted_by_the_additive_model():
 
 def test_wrong_requests_are_one_line():
     training = complete_values(low_rank(4, 6, 2, 0), np.ones((4, 6), bool), rank=2)
-    arguments = {"memory": np.ones(6)}
+    every = np.ones(6, bool)
     with pytest.raises(TableError, match="no method 'sgd'; there are ed-mf, "):
-        explore("sgd", training, float, [1], **arguments)
+        Method.parse("sgd")
+    for text in ("ed-mf-per-second", "ehvi-logit", "zero-rank-2", "ed-mf-rank-", "ed-mf-rank-0"):
+        with pytest.raises(TableError, match="no method"):
+            Method.parse(text)
     with pytest.raises(TableError, match="0 or more, not -1"):
-        explore("ed-mf", training, float, [-1], **arguments)
+        rule_of(Method("ed-mf"), training, Task(np.ones(6), every, every), -1)
     with pytest.raises(BudgetError, match="feasible"):
-        explore("zero", training, float, [1], feasible=np.zeros(6, bool), **arguments)
+        Task(np.ones(6), ~every, every)
     with pytest.raises(TableError, match="configurations"):
-        explore("additive", training, float, [1], **arguments)
+        rule_of(Method("additive"), training, Task(np.ones(6), every, every), 1)
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("solver", ["multiplicative", "slsqp"])
-def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed, solver):
+def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed):
     Y = np.random.default_rng(seed).normal(size=(8, 3))
     feasible = np.arange(8) != seed
-    design = relaxed_d_optimal(Y, 4, feasible=feasible, solver=solver)
+    design = relaxed_d_optimal(Y, 4, feasible=feasible)
     v = design.weights
     assert (v >= 0).all()
     assert (v <= 1).all()
@@ -184,22 +215,10 @@ def test_the_relaxation_bounds_every_design_and_rounds_to_a_good_one(seed, solve
     assert best - 1.0 < log_determinant(Y, design.chosen) <= best + 1e-9
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_both_solvers_find_the_same_objective(seed):
-    Y = np.linalg.qr(np.random.default_rng(seed).normal(size=(40, 4)))[0]
-    value = {
-        solver: np.linalg.slogdet((Y.T * relaxed_d_optimal(Y, 9, solver=solver).weights) @ Y)[1]
-        for solver in ("multiplicative", "slsqp")
-    }
-    assert value["multiplicative"] == pytest.approx(value["slsqp"], abs=1e-3)
-
-
 def test_the_relaxation_works_within_a_span():
     line = np.outer(np.arange(1.0, 7.0), [1.0, 2.0, 0.5])
     assert sorted(relaxed_d_optimal(line, 3).chosen) == [3, 4, 5]
     assert sorted(relaxed_d_optimal(line, 9).chosen) == list(range(6))
-    with pytest.raises(ValueError, match="multiplicative or slsqp"):
-        relaxed_d_optimal(line, 3, solver="simplex")  # type: ignore[arg-type]
 
 
 def test_effects_are_the_least_squares_of_indicator_columns():
@@ -211,43 +230,3 @@ def test_effects_are_the_least_squares_of_indicator_columns():
     ridge = np.linalg.solve(design.T @ design + 0.5 * np.eye(12), design.T @ (E[known] - level))
     found = row_and_column_effects(E, known, ridge=0.5)
     np.testing.assert_allclose(found, level + ridge[:7, None] + ridge[7:], atol=1e-7)
-
-
-def test_cross_validation_measures_what_fresh_completions_err_by():
-    E = low_rank(20, 24, 2, 3, 0.02)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, shrinkages=(0.1, 1.0), ranks=(2, 20), folds=3, seed=5)
-    assert found.shrinkages == (1.0, 0.1)
-    fold = np.full(E.shape, -1)
-    fold[known] = np.random.default_rng(5).permutation(np.arange(known.sum()) % 3)
-    for s, shrinkage in enumerate(found.shrinkages):
-        guesses = np.zeros(E.shape)
-        for held in range(3):
-            estimate = soft_impute(E, known & (fold != held), shrinkage=shrinkage, tolerance=1e-6)
-            guesses[fold == held] = estimate[fold == held]
-        error = np.linalg.norm((guesses - E)[known]) / np.linalg.norm(E[known])
-        assert found.errors[s, 1] == pytest.approx(error, rel=0.02)
-
-
-def test_cross_validation_finds_the_planted_rank():
-    E = low_rank(40, 30, 2, 0, 0.03)
-    known = np.random.default_rng(0).random(E.shape) < 0.5
-    found = cross_validate(E, known, ranks=(1, 2, 10))
-    assert found.rank == 2
-    assert 0.01 < found.shrinkage < 3.0
-    with pytest.raises(ValueError, match="folds"):
-        cross_validate(E, known, folds=1)
-
-
-def test_effects_help_where_little_is_known():
-    rng = np.random.default_rng(0)
-    E = rng.random((30, 1)) / 2 + rng.random(20) / 2
-    known = rng.random(E.shape) < 0.15
-    known[np.arange(30), np.arange(30) % 20] = True
-    errors = {
-        effects: np.linalg.norm((complete_values(E, known, effects=effects).estimate - E)[~known])
-        for effects in (True, False)
-    }
-    assert errors[True] < 0.7 * errors[False]
-    kept = complete_values(E, known, effects=True).estimate
-    np.testing.assert_array_equal(kept[known], E[known])

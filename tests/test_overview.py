@@ -9,9 +9,10 @@ from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.footprint.counting import ElementCounts
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
-from peppp.page.overview import footprint_at, overview, task_page
+from peppp.page.overview import overview, task_page
 from peppp.page.report import render
 from peppp.records import Measurement, Outcome, Recipe
+from peppp.tables import footprint_at
 from peppp.textable import write_table
 from test_cli import answer, peppp, refused
 
@@ -45,7 +46,10 @@ def test_a_footprint_carries_over_to_other_formats_as_it_would_be_counted(known)
     source = measured("t", Configuration.parse(known), 0.5)
     slack = 0 if source.configuration.format_a.bits >= 8 else 2  # a byte of weights, one of activations
     for configuration in [*paper_grid(), Configuration.parse("mx-1-2-1/32/1-6-7")]:
-        carried, counted = footprint_at([source], configuration), COUNTS.footprint(configuration)
+        carried, counted = (
+            footprint_at({source.configuration: source.footprint}, configuration),
+            COUNTS.footprint(configuration),
+        )
         assert abs(carried.total - counted.total) <= slack * 2
         assert carried.optimizer == counted.optimizer
 

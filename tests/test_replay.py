@@ -5,99 +5,101 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peppp import Configuration
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.metalearn.methods import METHODS
-from peppp.replay import loocv
+from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.known import Lacking
-from peppp.replay.loocv import SETTINGS, evaluate, splits
-from peppp.replay.slices import complete_block, from_matrices, known_table, largest_slice, parse_where
+from peppp.replay.loocv import SETTINGS, evaluate, held_together, leave_one_out, new_task
+from peppp.replay.slices import by_seed, complete_block, known_part, largest_slice, main_seed, parse_where
 from peppp.replay.synthetic import synthetic_table
+from peppp.reproduce import newtasks
+from peppp.tables import ErrorMatrix, Lacking, Row, averaged, error_matrix
 
 TABLE = synthetic_table(12, seed=3)  # invented errors
 
 
+def part_of(measurements, **how):
+    """What is known of the measurements on the seed with most of them."""
+    return known_part(error_matrix(measurements, seed=main_seed(measurements)), **how)
+
+
+def regrouped(matrix, **fields):
+    """The matrix with other values for fields of its rows."""
+    rows = [
+        replace(row, **{name: values[i] for name, values in fields.items()})
+        for i, row in enumerate(matrix.rows)
+    ]
+    return replace(matrix, rows=tuple(rows))
+
+
 @pytest.fixture(scope="module")
 def known():
-    return known_table(largest_slice(TABLE))
-
-
-def spied(monkeypatch, table, held, **arguments):
-    """What was learned and measured in the splits that hold out the row ``held``."""
-    seen = []
-    plain = loocv.explore
-
-    def explore(method, training, measure, counts, **others):
-        found = plain(method, training, measure, counts, **others)
-        seen.append((others["seed"][1], method, training, [f.chosen for f in found]))
-        return found
-
-    monkeypatch.setattr(loocv, "explore", explore)
-    monkeypatch.setattr(loocv, "splits", lambda *a: [s for s in splits(*a) if held in s[1]])
-    evaluate(table, **arguments)
-    monkeypatch.undo()
-    return [s for s in seen if s[0] == held]
+    return part_of(largest_slice(TABLE))
 
 
 @pytest.mark.parametrize("leave", ["family", "row"])
-def test_the_held_out_row_changes_no_mask_embedding_or_design(known, monkeypatch, leave):
+@pytest.mark.parametrize("sampling", ["full", "uniform", "nonuniform"])
+@pytest.mark.parametrize("relative", [True, False])
+def test_the_held_out_row_changes_no_mask_embedding_or_design(known, leave, sampling, relative):
     held = 4
-    others = replace(known, errors=np.array(known.errors))
-    errors = np.array(known.errors)
+    errors = np.array(known.values)
     errors[held] = np.random.default_rng(0).random(errors.shape[1])
-    others = replace(known, errors=errors)
-    arguments = {"settings": tuple(SETTINGS), "methods": METHODS, "counts": (1, 4), "leave": leave}
-    before = spied(monkeypatch, known, held, **arguments)
-    after = spied(monkeypatch, others, held, **arguments)
-    assert len(before) == len(after) == 6 * len(METHODS)
-    for (_, method, one, chosen), (_, _, other, again) in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one.estimate, other.estimate)
-        np.testing.assert_array_equal(one.configuration_embeddings, other.configuration_embeddings)
-        # These ask one after the other, by what they were told: only the first is a design.
-        if method.startswith(("bo-", "ehvi", "ei", "frontier")) or method.endswith("-logit"):
-            chosen, again = [c[:1] for c in chosen], [c[:1] for c in again]
-        for a, b in zip(chosen, again, strict=True):
-            np.testing.assert_array_equal(a, b)
+    how = {"leave": leave, "sampling": sampling, "relative_to_chance": relative}
+    one, other = (dict(leave_one_out(table, **how))[held] for table in (known, replace(known, values=errors)))
+    np.testing.assert_array_equal(one.estimate, other.estimate)
+    np.testing.assert_array_equal(one.configuration_embeddings, other.configuration_embeddings)
+    assert one.shrinkage == other.shrinkage
+    task = new_task(known, held)
+    for method in METHODS:
+        first = [strategy(method, learned, task, 4, seed=1).next({}, 4) for learned in (one, other)]
+        assert first[0] == first[1]
 
 
 @pytest.mark.parametrize("setting", ["II", "IV"])
-def test_the_held_out_row_does_not_choose_the_method(known, monkeypatch, setting):
+def test_the_held_out_row_does_not_choose_the_method(known, setting):
     held = 7
-    apart = replace(known, families=known.names)  # families enough to choose by
-    errors = np.array(known.errors)
+    apart = regrouped(known, group=known.names)  # families enough to choose by
+    errors = np.array(known.values)
     errors[held] = 1 - errors[held]
-    arguments = {"settings": (setting,), "methods": ("auto",), "counts": (1, 4)}
-    before = spied(monkeypatch, apart, held, **arguments)
-    after = spied(monkeypatch, replace(apart, errors=errors), held, **arguments)
-    assert [method for _, method, *_ in before] == [method for _, method, *_ in after]
+    chosen = []
+    for table in (apart, replace(apart, values=errors)):
+        learned = dict(leave_one_out(table, sampling=SETTINGS[setting].sampling))[held]
+        task = new_task(table, held, limit=float(np.median(table.memory)))
+        chosen.append([strategy("auto", learned, task, count).method for count in (1, 4)])
+    assert chosen[0] == chosen[1]
 
 
 def test_a_family_is_held_out_together_with_all_that_shares_its_data(known):
-    siblings = replace(known, families=("a", "b", *known.families[2:]), tasks=("t", "t", *known.tasks[2:]))
-    for training, held in loocv.splits(siblings, "family"):
-        families = {siblings.families[i] for i in held}
-        assert not families & {siblings.families[i] for i in training}
-        assert not {siblings.tasks[i] for i in held} & {siblings.tasks[i] for i in training}
-        assert sorted([*training, *held]) == list(range(12))
-    rows = loocv.splits(known, "row")
-    assert [held.tolist() for _, held in rows] == [[i] for i in range(12)]
+    siblings = regrouped(
+        known, group=("a", "b", *known.families[2:]), fingerprint=("t", "t", *known.tasks[2:])
+    )
+    labels = held_together(siblings, "family")
+    for i in range(12):
+        for j in range(12):
+            assert (labels[i] == labels[j]) == (
+                {i, j} <= {0, 1} or siblings.families[i] == siblings.families[j]
+            )
+    assert len(set(held_together(known, "row"))) == 12
+    for i, learned in leave_one_out(siblings):
+        assert len(learned.estimate) == (labels != labels[i]).sum()
+
+
+def test_a_row_learns_only_from_those_that_teach_it(known):
+    teaches = np.zeros((12, 12), dtype=bool)
+    teaches[0, 5:8] = teaches[1, 9] = True
+    found = dict(leave_one_out(known, teaches=teaches, leave="row", relative_to_chance=False))
+    assert set(found) == {0, 1}
+    np.testing.assert_array_equal(found[0].estimate, known.values[5:8])
+    np.testing.assert_array_equal(found[1].estimate, known.values[9:10])
 
 
 def test_masks_differ_between_splits_and_seeds_but_not_between_runs(known):
-    arguments = {"share": 0.2, "rank": 3, "shrinkage": 0.1}
-    E, M = known.errors[1:], known.memory[1:]
-    seen = known.known[1:]
     for kind in ("uniform", "nonuniform"):
-        one, again, split, seed = (
-            loocv.train(E, M, seen, kind, seed=s, **arguments).estimate
-            for s in ([0, 1], [0, 1], [0, 2], [1, 1])
-        )
-        np.testing.assert_array_equal(one, again)
-        assert (one != split).any()
-        assert (one != seed).any()
-        kept = (one == E).mean()
-        assert 0.1 < kept < 0.3
+        one, again, seed = (dict(leave_one_out(known, leave="row", sampling=kind, seed=s)) for s in (0, 0, 1))
+        np.testing.assert_array_equal(one[3].observed, again[3].observed)
+        assert (one[3].observed != one[4].observed).any()
+        assert (one[3].observed != seed[3].observed).any()
+        assert 0.1 < one[3].observed.mean() < 0.3
 
 
 def test_measurements_keep_the_cap_and_the_metrics_too(known):
@@ -121,9 +123,23 @@ def test_measurements_keep_the_cap_and_the_metrics_too(known):
 def test_measuring_nothing_is_predicting_the_means_of_the_training_rows(known):
     found = evaluate(known, methods=("zero",), counts=(0,), leave="row")
     for i in range(12):
-        mean = np.delete(known.errors, i, axis=0).mean(axis=0)
-        error = np.linalg.norm(mean - known.errors[i]) / np.linalg.norm(known.errors[i])
+        multiples = np.delete(known.values / known.chance[:, None], i, axis=0)
+        mean = np.clip(known.chance[i] * multiples.mean(axis=0), 0, 1)
+        error = np.linalg.norm(mean - known.values[i]) / np.linalg.norm(known.values[i])
         assert found.of("relative_error", "I", "zero", 0)[i] == pytest.approx(error)
+
+
+def test_seeds_change_only_what_is_drawn(known):
+    found = evaluate(
+        known, settings=("I", "III"), methods=("ed-mf", "random-mf", "bo-mf"), counts=(4,), seeds=(0, 1)
+    )
+    hyperdiff = found.values[
+        ..., found.metrics.index("hyperdiff")
+    ]  # [settings, methods, counts, seeds, rows]
+    same = (hyperdiff[:, :, 0, 0] == hyperdiff[:, :, 0, 1]).all(axis=-1)
+    assert same.tolist() == [[True, False, False], [False, False, False]]
+    alone = evaluate(known, settings=("I",), methods=("ed-mf",), counts=(4,), seeds=(1,))
+    np.testing.assert_array_equal(alone.values[0, 0, 0, 0], found.values[0, 0, 0, 1])
 
 
 def test_results_are_records_of_rows_and_of_means(known):
@@ -158,7 +174,7 @@ def test_wrong_names_and_poor_tables_are_one_line(known):
     with pytest.raises(Lacking, match="lacks rows: 2 are known"):
         evaluate(known.take([0, 1]))
     with pytest.raises(Lacking, match="second family"):
-        evaluate(replace(known, families=("one",) * 12))
+        evaluate(regrouped(known, group=("one",) * 12))
     with pytest.raises(TableError, match="family or a row"):
         evaluate(known, leave="none")  # type: ignore[arg-type]
 
@@ -197,14 +213,14 @@ def test_a_slice_is_one_way_of_training_whatever_the_resolution(known):
         largest_slice(TABLE, {"epochs": "7"})
     with pytest.raises(TableError, match="no field 'format'"):
         largest_slice(TABLE, {"format": "7"})
-    assert known.errors.shape == (12, 99)
-    assert known.columns[0] == "1-3-1/1-6-7"
+    assert known.values.shape == (12, 99)
+    assert known.labels[0] == "1-3-1/1-6-7"
 
 
 def test_rows_of_several_recipes_are_told_apart_by_what_differs():
     rates = [m for m in TABLE if m.task == "synthetic-01" and str(m.recipe.rounding) == "stochastic"]
     rates = [m for m in rates if m.recipe.network == "resnet18" and m.recipe.epochs == 10]
-    names = known_table(rates).names
+    names = part_of(rates).names
     assert names == tuple(f"synthetic-01 learning_rate={rate}" for rate in (0.001, 0.01, 0.0001)) or set(
         names
     ) == {f"synthetic-01 learning_rate={rate}" for rate in (0.001, 0.01, 0.0001)}
@@ -213,12 +229,12 @@ def test_rows_of_several_recipes_are_told_apart_by_what_differs():
 def test_one_seed_is_taken_and_sparse_rows_are_left_out():
     chosen = largest_slice(TABLE)
     sparse = [m for k, m in enumerate(chosen) if m.task != "synthetic-05" or k % 5 == 0]
-    assert "synthetic-05" not in known_table(sparse).names
-    other = known_table(chosen, seed=1)
+    assert "synthetic-05" not in part_of(sparse).names
+    other = known_part(error_matrix(chosen, seed=1))
     assert other.names == tuple(f"synthetic-0{i}" for i in range(1, 5))
     with pytest.raises(Lacking, match="low precision"):
-        known_table([])
-    common = known_table(sparse, every_row=True)
+        error_matrix([])
+    common = part_of(sparse, every_row=True)
     assert len(common.names) == 12
     assert len(common.columns) < 99
 
@@ -227,20 +243,14 @@ def test_a_campaign_that_still_runs_is_judged_on_what_it_knows():
     rng = np.random.default_rng(0)
     few = synthetic_table(7, seed=3, further=False)
     running = [m for m in few if rng.random() < 0.5]
-    known = known_table(running)
-    assert known.errors.shape == (7, 99)
+    known = part_of(running)
+    assert known.values.shape == (7, 99)
     assert known.share == pytest.approx(0.5, abs=0.05)
-    truth = known_table(few)
-    np.testing.assert_array_equal(known.errors[known.known], truth.errors[known.known])
+    truth = part_of(few)
+    np.testing.assert_array_equal(known.values[known.observed], truth.values[known.observed])
     np.testing.assert_allclose(known.memory, truth.memory, rtol=1e-5)  # scaled from a measured one
-    unknown = np.array(known.errors)
-    unknown[~known.known] = rng.random((~known.known).sum())
-    others = replace(known, errors=unknown)
-    arguments = {"settings": tuple(SETTINGS), "counts": (1, 4), "methods": METHODS}
-    one, other = evaluate(known, **arguments), evaluate(others, **arguments)
-    np.testing.assert_array_equal(one.values, other.values)  # what is completed teaches and judges nothing
     measured = evaluate(known, methods=("ed-mf",), counts=(200,)).of("measured", "I", "ed-mf", 200)
-    np.testing.assert_array_equal(measured, known.known.sum(axis=1))
+    np.testing.assert_array_equal(measured, known.observed.sum(axis=1))
 
 
 def test_the_block_is_all_known_and_large():
@@ -254,40 +264,49 @@ def test_the_block_is_all_known_and_large():
 
 
 def test_columns_that_differ_in_format_b_pool_to_those_of_format_a(known):
-    pooled = known.pooled()
-    assert pooled.errors.shape == (12, 11)
-    for j, column in enumerate(pooled.columns):
-        a = Configuration.parse(column).format_a
-        same = [k for k, c in enumerate(known.configurations) if c.format_a == a]
-        np.testing.assert_allclose(pooled.errors[:, j], known.errors[:, same].mean(axis=1))
+    pooled = newtasks._pooled(known)
+    assert pooled.values.shape == (12, 11)
+    for j, column in enumerate(pooled.configurations):
+        same = [k for k, c in enumerate(known.configurations) if c.format_a == column.format_a]
+        np.testing.assert_allclose(pooled.values[:, j], known.values[:, same].mean(axis=1))
         assert pooled.memory[0, j] == known.memory[0, same].min()
 
 
-def test_matrices_give_a_known_table_of_any_labels():
+def test_a_part_may_have_any_labels():
     E = np.array([[0.1, 0.2, np.nan], [0.3, 0.4, 0.5]])
-    known = from_matrices(E, np.ones((2, 3)), ["a", "b"], ["x", "y", "z"])
+    rows = [Row("a", "", "a"), Row("b", "", "b")]
+    known = known_part(ErrorMatrix(E, rows, ["x", "y", "z"], np.ones((2, 3))))
     assert known.names == ("a", "b")
     assert known.columns == ("x", "y")
     with pytest.raises(Lacking, match="configurations"):
         _ = known.configurations
-    with pytest.raises(TableError, match="differ in shape"):
-        from_matrices(E, np.ones((2, 2)), ["a", "b"], ["x", "y", "z"])
+    with pytest.raises(TableError, match="memory of 2 rows and 3 columns"):
+        ErrorMatrix(E, rows, ["x", "y", "z"], np.ones((2, 2)))
     with pytest.raises(TableError, match="positive"):
-        from_matrices(E, np.zeros((2, 3)), ["a", "b"], ["x", "y", "z"])
+        ErrorMatrix(E, rows, ["x", "y", "z"], np.zeros((2, 3)))
 
 
 def test_a_matrix_with_gaps_is_known_as_the_table_it_came_from():
     rng = np.random.default_rng(0)
     there = [m for m in largest_slice(TABLE) if rng.random() < 0.75]
-    expected = known_table(there)
-    values = np.where(expected.known, expected.errors, np.nan)
-    found = from_matrices(values, expected.memory, list(expected.names), list(expected.columns))
-    assert not found.known.all()
-    assert found.names == expected.names
-    np.testing.assert_array_equal(found.known, expected.known)
-    np.testing.assert_allclose(found.errors, expected.errors)
-    scores = evaluate(found, methods=("ed-mf", "zero"), counts=(4,))
+    expected = part_of(there)
+    assert not expected.observed.all()
+    again = known_part(expected)
+    assert again.names == expected.names
+    np.testing.assert_array_equal(again.values, expected.values)
+    scores = evaluate(expected, methods=("ed-mf", "zero"), counts=(4,))
     assert scores.interval("relative_error", "I", "ed-mf", 4).mean < 0.5
+
+
+def test_seeds_are_averaged_by_their_labels_and_one_may_be_taken():
+    chosen = largest_slice(TABLE)
+    both = error_matrix(chosen)
+    one, other = by_seed(chosen)
+    assert one.share == 1
+    assert other.names == tuple(f"synthetic-0{i}" for i in range(1, 5))
+    np.testing.assert_allclose(averaged([one, other]).values, both.values)
+    np.testing.assert_allclose(both.values[:4], (one.values[:4] + other.values) / 2)
+    np.testing.assert_array_equal(both.values[4:], one.values[4:])
 
 
 def test_conditions_are_read():
@@ -299,10 +318,10 @@ def test_conditions_are_read():
 
 def test_the_synthetic_table_is_named_so_and_has_the_papers_shape():
     table = synthetic_table(87, further=False)
-    known = known_table(table)
-    assert known.errors.shape == (87, 99)
+    known = part_of(table)
+    assert known.values.shape == (87, 99)
     assert all("synthetic" in m.task and m.provenance["synthetic"] for m in table)
-    assert (known.errors <= known.chance[:, None] + 0.2).all()
-    squares = np.linalg.svd(known.errors, compute_uv=False) ** 2
+    assert (known.values <= known.chance[:, None] + 0.2).all()
+    squares = np.linalg.svd(known.values, compute_uv=False) ** 2
     assert squares[0] / squares.sum() > 0.95
     assert squares[3:].sum() > 0  # nearly, not exactly, of low rank

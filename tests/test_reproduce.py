@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 from peppp import Configuration
 from peppp.cli import app
 from peppp.errors import PepppError, TableError
-from peppp.replay.known import Lacking
-from peppp.replay.slices import known_table, largest_slice
+from peppp.replay.slices import largest_slice
 from peppp.replay.synthetic import synthetic_table
 from peppp.reproduce import frontiers, head_to_head, pictures
 from peppp.reproduce.figures import ELSEWHERE, FIGURES, canonical, reproduce
 from peppp.reproduce.page import draw_all, write_page
 from peppp.reproduce.scale import paper_scale
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking, error_matrix
 from peppp.textable import write_table
 
 TABLE = synthetic_table(12)  # invented errors
@@ -93,12 +93,12 @@ def test_figure_6a_is_kendalls_tau(figures, study):
     known = study.known
     record = figures["6a"].records[5]
     i, j = known.names.index(record["task"]), known.names.index(record["other"])
-    expected = scipy.stats.kendalltau(known.errors[i], known.errors[j]).statistic
+    expected = scipy.stats.kendalltau(known.values[i], known.values[j]).statistic
     assert record["tau"] == pytest.approx(expected)
 
 
 def test_figure_14_has_both_definitions_of_explained_variance(figures, study):
-    S = np.linalg.svd(study.known.errors, compute_uv=False)
+    S = np.linalg.svd(study.known.values, compute_uv=False)
     second = figures["14"].records[1]
     assert second["share_of_squares"] == pytest.approx((S[:2] ** 2).sum() / (S**2).sum())
     assert second["share_of_values"] == pytest.approx(S[:2].sum() / S.sum())
@@ -107,9 +107,9 @@ def test_figure_14_has_both_definitions_of_explained_variance(figures, study):
 def test_appendix_d_counts_frontiers(study):
     known = study.known
     counts = frontiers.frontier_counts(known)
-    column = known.columns[40]
+    column = known.labels[40]
     by_hand = 0
-    for m, e in zip(known.memory, known.errors, strict=True):
+    for m, e in zip(known.memory, known.values, strict=True):
         better = (m <= m[40]) & (e <= e[40]) & ((m < m[40]) | (e < e[40]))
         by_hand += not better.any()
     assert counts[column] == by_hand
@@ -124,18 +124,18 @@ def test_figure_9_takes_the_papers_counts_unless_told():
 def test_figures_of_learning_rates_have_a_row_for_each_task_and_rate(study):
     rates = study.rates()
     assert len(rates.names) == 6 * 3
-    assert {recipe.learning_rate for recipe in rates.recipes} == {0.01, 0.001, 0.0001}
+    assert {row.recipe.learning_rate for row in rates.rows} == {0.01, 0.001, 0.0001}
     assert len(rates.columns) == 99
 
 
 def test_the_papers_scale_counts_the_papers_elements():
     weights, outputs = 11_173_962, 1_785_856  # ResNet-18 at 32 pixels: its convolutions, norms, ReLUs
-    known = known_table([m for m in largest_slice(TABLE) if m.task == "synthetic-01"])
-    known = replace(known, chance=np.array([0.9]))
+    known = error_matrix([m for m in largest_slice(TABLE) if m.task == "synthetic-01"], seed=0)
+    known = replace(known, rows=(replace(known.rows[0], chance_error=0.9),))
     scaled = paper_scale(known)
     for column, a, b in (("1-4-1/1-6-7", 6, 14), ("1-5-3/1-8-11", 9, 20)):
         expected = (a * (weights + 4 * 32 * outputs) + b * 2 * weights) / 8
-        assert scaled.memory[0, known.columns.index(column)] == pytest.approx(expected, abs=4)  # whole bytes
+        assert scaled.memory[0, known.labels.index(column)] == pytest.approx(expected, abs=4)  # whole bytes
 
 
 def test_a_poor_table_is_told_what_it_lacks():
@@ -194,18 +194,18 @@ def test_the_head_to_head_judges_by_regret(monkeypatch):
 
 
 def test_what_a_sampler_is_told_and_what_it_costs():
-    known = known_table([m for m in TABLE if m.recipe == TABLE[0].recipe and m.seed == 0])
-    columns = [known.columns.index(c) for c in ("1-3-1/1-6-7", "1-3-2/1-6-7", "1-3-4/1-6-7", "1-5-3/1-8-11")]
+    known = error_matrix([m for m in TABLE if m.recipe == TABLE[0].recipe and m.seed == 0])
+    columns = [known.labels.index(c) for c in ("1-3-1/1-6-7", "1-3-2/1-6-7", "1-3-4/1-6-7", "1-5-3/1-8-11")]
     unknown, budget = columns[1], float(known.memory[0, columns[2]])
-    mask = np.ones(known.errors.shape, dtype=bool)
-    mask[0, unknown] = False
-    known = replace(known, observed=mask)
-    feasible = known.known[0] & (known.memory[0] <= budget)
+    values = known.values.copy()
+    values[0, unknown] = np.nan
+    known = replace(known, values=values)
+    feasible = known.observed[0] & (known.memory[0] <= budget)
     told = []
 
     class Trial:
         def __init__(self, j):
-            self.pair, self.violation = known.columns[j].split("/"), None
+            self.pair, self.violation = known.labels[j].split("/"), None
 
         def suggest_categorical(self, name, choices):
             assert self.pair["ab".index(name)] in choices
@@ -236,8 +236,8 @@ def test_what_a_sampler_is_told_and_what_it_costs():
     measured = head_to_head._search(optuna, known, 0, feasible, budget, "tpe", 0, enqueued=columns[2])
     assert optuna.enqueued == {"a": "1-3-4", "b": "1-6-7"}
     (one, lacking, other, beyond) = told[:4]
-    assert one == (pytest.approx(known.memory[0, columns[0]] / budget - 1), known.errors[0, columns[0]])
-    assert other == (0.0, known.errors[0, columns[2]])
+    assert one == (pytest.approx(known.memory[0, columns[0]] / budget - 1), known.values[0, columns[0]])
+    assert other == (0.0, known.values[0, columns[2]])
     assert lacking == (1.0, 1.0)
     assert beyond[0] == pytest.approx(min(known.memory[0, columns[3]] / budget - 1, 1.0))
     assert beyond[1] == 1.0

@@ -1,3 +1,4 @@
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -137,6 +138,22 @@ def test_nearest_equals_exact_model(fmt):
         np.testing.assert_array_equal(result, reference.round_exactly(x, fmt, twice=scaled))
 
 
+@pytest.mark.case("Y")
+@pytest.mark.parametrize("text", ["1-5-20", "1-5-20@ieee", "1-6-11", "1-4-15", "1-2-22"])
+def test_subnormals_of_wide_formats_round_twice_in_the_default_flavour_alone(text):
+    fmt = FloatFormat.parse(text)
+    steps = np.concatenate([whole + np.linspace(0, 1, 4001) for whole in (0, 1, 2, 1000)])
+    x = (steps * fmt.min_subnormal).astype(np.float32)
+    scaled = fmt.ties == "away"
+    twice, once = (reference.round_exactly(x, fmt, twice=twice) for twice in (scaled, False))
+    for result in nearest_forms(fmt, x):
+        np.testing.assert_array_equal(result, twice)
+    far = np.abs(x / fmt.min_subnormal % 1 - 0.5) > 2.0 ** (fmt.mantissa_bits - 24)
+    assert (twice == once)[far].all()
+    assert (twice == once).all() != (scaled and fmt.mantissa_bits >= 15)
+
+
+@pytest.mark.case("Y")
 @pytest.mark.parametrize("fmt", PAPER_FORMATS_A, ids=str)
 def test_deviates_from_exact_model_only_next_to_ties_of_subnormals(fmt):
     x = difficult(fmt)
@@ -219,6 +236,66 @@ def test_counts_up_as_often_as_the_fraction_says(x):
     rounded = round_bits(torch.tensor(x).expand(bits.shape), fmt, bits).double()
     assert rounded.unique().numel() == 2
     assert rounded.mean().item() == pytest.approx(torch.tensor(x).item(), abs=2.0 ** (fmt.min_exponent - 24))
+
+
+RESOLVED = ["1-6-7", "1-6-9", "1-6-11", "1-7-7", "1-7-22", "1-4-5", "1-2-15", "fp16"]
+
+
+@pytest.mark.case("X")
+@pytest.mark.parametrize("text", ["1-6-7", "1-6-11", "1-7-22", "fp16"])
+def test_subnormals_go_up_as_often_as_the_fraction_says(text):
+    """Counted over all random words that differ in a number's 23 or fewer bits, so without any chance."""
+    fmt, words = FloatFormat.parse(text), torch.arange(1 << 23, dtype=torch.int32)
+    inner = 2 ** (fmt.mantissa_bits - 1) + 1
+    for steps in (1e-4, 0.37, 1.0001, inner - 2.0**-5):
+        x = torch.tensor(-steps * fmt.min_subnormal)
+        exact = -x.double().item() / fmt.min_subnormal
+        rounded = round_bits(x.expand(words.shape), fmt, words).double() / -fmt.min_subnormal
+        assert ((rounded == math.floor(exact)) | (rounded == math.ceil(exact))).all()
+        assert abs(rounded.mean().item() - exact) <= 2.0**-24
+
+
+@pytest.mark.case("X")
+@pytest.mark.parametrize("steps", [1e-4, 3e-6, 5.0002])
+def test_rare_steps_of_subnormals_are_taken(steps):
+    fmt = FloatFormat.parse("1-6-11")
+    x = torch.full((1 << 21,), steps * fmt.min_subnormal)
+    p = x[0].double().item() / fmt.min_subnormal % 1
+    up = (quantize(x, fmt, "stochastic", seed=1) > math.floor(steps) * fmt.min_subnormal).sum().item()
+    assert abs(up - p * x.numel()) <= 3 * math.sqrt(p * (1 - p) * x.numel())
+
+
+@pytest.mark.case("X")
+@pytest.mark.parametrize("text", [*RESOLVED, "1-4-1", "1-4-4", "1-5-2", "1-3-3", "1-6-4", "1-2-0", "1-8-11"])
+def test_stochastic_equals_slow_twin(text):
+    fmt = FloatFormat.parse(text)
+    random = np.random.default_rng(5)
+    lowest = max(fmt.min_exponent - fmt.mantissa_bits - 26, -149)
+    x = np.exp2(random.uniform(lowest, fmt.min_exponent + 3, 2000)).astype(np.float32)
+    x = float32(np.concatenate([x, -x, np.float32(fmt.min_normal) * np.float32([1 - 2.0**-24, 0.5, 1, 0])]))
+    bits = random_bits(x.shape, seed_key(3))
+    pairs = zip(x.tolist(), bits.tolist(), strict=True)
+    expected = [reference.round_stochastically(value, fmt, word & 0xFFFFFFFF) for value, word in pairs]
+    assert same_bits(round_bits(x, fmt, bits), torch.tensor(expected))
+
+
+def digest(formats, keep):
+    """Of numbers of all bit patterns, rounded with 8 keys."""
+    pattern = (torch.arange(1 << 18) * 0x9E3779B1 + 12345) & 0xFFFFFFFF
+    x = pattern.to(torch.uint32).view(torch.float32)
+    found = hashlib.sha256()
+    for fmt in formats:
+        for seed in range(8):
+            y = quantize(x, fmt, "stochastic", seed=seed)[keep(x, fmt)]
+            found.update(y.view(torch.int32).numpy().astype("<i4").tobytes())
+    return found.hexdigest()[:16]
+
+
+@pytest.mark.case("X")
+def test_no_number_moves_that_the_table_was_measured_with():
+    """Recorded before subnormals of 5 mantissa bits or more were resolved further."""
+    assert digest(PAPER_FORMATS_A, lambda x, fmt: x == x) == "a448e095c71d3f9b"
+    assert digest(PAPER_FORMATS_B, lambda x, fmt: x.abs() >= fmt.min_normal) == "caecdaa47285fea1"
 
 
 @pytest.mark.parametrize("text", ["1-4-1", "1-5-2@ocp", "1-6-7", "1-8-11"])

@@ -1,6 +1,7 @@
 """Formats with a scale against slow twins written from their definitions."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from peppp.errors import FormatError
 from peppp.formats import BlockFormat, Configuration, parse_format
+from peppp.lowprec.conversion import low_precision
 from peppp.lowprec.rounding import quantize
 
 MX = ["mx-1-5-2/32", "mx-1-4-3/32", "mx-1-3-2/32", "mx-1-2-3/32", "mx-1-2-1/32", "mx-1-2-1/3"]
@@ -93,13 +95,104 @@ def test_idempotent_odd_keeps_nan_and_zero(text):
         assert torch.equal(torch.nan_to_num(quantize(-x, fmt), 7.0), torch.nan_to_num(-y, 7.0))
 
 
+@pytest.mark.case("I")
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("text", ALL)
-def test_infinities_saturate(text):
+def test_infinity_and_nan_stay_and_leave_their_neighbours_alone(text, rounding):
+    x, places = SPREAD.clone(), ([0, 0, 1, 2], [0, 7, 65, 69])
+    x[1, :40], x[2, :32] = 0.0, 0.0
+    x[places] = 0.0
+    expected = quantize(x, text, rounding, seed=2)
+    special = torch.tensor([torch.inf, -torch.inf, torch.nan, -torch.inf])
+    x[places] = expected[places] = special
+    found = quantize(x, text, rounding, seed=2)
+    assert torch.equal(
+        found.nan_to_num(7.0, torch.inf, -torch.inf), expected.nan_to_num(7.0, torch.inf, -torch.inf)
+    )
+
+
+@pytest.mark.case("I")
+@pytest.mark.parametrize("text", ALL)
+@pytest.mark.parametrize("finite", [0.0, -0.0, 2.0**-149, 3.4028235e38])
+def test_infinity_beside_the_smallest_and_largest_numbers(text, finite):
+    x = torch.tensor([torch.inf, finite, -torch.inf, torch.inf])
+    found = quantize(x, text)
+    assert found[[0, 2, 3]].tolist() == [torch.inf, -torch.inf, torch.inf]
+    assert torch.equal(found[1], quantize(torch.tensor([finite]), text)[0])
+    assert found[1].signbit() == torch.tensor(finite).signbit()
+    assert found[1].isfinite()
+
+
+class Attention(torch.nn.Module):
+    """Causal attention by hand; the mask is rounded with the scores when they are divided."""
+
+    def forward(self, x):
+        future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        scores = (x @ x.transpose(1, 2)).masked_fill(future, -torch.inf)
+        self.scores = scores / 1.5
+        self.weights = self.scores.softmax(-1)
+        return self.weights @ x
+
+
+@pytest.mark.case("I")
+@pytest.mark.parametrize("text", ALL)
+def test_masked_attention_sees_no_future(text):
+    x = torch.randn(2, 40, 8, generator=torch.Generator().manual_seed(4))
+    for rounding in ("nearest", "stochastic"):
+        network = low_precision(Attention(), f"{text}/1-6-7", rounding=rounding, seed=0)
+        network(x)
+        future = torch.ones(40, 40, dtype=torch.bool).triu(1)
+        assert (network.weights[:, future] == 0).all()
+        assert network.weights.isfinite().all()
+        assert torch.equal(network.scores == -torch.inf, future.expand(2, 40, 40))
+
+
+@pytest.mark.case("Z")
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("bits", range(2, 17))
+def test_largest_numbers_of_float32_stay_finite_in_integers(bits, rounding):
+    largest = torch.finfo(torch.float32).max
+    below = [largest, -largest, *(largest * (1 - k * 2.0**-24) for k in range(1, 60, 2))]
+    for number in below:
+        found = quantize(torch.tensor([number]), f"int{bits}", rounding, seed=1).double().item()
+        assert math.isfinite(found)
+        assert abs(found - number) <= abs(number) * (
+            2.0**-22 if rounding == "nearest" else 1 / (2 ** (bits - 1) - 1)
+        )
+
+
+@pytest.mark.case("Z")
+@pytest.mark.parametrize("text", [*MX, "fixed-8-6", "fixed-4-64", "fixed-8--64"])
+def test_largest_number_of_float32_becomes_the_largest_of_its_format(text):
     fmt = parse_format(text)
-    x = torch.tensor([1.0, torch.inf, -torch.inf, 0.5])
-    y = quantize(x, fmt)
-    assert y.isfinite().all()
-    assert y[1] > 0 > y[2]
+    found = quantize(torch.tensor([torch.finfo(torch.float32).max]), fmt).item()
+    if isinstance(fmt, BlockFormat):
+        assert found == fmt.element.max * 2.0 ** (127 - fmt.element.max_exponent)
+    else:
+        assert found == fmt.max
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_integers_of_the_least_scale(bits):
+    """Numbers so small that their scale would be a subnormal float32 are multiples of the least scale."""
+    step, draw = 2.0**-126, torch.Generator().manual_seed(6)
+    for exponent in (-149, -140, -130, -126, -122):
+        x = torch.randn(50, generator=draw) * 2.0**exponent
+        if x.abs().max() <= step * (2 ** (bits - 1) - 1):
+            codes = (x.double() / step).abs().add(0.5).floor() * x.sign()
+            assert torch.equal(quantize(x, f"int{bits}").double(), codes * step)
+
+
+def test_blocks_of_the_least_scale():
+    draw = torch.Generator().manual_seed(6)
+    for text in MX:
+        fmt = parse_format(text)
+        x = torch.randn(8, generator=draw) * 2.0**-128
+        values = [Fraction(v) for v in fmt.element.values()]
+        scaled = [Fraction(value) * 2**126 for value in x.tolist()]
+        expected = [float(Fraction(nearest_value(value, values)) / 2**126) for value in scaled]
+        if max(map(abs, scaled)) < 2**fmt.element.max_exponent:
+            assert quantize(x, fmt).tolist() == expected
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -146,6 +239,41 @@ def test_texts_of_configurations_come_back(a, b):
 def test_impossible_formats_are_refused(text):
     with pytest.raises(FormatError):
         parse_format(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("mxfp8", "mx-1-4-3/32"),
+        ("MXFP6", "mx-1-3-2/32"),
+        ("mxint8", "int8"),
+        ("nvfp4", "mx-1-2-1/16"),
+        ("tf32", "1-8-10@ieee"),
+        ("fp8", "1-4-3@ocp"),
+        ("1-8-23", "fp32"),
+        ("float8_e4m3fn", "1-4-3@ocp"),
+        ("nonsense", "mx-1-4-3/32"),
+        ("mx-1-4-3", "mx-1-4-3/32"),
+    ],
+)
+def test_unknown_names_are_answered_with_what_comes_near(text, near):
+    for call in (
+        parse_format,
+        lambda text: quantize(torch.ones(2), text),
+        lambda text: Configuration.parse(f"{text}/fp32"),
+    ):
+        with pytest.raises(FormatError, match=re.escape(near)) as caught:
+            call(text)
+        assert text in str(caught.value)
+        assert "\n" not in str(caught.value)
+    parse_format(near)
+
+
+def test_quantize_takes_text():
+    for text in (*ALL, "1-4-1", "bf16", "fp32"):
+        assert torch.equal(quantize(SPREAD, text), quantize(SPREAD, parse_format(text)))
+    with pytest.raises(FormatError, match="no such format"):
+        quantize(SPREAD, "1-9-3")
 
 
 def test_equal_to_the_int8_of_numpy():

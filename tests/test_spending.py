@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from peppp import choice
-from peppp.costs import Cost
 from peppp.errors import BudgetError
 from peppp.formats import paper_grid
 from peppp.records import Recipe
@@ -100,15 +99,6 @@ def test_a_sequential_design_measures_one_after_the_other(lab):
     chosen = pick(lab, method="ehvi", measurements=4, workers=2)
     assert lab.rounds == [2, 2]
     assert (chosen.method, len(chosen.measured)) == ("ehvi", 4)
-
-
-def test_a_design_counts_what_it_gains_per_second(lab, monkeypatch):
-    quick = GRID[7]
-    cost = Cost("time", "s", "", {c: 1.0 if c == quick else 1e6 for c in GRID})
-    monkeypatch.setattr(choice, "_cost", lambda name, *_: cost)
-    chosen = pick(lab, method="frontier-per-second", measurements=1)
-    assert list(chosen.measured) == [quick]
-    assert chosen.method == "frontier"
 
 
 def test_a_time_that_is_none_is_refused(lab):

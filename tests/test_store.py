@@ -1,6 +1,5 @@
 import multiprocessing
 import os
-import random
 import shutil
 import sqlite3
 import sys
@@ -8,11 +7,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sqlalchemy import event
 
-from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
+from peppp import Configuration, Footprint, Measurement, Outcome, Recipe
 from peppp.campaign import database, schema
 from peppp.campaign.store import SCHEMA_VERSION, Store
 from peppp.errors import PepppError, StoreError, TableError
@@ -107,34 +105,6 @@ def test_what_could_not_be_read_again_is_not_stored(place):
         with pytest.raises(TableError, match="column test_error: 'nan' is not a fraction"):
             store.add_all([OTHERS[0], replace(MEASURED, test_error=float("nan"))])
         assert store.keys() == set()
-
-
-def test_its_error_matrix_is_that_of_its_measurements(place):
-    rng = random.Random(0)
-    grid = [*paper_grid()[::9], Configuration.parse("fp32/fp32"), Configuration.parse("1-4-3@ocp/1-6-7")]
-    measurements = [
-        replace(
-            MEASURED,
-            task=rng.choice(["b", "a"]),
-            fingerprint=rng.choice("xyz"),
-            group=rng.choice("gh"),
-            configuration=rng.choice(grid),
-            recipe=Recipe(epochs=rng.choice([1, 2])),
-            seed=rng.randrange(3),
-            test_error=rng.random(),
-        )
-        for _ in range(200)
-    ]
-    with Store.open(place) as store:
-        store.add_all(measurements)
-        kept = store.measurements()
-        assert 100 < len(kept) < 200
-        for options in ({}, {"include_reference": True}, {"recipe_digest": Recipe(epochs=2).digest}):
-            ours, theirs = store.error_matrix(**options), error_matrix(kept, **options)
-            assert (ours.rows, ours.configurations) == (theirs.rows, theirs.configurations)
-            assert np.array_equal(ours.values, theirs.values, equal_nan=True)
-        with pytest.raises(TableError, match="no measurement has the recipe 'none'; there are"):
-            store.error_matrix(recipe_digest="none")
 
 
 def test_how_long_measurements_took(place):
@@ -270,7 +240,7 @@ def test_a_store_of_version_1_can_be_read_as_it_is(tmp_path):
     with Store.open(path, create=False) as store:
         assert store.version == 1
         assert len(store.measurements()) == 3
-        assert store.error_matrix().values.shape == (2, 2)
+        assert error_matrix(store.measurements()).values.shape == (2, 2)
         assert len(store.seconds()) == 2
     assert path.read_bytes() == before
 

@@ -10,7 +10,7 @@ import pytest
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.errors import StoreError, TableError
-from peppp.flat import COLUMNS, from_record, to_record
+from peppp.flat import COLUMNS, check, from_record, to_record
 from peppp.tables import ErrorMatrix, Row, error_matrix, read_table, write_table
 
 MEASURED = Measurement(
@@ -64,6 +64,26 @@ def test_a_table_of_numpy_numbers_is_plain(tmp_path):
     write_table(tmp_path / "a.csv", [replace(MEASURED, **numbers)])
     (read,) = read_table(tmp_path / "a.csv")
     assert (read.test_error, read.seed, read.curve) == (0.1, 3, ((1, 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", ""), ("task", "x" * 201), ("group", "two\nlines"), ("seed", -1), ("seed", 2**63),
+        ("repeat", -1), ("test_error", float("nan")), ("train_error", 25.0), ("chance_error", -0.1),
+        ("seconds", float("inf")), ("curve", ((1, 2.0),)), ("curve", ((-1, 0.5),)),
+        ("footprint", Footprint(-1, 0, 0, {})), ("footprint", Footprint(1, 0, 0, {"momentum": -1})),
+        ("provenance", {"torch": 2}), ("provenance", {"": "2.13"}),
+    ],
+)  # fmt: skip
+def test_a_check_refuses_what_a_record_would_with_the_same_words(field, value):
+    check(MEASURED)
+    told = []
+    for refuse in (check, to_record):
+        with pytest.raises(TableError) as caught:
+            refuse(replace(MEASURED, **{field: value}))
+        told.append(str(caught.value).partition(":")[0])
+    assert told[0] == told[1]
 
 
 def test_a_spreadsheet_may_move_columns_and_leave_marks_and_empty_lines(tmp_path):
@@ -291,7 +311,7 @@ def test_an_error_matrix_cannot_contradict_itself():
     nan = float("nan")
     assert ErrorMatrix.from_values(np.array([[0.5, nan]]), rows, columns).observed.tolist() == [[True, False]]
     for values, given_columns, says in [
-        ([[0.5]], columns, "cannot have"),
+        ([[0.5]], columns, "cannot be"),
         ([[0.5, 0.5]], [columns[0]] * 2, "stands twice"),
         ([[0.5, 25.0]], columns, "divide percentages"),
         ([[0.5, float("inf")]], columns, "a number where observed"),

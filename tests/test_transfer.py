@@ -7,9 +7,11 @@ import pytest
 
 from peppp.formats import paper_grid
 from peppp.known import alike
+from peppp.metalearn.methods import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.tables import error_matrix
 from peppp.textable import write_table
-from peppp.transfer import transfers
+from peppp.transfer import Asked, transfers
 
 GRID = paper_grid()[:33]
 
@@ -34,6 +36,13 @@ def table(networks, tasks=6, configurations=GRID, resolutions=(16,)):
     return found
 
 
+def transferred(measurements, recipe, method="ed-mf", count=6, budget=np.inf):
+    matrix = error_matrix(measurements)
+    memory = np.arange(1.0, 1.0 + len(matrix.columns))
+    fits = memory <= budget
+    return transfers(matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
+
+
 def asked(**fields):
     return replace(Recipe(), **{"network": "a", "resolution": 16, **fields})
 
@@ -54,19 +63,19 @@ def test_rows_of_the_same_rounding_teach_unless_they_are_few(tmp_path, tasks, co
 
 
 def test_nothing_is_said_of_what_the_table_has():
-    assert transfers(table(["a"]), asked()) == ()
+    assert transferred(table(["a"]), asked()) == ()
 
 
 def test_rows_of_one_network_alone_cannot_tell_how_another_fares():
-    (found,) = transfers(table(["a"]), asked(network="mine"))
-    assert (found.field, found.asked, found.known) == ("network", "mine", ("a",))
+    (found,) = transferred(table(["a"]), asked(network="mine"))
+    assert (found.field, found.value, found.known) == ("network", "mine", ("a",))
     assert found.across is None
     assert "no rows to learn from of network mine, only of a" in str(found)
     assert "could not be measured" in str(found)
 
 
 def test_networks_that_rank_formats_the_other_way_round_teach_nothing_about_each_other():
-    (found,) = transfers(table(["a", "b"], tasks=12), asked(network="c"))
+    (found,) = transferred(table(["a", "b"], tasks=12), asked(network="c"))
     # One row of a level is a multiple of another, so that a single measurement tells all within a network.
     assert found.tasks == 12
     assert found.within == pytest.approx(0, abs=1e-9)
@@ -74,17 +83,31 @@ def test_networks_that_rank_formats_the_other_way_round_teach_nothing_about_each
 
 
 def test_resolutions_that_rank_formats_alike_do():
-    (found,) = transfers(table(["a"], tasks=12, resolutions=(8, 16)), asked(resolution=32))
+    (found,) = transferred(table(["a"], tasks=12, resolutions=(8, 16)), asked(resolution=32))
     assert (found.tasks, found.known) == (12, ("8", "16"))
     assert found.across == pytest.approx(0, abs=1e-9)
     assert "12 tasks" in str(found)
 
 
 def test_every_field_that_differs_is_named():
-    found = transfers(table(["a"]), asked(network="b", resolution=32, rounding="nearest"))
+    found = transferred(table(["a"]), asked(network="b", resolution=32, rounding="nearest"))
     assert [transfer.field for transfer in found] == ["network", "resolution", "rounding"]
 
 
 def test_tasks_known_at_a_few_configurations_are_not_judged():
-    (found,) = transfers(table(["a", "b"], tasks=12, configurations=GRID[:9]), asked(network="c"))
+    (found,) = transferred(table(["a", "b"], tasks=12, configurations=GRID[:9]), asked(network="c"))
     assert (found.tasks, found.across) == (0, None)
+
+
+def test_the_note_speaks_for_the_pick_that_was_asked_for():
+    """Within a budget of one configuration nothing can be regretted; a method is judged as it is."""
+    both = table(["a", "b"], tasks=12)
+    (one,) = transferred(both, asked(network="c"), budget=1)
+    assert (one.across, one.within) == (0, 0)
+    none, six = (transferred(both, asked(network="c"), count=count)[0] for count in (0, 6))
+    assert none.within == pytest.approx(0, abs=1e-9)
+    assert "ed-mf with 0 measurements" in str(none)
+    assert "ed-mf with 6 measurements" in str(six)
+    (largest,) = transferred(both, asked(network="c"), method="high-memory", count=3)
+    assert "high-memory with 3 measurements" in str(largest)
+    assert largest.across == largest.within > 0.1  # it picks by memory, whatever teaches it

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from peppp import Configuration, Recipe, pick
+from peppp import Advisor, Configuration, Recipe, pick
 from peppp.errors import FormatError, TableError
+from peppp.labels import TunedConfiguration, parse_label, parse_rates
 from peppp.records import Footprint, Measurement, Outcome
+from peppp.tables import error_matrix
 from peppp.textable import write_table
-from peppp.tuning import TunedConfiguration, parse_rates, tuned_matrix
 
 A, B = Configuration.parse("1-4-3/1-6-7"), Configuration.parse("1-5-2/1-6-7")
 ERRORS = {(A, 0.1): 0.2, (A, 0.001): 0.6, (B, 0.1): 0.4, (B, 0.001): 0.5}
@@ -31,37 +34,60 @@ TABLE = [
 
 
 def test_columns_are_configurations_at_each_rate():
-    matrix = tuned_matrix(TABLE, (0.001, 0.1))
-    assert [str(c) for c in matrix.configurations] == [
+    matrix = error_matrix(TABLE, learning_rates=(0.001, 0.1))
+    assert [str(c) for c in matrix.columns] == [
         "1-4-3/1-6-7 at 0.001", "1-5-2/1-6-7 at 0.001", "1-4-3/1-6-7 at 0.1", "1-5-2/1-6-7 at 0.1",
     ]  # fmt: skip
     assert [row.task for row in matrix.rows] == ["easy", "hard", "middle"]
     for (configuration, rate), error in ERRORS.items():
-        column = matrix.configurations.index(TunedConfiguration.of(configuration, rate))
+        column = matrix.columns.index(TunedConfiguration(configuration, rate))
         np.testing.assert_allclose(matrix.values[:, column], np.array([0.5, 1.0, 0.8]) * error)
 
 
 def test_repeats_are_averaged_and_gaps_stay_gaps():
     table = [*TABLE[:-1], measured("easy", A, 0.1, 0.3, seed=1)]
-    matrix = tuned_matrix(table, (0.1, 0.001))
-    column = matrix.configurations.index(TunedConfiguration.of(A, 0.1))
+    matrix = error_matrix(table, learning_rates=(0.1, 0.001))
+    column = matrix.columns.index(TunedConfiguration(A, 0.1))
     assert matrix.values[0, column] == pytest.approx((0.1 + 0.3) / 2)
     assert (~matrix.observed).sum() == 1
 
 
 def test_rates_that_the_table_lacks_are_named():
     with pytest.raises(TableError, match=r"no measurement at the learning rate 0.5; it has 0.001, 0.1"):
-        tuned_matrix(TABLE, (0.1, 0.5))
+        error_matrix(TABLE, learning_rates=(0.1, 0.5))
     for text in ("fast", "0.1,", "-1", "inf"):
         with pytest.raises(FormatError, match="not a learning rate"):
             parse_rates(text)
 
 
 def test_a_pair_is_no_plain_configuration():
-    pair = TunedConfiguration.of(A, 0.1)
+    pair = TunedConfiguration(A, 0.1)
     assert pair != A
-    assert pair.plain == A
+    assert pair.configuration == A
     assert {pair: 1}[replace(pair)] == 1
+
+
+@given(st.floats(0, 1e6), st.sampled_from([A, B, Configuration.parse("mx-1-4-3/32/1-6-7")]))
+def test_every_label_is_read_back_from_its_text(rate, configuration):
+    for label in (configuration, TunedConfiguration(configuration, rate), "amp-bf16", "cfg17", "lr 3 at 2"):
+        assert parse_label(str(label)) == label
+    assert TunedConfiguration.parse(str(TunedConfiguration(configuration, rate))).learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["1-4-1/1-6-7", "1-4-1 at 0.1", "1-4-1/1-6-7 at fast", "1-4-1/1-6-7 at 0.1,1"]
+)
+def test_a_text_that_is_no_pair_is_refused(text):
+    with pytest.raises(FormatError):
+        TunedConfiguration.parse(text)
+
+
+def test_what_is_asked_for_can_be_told_by_its_text():
+    matrix = error_matrix(TABLE, learning_rates=(0.1, 0.001))
+    advisor = Advisor(matrix, {c: Footprint(1, 1, 1, {}) for c in matrix.columns}, 10, measurements=1, rank=1)
+    asked = advisor.ask()
+    advisor.tell(str(asked), 0.4)
+    assert dict(advisor.told) == {asked: 0.4}
 
 
 def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
@@ -78,7 +104,7 @@ def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
     from peppp.known import read_measurements
 
     stored = {(m.configuration, m.recipe.learning_rate): m.test_error for m in read_measurements(store)}
-    assert {(c.plain, c.learning_rate): e for c, e in picked.measured.items()} == stored
+    assert {(c.configuration, c.learning_rate): e for c, e in picked.measured.items()} == stored
     assert picked.to_dict()["configuration"].endswith(f"at {picked.configuration.learning_rate:g}")
     page = tmp_path / "page.html"
     picked.report(page)

@@ -19,14 +19,17 @@ _LAZY = {
     "low_precision": "peppp.lowprec.conversion",
     "low_precision_optimizer": "peppp.lowprec.optimizers",
     "measure": "peppp.training.measurement",
+    "open_table": "peppp.known",
     "pick": "peppp.choice",
     "quantize": "peppp.lowprec.rounding",
+    "read_measurements": "peppp.known",
     "rounding_points": "peppp.lowprec.conversion",
 }
 
 if TYPE_CHECKING:
     from peppp.advisor import Advisor
     from peppp.choice import pick
+    from peppp.known import open_table, read_measurements
     from peppp.lowprec.conversion import low_precision, rounding_points
     from peppp.lowprec.optimizers import low_precision_optimizer
     from peppp.lowprec.rounding import quantize
@@ -52,9 +55,11 @@ __all__ = [
     "low_precision",
     "low_precision_optimizer",
     "measure",
+    "open_table",
     "paper_grid",
     "pick",
     "quantize",
+    "read_measurements",
     "rounding_points",
 ]
 

@@ -7,6 +7,7 @@ to the caller, so nothing here needs torch.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,45 +15,33 @@ from numpy.typing import NDArray
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
-from peppp.metalearn.belief import Belief, Knowledge
-from peppp.metalearn.completion import complete, factorise
+from peppp.labels import Label, as_label, plain
+from peppp.metalearn.belief import Belief, unseen
+from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
-from peppp.metalearn.design import d_optimal, determines, least_squares
-from peppp.metalearn.looks import LookModel, next_training
-from peppp.metalearn.methods import GAUSSIAN, RANKED, next_of, transform_of
-from peppp.metalearn.posterior import Posterior
-from peppp.metalearn.sequential import Design
+from peppp.metalearn.methods import Method, Task, kept
+from peppp.metalearn.strategy import strategy
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
-from peppp.told import Told
 from peppp.units import format_bytes, parse_bytes
-
-ADVISED = ("ed-mf", "auto", *RANKED, *GAUSSIAN)
-LOOKING: Mapping[str, Design] = {
-    design + transform: design for design in ("frontier", "i-optimal") for transform in ("", "-logit")
-}
 
 
 class Advisor:
     """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
 
-    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each configuration.
-    Configurations that only one of them knows are left out. ``cap`` bounds the memory of the measurements
-    (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the factorisation and of
-    the completion of the table. With ``chance_error``, the error of guessing on the new task, errors are
-    compared as multiples of it; without, as they are. The arguments are never changed.
+    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each of its columns, by
+    part or in all. Columns that only one of them knows are left out. ``cap`` bounds the memory of the
+    measurements (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the
+    factorisation and of the completion of the table (:func:`peppp.metalearn.completion.complete`). With
+    ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
+    as they are. The arguments are never changed.
 
-    ``method`` is ``ed-mf``, one of the designs of :mod:`peppp.metalearn.sequential`, or ``auto``: what the
-    table's own tasks speak for (:mod:`peppp.metalearn.automatic`). With ``until_sure``, a probability,
+    ``method`` is one of those of :mod:`peppp.metalearn.methods`. With ``until_sure``, a probability,
     nothing more is asked for once the choice is, so probably, at most ``tolerance`` above the best, or once
     no single measurement would change it with more than the remaining probability; ``measurements`` then
     bounds them.
 
-    With ``seconds`` of a training at each configuration the designs count what they gain per second.
-    ``looks`` (:func:`peppp.metalearn.looks.learn_looks`) lets unfinished trainings count as less certain
-    measurements: ask by :meth:`trainings`, tell with ``epochs``. Whole trainings take ``epochs``, and
-    ``measurements`` times as many may be trained in all.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -74,39 +63,29 @@ class Advisor:
     def __init__(
         self,
         table: ErrorMatrix,
-        footprints: Mapping[Configuration, Footprint],
+        footprints: Mapping[Configuration, Footprint] | Mapping[Label, Footprint | int],
         budget: int | str,
         *,
         measurements: int = 6,
         cap: int | str | None = None,
         rank: int = 3,
-        shrinkage: float = 0.1,
+        shrinkage: float | None = None,
         chance_error: float | None = None,
         task: str = "",
         network: str = "",
         method: str = "ed-mf",
         until_sure: float | None = None,
         tolerance: float = 0.01,
-        seconds: Mapping[Configuration, float] | None = None,
-        looks: LookModel | None = None,
-        epochs: int = 10,
     ) -> None:
-        if method not in ADVISED:
-            raise TableError(f"no method {method!r} to advise by; there are {', '.join(ADVISED)}")
-        if until_sure is not None and not 0 < until_sure < 1:
-            raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
-        if looks is not None and (method not in LOOKING or looks.transform != transform_of(method)):
-            raise TableError(
-                f"looks take one of the methods {', '.join(LOOKING)}, not {method}, and a model that was "
-                "learned on its scale"
-            )
+        chosen = check_request(method, until_sure)
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
-        columns = [j for j, configuration in enumerate(table.configurations) if configuration in footprints]
+        columns = [j for j, label in enumerate(table.columns) if label in footprints]
         if not columns:
             raise TableError("no configuration of the table has a footprint; give footprints for its columns")
-        self.configurations = tuple(table.configurations[j] for j in columns)
-        self.footprints = {c: footprints[c] for c in self.configurations}
+        self.configurations = tuple(table.columns[j] for j in columns)
+        sizes: Mapping[Any, Footprint | int] = footprints
+        self.footprints = {c: _footprint(sizes[c]) for c in self.configurations}
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
         self._memory = np.array([footprint.total for footprint in self.footprints.values()])  # [d] bytes
@@ -118,32 +97,18 @@ class Advisor:
                 f"the memory; ask for 0 to {measurable.sum()} or allow more memory"
             )
         # All of the table serves to learn the embeddings, the columns without a footprint too.
-        completion = complete(
-            table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None
-        )
-        self._seconds = (
-            None if seconds is None else np.array([float(seconds[c]) for c in self.configurations])  # [d]
-        )
-        self._scale = 1.0 if chance_error is None else chance_error
-        self._embeddings = completion.configuration_embeddings[columns]  # [d, k]
-        self._column_means = completion.estimate[:, columns].mean(axis=0)  # [d]
-        self._measurable, self._until_sure, self._tolerance = measurable, until_sure, tolerance
-        families = [row.group or row.task for row in table.rows]
-        self._knowledge = Knowledge(completion, columns, families, self._memory, measurable, shrinkage)
-        self.method = self._knowledge.choose(measurements) if method == "auto" else method
-        if self.method in RANKED:
-            self._embeddings = factorise(completion.estimate, int(self.method.rpartition("-")[2]))[columns]
-        self._told = Told(self.configurations, looks.epochs if looks else ())
-        self._looks, self._epochs = looks, epochs
-        self._judged: dict[tuple[int, int], Belief] = {}  # by how many errors were told
-        planned = (
-            self._next(measurements)
-            if self.method in GAUSSIAN
-            else d_optimal(self._embeddings, measurements, feasible=measurable).tolist()
-        )
-        self.plan: tuple[Configuration, ...] = tuple(self.configurations[j] for j in planned)
+        learned = complete(table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None)
+        self._learned = learned.take(columns)
+        scale = 1.0 if chance_error is None else chance_error
+        self.new_task = Task(self._memory, self._permissible, measurable, scale)
+        self._strategy = strategy(chosen, self._learned, self.new_task, measurements)
+        self._until_sure, self._tolerance = until_sure, tolerance
+        self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
+        self._told: dict[Label, float] = {}
+        self._judged: dict[int, Belief] = {}  # by how many errors were told
+        self.plan: tuple[Label, ...] = self._labels(self._strategy.next({}, measurements))
 
-    def ask(self) -> Configuration | None:
+    def ask(self) -> Label | None:
         """The next configuration to measure, or None once enough is known.
 
         Of ``ed-mf`` it is the next of ``plan``, which lists the most informative first; all of them can also
@@ -152,66 +117,61 @@ class Advisor:
         """
         return next(iter(self.batch(1)), None)
 
-    def batch(self, count: int) -> list[Configuration]:
+    def batch(self, count: int) -> list[Label]:
         """The next ``count`` configurations to measure at once, or as many as are still wanted."""
-        wanted = min(count, self.measurements - len(self.told))
-        if wanted <= 0 or self.stopped:
+        if self.stopped:
             return []
-        if self.method in GAUSSIAN:
-            return [self.configurations[j] for j in self._next(wanted)]
-        return [configuration for configuration in self.plan if configuration not in self.told][:wanted]
-
-    def trainings(self, count: int) -> list[tuple[Configuration, int | None]]:
-        """The next trainings: configurations, and after how many epochs each may stop; None is the whole.
-
-        Without ``looks`` they are those of :meth:`batch`; with, one at a time: what tells most per epoch.
-        """
-        if self._looks is None:
-            return [(configuration, None) for configuration in self.batch(count)]
-        if count < 1 or self.stopped:
-            return []
-        wanted = next_training(
-            self._looks, self._knowledge.prior(self.method), LOOKING[self.method],
-            self._told.by_column(self._scale), self._told.looks_by_column(self._scale),
-            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
-            epochs=self._epochs, left=self.measurements * self._epochs - self._told.spent(self._epochs),
-        )  # fmt: skip
-        if wanted is None:
-            return []
-        j, epochs = wanted
-        return [(self.configurations[j], None if epochs == self._epochs else epochs)]
+        return list(self._labels(self._strategy.next(self._by_column(), count)))
 
     @property
-    def told(self) -> Mapping[Configuration, float]:
+    def method(self) -> str:
+        """The method in use; of ``auto``, the one that was chosen."""
+        return str(self._strategy.method)
+
+    @property
+    def told(self) -> Mapping[Label, float]:
         """The errors told so far, in their order."""
-        return MappingProxyType(self._told.errors)
+        return MappingProxyType(self._told)
 
     @property
-    def measurable(self) -> tuple[Configuration, ...]:
+    def measurable(self) -> tuple[Label, ...]:
         """The configurations within the cap, in the table's order."""
-        return tuple(c for c, within in zip(self.configurations, self._measurable, strict=True) if within)
+        return self._labels(np.flatnonzero(self.new_task.measurable).tolist())
 
     @property
     def sequential(self) -> bool:
         """Whether what is asked for next depends on the errors told."""
-        return self.method in GAUSSIAN
+        return self._strategy.sequential
 
     @property
     def stopped(self) -> str:
         """Why ``until_sure`` asks for no more, or nothing where it does ask or was not given."""
         if self._until_sure is None:
             return ""
-        best = self._best(self._errors())
-        return self._belief().enough(best, self._until_sure, len(self.told), self._embeddings.shape[1])
+        return self._belief().enough(self._best(), self._until_sure, len(self.told), self._strategy.rank)
 
-    def tell(self, configuration: Configuration | str, error: float, epochs: int | None = None) -> None:
+    def tell(self, configuration: Label, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
 
-        With ``epochs`` it is a look: the test error after so many, of a training that may go on or not.
-        Raises TableError for a configuration that is not known, an error that is none, a look that there is
-        no model of, and a second error of the same that differs from the first.
+        Raises TableError for an unknown configuration, an error outside [0, 1], and a second, different error
+        for the same configuration.
         """
-        self._told.tell(configuration, error, epochs)
+        configuration, error = as_label(configuration), float(error)
+        if configuration not in self._column:
+            raise TableError(
+                f"{configuration} is not among the {len(self._column)} configurations that have a "
+                "column in the table and a footprint; tell the error of one of those"
+            )
+        if not 0 <= error <= 1:  # refuses NaN as well
+            raise TableError(
+                f"the error of {configuration} is {error}; give a fraction between 0 and 1, and the error "
+                "of guessing where training diverged"
+            )
+        known = self._told.setdefault(configuration, error)
+        if known != error:
+            raise TableError(
+                f"the error of {configuration} was told to be {known}, now {error}; tell it once"
+            )
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What is believed of each configuration, in the table's order, clipped to [0, 1].
@@ -231,7 +191,7 @@ class Advisor:
                 near_best=None if belief.near_best is None else float(belief.near_best[j]),
             )
             for j, (estimate, (configuration, footprint)) in enumerate(
-                zip(self._estimates(), self.footprints.items(), strict=True)
+                zip(self._strategy.predict(self._by_column()), self.footprints.items(), strict=True)
             )
         )
 
@@ -242,9 +202,8 @@ class Advisor:
         measured where they were, else as predicted. It can be asked for at any time.
         """
         predictions = self.predictions()
-        errors = self._errors()
-        optimal = pareto.frontier(self._memory, errors, self._permissible)
-        best = predictions[self._best(errors)]
+        optimal = pareto.frontier(self._memory, self._errors(), self._permissible)
+        best = predictions[self._best()]
         return Pick(
             configuration=best.configuration,
             predicted_error=best.error,
@@ -252,16 +211,17 @@ class Advisor:
             footprint=best.footprint,
             budget=self.budget,
             predictions=predictions,
-            frontier=tuple(self.configurations[j] for j in optimal),
-            rank=self._embeddings.shape[1],
-            reliable=self.method in GAUSSIAN or determines(self._embeddings, list(self._told.by_column())),
+            frontier=self._labels(optimal.tolist()),
+            rank=self._strategy.rank,
+            reliable=self._strategy.reliable(self._by_column()),
             task=self.task,
             network=self.network,
             sureness=best.near_best,
             method=self.method,
             stopped=self.stopped,
-            hardware=self.nearest_hardware(best.configuration),
-            looked=dict(self._told.looks),
+            hardware=None
+            if isinstance(best.configuration, str)
+            else self.nearest_hardware(best.configuration),
         )
 
     def predict(
@@ -273,20 +233,18 @@ class Advisor:
         calls for. Raises FormatError for a text that is no configuration.
         """
         wanted = [Configuration.parse(c) for c in configurations]
-        errors, low, high = self._knowledge.unseen(
-            wanted, self.configurations, self._errors(), self._belief(), self._scale
-        )
+        errors, low, high = unseen(self._learned, self.new_task, wanted, self._errors(), self._belief())
         rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
         return {c: (error, a, b) for c, error, a, b in rows}
 
-    def nearest_hardware(self, configuration: Configuration | str) -> HardwareChoice:
+    def nearest_hardware(self, configuration: Label) -> HardwareChoice:
         """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
 
         Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
         ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
         interpolated errors, so that what interpolation misses everywhere cancels.
         """
-        configuration = Configuration.parse(configuration)
+        (configuration,) = plain([as_label(configuration)])
         nearest = Configuration(
             nearest_hardware(configuration.format_a), nearest_hardware(configuration.format_b)
         )
@@ -294,62 +252,54 @@ class Advisor:
         error, low, high = found[nearest]
         return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
 
-    def _next(self, count: int) -> list[int]:
-        """The next configurations of a sequential design: indices."""
-        return next_of(
-            self.method, self._knowledge.prior(self.method), self._told.by_column(self._scale), count,
-            memory=self._memory, measurable=self._measurable, feasible=self._permissible,
-            seconds=self._seconds,
-        )  # fmt: skip
+    def _labels(self, columns: Sequence[int]) -> tuple[Label, ...]:
+        return tuple(self.configurations[j] for j in columns)
 
     def _belief(self) -> Belief:
-        count = (len(self.told), len(self._told.looks))  # errors told are never taken back
+        count = len(self.told)  # errors told are never taken back
         if count not in self._judged:
-            self._judged[count] = self._knowledge.believe(
-                self.method, list(self._told.by_column()), np.array(list(self.told.values())),
-                self._estimates(), self._posterior(),
-                feasible=self._permissible, scale=self._scale, tolerance=self._tolerance,
-            )  # fmt: skip
+            self._judged[count] = self._strategy.believe(self._by_column(), self._tolerance)
         return self._judged[count]
 
     def _errors(self) -> NDArray[np.float64]:
-        """Errors [d], measured or else estimated; what ties in exact arithmetic ties here."""
-        errors = self._estimates()
-        for j, error in self._told.by_column().items():
-            errors[j] = error
-        return pareto.settled(errors)
+        """Errors [d] that the pick is made by: measured, or else estimated."""
+        told = self._by_column()
+        return pareto.settled(kept(self._strategy.predict(told), told))
 
-    def _best(self, errors: NDArray[np.float64]) -> int:
-        best = pareto.best(self._memory, errors, self._permissible)
-        assert best is not None  # a budget below every footprint is refused at the start
-        return best
+    def _best(self) -> int:
+        told = self._by_column()
+        return self.new_task.pick(self._strategy.predict(told), told)
 
-    def _estimates(self) -> NDArray[np.float64]:
-        """Estimated errors [d], of measured configurations too."""
-        errors = self._column_means
-        S = list(self._told.by_column())
-        if self.method in GAUSSIAN:
-            errors = self._posterior().errors
-        elif S:
-            errors = least_squares(self._embeddings, S, np.array(list(self.told.values())) / self._scale)
-        return np.array(np.clip(self._scale * errors, 0.0, 1.0))
-
-    def _posterior(self) -> Posterior:
-        """The Gaussian after all that was told, on the scale of the table."""
-        prior, told = self._knowledge.prior(self.method), self._told.by_column(self._scale)
-        if self._looks is None:
-            return prior.given(list(told), list(told.values()))
-        return self._looks.given(
-            prior, self._told.looks_by_column(self._scale), list(told), list(told.values())
-        )
+    def _by_column(self) -> dict[int, float]:
+        """The errors told, by the column's index."""
+        return {self._column[c]: error for c, error in self._told.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
-        within = self._memory <= limit  # [d]
-        if not within.any():
-            smallest = int(self._memory.min())
-            cheapest = self.configurations[int(self._memory.argmin())]
-            raise BudgetError(
-                f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
-                f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
-            )
-        return np.asarray(within)
+        check_limit(limit, name, dict(zip(self.configurations, self._memory.tolist(), strict=True)))
+        return np.asarray(self._memory <= limit)  # [d]
+
+
+def check_request(method: str, until_sure: float | None) -> Method:
+    """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
+
+    Raises TableError for an unknown method, BudgetError for a number that is no probability.
+    """
+    chosen = Method.parse(method)
+    if until_sure is not None and not 0 < until_sure < 1:
+        raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+    return chosen
+
+
+def check_limit(limit: int, name: str, sizes: Mapping[Any, int]) -> None:
+    """Raises BudgetError where ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
+    cheapest = min(sizes, key=lambda configuration: sizes[configuration])
+    smallest = sizes[cheapest]
+    if smallest > limit:
+        raise BudgetError(
+            f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
+            f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
+        )
+
+
+def _footprint(size: Footprint | int) -> Footprint:
+    return size if isinstance(size, Footprint) else Footprint(0, 0, 0, {}, raw=int(size))

@@ -7,27 +7,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from peppp.advisor import Advisor
+from peppp.advisor import Advisor, check_limit, check_request
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
-from peppp.costs import Cost, column_cost, energy_cost, memory_cost, time_cost
+from peppp.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, TableError
-from peppp.formats import Configuration
-from peppp.known import alike, as_matrix
+from peppp.formats import Configuration, paper_grid
+from peppp.known import alike
+from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
-from peppp.metalearn.looks import LookModel, learn_looks
-from peppp.metalearn.methods import transform_of
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
-from peppp.tables import ErrorMatrix
+from peppp.tables import ErrorMatrix, error_matrix
+from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint, training_epochs, training_operations, with_resolution
-from peppp.transfer import transfers
-from peppp.tuning import TunedConfiguration
+from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
+from peppp.transfer import Asked, transfers
 from peppp.units import parse_bytes
 
 
@@ -52,7 +51,6 @@ def pick(
     workers: int = 0,
     device: str = "cpu",
     costs: Sequence[str] = (),
-    looks: Sequence[int] = (),
     progress: Progress | None = None,
     dry_run: bool = False,
 ) -> Pick:
@@ -64,7 +62,7 @@ def pick(
     ``measurements`` configurations that fit in ``cap`` (default: the budget) are trained, in ``workers``
     processes or (0) in this one, and kept in ``store`` if one is named; all others are predicted. With
     several ``learning_rates`` the table's columns are configurations at each of them, and the answer is a
-    pair, a :class:`peppp.tuning.TunedConfiguration`. Raises a child of PepppError: one line that says
+    pair, a :class:`peppp.labels.TunedConfiguration`. Raises a child of PepppError: one line that says
     what to change.
 
     By default 6 are measured. ``until_sure``, a probability, has it stop as soon as the choice is, so
@@ -72,12 +70,7 @@ def pick(
     number of seconds that the measurements may take: none is begun of which the last ones' duration says that
     it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
     ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
-    default ``ed-mf``, the paper's; a sequential design also as ``frontier-per-second``, by the seconds that
-    the table's trainings took.
-
-    ``looks``, as ``(1, 3)``, lets trainings stop after so many epochs where that tells more per epoch than
-    whole ones do (method ``frontier`` unless another is named); in all as many epochs are trained as
-    ``measurements`` whole ones take. How much a look is worth is learned from the table's curves.
+    default ``ed-mf``, the paper's.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -87,37 +80,36 @@ def pick(
     pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:
     what it would train is ``planned``, and everything else what is believed before.
     """
+    budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
-    dataset = load(str(data), resolution=resolution)
+    check_request(method or "ed-mf", until_sure)
+    check_costs(costs)
+    networks.check_name(network)
+
+    def seen(classes: int, side: int) -> None:
+        """Refuse limits below everything before pixels are decoded; other tables have other columns."""
+        if table is None:
+            sizes = grid_footprints(network, recipe or Recipe(), classes, side)
+            check_limit(budget, "a budget", sizes)
+            check_limit(cap, "a cap", sizes)
+
+    dataset = load(str(data), resolution=resolution, seen=seen)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
     known = [] if isinstance(table, ErrorMatrix) else alike(table, recipe, without=dataset.fingerprint)
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
-        if len(learning_rates) > 1 and not any(
-            isinstance(c, TunedConfiguration) for c in errors.configurations
-        ):
+        if len(learning_rates) > 1 and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
-        errors = as_matrix(known, learning_rates)
-    notes = tuple(str(transfer) for transfer in transfers(known, recipe)) if known else ()
-    sizes = footprints(dataset, recipe, errors.configurations)
+        errors = error_matrix(known, learning_rates=learning_rates if len(learning_rates) > 1 else ())
+    sizes = footprints(dataset, recipe, errors.columns)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
-    chosen_method = method or ("frontier" if looks else "ed-mf")
-    chosen_method, _, per_second = chosen_method.partition("-per-second")
-    chosen_method += per_second  # what follows it, as -logit
-    pace = _cost("time", sizes, dataset, recipe, known) if "-per-second" in (method or "") else None
-    whole = training_epochs(dataset, recipe)
-    if any(not 0 < epochs < whole for epochs in looks):
-        length = "1 epoch" if whole == 1 else f"{whole} epochs"
-        allowed = f"give 1 to {whole - 1}" if whole > 1 else "leave looks out, or train for longer"
-        raise BudgetError(f"a look ends before the {length} of a whole training; {allowed}")
     stops = spend is not None or until_sure is not None
     if measurements is None:
-        limit = parse_bytes(budget if cap is None else cap)
-        measurements = sum(size.total <= limit for size in sizes.values()) if stops else 6
+        measurements = sum(size.total <= cap for size in sizes.values()) if stops else 6
     advisor = Advisor(
         errors,
         sizes,
@@ -128,40 +120,29 @@ def pick(
         chance_error=dataset.chance_error,
         task=dataset.name,
         network=network,
-        method=chosen_method,
+        method=method or "ed-mf",
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
-        seconds=None if pace is None else pace.values,
-        looks=_look_model(known, looks, chosen_method) if looks else None,
-        epochs=whole,
     )
+    notes = _notes(errors, recipe, advisor, rank)
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
-    seconds: dict[Configuration, float] = {}
+    seconds: dict[Label, float] = {}
     planned = advisor.plan if dry_run else ()
     at_once = max(1, workers) if stops or advisor.sequential else measurements
-    while not dry_run and (wanted := advisor.trainings(at_once)):
+    while not dry_run and (wanted := advisor.batch(at_once)):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
             stopped = _spent(len(advisor.told), spend)
             break
-        plan = {}
-        for configuration, epochs in wanted:
-            plain, its_recipe = training_of(configuration, recipe)
-            if epochs is not None:  # a training of its own: the same bits as the whole one's first epochs
-                its_recipe = replace(its_recipe, epochs=epochs, min_steps=0)
-            plan[task.cell(plain, its_recipe, seed)] = configuration, epochs
-        asked = {cell.key: training for cell, training in plan.items()}
+        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
+        asked = {cell.key: configuration for cell, configuration in plan.items()}
         for measurement in measure_cells(
             list(plan), store=store, workers=workers, device=device, progress=progress
         ):
-            configuration, epochs = asked[measurement.key]
-            for epoch, error in measurement.curve if looks else ():
-                if epoch in looks:
-                    advisor.tell(configuration, error, epoch)
-            if epochs is None:
-                advisor.tell(configuration, measurement.test_error)
-                seconds[configuration] = measurement.seconds
+            configuration = asked[measurement.key]
+            advisor.tell(configuration, measurement.test_error)
+            seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
@@ -170,15 +151,9 @@ def pick(
     )
 
 
-def _look_model(known: Sequence[Measurement], looks: Sequence[int], method: str) -> LookModel:
-    if not known:
-        raise TableError("a matrix of errors holds no curves; give a store or a table for looks")
-    return learn_looks(known, looks, transform=transform_of(method))
-
-
 def _cost(
     name: str,
-    sizes: Mapping[Configuration, Footprint],
+    sizes: Mapping[Label, Footprint],
     dataset: Dataset,
     recipe: Recipe,
     known: Sequence[Measurement],
@@ -189,24 +164,29 @@ def _cost(
     if name == "memory":
         return memory_cost(sizes)
     if name == "energy":
-        return energy_cost(sizes, *training_operations(dataset, recipe))
+        return energy_cost(plain(sizes), *training_operations(dataset, recipe))
     if name == "time":
         if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
-        return time_cost(known, list(sizes))
-    if ":" not in name:
-        raise TableError(f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN")
-    return column_cost(name, list(sizes))
+        return time_cost(known, plain(sizes))
+    return column_cost(name, plain(sizes))
+
+
+def _notes(errors: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int) -> tuple[str, ...]:
+    """What the table lacks of this training, and how far picks like this one serve without it."""
+    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
+    return tuple(map(str, transfers(errors, recipe, asked)))
 
 
 def _spent(count: int, seconds: float) -> str:
     return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
-def training_of(configuration: Configuration, recipe: Recipe) -> tuple[Configuration, Recipe]:
+def training_of(label: Label, recipe: Recipe) -> tuple[Configuration, Recipe]:
     """What is trained for a column of the table: with its own learning rate, if it has one."""
-    if isinstance(configuration, TunedConfiguration):
-        return configuration.plain, replace(recipe, learning_rate=configuration.learning_rate)
+    (configuration,) = plain([label])
+    if isinstance(label, TunedConfiguration):
+        return configuration, replace(recipe, learning_rate=label.learning_rate)
     return configuration, recipe
 
 
@@ -230,8 +210,17 @@ def measure_cells(
         return [measurement for measurement in kept.measurements() if measurement.key in wanted]
 
 
-def footprints(
-    dataset: Dataset, recipe: Recipe, configurations: Sequence[Configuration]
-) -> dict[Configuration, Footprint]:
-    """The footprint of a training on ``dataset`` at each configuration."""
-    return {configuration: footprint(dataset, configuration, recipe) for configuration in configurations}
+def grid_footprints(network: str, recipe: Recipe, classes: int, side: int) -> dict[Configuration, int]:
+    """Bytes that a training on images of ``side`` pixels keeps, at each configuration of the paper's grid."""
+    shape = (3, side, side)
+    counts = network_counts(network, classes, 3, shape, False, (), False, "cross_entropy", recipe.batch_size)
+    return {
+        c: counts.footprint(c, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
+        for c in paper_grid()
+    }
+
+
+def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
+    """The footprint of a training on ``dataset`` at each column, all of which are configurations."""
+    plain_ones = plain(labels)
+    return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

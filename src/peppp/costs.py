@@ -22,6 +22,7 @@ import numpy as np
 from peppp.errors import FormatError, TableError
 from peppp.floats import FloatFormat
 from peppp.formats import BlockFormat, Configuration, Format
+from peppp.labels import Label
 from peppp.records import Footprint, Measurement
 from peppp.textfiles import reading
 
@@ -42,7 +43,7 @@ class Cost:
     name: str
     unit: str
     source: str
-    values: Mapping[Configuration, float]
+    values: Mapping[Label, float]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
@@ -50,23 +51,25 @@ class Cost:
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.name, self.unit, self.source, dict(self.values))
 
-    def shown(self, configuration: Configuration) -> str:
+    def shown(self, configuration: Label) -> str:
         """The cost of a configuration with its unit, as ``12.5 J``."""
         return f"{self.values[configuration]:.4g} {self.unit}".rstrip()
 
-    def anchored(self, measured: Mapping[Configuration, float]) -> "Cost":
+    def anchored(self, measured: Mapping[Label, float] | Mapping[Configuration, float]) -> "Cost":
         """The cost on the level of what was ``measured`` on the task itself, by the mean ratio of the two.
 
         >>> a, b = Configuration.parse("1-4-1/1-6-7"), Configuration.parse("1-4-2/1-6-7")
         >>> Cost("time", "s", "", {a: 1.0, b: 3.0}).anchored({a: 2.0}).values[b]
         6.0
         """
-        ratios = [math.log(measured[c] / self.values[c]) for c in measured if self.values.get(c, 0) > 0]
+        ratios = [
+            math.log(seconds / self.values[c]) for c, seconds in measured.items() if self.values.get(c, 0) > 0
+        ]
         scale = math.exp(math.fsum(ratios) / len(ratios)) if ratios else 1.0
         return replace(self, values={c: scale * value for c, value in self.values.items()})
 
 
-def memory_cost(footprints: Mapping[Configuration, Footprint]) -> Cost:
+def memory_cost(footprints: Mapping[Configuration, Footprint] | Mapping[Label, Footprint]) -> Cost:
     """The bytes that one training keeps, in MB."""
     return Cost("memory", "MB", "computed", {c: f.total / 1e6 for c, f in footprints.items()})
 
@@ -126,7 +129,7 @@ def energy_cost(
     >>> round(energy_cost([a], 1e9, 1000, 1000).values[a], 6)  # 1e12 x (1.1 + 0.9) pJ, 3e6 x (3.7 + 0.9) pJ
     2.000014
     """
-    joules = {}
+    joules: dict[Label, float] = {}
     for c in configurations:
         product = multiply_adds * (multiply_energy(c.format_a) + FLOAT_ADD[32])
         update = _OPERATIONS_PER_PARAMETER * (multiply_energy(c.format_b) + add_energy(c.format_b))
@@ -159,6 +162,15 @@ def _energy(fmt: Format, of_floats: Mapping[int, float], of_integers: Mapping[in
     (narrow, low), (wide, high) = (of_floats if isinstance(element, FloatFormat) else of_integers).items()
     power = math.log(high / low) / math.log(wide / narrow)
     return float(low * (element.bits / narrow) ** power)
+
+
+def check_costs(names: Iterable[str]) -> None:
+    """Refuse, before anything is read, the name of a cost that does not exist: TableError."""
+    for name in names:
+        if name not in ("memory", "time", "energy") and ":" not in name:
+            raise TableError(
+                f"no cost {name!r}; there are memory, time, energy, and your own FILE.csv:COLUMN"
+            )
 
 
 def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:

@@ -74,16 +74,28 @@ def _recipe(text: str) -> Recipe:
     return recipe
 
 
+def _pairs(curve: Any) -> tuple[tuple[int, float], ...]:
+    return tuple((_count(str(epoch)), _fraction(str(error))) for epoch, error in curve)
+
+
+def _sizes(states: Any) -> dict[str, int]:
+    return {_name(name): _count(str(size)) for name, size in states.items()}
+
+
+def _texts(provenance: Any) -> dict[str, str]:
+    return {_name(name): _text(value) for name, value in provenance.items()}
+
+
 def _curve(text: str) -> tuple[tuple[int, float], ...]:
-    return tuple((_count(str(epoch)), _fraction(str(error))) for epoch, error in _json(text))
+    return _pairs(_json(text))
 
 
 def _states(text: str) -> dict[str, int]:
-    return {_name(name): _count(str(size)) for name, size in _json(text).items()}
+    return _sizes(_json(text))
 
 
 def _provenance(text: str) -> dict[str, str]:
-    return {_name(name): _text(value) for name, value in _json(text).items()}
+    return _texts(_json(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,38 +137,55 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
+def check(measurement: Measurement) -> None:
+    """Raise TableError for a value that its column does not allow, without writing and reading a record."""
+    where = f"measurement of {measurement.task!r:.60} at {measurement.configuration}"
+    for name, value in _scalars(measurement).items():
+        _read(name, COLUMNS[name].read, value, where)
+    _read("curve", _pairs, measurement.curve, where)
+    _read("states", _sizes, measurement.footprint.states, where)
+    _read("provenance", _texts, measurement.provenance, where)
+
+
 def to_record(measurement: Measurement) -> dict[str, str | int | float]:
     """The measurement as a flat mapping of text, int and float, one value for each of ``COLUMNS``.
 
     Raises TableError, naming the field, if the measurement holds something that could not be read again,
     such as an error that is NaN.
     """
-    m, footprint = measurement, measurement.footprint
-    record: dict[str, str | int | float] = {
-        "task": m.task,
-        "fingerprint": m.fingerprint,
-        "group": m.group,
+    m = measurement
+    values: dict[str, str | int | float] = _scalars(m) | {
         "configuration": str(m.configuration),
         "recipe_digest": m.recipe.digest,
-        "seed": int(m.seed),
-        "repeat": int(m.repeat),
         "outcome": str(m.outcome),
-        "test_error": float(m.test_error),
-        "train_error": float(m.train_error),
-        "chance_error": float(m.chance_error),
         "curve": _to_json([[int(epoch), float(error)] for epoch, error in m.curve]),
-        "seconds": float(m.seconds),
-        "weights": int(footprint.weights),
-        "activations": int(footprint.activations),
-        "gradients": int(footprint.gradients),
-        "states": _to_json({name: int(size) for name, size in footprint.states.items()}),
-        "raw": int(footprint.raw),
-        "working": int(footprint.working),
+        "states": _to_json({name: int(size) for name, size in m.footprint.states.items()}),
         "recipe": m.recipe.to_json(),
         "provenance": _to_json(dict(m.provenance)),
     }
+    record = {name: values[name] for name in COLUMNS}
     from_record(record, f"measurement of {m.task!r:.60} at {m.configuration}")
     return record
+
+
+def _scalars(m: Measurement) -> dict[str, str | int | float]:
+    """The fields of a measurement that are one text or one number."""
+    return {
+        "task": m.task,
+        "fingerprint": m.fingerprint,
+        "group": m.group,
+        "seed": int(m.seed),
+        "repeat": int(m.repeat),
+        "test_error": float(m.test_error),
+        "train_error": float(m.train_error),
+        "chance_error": float(m.chance_error),
+        "seconds": float(m.seconds),
+        "weights": int(m.footprint.weights),
+        "activations": int(m.footprint.activations),
+        "gradients": int(m.footprint.gradients),
+        "raw": int(m.footprint.raw),
+        "working": int(m.footprint.working),
+    }
 
 
 def from_record(record: Mapping[str, str | int | float], where: str) -> Measurement:
@@ -164,14 +193,7 @@ def from_record(record: Mapping[str, str | int | float], where: str) -> Measurem
 
     Raises TableError: ``where``, the column, what it holds and what it may hold.
     """
-    values: dict[str, Any] = {}
-    for name, column in COLUMNS.items():
-        try:
-            values[name] = column.read(str(record[name]))
-        except (AttributeError, FormatError, RecursionError, TypeError, ValueError) as error:
-            given = str(record[name])
-            shown = repr(given if len(given) <= 60 else given[:57] + "...")
-            raise TableError(f"{where}, column {name}: {shown} is not {column.allowed}") from error
+    values = {name: _read(name, column.read, record.get(name), where) for name, column in COLUMNS.items()}
     digest = values.pop("recipe_digest")
     if digest != values["recipe"].digest:
         raise TableError(
@@ -181,6 +203,16 @@ def from_record(record: Mapping[str, str | int | float], where: str) -> Measurem
     sizes = ("weights", "activations", "gradients", "states", "raw", "working")
     footprint = Footprint(**{name: values.pop(name) for name in sizes})
     return Measurement(footprint=footprint, **values)
+
+
+def _read(name: str, read: Callable[[Any], Any], value: Any, where: str) -> Any:
+    """The value as ``read`` takes it; scalars are read from their text."""
+    try:
+        return read(str(value) if isinstance(value, (str, int, float)) else value)
+    except (AttributeError, FormatError, RecursionError, TypeError, ValueError) as error:
+        given = str(value)
+        shown = repr(given if len(given) <= 60 else given[:57] + "...")
+        raise TableError(f"{where}, column {name}: {shown} is not {COLUMNS[name].allowed}") from error
 
 
 def json_schema() -> dict[str, Any]:

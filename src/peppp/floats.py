@@ -77,8 +77,8 @@ class FloatFormat:
         match = _TEXT.fullmatch(_ALIASES.get(stripped, stripped))
         if match is None:
             raise FormatError(
-                f"not a format: {text!r}; write 1-EXPONENT-MANTISSA bits as 1-4-3, or fp32, "
-                f"with @{'|'.join(FLAVOURS)} for another flavour"
+                f"not a format: {text!r}; write 1-EXPONENT-MANTISSA bits as 1-4-3, with @"
+                f"{'|'.join(FLAVOURS)} for another flavour, or fp32, fp16, bf16, int8, fixed-8-6, mx-1-4-3/32"
             )
         exponent, mantissa, named_exponent, named_mantissa, flavour = match.groups()
         if named_exponent and flavour is None:

@@ -31,7 +31,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class FixedFormat:
-    """Fixed point: two's complement of ``bits``, ``fraction_bits`` of them behind the point; saturates.
+    """Fixed point: two's complement of ``bits``, ``fraction_bits`` of them behind the point.
+
+    Finite numbers saturate. Infinity and NaN stay.
 
     >>> fmt = parse_format("fixed-8-6")
     >>> fmt.step, fmt.min, fmt.max
@@ -70,6 +72,8 @@ class FixedFormat:
 class IntegerFormat:
     """Symmetric integers times one float32 scale for each tensor, its largest magnitude / ``largest``.
 
+    The largest magnitude is that of the finite numbers, the least scale 2^-126. Infinity and NaN stay.
+
     >>> parse_format("int8").largest
     127
     """
@@ -95,7 +99,8 @@ class BlockFormat:
 
     Neighbours stand along the channels of images [N, C, H, W], else along the last dimension. The scale is
     2^(floor(log2 of the largest finite magnitude) - the element's largest exponent); elements saturate. The
-    least scale is 2^-126, float32's least normal number, where MX has 2^-127.
+    least scale is 2^-126, float32's least normal number, where MX has 2^-127. MX leaves open what becomes of
+    infinity and NaN: here they stay, and their neighbours are rounded as if they were not there.
 
     >>> fmt = parse_format("mxfp4")
     >>> str(fmt), float(fmt.bits), fmt.element.max
@@ -127,6 +132,23 @@ _OTHER = re.compile(r"int(\d{1,3})|fixed-(\d{1,3})-(-?\d{1,3})|mx-1-(\d)-(\d)/(\
 # Between two formats; the one in mx-1-4-3/32 stands before its block.
 _SEPARATOR = re.compile(r"/(?!\d+(?:/|\s*$))")
 _ALIASES = {"mxfp4": "mx-1-2-1/32"}
+# Names in use for what has no text of its own here, and the texts that come near.
+_NEIGHBOURS = {
+    "1-8-23": "fp32, which is the same",
+    "tf32": "1-8-10@ieee, which has the same numbers",
+    "fp8": "1-4-3@ocp or 1-5-2@ocp",
+    "fp6": "1-3-2@ocp or 1-2-3@ocp",
+    "fp4": "1-2-1@ocp",
+    "e4m3fn": "1-4-3@ocp, which is the same",
+    "float8_e4m3fn": "1-4-3@ocp, which is the same",
+    "float8_e5m2": "1-5-2@ocp, which is the same",
+    "mxfp8": "mx-1-4-3/32 or mx-1-5-2/32",
+    "mxfp6": "mx-1-3-2/32 or mx-1-2-3/32",
+    "mxint8": "int8, of one scale for each tensor, or mx-1-4-3/32, of one for each block",
+    "nvfp4": "mx-1-2-1/16, whose scales are powers of two",
+    "uint8": "int8",
+    "fp64": "fp32, in which everything is computed",
+}
 
 
 def parse_format(text: str) -> Format:
@@ -134,8 +156,12 @@ def parse_format(text: str) -> Format:
 
     >>> [str(parse_format(text)) for text in ("bf16", "INT8", "mxfp4")]
     ['1-8-7@ieee', 'int8', 'mx-1-2-1/32']
+
+    Raises FormatError for any other text; for names in use elsewhere it says what comes near.
     """
     stripped = text.strip().lower()
+    if stripped in _NEIGHBOURS:
+        raise FormatError(f"no format is called {text!r} here; take {_NEIGHBOURS[stripped]}")
     match = _OTHER.fullmatch(_ALIASES.get(stripped, stripped))
     if match is None:
         return FloatFormat.parse(text)

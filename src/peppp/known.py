@@ -8,7 +8,6 @@ from peppp.errors import StoreError, TableError
 from peppp.records import Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.textable import read_table
-from peppp.tuning import tuned_matrix
 
 SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -29,14 +28,8 @@ def open_table(
     with the fingerprint ``without`` are left out: a task does not teach about itself. Several
     ``learning_rates`` make columns of configurations at each of them.
     """
-    return as_matrix(alike(place, recipe, without=without), learning_rates)
-
-
-def as_matrix(measurements: Sequence[Measurement], learning_rates: Sequence[float] = ()) -> ErrorMatrix:
-    """The error matrix of measurements; its columns are configurations, at each of several rates."""
-    if len(learning_rates) > 1:
-        return tuned_matrix(measurements, learning_rates)
-    return error_matrix(measurements)
+    several = learning_rates if len(learning_rates) > 1 else ()
+    return error_matrix(alike(place, recipe, without=without), learning_rates=several)
 
 
 def alike(

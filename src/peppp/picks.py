@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from peppp.costs import Cost
 from peppp.errors import TableError
 from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
+from peppp.labels import Label
 from peppp.records import Footprint
 from peppp.units import format_bytes
 
@@ -29,7 +30,7 @@ class Prediction:
     tolerance more than the best within the budget; None where the table has too few rows to tell.
     """
 
-    configuration: Configuration
+    configuration: Label
     estimated_error: float
     measured_error: float | None
     footprint: Footprint
@@ -53,19 +54,18 @@ class Pick:
     ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
     probability that no permissible configuration errs more than the tolerance less; None where the table is
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
-    those that were asked for beside memory. ``looked`` holds the errors after some epochs only, by
-    configuration and epochs. ``planned`` are what a dry run would have trained (of a design that looks at
-    errors: if they came as predicted). ``notes`` say what the table lacks of this training, and how far it
-    serves.
+    those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
+    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
+    how far it serves.
     """
 
-    configuration: Configuration
+    configuration: Label
     predicted_error: float
     interval: tuple[float, float] | None
     footprint: Footprint
     budget: int
     predictions: tuple[Prediction, ...]
-    frontier: tuple[Configuration, ...]
+    frontier: tuple[Label, ...]
     rank: int
     reliable: bool
     task: str = ""
@@ -75,12 +75,11 @@ class Pick:
     stopped: str = ""
     hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
-    looked: Mapping[tuple[Configuration, int], float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    planned: tuple[Configuration, ...] = ()
+    planned: tuple[Label, ...] = ()
 
     @property
-    def measured(self) -> Mapping[Configuration, float]:
+    def measured(self) -> Mapping[Label, float]:
         """The measured errors, in the table's order."""
         return MappingProxyType(
             {p.configuration: p.measured_error for p in self.predictions if p.measured_error is not None}
@@ -109,9 +108,6 @@ class Pick:
             total = {p.configuration: p.footprint.total for p in self.predictions}
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
             lines.append(f"planned   {planned}")
-        if self.looked:
-            seen = (f"{c} {error:.3f} after {epochs}" for (c, epochs), error in self.looked.items())
-            lines.append(f"looked    {', '.join(seen)} epochs")
         if self.sureness is not None:
             lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
         if self.costs:
@@ -134,11 +130,11 @@ class Pick:
         return "\n".join(lines)
 
     @property
-    def cost_frontier(self) -> tuple[Configuration, ...]:
+    def cost_frontier(self) -> tuple[Label, ...]:
         """:meth:`frontier_over` all ``costs``; nothing where there are none."""
         return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
 
-    def frontier_over(self, *costs: Mapping[Configuration, float]) -> tuple[Configuration, ...]:
+    def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
 
         A cost is any number of each configuration, less is better: seconds, joules, money, or
@@ -182,10 +178,6 @@ class Pick:
             },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
             "planned": [str(configuration) for configuration in self.planned],
-            "looked": [
-                {"configuration": str(configuration), "epochs": epochs, "error": error}
-                for (configuration, epochs), error in self.looked.items()
-            ],
             "frontier": [str(configuration) for configuration in self.frontier],
             "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
             "cost_frontier": [str(configuration) for configuration in self.cost_frontier],
@@ -269,10 +261,11 @@ def _memory(footprint: Footprint) -> dict[str, int]:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
+    label = prediction.configuration
     return {
-        "configuration": str(prediction.configuration),
-        "format_a": page_format(prediction.configuration.format_a),
-        "format_b": page_format(prediction.configuration.format_b),
+        "configuration": str(label),
+        "format_a": page_format(label if isinstance(label, str) else label.format_a),
+        "format_b": page_format("" if isinstance(label, str) else label.format_b),
         "estimated": prediction.estimated_error,
         "measured": prediction.measured_error,
         "interval": prediction.interval and list(prediction.interval),
@@ -281,8 +274,10 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def page_format(fmt: Format) -> dict[str, str | int]:
+def page_format(fmt: Format | str) -> dict[str, str | int]:
     """A format as the page draws it: its text and how many bits of each kind its cells show."""
+    if isinstance(fmt, str):  # a column that is no configuration
+        return {"text": fmt, "exponent_bits": 0, "mantissa_bits": 0}
     element = fmt.element if isinstance(fmt, BlockFormat) else fmt
     if not isinstance(element, FloatFormat):  # integers: a sign and the rest
         return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}

@@ -1,4 +1,4 @@
-"""Text files, gzipped where their name says so: written complete or not at all, errors of one line."""
+"""Files that are written complete or not at all; text files, gzipped where their name says so."""
 
 import csv
 import gzip
@@ -14,17 +14,32 @@ from peppp.errors import StoreError, TableError
 
 
 @contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write a file at, moved to ``path`` once it is complete: it is there whole, or not at all.
+
+    What was there before is replaced. Raises OSError where that fails, and leaves nothing behind.
+
+    >>> with TemporaryDirectory() as folder:
+    ...     with whole(Path(folder) / "answer.txt") as unfinished:
+    ...         written = unfinished.write_text("42")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['answer.txt']
+    """
+    with TemporaryDirectory(prefix=".peppp-", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        os.replace(unfinished, path)
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[io.TextIOBase]:
     """A text file to write, gzipped if its name ends in ``.gz``: it appears complete or not at all.
 
     Raises StoreError where it cannot be written.
     """
     try:
-        with TemporaryDirectory(prefix=".peppp-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            with _writable(unfinished) as file:
-                yield file
-            os.replace(unfinished, path)
+        with whole(path) as unfinished, _writable(unfinished) as file:
+            yield file
     except OSError as error:
         raise StoreError(
             f"cannot write the table {path}: {error.strerror or error}; give a file in a folder that exists "

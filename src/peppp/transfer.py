@@ -1,19 +1,30 @@
 """Learning from rows of another network, resolution or rounding: what the table's own tasks say of it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.completion import complete_values
-from peppp.metalearn.methods import explore
-from peppp.records import Measurement, Recipe
-from peppp.tables import error_matrix
+from peppp.errors import BudgetError
+from peppp.metalearn.belief import counted
+from peppp.metalearn.methods import Task, run
+from peppp.metalearn.strategy import strategy
+from peppp.records import Recipe
+from peppp.replay.loocv import leave_one_out
+from peppp.tables import ErrorMatrix
 
 FIELDS = ("network", "resolution", "rounding", "error_format", "accumulator")
-MEASUREMENTS = 6
-_FEWEST_ROWS, _FEWEST_ERRORS, _RANK = 3, 10, 3
+_FEWEST_ROWS, _FEWEST_ERRORS = 3, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The pick that a leave-one-out speaks for: its method, number of measurements, rank and new task."""
+
+    method: str
+    measurements: int
+    rank: int
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,78 +33,75 @@ class Transfer:
 
     ``across`` is the mean regret (error of the pick above the least one of its row, a fraction) of picks for
     ``tasks`` tasks of the table, each learned from rows of other families and another value of the field;
-    ``within`` that from rows of the same value. None where the table does not have such rows.
+    ``within`` that from rows of the same value. None where the table does not have such rows. Each pick is as
+    ``asked`` for: within its budget, by its method and number of measurements.
     """
 
     field: str
-    asked: str
+    value: str
     known: tuple[str, ...]
     tasks: int
     across: float | None
     within: float | None
+    asked: Asked
 
     def __str__(self) -> str:
         name = self.field.replace("_", " ")
-        told = f"the table has no rows to learn from of {name} {self.asked}, only of {', '.join(self.known)}"
+        told = f"the table has no rows to learn from of {name} {self.value}, only of {', '.join(self.known)}"
         if self.across is None:
             return f"{told}; how well it serves another {name} could not be measured on it"
         beside = "" if self.within is None else f", from rows of the same one {self.within:.3f} above it"
         return (
-            f"{told}; in leave-one-out, {MEASUREMENTS} measurements and rows of another {name} made "
-            f"picks that erred {self.across:.3f} above the best{beside} ({self.tasks} tasks)"
+            f"{told}; in leave-one-out within this budget, {self.asked.method} with "
+            f"{counted(self.asked.measurements)} and rows of another {name} made picks that erred "
+            f"{self.across:.3f} above the best{beside} ({self.tasks} tasks)"
         )
 
 
-def transfers(measurements: Sequence[Measurement], recipe: Recipe) -> tuple[Transfer, ...]:
-    """What ``recipe`` has that no row of the table has, of :data:`FIELDS`, each with its leave-one-out."""
+def transfers(matrix: ErrorMatrix, recipe: Recipe, asked: Asked) -> tuple[Transfer, ...]:
+    """What ``recipe`` has that no row of the matrix has, of :data:`FIELDS`, each with its leave-one-out."""
     found = []
     for field in FIELDS:
-        asked, known = getattr(recipe, field), {getattr(m.recipe, field) for m in measurements}
-        if asked not in known:
-            tasks, across, within = _leave_one_out(measurements, field)
-            found.append(
-                Transfer(
-                    field, str(asked), tuple(str(value) for value in sorted(known)), tasks, across, within
-                )
-            )
+        values = [getattr(row.recipe, field, None) for row in matrix.rows]
+        value, known = getattr(recipe, field), {one for one in values if one is not None}
+        if known and value not in known:
+            texts = tuple(str(one) for one in sorted(known))
+            found.append(Transfer(field, str(value), texts, *_leave_one_out(matrix, values, asked), asked))
     return tuple(found)
 
 
-def _leave_one_out(measurements: Sequence[Measurement], field: str) -> tuple[int, float | None, float | None]:
-    """Tasks, and the regrets of picks learned from rows of other values of ``field`` and of the same one."""
-    matrix = error_matrix(measurements)
-    values = {m.recipe.digest: getattr(m.recipe, field) for m in measurements}
-    own = np.array([str(values[row.recipe_digest]) for row in matrix.rows])
-    families = np.array([row.group or row.task for row in matrix.rows])
-    regrets = []
-    for i in np.flatnonzero(matrix.observed.sum(axis=1) >= _FEWEST_ERRORS):
-        others = families != families[i]
-        across, within = others & (own != own[i]), others & (own == own[i])
-        if across.sum() >= _FEWEST_ROWS:
-            known = matrix.observed[i]
-            pair = [
-                _regret(matrix.values[rows], matrix.observed[rows], matrix.values[i], known)
-                if rows.sum() >= _FEWEST_ROWS
-                else np.nan
-                for rows in (across, within)
-            ]
-            regrets.append(pair)
-    both = np.array([pair for pair in regrets if np.isfinite(pair[1])])
-    if len(both):  # the same tasks for both
-        return len(both), float(both[:, 0].mean()), float(both[:, 1].mean())
-    return len(regrets), (float(np.mean([pair[0] for pair in regrets])) if regrets else None), None
-
-
-def _regret(
-    errors: NDArray[np.float64],
-    observed: NDArray[np.bool_],
-    truth: NDArray[np.float64],
-    known: NDArray[np.bool_],
-) -> float:
-    """Error of the pick above the least, for a task whose errors ``truth`` [d] are known in some places."""
-    training = complete_values(errors, observed, rank=_RANK)
-    (explored,) = explore(
-        "ed-mf", training, truth.item, [MEASUREMENTS], memory=np.ones(len(truth)), feasible=known
+def _leave_one_out(
+    matrix: ErrorMatrix, values: list[object], asked: Asked
+) -> tuple[int, float | None, float | None]:
+    """Tasks, and the regrets of picks learned from rows of other values and of the same one."""
+    own = np.array(list(map(str, values)))
+    families = np.array(matrix.families)
+    apart = families[:, None] != families
+    across, within = (
+        _regrets(matrix, apart & mask, asked) for mask in (own[:, None] != own, own[:, None] == own)
     )
-    picked = np.flatnonzero(known)[explored.estimate[known].argmin()]
-    return float(truth[picked] - truth[known].min())
+    both = np.isfinite(across) & np.isfinite(within)
+    if both.any():  # the same tasks for both
+        return int(both.sum()), float(across[both].mean()), float(within[both].mean())
+    there = np.isfinite(across)
+    return int(there.sum()), (float(across[there].mean()) if there.any() else None), None
+
+
+def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> NDArray[np.float64]:
+    """Error of the pick above the least of its row [n]; NaN for rows that few teach or of few errors."""
+    regrets = np.full(len(matrix.rows), np.nan)
+    teaches = teaches & (teaches.sum(axis=1) >= _FEWEST_ROWS)[:, None]
+    for i, learned in leave_one_out(matrix, teaches=teaches, rank=asked.rank):
+        known = matrix.observed[i]
+        if known.sum() < _FEWEST_ERRORS:
+            continue
+        feasible, measurable = known & asked.task.feasible, known & asked.task.measurable
+        try:
+            task = Task(asked.task.memory, feasible, measurable, float(matrix.chance[i]))
+        except BudgetError:  # nothing of what is known of the row fits
+            continue
+        found = strategy(asked.method, learned, task, asked.measurements)
+        told = run(found, matrix.values[i].item)
+        errors = matrix.values[i]
+        regrets[i] = errors[task.pick(found.predict(told), told)] - errors[feasible].min()
+    return regrets

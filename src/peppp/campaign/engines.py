@@ -12,7 +12,7 @@ from typing import Protocol
 
 from peppp.campaign.cells import Cell
 from peppp.errors import BudgetError, PepppError
-from peppp.flat import to_record
+from peppp.flat import check
 from peppp.records import Measurement
 
 Measure = Callable[[Cell], Measurement]
@@ -25,13 +25,15 @@ Limit = Callable[[Cell], float]
 class Failure:
     """A cell without a measurement: ``measure`` raised, or (``lost``) its worker died, hung or was cut off.
 
-    ``hopeless`` says that a second try would end alike: the input was refused.
+    ``hopeless`` says that a second try would end alike: the input was refused. ``crash`` is the signal by
+    which a worker died of what it computed (SIGSEGV and the like), not of a signal from outside.
     """
 
     message: str
     traceback: str = ""
     lost: bool = False
     hopeless: bool = False
+    crash: str = ""
 
 
 Result = Measurement | Failure
@@ -97,7 +99,7 @@ def attempt(measure: Callable[..., Measurement], cell: Cell, *data: object) -> R
     """The measurement of a cell, or what was raised instead, as a value that can be sent."""
     try:
         measurement = measure(cell, *data)
-        to_record(measurement)  # refuses what could not be stored, while its cell is known
+        check(measurement)  # refuses what could not be stored, while its cell is known
     except Exception as error:
         refused = isinstance(error, PepppError)
         message = str(error) if refused else f"{type(error).__name__}: {error}"

@@ -23,6 +23,9 @@ _READY = "ready"
 # How an error of a GPU begins, after which nothing that its process does there may work any more.
 _BROKEN = "AcceleratorError"
 
+# The signals by which a process dies of what it does. SIGKILL and SIGTERM come from outside.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+
 _ONE_THREAD = {
     f"{library}_NUM_THREADS": "1"
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR", "VECLIB_MAXIMUM")
@@ -93,7 +96,9 @@ class Processes:
         try:
             sent = worker.connection.recv()
         except (EOFError, OSError):
-            return self._drop(worker, f"its worker process died, {worker.end()}")
+            how = worker.end()
+            crash = how.removeprefix("by ")
+            return self._drop(worker, f"its worker process died, {how}", crash if crash in _CRASHES else "")
         if sent == _READY:
             worker.is_ready()
             return []
@@ -102,11 +107,11 @@ class Processes:
             self._team.remove(worker)
         return worker.finish(sent)
 
-    def _drop(self, worker: "_Worker", why: str) -> list[tuple[Cell, Result]]:
+    def _drop(self, worker: "_Worker", why: str, crash: str = "") -> list[tuple[Cell, Result]]:
         """Let a worker go that is of no more use, and hand back the cell it had."""
         worker.kill()
         self._team.remove(worker)
-        return worker.finish(Failure(why, lost=True))
+        return worker.finish(Failure(why, lost=True, crash=crash))
 
 
 class _Worker:

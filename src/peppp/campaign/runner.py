@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 from peppp.campaign.cells import Cell, balanced
@@ -12,10 +13,12 @@ from peppp.campaign.engines import Engine, Failure, Result
 from peppp.campaign.estimates import Estimates
 from peppp.campaign.queue import LEASE, Lease, Queue
 from peppp.campaign.store import Store
+from peppp.lowprec import convolutions
 from peppp.records import Measurement, Outcome
 
-# How often a cell is tried that raises, or whose worker dies or hangs.
+# How often a cell is tried that raises, or whose worker dies or hangs; and one that crashes its worker.
 TRIES = 3
+_TRIES_OF_CRASHES = 2
 
 # Seconds between looks at what other drivers have in hand, when nothing else is left.
 _LOOK = 1.0
@@ -76,7 +79,8 @@ def run_campaign(
 
     Any number of drivers may run campaigns into one store at once: what one has in hand, the others leave
     alone for as long as it shows signs of life within ``lease`` seconds. A failing cell is tried ``tries``
-    times and then noted in the store, and the others go on. Ctrl-C ends what is running: what is done is
+    times and then noted in the store, and the others go on; one that crashes its worker is tried once more at
+    most. Ctrl-C ends what is running: what is done is
     kept, what was in flight is not. After ``max_seconds`` the campaign ends alike; a cell that by
     ``estimates`` would not end in time is not begun.
     """
@@ -118,6 +122,7 @@ class _Campaign:
         self.estimates = estimates
         self.waiting, self.held = deque(todo), deque[Cell]()
         self.in_flight: dict[Cell, int] = {}  # the number of each one's try
+        self.crashes = Counter[Cell]()
         self.summary = summary
         self.started = time.monotonic()
 
@@ -176,6 +181,8 @@ class _Campaign:
             changed = f"{cell.data} was measured as {result.key}, planned as {cell.key}; has it changed?"
             result = Failure(changed, hopeless=True)
         number = self.in_flight.pop(cell)
+        if isinstance(result, Failure) and result.crash:
+            self.crashes[cell] += 1
         if isinstance(result, Measurement):
             if self.store.add(result):
                 diverged = self.summary.diverged + (result.outcome is Outcome.DIVERGED)
@@ -183,12 +190,14 @@ class _Campaign:
             else:  # another process has stored it meanwhile
                 self._count(already_there=self.summary.already_there + 1)
             self.estimates.learn(result)
-        elif number < self.tries and not result.hopeless:
+        elif number < self.tries and not result.hopeless and self.crashes[cell] < _TRIES_OF_CRASHES:
             self._count(retried=self.summary.retried + 1)
             self.in_flight[cell] = number + 1
             self.engine.submit(cell)
             return
         else:
+            if result.crash:
+                result = replace(result, message=f"{result.message}, {_explained(cell)}")
             if number > 1:
                 result = replace(result, message=f"{result.message} ({number} tries)")
             self.queue.fail(cell, result.message, result.traceback, tries=number, lost=result.lost)
@@ -200,3 +209,18 @@ class _Campaign:
     def _count(self, **changes: object) -> None:
         seconds = time.monotonic() - self.started
         self.summary = replace(self.summary, seconds=seconds, **changes)  # type: ignore[arg-type]
+
+
+def _explained(cell: Cell) -> str:
+    """What was trained when a worker crashed, and what ``peppp doctor`` says about this machine."""
+    recipe = cell.recipe
+    return (
+        f"training {recipe.network} on {cell.task} at {cell.configuration} (learning rate "
+        f"{recipe.learning_rate}, seed {cell.seed}); peppp doctor: strided 1x1 convolutions of few channels "
+        f"in plain torch, by {convolutions.library()}, are {_verdict()}; trainings avoid them"
+    )
+
+
+@cache
+def _verdict() -> str:
+    return convolutions.examine()

@@ -1,6 +1,5 @@
 """The store: measurements in a database, each committed as soon as it is made."""
 
-import gc
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from peppp.campaign.schema import CELL, SCHEMA_VERSION, about, cells, measuremen
 from peppp.errors import StoreError
 from peppp.flat import from_record, to_record
 from peppp.records import Measurement
-from peppp.tables import ErrorMatrix, Row, assemble
 
 __all__ = ["SCHEMA_VERSION", "Key", "Store"]
 
@@ -99,25 +97,6 @@ class Store:
             for record in connection.execution_options(yield_per=1000).execute(query).mappings():
                 yield from_record(dict(record), f"{self.name}, measurement {record['id']}")
 
-    def error_matrix(
-        self, *, recipe_digest: str | None = None, include_reference: bool = False
-    ) -> ErrorMatrix:
-        """``peppp.tables.error_matrix`` of all measurements, without reading more of them than it needs."""
-        m = measurements.c
-        row = (m.task, m.recipe_digest, m.group, m.chance_error, m.fingerprint)
-        entry = (m.fingerprint, m.recipe_digest, m.configuration, m.test_error)
-        with self.reading() as connection:
-            rows = [Row(*values) for values in connection.execute(select(*row).distinct())]
-            # Plain tuples from the driver: a million of SQLAlchemy's rows would take as long as all the rest.
-            cursor = connection.connection.cursor()
-            cursor.execute(str(select(*entry).compile(self.engine)))
-            with _no_collection():
-                entries = cursor.fetchall()
-                cursor.close()
-                return assemble(
-                    rows, entries, recipe_digest=recipe_digest, include_reference=include_reference
-                )
-
     def seconds(self) -> dict[tuple[str, str], tuple[int, float, float]]:
         """How long measurements took: number, mean and longest of each (fingerprint, recipe digest)."""
         m = measurements.c
@@ -177,15 +156,3 @@ class Store:
             with self.engine.connect() as connection:
                 connection.execute(update(about).values(schema_version=self.version))
                 connection.rollback()
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Making a million tuples at once sets off the collector again and again, and none of them is garbage."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -31,7 +31,7 @@ def command(
 
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
-    from peppp.choice import footprints, measure_cells, pick
+    from peppp.choice import footprints, measure_cells, pick, training_of
     from peppp.formats import FP32_CONFIGURATION, paper_grid
     from peppp.known import open_table
     from peppp.page.report import write_report
@@ -78,16 +78,17 @@ def command(
         )
 
     console.print("[bold]3. Proof[/]: the choice, and fp32, trained with a seed of their own")
+    picked, recipe = training_of(chosen.configuration, recipe)
     proof_cells = [
         source(_DATA, new).cell(configuration, recipe, seed=1)
-        for configuration in (chosen.configuration, FP32_CONFIGURATION)
+        for configuration in (picked, FP32_CONFIGURATION)
     ]
     with Display(console) as display:
         proofs = {
             m.configuration: m
             for m in measure_cells(proof_cells, store=store, workers=count, progress=display)
         }
-    proof, reference = proofs[chosen.configuration], proofs[FP32_CONFIGURATION]
+    proof, reference = proofs[picked], proofs[FP32_CONFIGURATION]
     page = folder / "report.html"
     facts = {
         "configuration": str(chosen.configuration),

@@ -25,6 +25,7 @@ def command(
     """
     import torch
 
+    from peppp.lowprec import convolutions
     from peppp.lowprec.selftest import self_test
 
     check_device(device)
@@ -35,6 +36,8 @@ def command(
         if torch.cuda.is_available()
         else "no device",
         "threads": str(torch.get_num_threads()),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "convolutions by": convolutions.library(),
     }
     if store is not None:
         from peppp.known import read_measurements
@@ -42,15 +45,20 @@ def command(
         facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
     checks = self_test(device)
     passed = all(check.passed is not False for check in checks)
+    verdict = convolutions.examine()
     if json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        print_json({"passed": passed, "facts": facts, "checks": listed})
+        print_json({"passed": passed, "convolutions": verdict, "facts": facts, "checks": listed})
     else:
         for name, fact in facts.items():
             typer.echo(f"{name:<28}{fact}")
         for check in checks:
             mark = {True: "ok", False: "WRONG", None: "note"}[check.passed]
             typer.echo(f"{mark:<6}{check.name}: {check.detail}")
+        avoided = (
+            "" if verdict == "right" else "; our trainings avoid it, a plain float32 loop of yours does not"
+        )
+        typer.echo(f"note  strided 1x1 convolutions of few channels, in plain torch: {verdict}{avoided}")
     if not passed:
         raise typer.Exit(1)
 

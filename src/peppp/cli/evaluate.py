@@ -12,7 +12,7 @@ from peppp.errors import PepppError, StoreError, TableError
 
 if TYPE_CHECKING:
     from peppp.records import Measurement
-    from peppp.replay.known import KnownTable
+    from peppp.tables import ErrorMatrix
 
 Where = Annotated[
     list[str] | None,
@@ -22,8 +22,14 @@ TableArgument = Annotated[
     str | None,
     typer.Argument(help="Store or table of measurements (default: the one that ships).", show_default=False),
 ]
-Errors = Annotated[Path | None, typer.Option(help="Your own error matrix, as CSV, instead of a table.")]
-Memory = Annotated[Path | None, typer.Option(help="The memory matrix in bytes that belongs to --errors.")]
+Errors = Annotated[
+    list[Path] | None,
+    typer.Option(help="Your own error matrix, as CSV, instead of a table; of several seeds, give each."),
+]
+Memory = Annotated[
+    Path | None,
+    typer.Option(help="The memory matrix in bytes that belongs to --errors, unless they hold it."),
+]
 
 SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
 
@@ -39,20 +45,21 @@ def command(
         str,
         typer.Option(
             help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei (also as ehvi-per-memory, ehvi-logit), "
-            "ed-mf-rank-1, -2 or -5, auto."
+            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei, auto; at another rank, as ed-mf-rank-2."
         ),
     ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
     measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
-    shrinkage: Annotated[float, typer.Option(min=0, help="Lambda of SoftImpute.")] = 0.1,
+    shrinkage: Annotated[
+        float | None,
+        typer.Option(min=0, help="Lambda of SoftImpute (default: a tenth of the errors' root mean square)."),
+    ] = None,
     share: Annotated[float, typer.Option(help="Share of the table that Settings III to VI know.")] = 0.2,
     cap: Annotated[
         str | None, typer.Option(help="Cap of Settings II, IV, VI (default: the table's median memory).")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
     leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
-    effects: Annotated[bool, typer.Option(help="Complete what row and column effects leave.")] = False,
     judge: Annotated[
         str,
         typer.Option(
@@ -77,6 +84,7 @@ def command(
     from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
+    from peppp.tables import placed
     from peppp.textfiles import writing
     from peppp.units import parse_bytes
 
@@ -84,8 +92,7 @@ def command(
         raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; make it")
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
-    known = known_from(table, errors, memory, where or [])
-    measurements_of = sliced(table, where or []) if judge == "seed" and errors is None else []
+    known, seeds_of, synthetic = known_from(table, errors, memory, where or [])
     found = evaluate(
         known,
         settings=_names(setting),
@@ -97,8 +104,8 @@ def command(
         share=share,
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
-        effects=effects,
-        judge=judge_of(known, judge, measurements_of),
+        runs=placed(seeds_of[0].values, seeds_of[0], known.keys, known.columns) if judge == "seed" else None,
+        judge=judge_of(known, judge, seeds_of[1:]),
     )
     if rows is not None:
         with writing(rows) as file:
@@ -113,7 +120,7 @@ def command(
         "seeds": seeds,
         "leave": leave,
         "judge": judge,
-        "synthetic": known.is_synthetic,
+        "synthetic": synthetic,
     }
     if against is not None:
         compared = compare(found, against)
@@ -128,23 +135,42 @@ def command(
     _print(found.summary(SHOWN), about)
 
 
-def known_from(table: str | None, errors: Path | None, memory: Path | None, where: list[str]) -> "KnownTable":
-    """The known part of a table, or of a pair of matrices."""
-    from peppp.replay.slices import from_matrices, known_table
+def known_from(
+    table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str]
+) -> "tuple[ErrorMatrix, list[ErrorMatrix], bool]":
+    """The part of a table or of matrices to evaluate, that of each seed, and whether it is invented."""
+    from peppp.replay.slices import by_seed, known_part
+    from peppp.tables import averaged, error_matrix
 
-    if (errors is None) != (memory is None) or (table is not None and errors is not None):
+    if table is not None and (errors or memory is not None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
-    if errors is None or memory is None:
-        return known_table(sliced(table, where))
-    from peppp.matrices import read_errors, read_memory
+    if errors or memory is not None:
+        if where:
+            raise TableError("--where chooses measurements of a table; matrices have none")
+        seeds = _own_matrices(errors or [], memory)
+        return known_part(averaged(seeds)), seeds, False
+    measurements = sliced(table, where)
+    synthetic = any("synthetic" in m.provenance for m in measurements)
+    return known_part(error_matrix(measurements)), by_seed(measurements), synthetic
 
-    if where:
-        raise TableError("--where chooses measurements of a table; matrices have none")
-    E = read_errors(errors)
-    M = read_memory(memory, E)
-    return from_matrices(
-        E.values, M, [row.task for row in E.rows], [str(column) for column in E.configurations]
-    )
+
+def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]":
+    """The matrices of each seed, with their memory."""
+    from dataclasses import replace
+
+    from peppp.matrices import read_memory, read_seeds
+    from peppp.tables import averaged, placed
+
+    if not errors:
+        raise TableError("give a table, or --errors E.csv together with --memory M.csv")
+    seeds = read_seeds(*errors)
+    if memory is not None:
+        everything = averaged(seeds)
+        sizes = read_memory(memory, everything)
+        return [replace(one, memory=placed(sizes, everything, one.keys, one.columns)) for one in seeds]
+    if any(one.memory is None for one in seeds):
+        raise TableError("give a table, or --errors E.csv together with --memory M.csv")
+    return seeds
 
 
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":

@@ -38,29 +38,29 @@ def command(
             "--most finds the least error that so many allow, --epsilon the fewest; give one of them"
         )
     allowed = _EPSILON if epsilon is None else epsilon
-    known = known_from(table, errors, memory, where or [])
+    known, _, _ = known_from(table, errors, memory, where or [])
     view = hardware_view(known, epsilon=allowed, most=most)
-    order = sorted(range(len(known.columns)), key=lambda j: (-view.frontiers[j], j))
+    order = sorted(range(len(known.labels)), key=lambda j: (-view.frontiers[j], j))
     if json:
         print_json(
             {
                 "tasks": len(known.names),
                 "measured_share": known.share,
                 "epsilon": allowed if most is None else None,
-                "frontiers": {known.columns[j]: int(view.frontiers[j]) for j in order},
-                "set": [known.columns[j] for j in view.chosen],
+                "frontiers": {known.labels[j]: int(view.frontiers[j]) for j in order},
+                "set": [known.labels[j] for j in view.chosen],
                 "excess": dict(zip(known.names, view.within.tolist(), strict=True)),
             }
         )
         return
-    estimated = "" if known.known.all() else f", {1 - known.share:.0%} of the errors estimated"
-    typer.echo(f"{len(known.names)} tasks, {len(known.columns)} configurations{estimated}")
+    estimated = "" if known.observed.all() else f", {1 - known.share:.0%} of the errors estimated"
+    typer.echo(f"{len(known.names)} tasks, {len(known.labels)} configurations{estimated}")
     typer.echo("on the frontiers of most tasks (Appendix D)")
     for j in order[:10]:
-        typer.echo(f"  {known.columns[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
+        typer.echo(f"  {known.labels[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
     count = "1 configuration keeps" if len(view.chosen) == 1 else f"{len(view.chosen)} configurations keep"
     asked = f"at most {most} may" if most is not None else f"each may err {allowed:g} more"
     typer.echo(
         f"{count} every task within {view.within.max():.3f} of its best error ({asked}): "
-        + ", ".join(known.columns[j] for j in view.chosen)
+        + ", ".join(known.labels[j] for j in view.chosen)
     )

@@ -47,9 +47,9 @@ def command(
         str, typer.Argument(help="SQLite file to keep measurements in, made if it is not there; or a URL.")
     ],
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Data sets, separated by commas: digits, cifar10, folder:imgs, npz:set.npz, wine.",
+            help="Data sets, separated by commas or one each --data: digits, cifar10, folder:imgs, wine.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -63,12 +63,12 @@ def command(
         ),
     ] = None,
     configurations: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="paper, fp32, a file, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +.",
             rich_help_panel=_WHAT,
         ),
-    ] = "paper",
+    ] = ["paper"],  # noqa: B006  (typer copies it)
     sample: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Share of the configurations to measure.", rich_help_panel=_WHAT),
@@ -87,19 +87,19 @@ def command(
         int, typer.Option(min=0, help="Seed of the sample and of the order.", rich_help_panel=_WHAT)
     ] = 0,
     seed: Annotated[
-        str,
+        list[str],
         typer.Option(help="Seeds of weights, data order and rounding, as 0 or 0,1,2.", rich_help_panel=_WHAT),
-    ] = "0",
+    ] = ["0"],  # noqa: B006
     network: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory; or several of them.",
             rich_help_panel=_HOW,
         ),
-    ] = "resnet8",
+    ] = ["resnet8"],  # noqa: B006
     learning_rate: Annotated[
-        str, typer.Option(help="Learning rates of SGD, as 0.001 or 0.01,0.001.", rich_help_panel=_HOW)
-    ] = "0.001",
+        list[str], typer.Option(help="Learning rates of SGD, as 0.001 or 0.01,0.001.", rich_help_panel=_HOW)
+    ] = ["0.001"],  # noqa: B006
     resolution: Resolution = 0,
     epochs: Epochs = 10,
     min_steps: MinSteps = 0,
@@ -183,12 +183,13 @@ def command(
     from peppp.campaign.store import Store
     from peppp.lowprec.functions import Precision
     from peppp.records import Recipe
+    from peppp.tasks.networks import check_name
 
     # A machine that only drives others needs no device of theirs.
     check_device(device if check_engine(engine) == "local" else "cpu")
     check_engine_options(engine, address, gpus, slurm)
     use_data_root(data_root)
-    chosen = parse_configurations(configurations)
+    chosen = parse_configurations("+".join(configurations))
     Precision.of(chosen[0], rounding, error_format)
     rates = parse_list(learning_rate, float, "--learning-rate")
     seeds = parse_list(seed, int, "--seed")
@@ -218,9 +219,13 @@ def command(
     if named is not None:
         fixed = ("network", "learning_rate", "epochs", "batch", "resolution")
         for name in fixed:
-            if context.get_parameter_source(name) is not context.get_parameter_source("device"):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
                 raise BudgetError(f"--plan {named} says what --{name.replace('_', '-')} is; leave it out")
-    rows, kept_by, absent = find_rows(data, named, recipes, resolution, dry_run)
+    for recipe in recipes:
+        check_name(recipe.network)
+    texts = None if data is None else ",".join(data)
+    rows, kept_by, absent = find_rows(texts, named, recipes, resolution, dry_run)
     sizes = {
         (source.fingerprint, recipe, c): kept_by(source.fingerprint, recipe, c)
         for source, recipe in rows

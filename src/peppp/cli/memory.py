@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peppp.cli.options import Batch, Json, parse_configurations, print_json
-from peppp.errors import FormatError, NetworkError
+from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
 from peppp.units import format_bytes, parse_bytes
@@ -43,11 +42,8 @@ def command(
     layers: Annotated[bool, typer.Option("--layers", help="By layer, of the first configuration.")] = False,
     inference: Annotated[bool, typer.Option("--inference", help="Of using the network instead.")] = False,
     preset: Annotated[
-        str, typer.Option(help="saved; or all_outputs or paper_scale (fitted to the paper, not proven).")
+        str, typer.Option(help="saved; or paper_scale (fitted to the paper, not proven).")
     ] = "saved",
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw the first rows as the paper's Figure 5, an SVG file.")
-    ] = None,
     json: Json = False,
 ) -> None:
     """What a training takes in memory: weights, activations, optimizer and peak, for any configuration.
@@ -60,8 +56,6 @@ def command(
     shape = _shape(input)
     if optimizer not in ("sgd", "adam", "adamw"):
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
-    if picture is not None and not picture.parent.is_dir():
-        raise FormatError(f"cannot write {picture}: there is no folder {picture.parent}; name another file")
     chosen = parse_configurations(configurations)
     choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
     build = partial(_channels_last, networks.build, network, classes, shape[0])
@@ -72,8 +66,6 @@ def command(
         _print_batches(build, shape, batch, chosen, choices, parse_bytes(budget), json)
     else:
         rows, note = _rows(build, shape, batch, chosen, choices, preset, inference)
-        if picture is not None:
-            _draw(picture, rows, title)
         _print_rows(rows, f"{title}; {note}; estimated, in MB (10^6 bytes)", json)
 
 
@@ -200,15 +192,6 @@ def _print_batches(
     typer.echo(f"The largest batch whose step stays within {format_bytes(budget)}, estimated:")
     for c, b, peak in rows:
         typer.echo(f"{c!s:16} {b:8d}   peak {format_bytes(peak)}")
-
-
-def _draw(path: Path, rows: list[tuple[Configuration, Footprint, int | None]], title: str) -> None:
-    from peppp.footprint.picture import stacked_bars
-
-    try:
-        path.write_text(stacked_bars([(str(c), f) for c, f, _ in rows[:12]], title))
-    except OSError as error:
-        raise FormatError(f"cannot write {path}: {error.strerror}; name another file") from None
 
 
 def _shape(text: str) -> _Shape:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -165,14 +165,17 @@ def reading(text: str) -> Iterator[None]:
         yield
 
 
-def parse_list(text: str, read: Callable[[str], _T], option: str) -> list[_T]:
-    """What stands between commas, each read, once.
+def parse_list(texts: Sequence[str], read: Callable[[str], _T], option: str) -> list[_T]:
+    """The values of an option that may be given several times, each time with several values between commas.
 
-    >>> parse_list("0.01, 0.001", float, "--learning-rate")
-    [0.01, 0.001]
+    >>> parse_list(["0.01, 0.001", "0.1"], float, "--learning-rate")
+    [0.01, 0.001, 0.1]
     """
-    try:
-        return list(dict.fromkeys(read(part.strip()) for part in text.split(",")))
-    except ValueError:
-        example = "0.01,0.001" if read is float else "0,1,2"
-        raise FormatError(f"{option} {text!r} is no list of numbers; write them as {example}") from None
+    found: list[_T] = []
+    for text in texts:
+        try:
+            found += [read(part.strip()) for part in text.split(",")]
+        except ValueError:
+            example = "0.01,0.001" if read is float else "0,1,2"
+            raise FormatError(f"{option} {text!r} is no list of numbers; write them as {example}") from None
+    return list(dict.fromkeys(found))

@@ -24,7 +24,6 @@ from peppp.cli.options import (
     Workers,
     check_device,
     check_folder,
-    parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
@@ -57,16 +56,8 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei (also as "
-            "ehvi-per-memory, ehvi-per-second, ehvi-logit), or auto, by the table's own tasks "
-            "(default: ed-mf; frontier with --looks)."
-        ),
-    ] = None,
-    looks: Annotated[
-        str | None,
-        typer.Option(
-            help="Let trainings stop after so many epochs where that tells more, as 3 or 1,3; in all as many "
-            "epochs as --measurements whole ones take. One after another, whatever --workers."
+            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei, or auto, by the "
+            "table's own tasks (default: ed-mf)."
         ),
     ] = None,
     tolerance: Annotated[
@@ -83,8 +74,9 @@ def command(
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: Annotated[
-        str, typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too.")
-    ] = "0.001",
+        list[str],
+        typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too."),
+    ] = ["0.001"],  # noqa: B006  (typer copies it)
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
     data_root: DataRoot = None,
@@ -116,7 +108,13 @@ def command(
     """
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
-    if table is not None and errors is not None:
+    seconds = None if spend is None else parse_seconds(spend, "--spend")
+    from peppp.advisor import check_request
+    from peppp.costs import check_costs
+
+    check_request(method or "ed-mf", until_sure)
+    check_costs(cost or ())
+    if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
@@ -124,15 +122,15 @@ def command(
 
     from peppp.campaign.progress import Display
     from peppp.choice import pick
+    from peppp.labels import parse_rates
     from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
-    from peppp.tuning import parse_rates
 
     check_device(device)
     use_data_root(data_root)
     RoundingModes.parse(rounding)
-    rates = parse_rates(learning_rate)
+    rates = parse_rates(",".join(learning_rate))
     if html is not None:
         check_place(html)  # said before the training, not after
     if train:
@@ -153,11 +151,11 @@ def command(
                 budget=budget,
                 network=network,
                 measurements=measurements,
-                spend=None if spend is None else parse_seconds(spend, "--spend"),
+                spend=seconds,
                 until_sure=until_sure,
                 method=method,
                 tolerance=tolerance,
-                table=table if errors is None else read_errors(errors),
+                table=read_errors(*errors) if errors else table,
                 recipe=recipe,
                 learning_rates=rates,
                 resolution=resolution,
@@ -168,7 +166,6 @@ def command(
                 workers=worker_count(workers, device),
                 device=device,
                 costs=cost or (),
-                looks=() if looks is None else parse_list(looks, int, "--looks"),
                 progress=display,
                 dry_run=dry_run,
             )

@@ -78,7 +78,12 @@ def command(
             if figure.panels:
                 draw(figure, _place(plot, figure.name, ".svg", several))
     if page is not None:
-        _write_text(page, write_page(study, figures, lacking, str(table or errors or "")))
+        _write_text(
+            page,
+            write_page(
+                study, figures, lacking, table or " ".join(f"--errors {path}" for path in errors or [])
+            ),
+        )
     if json:
         answers = [f.to_dict() | {"records": [plain(r) for r in f.records]} for f in figures]
         lacks: dict[str, Any] = {"lacking": lacking, "synthetic": study.synthetic}
@@ -100,12 +105,14 @@ def _setting(name: str, value: Any) -> str:
     return f"{name} {format_bytes(value) if name == 'cap' else value}"
 
 
-def _study(table: str | None, errors: Path | None, memory: Path | None, where: list[str], **how: Any) -> Any:
+def _study(
+    table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str], **how: Any
+) -> Any:
     from peppp.replay.slices import parse_where
     from peppp.reproduce.study import Study
 
-    if errors is not None or memory is not None:
-        return Study(matrices=known_from(table, errors, memory, where), **how)
+    if errors or memory is not None:
+        return Study(matrices=known_from(table, errors, memory, where)[0], **how)
     from peppp.known import SHIPPED_TABLE, read_measurements
 
     return Study(read_measurements(table or SHIPPED_TABLE), where=parse_where(where), **how)

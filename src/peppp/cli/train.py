@@ -56,6 +56,7 @@ def command(
     Example: peppp train my_images/ --network resnet18 --configuration 1-4-1/1-6-7 --storage packed
     """
     from peppp.records import Recipe, RoundingModes
+    from peppp.tasks.networks import check_name
     from peppp.tasks.readers import load
 
     check_device(device)
@@ -63,6 +64,7 @@ def command(
     RoundingModes.parse(rounding)
     if storage not in ("packed", "simulated"):
         raise FormatError(f"unknown storage {storage!r}; known: packed, simulated")
+    check_name(network)
     chosen = Configuration.parse("fp32/fp32" if configuration == "fp32" else configuration)
     recipe = Recipe(
         network=network,

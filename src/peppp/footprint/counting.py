@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from peppp.errors import NetworkError
+from peppp.errors import NetworkError, PepppError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
 from peppp.lowprec.conversion import low_precision, low_precision_state
@@ -140,25 +140,28 @@ def count_layers(
     return tuple(layers)
 
 
-def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> tuple[int, int]:
-    """Numbers that all operations of a forward pass put out, and those of convolutions, norms and ReLUs.
+def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> int:
+    """How many numbers the convolutions, norms and ReLUs of a forward pass put out.
 
-    Two ways to count activations that papers and tools use; neither is what a training keeps.
+    A count of activations that papers and tools use; it is not what a training keeps.
     """
     outputs = _Outputs()
     with _as_inputs_allow(network, input_shape), outputs:
         network(torch.empty(batch_size, *input_shape, device="meta"))
-    return outputs.all, outputs.layers
+    return outputs.count
 
 
 @contextmanager
 def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except PepppError:
+        raise
+    except Exception as error:  # whatever the network's own code does
         shape = "x".join(str(side) for side in input_shape)
         raise NetworkError(
-            f"{type(network).__name__} cannot be counted on inputs of {shape}: {str(error).splitlines()[0]}"
+            f"{type(network).__name__} cannot be counted on inputs of {shape}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from None
 
 
@@ -200,18 +203,15 @@ class _Operands(TorchFunctionMode):
 
 
 class _Outputs(TorchFunctionMode):
-    """Numbers that operations compute: all, and those of the layers that people count."""
+    """How many numbers the layers that people count put out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.all = 0
-        self.layers = 0
+        self.count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result: Any = func(*args, **(kwargs or {}))
         if KINDS.get(func) in (Kind.ROUNDED, Kind.ROUNDED_COPY, Kind.RELU) and isinstance(result, Tensor):
-            if result.is_floating_point():
-                self.all += result.numel()
             name = func.__name__
-            self.layers += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
+            self.count += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
         return result

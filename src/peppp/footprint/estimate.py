@@ -15,7 +15,6 @@ from peppp.units import format_bytes
 
 PRESETS = {
     "saved": "what a training keeps (validated against measurements)",
-    "all_outputs": "all operations' outputs, gradient and momentum (fitted to the paper's text, not proven)",
     "paper_scale": "outputs of convolutions, norms and ReLUs, four times, gradient and momentum, read in MiB "
     "(fitted to the paper's median of 816, not proven)",
 }
@@ -125,9 +124,8 @@ def preset_bytes(
     counts = count_elements(build(), input_shape, batch_size)
     if preset == "saved":
         return counts.footprint
-    everything, layers = count_outputs(build(), input_shape, batch_size)
-    activations = everything if preset == "all_outputs" else 4 * layers
-    counted = replace(counts, activations=activations, raw_bytes=0)
+    layers = count_outputs(build(), input_shape, batch_size)
+    counted = replace(counts, activations=4 * layers, raw_bytes=0)
     return lambda configuration: counted.footprint(configuration, accumulator=False)
 
 

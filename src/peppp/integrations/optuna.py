@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from peppp.advisor import Advisor
 from peppp.errors import PepppError, TableError
-from peppp.formats import Configuration
+from peppp.labels import Label
 
 try:
     import optuna
@@ -55,7 +55,7 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
     ) -> None:
         self.advisor, self.parameter = advisor, parameter
         self._others = others or optuna.samplers.RandomSampler()
-        self._proposed: dict[int, Configuration] = {}  # by the trial's number, those not told
+        self._proposed: dict[int, Label] = {}  # by the trial's number, those not told
         self._lock = Lock()
 
     @property

@@ -111,6 +111,7 @@ class _Frame:
         """Open the container: a key for its points, and the mode where it is not on yet."""
         state = self.state
         if self.is_root:
+            state.root = module
             scope = Scope(self._begin_pass(module))
         elif state.scopes:
             outer = state.scopes[-1]
@@ -138,6 +139,8 @@ class _Frame:
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Close it; the whole network's own results lose their mark, and so stay unrounded."""
         self.state.scopes.pop()
+        if self.is_root:
+            self.state.root = None
         mode = self.modes.pop()
         if mode is not None:
             mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]

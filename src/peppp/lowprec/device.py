@@ -40,7 +40,7 @@ _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FormatSlot:
-    """A place on the device for a format's constants (int32 [11]), so that one captured step serves all.
+    """A place on the device for a format's constants (int32 [12]), so that one captured step serves all.
 
     ``rare`` says that formats with ties to even or without subnormals may come, which need more operations.
     """
@@ -51,7 +51,7 @@ class FormatSlot:
     @classmethod
     def empty(cls, device: str, rare: bool) -> "FormatSlot":
         """A place for a format that is set later."""
-        return cls(torch.zeros(11, dtype=torch.int32, device=device), rare)
+        return cls(torch.zeros(12, dtype=torch.int32, device=device), rare)
 
     def set(self, fmt: FloatFormat) -> None:
         """Put a format there; fp32 is the one that changes nothing."""
@@ -68,7 +68,7 @@ def is_rare(fmt: FloatFormat) -> bool:
 def _constants(fmt: FloatFormat) -> Tensor:
     words = torch.from_numpy(kernels.constants(fmt)[0].view("int32").copy())
     if fmt == FP32:
-        words[5] = -1  # no bits are cut, so there are no ties
+        words[4] = -1  # no bits are cut, so there are no ties
     return words
 
 
@@ -198,23 +198,26 @@ def _rounded(x: Tensor, slot: FormatSlot, bits: Tensor | None) -> Tensor:
     """kernels.py's loop as torch operations: rounding.round_bits with a format from the device."""
     words, numbers = slot.constants, slot.constants.view(torch.float32)
     threshold, half, mask, highest = numbers[0], words[1], words[2], words[3]
+    if bits is not None:
+        threshold, lowest = numbers[10], words[11]
     magnitude = x.view(torch.int32) & 0x7FFFFFFF
     value = magnitude.view(torch.float32)
     tiny = value < threshold
     b = torch.where(tiny, (value + threshold).view(torch.int32), magnitude)
     if bits is not None:
+        mask = ~(~mask << (lowest - (b >> 23)).clamp(min=0))
         b = b + (bits & mask)
     elif slot.rare:
-        b = torch.where((b & mask) == half, (b + half) & words[5], b + half)
+        b = torch.where((b & mask) == half, (b + half) & words[4], b + half)
     else:
         b = b + half
     y = (b & ~mask).view(torch.float32)
     y = torch.where(tiny, y - threshold, y)
     if slot.rare:
         if bits is None:
-            y = torch.where(value < numbers[7], (value + numbers[6]) - numbers[6], y)
-        y = torch.where(y >= numbers[8], y, torch.where(y > numbers[8] * 0.5, numbers[8], 0.0))
-        y = torch.where(y > numbers[9], numbers[10], y)
+            y = torch.where(value < numbers[6], (value + numbers[5]) - numbers[5], y)
+        y = torch.where(y >= numbers[7], y, torch.where(y > numbers[7] * 0.5, numbers[7], 0.0))
+        y = torch.where(y > numbers[8], numbers[9], y)
     signed = torch.minimum(y.view(torch.int32), highest) | (x.view(torch.int32) & -(1 << 31))
     return torch.where(x.isnan(), x, signed.view(torch.float32))
 
@@ -255,7 +258,7 @@ def check(triton: ModuleType, device: torch.device) -> str:
     Numbers of all magnitudes, both layouts, both roundings, common and rare formats; sizes that 16 divides,
     of which the compiler makes other code, and sizes that it does not.
     """
-    for shape, texts in (((2, 5, 33, 31), ("1-8-7", "1-3-2@ieee")), ((2, 64, 8, 8), ("1-4-1",))):
+    for shape, texts in (((2, 5, 33, 31), ("1-8-7", "1-6-7", "1-3-2@ieee")), ((2, 64, 8, 8), ("1-4-1",))):
         contiguous = any_numbers(shape).to(device)
         for x in (contiguous, contiguous.to(memory_format=torch.channels_last)):
             for fmt in map(FloatFormat.parse, texts):

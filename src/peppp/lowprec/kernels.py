@@ -20,7 +20,7 @@ from peppp.formats import FP32, Configuration, FloatFormat, Format
 from peppp.lowprec.streams import GOLDEN, Key, PathKey
 from peppp.records import RoundingModes
 
-_Constants = tuple[NDArray[np.uint32], bool | None]
+_Constants = tuple[NDArray[np.uint32], bool | None, bool | None]
 # How memory is walked: pixels, channels, pattern.
 _Order = tuple[int, int, NDArray[np.uint32]]
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -66,7 +66,7 @@ def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> boo
     """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
     if on_device(x, fmt):
         return _device().round_into(x, out, fmt, key, relu=True)  # type: ignore[no-any-return]
-    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt, relu=True), key)
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key, relu=True)
 
 
 def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
@@ -137,7 +137,9 @@ def _flag(mode: str) -> bool | None:
     return True if mode == "stochastic" else None
 
 
-def _round(x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Key | None) -> bool:
+def _round(
+    x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Key | None, relu: bool = False
+) -> bool:
     assert not isinstance(key, PathKey)
     loops = _loops()
     others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
@@ -154,6 +156,7 @@ def _round(x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Ke
         None if gate is None else gates,
         size,
         *fmt,
+        True if relu else None,
         *_words(key or 0),
         None if key is None else True,
         *order,
@@ -224,14 +227,25 @@ def threshold(fmt: FloatFormat) -> float:
     return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
 
 
+def is_fine(fmt: FloatFormat) -> bool:
+    """Whether stochastic rounding of subnormals looks at more than the 23 - M bits that normal numbers have.
+
+    With fewer than 5 mantissa bits those are 19 or more, which is enough. The formats that the table was
+    measured with keep their numbers.
+    """
+    return fmt.mantissa_bits >= 5 and threshold(fmt) > 0
+
+
 @lru_cache(maxsize=1024)
-def constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
+def constants(fmt: FloatFormat) -> _Constants:
     """What the loops need of a format, as bits, and whether they need all of it (else None).
 
-    threshold, half, mask, highest, negative: ``highest`` clamps magnitudes; bits above ``negative`` become 0,
-    which for a relu are those below -0. Then, for ties to even, missing subnormals and an overflow that
-    becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond, of which the unneeded
-    ones change nothing. fp32 cuts 0 bits.
+    threshold, half, mask, highest: ``highest`` clamps magnitudes. Then, for ties to even, missing subnormals
+    and an overflow that becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond,
+    of which the unneeded ones change nothing. The first flag says whether these are needed. Then, for
+    stochastic rounding alone: its threshold, and the lowest exponent field below which the mask grows by a
+    bit a binade. The second flag says whether these differ from what nearest rounding takes. fp32 cuts 0
+    bits.
     """
     cut = 23 - fmt.mantissa_bits
     even = fmt.ties == "even"
@@ -241,15 +255,17 @@ def constants(fmt: FloatFormat, *, relu: bool = False) -> _Constants:
         (1 << cut) >> 1,
         (1 << cut) - 1,
         fmt.max if fmt.overflow == "saturate" else 0x7FFFFFFF,
-        0x80000000 if relu else 0xFFFFFFFF,
         ~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF,
         math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0,
         fmt.min_normal if scaled else 0.0,
         0.0 if fmt.subnormals else fmt.min_normal,
         fmt.max,
         {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow],
+        fmt.min_subnormal if is_fine(fmt) else threshold(fmt),
+        fmt.min_exponent + 127 if is_fine(fmt) else 0,
     )
-    return words, None if fmt == FP32 or (not even and fmt.subnormals) else True
+    rare = fmt != FP32 and (even or not fmt.subnormals)
+    return words, True if rare else None, True if is_fine(fmt) else None
 
 
 def _bits(*numbers: float) -> NDArray[np.uint32]:

@@ -49,13 +49,12 @@ def _kernel(function: _Function) -> _Function:
 
 @_compiled
 def _random(counter: Any, key: Any) -> Any:
-    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, ``key`` (low word, high word)."""
+    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, ``key`` comes from _words."""
     if key is None:
         return None
     h = U32(counter + key[0])
     h = U32((h ^ (h >> U32(16))) * _MULTIPLIER_1)
-    late = U32(key[1] ^ (key[1] >> U32(15)))  # shifts distribute over ^, so it is the same for all numbers
-    h = U32((h ^ (h >> U32(15)) ^ late) * _MULTIPLIER_2)
+    h = U32((h ^ (h >> U32(15)) ^ key[1]) * _MULTIPLIER_2)
     return U32(h ^ (h >> U32(16)))
 
 
@@ -69,14 +68,33 @@ def _float(bits: Any) -> Any:
     return U32(bits).view(F32)
 
 
+@intrinsic
+def _shift_left(context: Any, bits: Any, count: Any) -> Any:
+    """``bits`` << ``count``, for a count below 32. It stays in 32 bits, where numba's own shift takes 64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.shl(*arguments)
+
+    return types.uint32(types.uint32, types.uint32), generate
+
+
 @_compiled
-def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
-    """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None."""
-    threshold, half, mask, highest, negative = fmt
+def _rounded(x: Any, fmt: Any, rare: Any, fine: Any, relu: Any, random: Any) -> Any:
+    """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None.
+
+    ``fine`` has what stochastic rounding needs where it resolves subnormals further, ``relu`` is a flag.
+    """
+    threshold, half, mask, highest = fmt
+    if random is not None and fine is not None:
+        threshold, lowest = fine
     magnitude = U32(_bits(x) & _UNSIGNED)
     tiny = _float(magnitude) < threshold
     bits = _bits(F32(_float(magnitude) + threshold)) if tiny else magnitude
     if random is not None:
+        if fine is not None:
+            exponent = U32(bits >> U32(23))
+            binades = U32(lowest - U32(min(exponent, lowest)))  # below the smallest normal number
+            mask = U32(~_shift_left(U32(~mask), binades))  # type: ignore[call-arg]
         bits = U32(bits + (random & mask))
     elif rare is None:
         bits = U32(bits + half)
@@ -93,10 +111,12 @@ def _rounded(x: Any, fmt: Any, rare: Any, random: Any) -> Any:
         y = beyond if y > largest else y
     # Compared as integers: a flush to zero would take float32's own subnormals for 0.
     signed = U32(min(_bits(y), highest) | (_bits(x) & _SIGN))
-    cut = signed > negative
-    if rare is not None:
-        cut = cut and y == y  # an overflow may have become NaN
-    y = _float(U32(0) if cut else signed)
+    if relu is not None:
+        cut = signed > _SIGN
+        if rare is not None:
+            cut = cut and y == y  # an overflow may have become NaN
+        signed = U32(0) if cut else signed
+    y = _float(signed)
     return x if x != x else y
 
 
@@ -123,27 +143,37 @@ def _typed_if(flag, value):  # type: ignore[no-untyped-def]  # numba compares it
 
 @_compiled
 def _words(key: Any) -> Any:
-    """The low and the high word of a 64-bit key."""
-    return U32(key & U64(0xFFFFFFFF)), U32(key >> U64(32))
+    """Of a 64-bit key the low word, and high ^ (high >> 15) of the high word.
+
+    _random adds the high word by ^ and then shifts the sum. A shift distributes over ^, so the key's part of
+    it is the same for all numbers. It is computed in 64 bits here: in 32, LLVM would join both shifts again.
+    """
+    return U32(key & U64(0xFFFFFFFF)), U32((key ^ (key >> U64(15))) >> U64(32))
 
 
 @_compiled
 def _format(constants: Any) -> Any:
     """The numbers of kernels.constants: their types survive in a tuple, not in an array."""
-    return _float(constants[0]), constants[1], constants[2], constants[3], constants[4]
+    return _float(constants[0]), constants[1], constants[2], constants[3]
 
 
 @_compiled
 def _rarities(constants: Any) -> Any:
     """What a format rarely needs."""
     return (
-        constants[5],
+        constants[4],
+        _float(constants[5]),
         _float(constants[6]),
         _float(constants[7]),
         _float(constants[8]),
         _float(constants[9]),
-        _float(constants[10]),
     )
+
+
+@_compiled
+def _finer(constants: Any) -> Any:
+    """What stochastic rounding needs to resolve subnormals further."""
+    return _float(constants[10]), constants[11]
 
 
 @intrinsic
@@ -188,6 +218,8 @@ def round_all(
     size: Any,
     constants: Any,
     rare: Any,
+    fine: Any,
+    relu: Any,
     low: Any,
     high: Any,
     stochastic: Any,
@@ -197,11 +229,11 @@ def round_all(
 ) -> None:
     """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive.
 
-    The three are addresses of ``size`` numbers; ``low`` and ``high`` are the words of a key. ``rare`` and
-    ``stochastic`` are flags: something, or None.
+    The three are addresses of ``size`` numbers; ``low`` and ``high`` are the words of a key. ``rare``,
+    ``fine``, ``relu`` and ``stochastic`` are flags: something, or None.
     """
-    fmt, rarities = _format(constants), _if(rare, _rarities(constants))
-    key = _if(stochastic, (U32(low), U32(high)))
+    fmt, rarities, finer = _format(constants), _if(rare, _rarities(constants)), _if(fine, _finer(constants))
+    key = _if(stochastic, _words(U64(low) | (U64(high) << U64(32))))
     sources = _memory(x, size)
     targets = sources if out is None else _memory(out, size)
     gates = sources if gate is None else _memory(gate, size)
@@ -216,7 +248,7 @@ def round_all(
             for i in range(source.size):
                 randoms[i] = _random(U32(counter + pattern[i]), key)
         for i in range(source.size):
-            y = _rounded(source[i], fmt, rarities, _if(stochastic, randoms[i]))
+            y = _rounded(source[i], fmt, rarities, finer, relu, _if(stochastic, randoms[i]))
             if gate is not None:
                 y = y if passes[i] > _ZERO else _ZERO
             target[i] = y
@@ -230,8 +262,10 @@ def sgd_all(
     patterns: Any,
     constants_a: Any,
     rare_a: Any,
+    fine_a: Any,
     constants_b: Any,
     rare_b: Any,
+    fine_b: Any,
     rates: Any,
     low: Any,
     high: Any,
@@ -242,7 +276,7 @@ def sgd_all(
     stochastic_states: Any,
     stochastic_values: Any,
 ) -> None:
-    """One step of kernels.sgd_step; ``has_...``, ``rare_...`` and ``stochastic_...`` are something, or None.
+    """One step of kernels.sgd_step; ``has_...``, ``rare_...``, ``fine_...`` and ``stochastic_...`` are flags.
 
     ``addresses`` [4, parameters] are those of gradients, momenta, accumulators and weights; ``layouts``
     [parameters, 5] are pixels, channels, where its pattern starts and stops, and number of each parameter.
@@ -250,6 +284,7 @@ def sgd_all(
     """
     fmt_a, rarities_a = _format(constants_a), _if(rare_a, _rarities(constants_a))
     fmt_b, rarities_b = _format(constants_b), _if(rare_b, _rarities(constants_b))
+    finer_a, finer_b = _if(fine_a, _finer(constants_a)), _if(fine_b, _finer(constants_b))
     learning_rate, momentum_factor, weight_decay = rates[0], rates[1], rates[2]
     for p in range(sizes.size):
         pixels, channels, begin, end, index = layouts[p]
@@ -271,13 +306,13 @@ def sgd_all(
             for i in range(weights.size):
                 c = U32(counter + pattern[i])
                 a = sums[i]
-                v = _rounded(gradients[i], fmt_b, rarities_b, _random(c, gradient_key))
+                v = _rounded(gradients[i], fmt_b, rarities_b, finer_b, None, _random(c, gradient_key))
                 v = v if weight_decay == _ZERO else F32(v + F32(weight_decay * a))
                 if has_momentum is not None:
                     v = F32(F32(momentum_factor * momenta[i]) + v)
-                    momenta[i] = _rounded(v, fmt_b, rarities_b, _random(c, momentum_key))
+                    momenta[i] = _rounded(v, fmt_b, rarities_b, finer_b, None, _random(c, momentum_key))
                 a = F32(a - F32(learning_rate * v))
                 if has_accumulator is not None:
-                    a = _rounded(a, fmt_b, rarities_b, _random(c, accumulator_key))
+                    a = _rounded(a, fmt_b, rarities_b, finer_b, None, _random(c, accumulator_key))
                     sums[i] = a
-                weights[i] = _rounded(a, fmt_a, rarities_a, _random(c, weight_key))
+                weights[i] = _rounded(a, fmt_a, rarities_a, finer_a, None, _random(c, weight_key))

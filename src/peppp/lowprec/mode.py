@@ -60,6 +60,8 @@ class RoundingMode(TorchFunctionMode):
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packed = self.state.packed
+        if func is torch.conv2d:
+            self.state.look_at_convolution(*args, **kwargs)
         return func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
 
     def _reshape(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -5,15 +5,20 @@ then one integer addition rounds the significand, and a mask cuts it. No step ma
 some processors handle slowly and some settings flush to zero (formats of 8 exponent bits apart, whose
 subnormals are float32's own: they only meet integer operations). This file is the readable form and the
 meaning of kernels.py's.
+
+The addition loses the low bits of a number far below the smallest normal one. Stochastic rounding to 5
+mantissa bits or more keeps them: it adds the smallest subnormal number instead, and only to what lies below
+that. Every other subnormal keeps its own bits, of which one more is cut off for each binade further down.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from peppp.errors import FormatError
-from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat
+from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat, parse_format
 from peppp.lowprec import kernels
 from peppp.lowprec.scaling import round_blocks, round_fixed, round_integers
 from peppp.lowprec.streams import Key, mix, random_bits
@@ -22,27 +27,29 @@ from peppp.records import ROUNDINGS
 
 def quantize(
     x: Tensor,
-    fmt: Format,
+    fmt: Format | str,
     rounding: str = "nearest",
     *,
     seed: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``x`` rounded to the numbers of ``fmt``: float32 of the same shape, in ``out`` where it is given.
+    """``x`` rounded to the numbers of ``fmt``, a format or its text, in ``out`` where it is given.
 
     ``nearest`` sends ties away from zero (to even in the ``ieee`` and ``ocp`` flavours). ``stochastic`` goes
     up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
     bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
     (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
     Formats with a scale (``int8``, ``fixed-8-6``, ``mx-1-4-3/32``) send nearest ties away from zero, those
-    in blocks as their elements do, to even.
+    in blocks as their elements do, to even. They keep infinities, too.
 
-    Raises FormatError for another dtype than float32 or an unknown rounding.
+    The result is float32 of ``x``'s shape. Raises FormatError for another dtype than float32, an unknown
+    format or an unknown rounding.
 
-    >>> quantize(torch.tensor([0.3, 1.25, -1e9, 0.01]), FloatFormat.parse("1-3-1"))
+    >>> quantize(torch.tensor([0.3, 1.25, -1e9, 0.01]), "1-3-1")
     tensor([  0.2500,   1.5000, -24.0000,   0.0000])
     """
     check(x, rounding, out)
+    fmt = parse_format(fmt) if isinstance(fmt, str) else fmt
     if rounding == "nearest":
         return round_to(x, fmt, None, out)
     if seed is None:
@@ -104,10 +111,15 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
 def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
     """The expression itself: nearest, or stochastic with the given random ``bits`` (int32, x's shape)."""
     cut = 23 - fmt.mantissa_bits
-    half, mask, smallest = 1 << (cut - 1), (1 << cut) - 1, kernels.threshold(fmt)
+    fine = bits is not None and kernels.is_fine(fmt)
+    half, smallest = 1 << (cut - 1), fmt.min_subnormal if fine else kernels.threshold(fmt)
+    mask: Any = (1 << cut) - 1
     magnitude = x.detach().abs()
     tiny = magnitude < smallest
     b = torch.where(tiny, (magnitude + smallest).view(torch.int32), magnitude.view(torch.int32))
+    if fine:
+        binades = (fmt.min_exponent + 127 - (b >> 23)).clamp(min=0)  # below the smallest normal number
+        mask = ~(torch.full_like(b, ~mask) << binades)
     if bits is not None:
         b = b + (bits & mask)
     elif fmt.ties == "even":

@@ -1,6 +1,8 @@
 """Rounding with a scale: fixed point, integers of one scale a tensor, blocks that share a power of two.
 
-Eager torch operations on any device; what a floating-point element needs is rounding.py's.
+Eager torch operations on any device; what a floating-point element needs is rounding.py's. None of these
+formats has a code for infinity or NaN. Both stay what they are, each in its own place, and the scale is made
+from the finite numbers beside them: an attention mask of -inf stays a mask, a divergence stays visible.
 """
 
 from collections.abc import Callable
@@ -9,23 +11,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from peppp.floats import FloatFormat
+from peppp.floats import FP32, FloatFormat
 from peppp.formats import BlockFormat, FixedFormat, IntegerFormat
 
 RoundElements = Callable[[Tensor, FloatFormat], Tensor]
+
+_LEAST_SCALE = 2.0**-126  # float32's least normal number
 
 
 def round_fixed(x: Tensor, fmt: FixedFormat, bits: Tensor | None) -> Tensor:
     """``x`` in fixed point; ``bits`` (int32, random) None is nearest, ties away from zero."""
     lowest, highest = -(2 ** (fmt.bits - 1)), 2 ** (fmt.bits - 1) - 1
-    return _round_integers(x * 2.0**fmt.fraction_bits, bits, lowest, highest) * fmt.step
+    return _keep_infinity(x, _round_integers(x * 2.0**fmt.fraction_bits, bits, lowest, highest) * fmt.step)
 
 
 def round_integers(x: Tensor, fmt: IntegerFormat, bits: Tensor | None) -> Tensor:
-    """``x`` as integers times its largest finite magnitude / ``fmt.largest``."""
-    scale = _largest(x.abs().reshape(1, -1)) / fmt.largest
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale)).reshape(())
-    return _round_integers(x / scale, bits, -fmt.largest, fmt.largest) * scale
+    """``x`` as integers times its largest finite magnitude / ``fmt.largest``, a scale of at least 2^-126.
+
+    A smaller scale would be a subnormal float32, too coarse to bring the largest magnitude to
+    ``fmt.largest``.
+    """
+    scale = (_largest(x.abs().reshape(1, -1)) / fmt.largest).clamp(min=_LEAST_SCALE).reshape(())
+    rounded = _round_integers(x / scale, bits, -fmt.largest, fmt.largest) * scale
+    # The scale may be rounded up, and its largest multiple then exceed float32's largest number.
+    return _keep_infinity(x, rounded.clamp(-FP32.max, FP32.max))
 
 
 def round_blocks(x: Tensor, fmt: BlockFormat, round_elements: RoundElements) -> Tensor:
@@ -46,7 +55,11 @@ def round_blocks(x: Tensor, fmt: BlockFormat, round_elements: RoundElements) -> 
     scale = _power_of_two(_largest(blocks.abs()), fmt.element.max_exponent)  # [..., blocks, 1]
     wide = scale.expand(blocks.shape).flatten(-2)[..., :size]
     wide = wide.reshape(()) if x.dim() == 0 else wide.movedim(-1, dimension)
-    return round_elements(x / wide, fmt.element) * wide
+    return _keep_infinity(x, round_elements(x / wide, fmt.element) * wide)
+
+
+def _keep_infinity(x: Tensor, rounded: Tensor) -> Tensor:
+    return torch.where(x.isinf(), x, rounded)
 
 
 def _round_integers(x: Tensor, bits: Tensor | None, lowest: int, highest: int) -> Tensor:

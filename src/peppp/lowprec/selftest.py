@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from peppp.formats import PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
-from peppp.lowprec import kernels
+from peppp.lowprec import convolutions, kernels
 from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
 
 _FLAVOURED = ("1-4-3@ocp", "1-5-2@ieee", "1-3-1@qpytorch-0.2", "bf16")
@@ -56,6 +56,8 @@ def _checks(device: torch.device) -> Iterator[Check]:
     wrong = [str(f) for f, y in stochastic.items() if not _same(y, quantize_eagerly(x.cpu(), f, key))]
     yield _verdict("stochastic: the same random bits", wrong)
     if device.type == "cpu":
+        verdict = convolutions.examine(repaired=True)
+        yield Check("strided 1x1 convolutions of few channels, in our trainings", verdict == "right", verdict)
         detail = "in use" if kernels.available() else "not in use: numba cannot be loaded; training is slower"
         yield Check("compiled kernels", None, detail)
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from peppp.lowprec.convolutions import is_channels_last, is_narrow, repair
 from peppp.lowprec.functions import Point, Precision
 from peppp.lowprec.rounding import round_by, round_to
 from peppp.lowprec.streams import GRADIENT, Clock, Key, mix
@@ -45,6 +46,8 @@ class LowPrecision:
     recorded: list[tuple[RoundingPoint, Point]] | None = None
     leaves: list[str] = field(default_factory=list)
     unrounded: list[str] = field(default_factory=list)
+    root: nn.Module | None = None  # the module, while it runs
+    repaired: bool = False  # nothing about convolutions is left to do or to say
     packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
 
     def next_point(self, operation: str) -> Point:
@@ -62,6 +65,33 @@ class LowPrecision:
         if operation not in self.unrounded:
             self.unrounded.append(operation)
             warnings.warn(f"not rounded to low precision: the results of {operation}", stacklevel=4)
+
+    def look_at_convolution(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        """Repair torch where it would get a convolution wrong (see :mod:`.convolutions`), and say so once."""
+        if self.repaired or not is_narrow(weight, stride, padding):
+            return
+        if not (is_channels_last(input) or is_channels_last(weight)):
+            return
+        self.repaired = True
+        repair()
+        named = self.root.named_parameters() if self.root is not None else ()
+        name = next((name for name, parameter in named if parameter is weight), "a convolution.weight")
+        warnings.warn(
+            f"{name.removesuffix('.weight')}: torch's CPU library crashes in the backward pass of a strided "
+            f"1x1 convolution of {weight.shape[1]} channels in channels_last, or gets its gradients wrong "
+            "(peppp doctor). From now on, this process computes it at stride 1, which is right. Where you "
+            "train the network without peppp, leave out channels_last",
+            stacklevel=4,
+        )
 
     def round_parameters(self, module: nn.Module) -> None:
         """Parameters to Format A, nearest: a network that is used without being trained."""

@@ -56,29 +56,32 @@ def _random(index, key_ptr):
 
 @triton.jit
 def _rounded(x, fmt_ptr, index, key_ptr, RARE: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """Numbers rounded as by kernels.py's loops, whose constants ``fmt_ptr`` holds (uint32 [11])."""
-    threshold = float_of(tl.load(fmt_ptr))
+    """Numbers rounded as by kernels.py's loops, whose constants ``fmt_ptr`` holds (uint32 [12])."""
+    threshold = float_of(tl.load(fmt_ptr + 10 if STOCHASTIC else fmt_ptr))
     half, mask, highest = tl.load(fmt_ptr + 1), tl.load(fmt_ptr + 2), tl.load(fmt_ptr + 3)
     magnitude = bits_of(x) & as_word(0x7FFFFFFF)
     value = float_of(magnitude)
     tiny = value < threshold
     bits = tl.where(tiny, bits_of(value + threshold), magnitude)
     if STOCHASTIC:
+        lowest = tl.load(fmt_ptr + 11)
+        binades = lowest - tl.minimum(bits >> 23, lowest)  # below the smallest normal number
+        mask = ((mask ^ as_word(0xFFFFFFFF)) << binades) ^ as_word(0xFFFFFFFF)
         bits = bits + (_random(index, key_ptr) & mask)
     elif RARE:
         tie = (bits & mask) == half
-        bits = (bits + half) & tl.where(tie, tl.load(fmt_ptr + 5), as_word(0xFFFFFFFF))
+        bits = (bits + half) & tl.where(tie, tl.load(fmt_ptr + 4), as_word(0xFFFFFFFF))
     else:
         bits = bits + half
     y = float_of(bits & (mask ^ as_word(0xFFFFFFFF)))
     y = tl.where(tiny, y - threshold, y)
     if RARE:
         if not STOCHASTIC:
-            magic, min_normal = float_of(tl.load(fmt_ptr + 6)), float_of(tl.load(fmt_ptr + 7))
+            magic, min_normal = float_of(tl.load(fmt_ptr + 5)), float_of(tl.load(fmt_ptr + 6))
             y = tl.where(value < min_normal, (value + magic) - magic, y)
-        smallest, largest = float_of(tl.load(fmt_ptr + 8)), float_of(tl.load(fmt_ptr + 9))
+        smallest, largest = float_of(tl.load(fmt_ptr + 7)), float_of(tl.load(fmt_ptr + 8))
         y = tl.where(y >= smallest, y, tl.where(y > smallest * 0.5, smallest, 0.0))
-        y = tl.where(y > largest, float_of(tl.load(fmt_ptr + 10)), y)
+        y = tl.where(y > largest, float_of(tl.load(fmt_ptr + 9)), y)
     y = float_of(tl.minimum(bits_of(y), highest) | (bits_of(x) & as_word(0x80000000)))
     return tl.where(x != x, x, y)
 

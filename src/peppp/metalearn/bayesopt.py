@@ -6,7 +6,7 @@ fixed, so that the posterior has a closed form; the next configuration to measur
 improvement with xi = 0.01 (Jones et al., 1998).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,39 +64,3 @@ def expected_improvement(
     gain = best - xi - mean
     z = gain / np.maximum(deviation, 1e-12)
     return np.asarray(gain * ndtr(z) + deviation * np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
-
-
-def optimise(
-    process: GaussianProcess,
-    measure: Callable[[int], float],
-    count: int,
-    *,
-    start: int,
-    feasible: NDArray[np.bool_],
-) -> tuple[list[int], list[NDArray[np.float64]]]:
-    """Measure ``count`` configurations one after the other: which, and the mean [d] after each of them.
-
-    The first is ``start``; each further one is the feasible configuration of largest expected improvement.
-    """
-    chosen: list[int] = []
-    errors: list[float] = []
-    means: list[NDArray[np.float64]] = []
-    mean, variance = process.mean, np.diag(process.covariance)  # [d] each, as in GaussianProcess.posterior
-    most = min(max(count, 1), int(feasible.sum()))
-    root = np.zeros((most, len(mean)))  # its root there: each measurement adds a row of the Cholesky factor
-    measuring = start
-    while True:
-        error, l = measure(measuring), len(chosen)  # noqa: E741  the paper's number of measurements
-        pivot = np.sqrt(max(variance[measuring], 0.0) + process.noise)
-        root[l] = (process.covariance[measuring] - root[:l, measuring] @ root[:l]) / pivot
-        mean = mean + (error - mean[measuring]) / pivot * root[l]
-        variance = variance - root[l] ** 2
-        chosen.append(measuring)
-        errors.append(error)
-        means.append(mean)
-        if len(chosen) >= most:
-            return chosen, means
-        deviation = np.sqrt(np.maximum(variance, 0.0))
-        gain = np.where(feasible, expected_improvement(mean, deviation, min(errors)), -np.inf)
-        gain[chosen] = -np.inf
-        measuring = int(gain.argmax())

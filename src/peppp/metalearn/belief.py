@@ -6,19 +6,17 @@ hang together, the table's own tasks (:mod:`peppp.metalearn.calibration`) by how
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peppp.formats import Configuration
-from peppp.metalearn.automatic import choose_method
-from peppp.metalearn.calibration import Calibration, calibrate
+from peppp.labels import plain
+from peppp.metalearn.calibration import Calibration
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.descriptors import place
-from peppp.metalearn.inner import Fold, inner_folds
-from peppp.metalearn.methods import prior_of
-from peppp.metalearn.posterior import Posterior, chance_of_change, near_best, on_frontier
+from peppp.metalearn.methods import Task, Told, kept, prior_of
+from peppp.metalearn.posterior import chance_of_change, near_best, on_frontier
 from peppp.metalearn.threads import single_thread
 
 GAUSSIAN_90 = 1.6449
@@ -64,118 +62,61 @@ def counted(count: int) -> str:
     return f"{count} measurement{'' if count == 1 else 's'}"
 
 
-class Knowledge:
-    """What a completed table says about how well a new task of some memory [d] can be predicted.
+@single_thread()
+def believe(
+    learned: Completion,
+    task: Task,
+    told: Told,
+    estimate: NDArray[np.float64],
+    calibration: Calibration,
+    tolerance: float = 0.01,
+) -> Belief:
+    """How sure an ``estimate`` [d] is after the errors ``told``, by how far such estimates miss.
 
-    ``columns`` are the table's columns that the new task has, ``families`` [n] the table's, ``measurable``
-    [d] what may be measured on the new task. What is costly is found when first asked for, and kept.
+    A measured error is known; its interval is that of another run, at most as wide as what no other
+    configuration tells.
     """
+    S, errors, scale = list(told), np.array(list(told.values())), task.scale
+    prior = prior_of(learned)
+    posterior = prior.given(S, errors / scale)
+    quantile = calibration.quantile()
+    if not np.isfinite(quantile):
+        return Belief(np.zeros(len(estimate)), np.ones(len(estimate)), None, None, None)
+    reach = scale * quantile * posterior.deviation
+    if prior.noise is not None:
+        reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise))[S]
+    samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.mean)
+    samples = np.clip(samples, 0.0, 1.0)
+    samples[:, S] = errors
+    believed = kept(estimate, told)
+    covariance = (scale * calibration.inflation) ** 2 * posterior.covariance
+    return Belief(
+        np.clip(believed - reach, 0.0, 1.0),
+        np.clip(believed + reach, 0.0, 1.0),
+        on_frontier(samples, task.memory, task.feasible),
+        near_best(samples, task.feasible, tolerance),
+        chance_of_change(believed, covariance, task.measurable, task.feasible, tolerance),
+        covariance,
+    )
 
-    def __init__(
-        self,
-        completion: Completion,
-        columns: Sequence[int],
-        families: Sequence[str],
-        memory: NDArray[np.float64],
-        measurable: NDArray[np.bool_],
-        shrinkage: float = 0.1,
-    ) -> None:
-        self._completion, self._columns, self._families = completion, list(columns), families
-        self._values, self._known = completion.estimate[:, self._columns], completion.known[:, self._columns]
-        self._memory, self._measurable, self._shrinkage = memory, measurable, shrinkage
-        self._calibrations: dict[tuple[str, int], Calibration] = {}
 
-    @cached_property
-    def _folds(self) -> list[Fold]:
-        rank, groups = self._completion.configuration_embeddings.shape[1], self._completion.groups
-        return inner_folds(
-            self._values, self._known, self._families, rank=rank, shrinkage=self._shrinkage,
-            groups=None if groups is None else groups[self._columns],
-        )  # fmt: skip
+def unseen(
+    learned: Completion,
+    task: Task,
+    configurations: Sequence[Configuration],
+    errors: NDArray[np.float64],
+    belief: Belief,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
 
-    def prior(self, method: str) -> Posterior:
-        """The belief before any measurement."""
-        return prior_of(self._completion, method).take(self._columns)
-
-    def calibration(self, method: str, count: int) -> Calibration:
-        """How far the method misses after ``count`` measurements."""
-        key = (method, count)
-        if key not in self._calibrations:
-            self._calibrations[key] = calibrate(
-                self._values, self._known, self._folds, method, count,
-                memory=self._memory, feasible=self._measurable,
-            )  # fmt: skip
-        return self._calibrations[key]
-
-    def unseen(
-        self,
-        configurations: Sequence[Configuration],
-        seen: Sequence[Configuration],
-        estimate: NDArray[np.float64],
-        belief: Belief,
-        scale: float = 1.0,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
-
-        Its estimates [d] are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals reach as far as
-        what is interpolated between is uncertain, together with what interpolation misses on the table, more
-        the further a configuration lies from the table's.
-        """
-        placed = place(configurations, seen, self._values, self._known)
-        errors = np.clip(placed.weights @ estimate, 0.0, 1.0)
-        if belief.covariance is None:
-            return errors, np.zeros(len(errors)), np.ones(len(errors))
-        variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
-        reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (scale * placed.deviation) ** 2)
-        return errors, np.clip(errors - reach, 0.0, 1.0), np.clip(errors + reach, 0.0, 1.0)
-
-    def choose(self, count: int) -> str:
-        """The method that the table's own tasks speak for."""
-        return choose_method(
-            self._values, self._known, self._folds, [count], memory=self._memory, feasible=self._measurable
-        )[0]
-
-    @single_thread()
-    def believe(
-        self,
-        method: str,
-        measured: Sequence[int],
-        errors: NDArray[np.float64],
-        estimate: NDArray[np.float64],
-        posterior: Posterior | None = None,
-        *,
-        feasible: NDArray[np.bool_],
-        scale: float = 1.0,
-        tolerance: float = 0.01,
-    ) -> Belief:
-        """How sure an ``estimate`` [d] is after the ``measured`` configurations (indices) had ``errors`` [l].
-
-        The errors and the estimate are multiples of ``scale``, as are the table's; what is returned is not.
-        ``posterior`` is the Gaussian after them, if it was told more than they are, as looks.
-        A measured error is known; its interval is that of another run, at most as wide as what no other
-        configuration tells.
-        """
-        S = list(measured)
-        prior = self.prior(method)
-        posterior = posterior or prior.given(S, errors / scale)
-        calibration = self.calibration(method, len(S))
-        quantile = calibration.quantile()
-        if not np.isfinite(quantile):
-            return Belief(np.zeros(len(estimate)), np.ones(len(estimate)), None, None, None)
-        reach = scale * quantile * posterior.error_deviation
-        if prior.noise is not None:
-            reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise) * posterior.slope)[S]
-        samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.errors)
-        samples = np.clip(samples, 0.0, 1.0)
-        samples[:, S] = errors
-        believed = np.array(estimate)
-        believed[S] = errors
-        covariance = (scale * calibration.inflation) ** 2 * posterior.error_covariance
-        return Belief(
-            np.clip(believed - reach, 0.0, 1.0),
-            np.clip(believed + reach, 0.0, 1.0),
-            on_frontier(samples, self._memory, feasible),
-            near_best(samples, feasible, tolerance),
-            chance_of_change(believed, covariance, self._measurable, feasible, tolerance),
-            covariance,
-        )
+    The ``errors`` [d] at its own are interpolated (:mod:`peppp.metalearn.descriptors`). Intervals reach as
+    far as what is interpolated between is uncertain, together with what interpolation misses on the table,
+    more the further a configuration lies from the table's.
+    """
+    placed = place(configurations, plain(learned.columns), learned.estimate, learned.observed)
+    found = np.clip(placed.weights @ errors, 0.0, 1.0)
+    if belief.covariance is None:
+        return found, np.zeros(len(found)), np.ones(len(found))
+    variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
+    reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (task.scale * placed.deviation) ** 2)
+    return found, np.clip(found - reach, 0.0, 1.0), np.clip(found + reach, 0.0, 1.0)

@@ -6,14 +6,14 @@ the posterior, are what intervals on a new task have to reach (conformal predict
 2022). Not in the paper.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from peppp.metalearn.inner import Fold
-from peppp.metalearn.methods import explore, prior_of
+from peppp.metalearn.completion import Completion
+from peppp.metalearn.inner import inner_folds
+from peppp.metalearn.methods import Method, Task, prior_of
 from peppp.metalearn.posterior import Posterior
 from peppp.metalearn.threads import single_thread
 
@@ -48,41 +48,29 @@ class Calibration:
 
 
 @single_thread()
-def calibrate(
-    values: NDArray[np.float64],
-    observed: NDArray[np.bool_],
-    folds: Sequence[Fold],
-    method: str,
-    count: int,
-    *,
-    memory: ArrayLike,
-    feasible: ArrayLike,
-) -> Calibration:
+def calibrate(method: Method, learned: Completion, task: Task, count: int) -> Calibration:
     """How far ``method`` misses after ``count`` measurements on the table's own tasks.
 
-    ``values`` and ``observed`` are the table [n, d] of which ``folds`` were made; ``memory`` and ``feasible``
-    [d] are the new task's. A row is told ``count`` of its known feasible errors, or one less than it has, and
-    judged on the others. Rows without any are left out.
+    ``task`` is the new one, of which only its memory and what may be measured are looked at. A row is told
+    ``count`` of its known measurable errors, or one less than it has, and judged on the others. Rows without
+    any are left out.
     """
-    allowed = np.asarray(feasible, dtype=bool)
     distances: list[NDArray[np.float64]] = []
     owners: list[int] = []
-    for fold in folds:
-        prior = prior_of(fold.training, method)
+    for fold in inner_folds(learned):
+        prior = prior_of(fold.training)
         for i, owner in zip(fold.rows, fold.families, strict=True):
-            known = observed[i]
-            within = known & allowed
-            told = min(count, int(within.sum()) - 1)
-            if told < 0:
+            known, values = learned.observed[i], learned.estimate[i]
+            within = known & task.measurable
+            if not within.any():
                 continue
-            (found,) = explore(
-                method, fold.training, values[i].item, [told], memory=memory, feasible=within, seed=int(i)
-            )
+            most = min(count, int(within.sum()) - 1)
+            rule, told = fold.played(method, int(i), values, Task(task.memory, within, within), most)
             judged = known.copy()
-            judged[found.chosen] = False
+            judged[list(told)] = False
             if judged.any():
-                posterior = prior.given(found.chosen.tolist(), values[i, found.chosen])
-                distances.append(standardised(values[i], found.estimate, posterior)[judged])
+                posterior = prior.given(list(told), list(told.values()))
+                distances.append(standardised(values, rule.predict(told), posterior)[judged])
                 owners.append(int(owner))
     if not distances:
         return Calibration(np.empty(0), np.empty(0), 0)
@@ -99,5 +87,5 @@ def calibrate(
 def standardised(
     errors: NDArray[np.float64], estimate: NDArray[np.float64], posterior: Posterior
 ) -> NDArray[np.float64]:
-    """Distances [d] of ``errors`` to an ``estimate``, in the posterior's deviations of the error."""
-    return np.asarray(np.abs(errors - estimate) / np.maximum(posterior.error_deviation, 1e-9))
+    """Distances [d] of ``errors`` to an ``estimate``, in the posterior's deviations."""
+    return np.asarray(np.abs(errors - estimate) / np.maximum(posterior.deviation, 1e-9))

@@ -1,20 +1,22 @@
 """Matrix completion: a partly observed error matrix filled in, and what it says of each configuration.
 
-Row and column effects tell what they can, SoftImpute (softimpute.py) the rest; a singular value decomposition
-gives the embeddings of section 3.2.
+SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives the embeddings of section 3.2.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from peppp.errors import TableError
-from peppp.metalearn.descriptors import equal_format_a
+from peppp.labels import Label, groups
 from peppp.metalearn.effects import row_and_column_effects
 from peppp.metalearn.softimpute import soft_impute
 from peppp.metalearn.threads import single_thread
 from peppp.tables import ErrorMatrix
+
+SHRINKAGE = 0.1  # of the root mean square error; between 0.01 and 0.3 held-out errors hardly differ
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,41 +26,49 @@ class Completion:
     ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
     ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
     of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
-    entries are no estimates but the given ones (default: all), ``groups`` [d] which configurations are alike.
+    entries are no estimates but the given ones. ``families`` [n] and ``columns`` [d] are the
+    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion.
     """
 
     estimate: NDArray[np.float64]
     singular_values: NDArray[np.float64]
     configuration_embeddings: NDArray[np.float64]
-    observed: NDArray[np.bool_] | None = None
-    groups: NDArray[np.intp] | None = None
+    observed: NDArray[np.bool_]
+    families: tuple[str, ...] = ()
+    columns: tuple[Label, ...] = ()
+    shrinkage: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.observed is None:
-            object.__setattr__(self, "observed", np.ones(np.shape(self.estimate), dtype=bool))
-        for field in fields(self):
-            if getattr(self, field.name) is None:
-                continue
-            kind = {"observed": bool, "groups": np.intp}.get(field.name, np.float64)
-            array = np.array(getattr(self, field.name), dtype=kind)
+        for name in ("estimate", "singular_values", "configuration_embeddings", "observed"):
+            kind = bool if name == "observed" else np.float64
+            array = np.array(getattr(self, name), dtype=kind, order="C")  # sums depend on the layout
             array.setflags(write=False)
-            object.__setattr__(self, field.name, array)
+            object.__setattr__(self, name, array)
 
     @property
-    def known(self) -> NDArray[np.bool_]:
-        """``observed``."""
-        assert self.observed is not None
-        return self.observed
+    def groups(self) -> NDArray[np.intp] | None:
+        """Which columns differ in Format B only [d]; None where they are not configurations."""
+        return groups(self.columns)
+
+    def take(self, columns: Sequence[int]) -> "Completion":
+        """What it says of some of the columns; embeddings stay those of all."""
+        j = list(columns)
+        return replace(
+            self,
+            estimate=self.estimate[:, j],
+            configuration_embeddings=self.configuration_embeddings[j],
+            observed=self.observed[:, j],
+            columns=tuple(self.columns[k] for k in j) if self.columns else (),
+        )
 
 
 def complete(
     matrix: ErrorMatrix,
     *,
     rank: int = 5,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     relative_to_chance: bool = False,
     weights: NDArray[np.float64] | None = None,
-    effects: bool = False,
 ) -> Completion:
     """The error matrix with its gaps filled by :func:`soft_impute`; measured entries are kept (section 3.1).
 
@@ -66,8 +76,10 @@ def complete(
     smaller singular values and the same singular vectors (without ``weights``).
 
     ``relative_to_chance`` divides each row by its chance error first, which keeps tasks of few and of many
-    classes comparable. ``weights`` [n, d] are inverse sampling probabilities. ``effects`` has SoftImpute fill
-    what row and column effects leave: better where few entries are observed, not in the paper.
+    classes comparable. ``weights`` [n, d] are inverse sampling probabilities.
+
+    ``shrinkage`` is lambda. By default it is :data:`SHRINKAGE` times the root mean square of the observed
+    entries, so that errors of any size are completed alike; the paper's 0.1 is absolute.
 
     Raises TableError for a row or a column without any measurement: completion would call its errors zero.
 
@@ -80,13 +92,33 @@ def complete(
            [0.4, 0.2]])
     """
     _refuse_empty_lines(matrix)
-    E = matrix.values  # [n, d]
-    if relative_to_chance:
-        E = E / _chance_errors(matrix)[:, None]
-    return complete_values(
-        E, matrix.observed, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects,
-        groups=equal_format_a(matrix.configurations),
+    return learn(
+        matrix, np.arange(len(matrix.rows)), rank=rank, shrinkage=shrinkage,
+        relative_to_chance=relative_to_chance, weights=weights,
     )  # fmt: skip
+
+
+def learn(
+    matrix: ErrorMatrix,
+    rows: ArrayLike,
+    *,
+    rank: int = 3,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = False,
+    weights: NDArray[np.float64] | None = None,
+) -> Completion:
+    """:func:`complete` of some rows (indices or a mask), of which any may be empty: what they teach."""
+    part = matrix.take(rows)
+    E = part.values / part.chance[:, None] if relative_to_chance else part.values
+    return complete_values(
+        E, part.observed, rank=rank, shrinkage=shrinkage, weights=weights, families=part.families,
+        columns=part.columns,
+    )  # fmt: skip
+
+
+def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
+    """The errors [n, d] of a matrix, estimated where they were not observed: to look at, not to judge by."""
+    return np.clip(complete_values(matrix.values, matrix.observed).estimate, 0.0, 1.0)
 
 
 @single_thread()
@@ -95,14 +127,14 @@ def complete_values(
     observed: NDArray[np.bool_],
     *,
     rank: int = 5,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     weights: NDArray[np.float64] | None = None,
-    effects: bool = False,
-    groups: NDArray[np.intp] | None = None,
+    families: tuple[str, ...] = (),
+    columns: tuple[Label, ...] = (),
 ) -> Completion:
     """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
 
-    ``groups`` [d] number the configurations that are alike; completion itself makes no use of it.
+    ``families`` and ``columns`` label rows and columns; completion itself makes no use of them.
 
     >>> complete_values(np.array([[0.8, 0.4], [0.4, np.nan]]), np.array([[True, True], [True, False]]),
     ...     shrinkage=1e-3).estimate.round(2)
@@ -111,17 +143,16 @@ def complete_values(
     """
     mask = np.asarray(observed, dtype=bool)
     E = np.asarray(values, dtype=np.float64)
+    if shrinkage is None:
+        shrinkage = SHRINKAGE * float(np.sqrt(np.mean(E[mask] ** 2)))
     if not mask.all():
         fit = row_and_column_effects(E, mask)
-        base = fit if effects else np.zeros(mask.shape)
         # Where SoftImpute starts changes what it finds by its tolerance only, and the time by half or more.
-        start = None if effects else fit
-        rest = np.where(mask, E - base, 0.0)
-        filled = base + soft_impute(rest, mask, shrinkage=shrinkage, weights=weights, start=start)
+        filled = soft_impute(E, mask, shrinkage=shrinkage, weights=weights, start=fit)
         # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
-    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, groups)
+    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, families, columns, shrinkage)
 
 
 @single_thread()
@@ -168,16 +199,9 @@ def _refuse_empty_lines(matrix: ErrorMatrix) -> None:
     if not matrix.observed.any():
         raise TableError("the table is empty; measure some configurations on some tasks first")
     tasks = [row.task for row in matrix.rows]
-    for axis, names in ((1, tasks), (0, matrix.configurations)):
+    for axis, names in ((1, tasks), (0, matrix.columns)):
         unknown = np.flatnonzero(~np.any(matrix.observed, axis=axis))
         if len(unknown):
             raise TableError(
                 f"the table has no error of {names[unknown[0]]}; measure one at least or leave it out"
             )
-
-
-def _chance_errors(matrix: ErrorMatrix) -> NDArray[np.float64]:
-    for row in matrix.rows:
-        if not 0 < row.chance_error <= 1:
-            raise TableError(f"the chance error of {row.task} is {row.chance_error}; it lies in (0, 1]")
-    return np.array([row.chance_error for row in matrix.rows])  # [n]

@@ -8,7 +8,7 @@ wide intervals are. So they widen with the distance from what the table knows. N
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -46,18 +46,6 @@ def describe(fmt: Format) -> tuple[float, float]:
     # The largest integers have all bits but the sign and the leading one as precision, smaller ones fewer.
     assert isinstance(fmt, (FixedFormat, IntegerFormat))
     return fmt.bits - 2.0, math.log2(fmt.bits)
-
-
-def equal_format_a(configurations: Sequence[Configuration]) -> NDArray[np.intp]:
-    """A number [d] for each configuration, equal for those that differ in Format B only.
-
-    >>> from peppp.formats import paper_grid
-    >>> equal_format_a(paper_grid()[7:11])
-    array([0, 0, 1, 1])
-    """
-    numbers: dict[Configuration, int] = {}
-    kinds = [replace(one, format_b=one.format_a) for one in configurations]
-    return np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds], dtype=np.intp)
 
 
 HARDWARE: tuple[Format, ...] = tuple(

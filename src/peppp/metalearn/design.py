@@ -66,22 +66,6 @@ def d_optimal(
     return np.asarray(allowed[order[chosen]])
 
 
-def d_optimal_designs(
-    embeddings: NDArray[np.float64], counts: Sequence[int], *, feasible: ArrayLike | None = None
-) -> list[NDArray[np.intp]]:
-    """:func:`d_optimal` for each of the ``counts``. From k on, a design begins with the smaller ones.
-
-    >>> Y = np.array([[1.0, 0.0], [0.9, 0.0], [0.0, 0.5], [0.0, 0.4]])
-    >>> d_optimal_designs(Y, [1, 2, 3])
-    [array([0]), array([0, 2]), array([0, 2, 1])]
-    """
-    k = embeddings.shape[1]
-    largest = d_optimal(embeddings, max(counts, default=0), feasible=feasible)
-    return [
-        largest[:count] if count >= k else d_optimal(embeddings, count, feasible=feasible) for count in counts
-    ]
-
-
 def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of X + y y^T from that of a symmetric X (Sherman and Morrison, 1950): [k, k].
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.metalearn.effects import row_and_column_effects
-from peppp.metalearn.posterior import Posterior, Transform, transformed
+from peppp.metalearn.posterior import Posterior
 from peppp.metalearn.threads import single_thread
 
 _ITERATIONS = 40
@@ -26,7 +26,6 @@ def learn(
     *,
     groups: NDArray[np.intp] | None = None,
     factors: int | None = None,
-    transform: Transform = "identity",
 ) -> Posterior:
     """The belief about a new task's errors before any of them is measured, from a table [n, d].
 
@@ -40,7 +39,7 @@ def learn(
 
     >>> E = np.outer(np.linspace(0.2, 0.8, 9), [1.0, 0.5])  # tasks differ in one factor
     >>> told = learn(E, np.ones_like(E, dtype=bool)).given([0], [0.6])
-    >>> told.errors.round(1)
+    >>> told.mean.round(1)
     array([0.6, 0.3])
     """
     mask = np.asarray(observed, dtype=bool)
@@ -48,7 +47,7 @@ def learn(
         raise ValueError("nothing is observed, so nothing can be learned")
     n, d = mask.shape
     rank = max(1, min(5, int(mask.sum()) // (4 * d)) if factors is None else min(factors, n, d))
-    Y = transformed(np.where(mask, values, 0.5), transform)
+    Y = np.where(mask, values, 0.5)
     weights = mask.astype(np.float64)  # [n, d]
     group = np.arange(d) if groups is None else np.unique(groups, return_inverse=True)[1]
     model, prior = _begin(Y, mask, group, rank)
@@ -57,7 +56,7 @@ def learn(
         model = _expanded(_maximise(model, prior, x, Y, weights), x)
     mean, W = model.C[:, 0], model.C[:, 1:]
     covariance = W @ W.T + np.diag(model.noise) + _unknown(model, prior)
-    return Posterior(mean, covariance, transform, model.noise)
+    return Posterior(mean, covariance, model.noise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Every method that chooses what to measure on a new task and predicts its errors, behind one call.
+"""The methods: what each measures on a new task, and how it predicts the errors of what it did not measure.
 
 =====================  ========================================  ==========================================
-method                 measures                                  predicts by
+design                 measures                                  predicts by
 =====================  ========================================  ==========================================
 ed-mf (the paper's)    a greedy D-optimal design                 least squares on the embeddings
 qr-mf                  the pivots of the error matrix            the same
@@ -11,221 +11,334 @@ bo-full                the same, over columns                    the same
 bo-mf-zero-mean,       as the two before, with the mean zero instead of the columns' means
 bo-full-zero-mean
 additive               as ed-mf                                  a term for Format A and one for Format B
-ed-mf-rank-1, -2, -5   as ed-mf, with that many components       the same
 i-optimal, frontier,   one after the other, by the designs of    the Gaussian learned from the table
 ehvi, ei               :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
 zero                   nothing                                   the means of the table's columns
 high-memory            nothing                                   more memory, less error
+auto                   as the one of these that the table's own tasks speak for
 =====================  ========================================  ==========================================
 
-These four also as ``ehvi-per-memory``, by what is gained per byte, and ``ehvi-logit``, with errors as
-logits. The automatic choice among them is :mod:`peppp.metalearn.automatic`.
+Here they work on the scale of the completed table and know no intervals; :mod:`peppp.metalearn.strategy` is
+what advises and what is evaluated.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol, cast
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from peppp.errors import TableError
-from peppp.formats import Configuration
+from peppp import pareto
+from peppp.errors import BudgetError, TableError
+from peppp.labels import plain
 from peppp.metalearn.additive import additive_model
-from peppp.metalearn.bayesopt import GaussianProcess, optimise
+from peppp.metalearn.bayesopt import GaussianProcess, expected_improvement
 from peppp.metalearn.completion import Completion, factorise
-from peppp.metalearn.design import candidates, d_optimal_designs, least_squares
+from peppp.metalearn.design import d_optimal, determines, least_squares
 from peppp.metalearn.factors import learn
-from peppp.metalearn.posterior import Posterior, Transform
-from peppp.metalearn.sequential import DESIGNS, propose
+from peppp.metalearn.posterior import Posterior
+from peppp.metalearn.sequential import Design, propose
 from peppp.metalearn.threads import single_thread
 
-PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
-RANKED = ("ed-mf-rank-1", "ed-mf-rank-2", "ed-mf-rank-5")
-GAUSSIAN = tuple(
-    design + per + transform
-    for design in DESIGNS
-    for per in ("", "-per-memory")
-    for transform in ("", "-logit")
-)
-METHODS = (
-    *PAPER_METHODS, "bo-mf-zero-mean", "bo-full-zero-mean", "additive", "zero", "high-memory",
-    *RANKED, *GAUSSIAN,
-)  # fmt: skip
-MEASURES_NOTHING = ("zero", "high-memory")
+Told = Mapping[int, float]
+Seed = int | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A new task, as far as it is known before any training: arrays [d] over the table's columns.
+
+    ``memory`` in bytes; ``feasible`` is what may be picked, ``measurable`` what may be measured. ``scale`` is
+    what errors are multiples of on the table's scale: the chance error, or 1.
+    """
+
+    memory: NDArray[np.float64]
+    feasible: NDArray[np.bool_]
+    measurable: NDArray[np.bool_]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", np.asarray(self.memory, dtype=np.float64))
+        for name in ("feasible", "measurable"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=bool))
+            if not getattr(self, name).any():
+                raise BudgetError(
+                    "no configuration is feasible, so none can be measured; raise the memory cap"
+                )
+
+    def pick(self, estimate: NDArray[np.float64], told: Told) -> int:
+        """The feasible configuration of least error, measured or else estimated; of ties, of least memory."""
+        best = pareto.best(self.memory, pareto.settled(kept(estimate, told)), self.feasible)
+        assert best is not None  # something is feasible
+        return best
+
+
+def kept(estimate: NDArray[np.float64], told: Told) -> NDArray[np.float64]:
+    """Errors [d] in [0, 1]: measured where they were, else estimated.
+
+    >>> kept(np.array([0.3, -0.1]), {0: 0.25})
+    array([0.25, 0.  ])
+    """
+    errors = np.clip(estimate, 0.0, 1.0)
+    errors[list(told)] = list(told.values())
+    return errors
+
+
+class Rule(Protocol):
+    """A design and a predictor on one completed table and one task; errors are on the table's scale."""
+
+    sequential: bool  # whether what is measured next depends on the errors told
+
+    def next(self, told: Told, count: int = 1) -> list[int]:
+        """The next configurations to measure, at most ``count``; none once enough were."""
+        ...
+
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        """Estimated errors [d], of the measured configurations too; not clipped."""
+        ...
+
+    def reliable(self, told: Told) -> bool:
+        """Whether what was told determines all that the prediction rests on."""
+        ...
+
+
+def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None) -> dict[int, float]:
+    """What is told once ``rule`` (or a strategy) wants no more, each error from ``measure``.
+
+    >>> from peppp.metalearn.completion import complete_values
+    >>> E = np.outer([0.5, 1.0, 0.8], [0.8, 0.4, 0.2])
+    >>> task = Task(np.array([1, 2, 3]), [True, True, False], [True, True, False])
+    >>> one = rule_of(Method("ed-mf"), complete_values(E, E > 0, rank=1), task, 1)
+    >>> run(one, [0.6, 0.3, 0.15].__getitem__), one.predict({0: 0.6}).round(2)
+    ({0: 0.6}, array([0.6 , 0.3 , 0.15]))
+    """
+    found = dict(told or {})
+    while wanted := rule.next(found):
+        found |= {j: float(measure(j)) for j in wanted}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
-class Exploration:
-    """What a method measured, in that order: ``chosen`` [l], and the errors [d] it then believes in.
+class Method:
+    """A design, by the names above, and the rank of the embeddings it uses (None: the completion's).
 
-    ``estimate`` holds the measured errors where there are any; it is not clipped.
+    >>> Method.parse("ed-mf-rank-2"), str(Method("ehvi"))
+    (Method(design='ed-mf', rank=2), 'ehvi')
     """
 
-    chosen: NDArray[np.intp]
-    estimate: NDArray[np.float64]
+    design: str
+    rank: int | None = None
 
-
-@single_thread()
-def explore(
-    method: str,
-    training: Completion,
-    measure: Callable[[int], float],
-    counts: Sequence[int],
-    *,
-    memory: ArrayLike,
-    feasible: ArrayLike | None = None,
-    configurations: Sequence[Configuration] | None = None,
-    seed: int | Sequence[int] = 0,
-) -> list[Exploration]:
-    """What ``method`` does with each number of measurements of ``counts`` on a new task.
-
-    ``training`` is the completed table of other tasks; ``measure`` gives the error of a configuration by its
-    index; ``memory`` [d] and ``feasible`` [d] bool are the new task's. Only what fits is measured, so it can
-    be fewer than asked for. ``seed`` draws the random choices: random-mf, the start of Bayesian optimisation,
-    qr-mf once it is out of pivots. Nothing that is given is changed.
-
-    Raises BudgetError if nothing is feasible, and TableError for a method that is not known.
-
-    >>> training = Completion(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), [1.0], [[0.87], [0.44], [0.22]])
-    >>> errors = np.array([0.6, 0.3, 0.15])
-    >>> one, = explore("ed-mf", training, errors.item, [1], memory=[1, 2, 3])
-    >>> one.chosen, one.estimate.round(2)
-    (array([0]), array([0.6 , 0.3 , 0.15]))
-    """
-    if method not in METHODS:
-        raise TableError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if any(count < 0 for count in counts):
-        raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
-    if method in RANKED:
-        rank = int(method.rpartition("-")[2])
-        training = replace(training, configuration_embeddings=factorise(training.estimate, rank))
-        method = "ed-mf"
-    allowed = candidates(training.configuration_embeddings, feasible)
-    mean = training.estimate.mean(axis=0)
-    rng = np.random.default_rng(seed)
-    measured: dict[int, float] = {}
-
-    def error_of(j: int) -> float:
-        if j not in measured:
-            measured[j] = float(measure(int(j)))
-        return measured[j]
-
-    def explored(chosen: ArrayLike, estimate: NDArray[np.float64]) -> Exploration:
-        S = np.asarray(chosen, dtype=np.intp)
-        kept = np.array(estimate)
-        kept[S] = [error_of(j) for j in S]
-        return Exploration(S, kept)
-
-    if method == "zero":
-        return [explored([], mean)] * len(counts)
-    if method == "high-memory":
-        m = np.asarray(memory, dtype=np.float64)
-        share = m / m[allowed].max()
-        # Of equal memories one is drawn: by less than any two different ones differ, in bytes.
-        return [explored([], 1.0 - share + 1e-6 * rng.random(len(m)))] * len(counts)
-    if method in ("ed-mf", "additive", "qr-mf", "random-mf"):
-        order = _order(method, training, allowed, rng)
-        model = _additive(training, configurations) if method == "additive" else None
-        Y = training.configuration_embeddings
-        if order is None:
-            designs = d_optimal_designs(Y, counts, feasible=feasible)
-        else:
-            designs = [order[:count] for count in counts]
-        found = []
-        for S in designs:
-            if not len(S):
-                found.append(explored([], mean))
-                continue
-            errors = np.array([error_of(j) for j in S])
-            estimate = model.posterior(list(S), errors)[0] if model else least_squares(Y, S, errors)
-            found.append(explored(S, estimate))
-        return found
-
-    within = np.isin(np.arange(len(mean)), allowed)
-    if method in GAUSSIAN:
-        prior = prior_of(training, method)
-        m = np.asarray(memory, dtype=np.float64)
-        order_of: list[int] = []
-        while len(order_of) < min(max(counts, default=0), len(allowed)):
-            order_of += next_of(method, prior, measured, 1, memory=m, measurable=within, feasible=within)
-            error_of(order_of[-1])
-        return [
-            explored(
-                order_of[:count],
-                prior.given(order_of[:count], [measured[j] for j in order_of[:count]]).errors,
+    @classmethod
+    def parse(cls, text: "str | Method") -> "Method":
+        """The method of a text; a method is handed back. Raises TableError for one that there is not."""
+        if isinstance(text, Method):
+            return text
+        design, ranked, rank = text.partition("-rank-")
+        if design not in METHODS or (ranked and not (design in _EMBEDDED and rank.isdecimal() and int(rank))):
+            raise TableError(
+                f"no method {text!r}; there are {', '.join(METHODS)}; with another rank, as ed-mf-rank-2: "
+                f"{', '.join(_EMBEDDED)}"
             )
-            for count in counts
-        ]
-    process = _process(method, training, mean)
-    start = int(rng.choice(allowed))
-    order_bo, means = optimise(process, error_of, max(counts, default=0), start=start, feasible=within)
-    return [
-        explored(order_bo[:count], means[min(count, len(means)) - 1]) if count else explored([], mean)
-        for count in counts
-    ]
+        return cls(design, int(rank) if ranked else None)
+
+    def __str__(self) -> str:
+        return self.design if self.rank is None else f"{self.design}-rank-{self.rank}"
 
 
-def prior_of(training: Completion, method: str = "ed-mf") -> Posterior:
-    """The Gaussian that the entries which ``training`` observed teach, with errors as logits if so named."""
-    return _prior(training, transform_of(method))
+def rule_of(method: Method, learned: Completion, task: Task, measurements: int, *, seed: Seed = 0) -> Rule:
+    """The rule of a method for a task that at most so many measurements are made on.
+
+    ``seed`` draws the random choices: random-mf, the start of Bayesian optimisation, qr-mf once it is out of
+    pivots. Fewer are measured where fewer may be.
+    """
+    if measurements < 0:
+        raise TableError(f"a number of measurements is 0 or more, not {measurements}")
+    if method.rank is not None:
+        embeddings = factorise(learned.estimate, method.rank)
+        learned = replace(learned, configuration_embeddings=embeddings)
+    return _RULES[method.design](method.design, learned, task, measurements, np.random.default_rng(seed))
 
 
-def transform_of(method: str) -> Transform:
-    """The scale on which a method's Gaussian is learned."""
-    return "logit" if method.endswith("-logit") else "identity"
+class _Rule:
+    sequential: bool = False
+
+    def __init__(
+        self, design: str, learned: Completion, task: Task, measurements: int, rng: np.random.Generator
+    ) -> None:
+        self._design, self._learned, self._task, self._measurements = design, learned, task, measurements
+        self._mean = learned.estimate.mean(axis=0)  # [d]
+        self._prepare(rng)
+
+    def next(self, told: Told, count: int = 1) -> list[int]:
+        count = min(count, self._measurements - len(told))
+        return self._next(told, count) if count > 0 else []
+
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        return self._predict(list(told), np.array(list(told.values()))) if told else np.array(self._mean)
+
+    def reliable(self, told: Told) -> bool:
+        return True
+
+    def _prepare(self, rng: np.random.Generator) -> None: ...
+
+    def _next(self, told: Told, count: int) -> list[int]:
+        return []
+
+    def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array(self._mean)
+
+
+class _Planned(_Rule):
+    """What is measured is settled before any error is known; least squares predict the rest."""
+
+    def _prepare(self, rng: np.random.Generator) -> None:
+        self._plan = self._order(rng)
+
+    def _order(self, rng: np.random.Generator) -> list[int]:
+        Y = self._learned.configuration_embeddings
+        return list(d_optimal(Y, self._measurements, feasible=self._task.measurable).tolist())
+
+    def _next(self, told: Told, count: int) -> list[int]:
+        return [j for j in self._plan if j not in told][:count]
+
+    def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return least_squares(self._learned.configuration_embeddings, S, errors)
+
+    def reliable(self, told: Told) -> bool:
+        return determines(self._learned.configuration_embeddings, list(told))
+
+
+class _Pivots(_Planned):
+    def _order(self, rng: np.random.Generator) -> list[int]:
+        E, allowed = self._learned.estimate, np.flatnonzero(self._task.measurable)
+        pivots = allowed[scipy.linalg.qr(E[:, allowed], mode="r", pivoting=True)[1]]
+        telling = min(len(E), len(allowed))
+        return [*pivots[:telling].tolist(), *rng.permutation(pivots[telling:]).tolist()]
+
+
+class _AtRandom(_Planned):
+    def _order(self, rng: np.random.Generator) -> list[int]:
+        return list(rng.permutation(np.flatnonzero(self._task.measurable)).tolist())
+
+
+class _Additive(_Planned):
+    def _prepare(self, rng: np.random.Generator) -> None:
+        super()._prepare(rng)
+        columns = plain(self._learned.columns)
+        if not columns:
+            raise TableError("the additive model needs columns that are configurations, as 1-4-1/1-6-7")
+        formats = [c.format_a for c in columns], [c.format_b for c in columns]
+        self._process = additive_model(self._learned.estimate, *formats).process
+
+    def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._process.posterior(S, errors)[0]
+
+    def reliable(self, told: Told) -> bool:
+        return True
+
+
+class _Bayesian(_Rule):
+    """The paper's Bayesian optimisation: from a random start by expected improvement."""
+
+    sequential = True
+
+    def _prepare(self, rng: np.random.Generator) -> None:
+        Y, mean = self._learned.configuration_embeddings, self._mean
+        # Embeddings on the scale of the singular values: bare singular vectors make it three times worse.
+        embedded = self._design in ("bo-mf", "bo-mf-zero-mean")
+        features = Y * self._learned.singular_values[: Y.shape[1]] if embedded else self._learned.estimate.T
+        zero = self._design in ("bo-mf-zero-mean", "bo-full-zero-mean")
+        self._process = GaussianProcess.rbf(features, 0.0 * mean if zero else mean)
+        self._start = int(rng.choice(np.flatnonzero(self._task.measurable)))
+
+    def _next(self, told: Told, count: int) -> list[int]:
+        believed, chosen = dict(told), list[int]()
+        while len(chosen) < count:
+            open_to = self._task.measurable & ~np.isin(np.arange(len(self._mean)), list(believed))
+            if not open_to.any():
+                break
+            mean, best = self._mean, self._start
+            if believed:  # several at once: as if the ones before had come out as expected
+                S, errors = list(believed), np.array(list(believed.values()))
+                mean, deviation = self._process.posterior(S, errors)
+                gain = expected_improvement(mean, deviation, min(believed.values()))
+                best = int(np.where(open_to, gain, -np.inf).argmax())
+            chosen.append(best)
+            believed[best] = float(mean[best])
+        return chosen
+
+    def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._process.posterior(S, errors)[0]
+
+
+class _Gaussian(_Rule):
+    """The sequential designs, and the Gaussian learned from the table."""
+
+    sequential = True
+
+    def _next(self, told: Told, count: int) -> list[int]:
+        return propose(
+            prior_of(self._learned), told, cast("Design", self._design), count, memory=self._task.memory,
+            measurable=self._task.measurable, feasible=self._task.feasible,
+        )  # fmt: skip
+
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        return np.array(prior_of(self._learned).given(list(told), list(told.values())).mean)
+
+
+class _Largest(_Rule):
+    """More memory, less error. Of equal memories one is drawn: by less than two different ones differ."""
+
+    def _prepare(self, rng: np.random.Generator) -> None:
+        m = self._task.memory
+        self._mean = 1.0 - m / m[self._task.feasible].max() + 1e-6 * rng.random(len(m))
 
 
 @lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods
-def _prior(training: Completion, transform: Transform) -> Posterior:
-    return learn(training.estimate, training.known, groups=training.groups, transform=transform)
+def prior_of(learned: Completion) -> Posterior:
+    """The Gaussian that the entries which were observed teach."""
+    with single_thread():
+        return learn(learned.estimate, learned.observed, groups=learned.groups)
 
 
-def next_of(
-    method: str,
-    prior: Posterior,
-    told: Mapping[int, float],
-    count: int,
-    *,
-    memory: NDArray[np.float64],
-    measurable: NDArray[np.bool_],
-    feasible: NDArray[np.bool_],
-    seconds: NDArray[np.float64] | None = None,
-) -> list[int]:
-    """The next ``count`` configurations that one of ``GAUSSIAN`` measures; per ``seconds`` [d] if given."""
-    cost = memory if "-per-memory" in method else seconds
-    design = next(design for design in DESIGNS if method.startswith(design))
-    return propose(
-        prior, told, design, count, memory=memory, measurable=measurable, feasible=feasible, cost=cost
-    )
+_RULES: Mapping[str, type[_Rule]] = {
+    "ed-mf": _Planned,
+    "qr-mf": _Pivots,
+    "random-mf": _AtRandom,
+    "bo-mf": _Bayesian,
+    "bo-full": _Bayesian,
+    "bo-mf-zero-mean": _Bayesian,
+    "bo-full-zero-mean": _Bayesian,
+    "additive": _Additive,
+    "zero": _Rule,
+    "high-memory": _Largest,
+    "i-optimal": _Gaussian,
+    "frontier": _Gaussian,
+    "ehvi": _Gaussian,
+    "ei": _Gaussian,
+}
+DRAWN = ("qr-mf", "random-mf", "bo-mf", "bo-full", "bo-mf-zero-mean", "bo-full-zero-mean", "high-memory")
+_EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
+PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
+METHODS = (*_RULES, "auto")
 
 
-def _order(
-    method: str, training: Completion, allowed: NDArray[np.intp], rng: np.random.Generator
-) -> NDArray[np.intp] | None:
-    """The feasible configurations in the order of measuring, if it is the same for all counts."""
-    if method == "random-mf":
-        return rng.permutation(allowed)
-    if method == "qr-mf":
-        pivots = allowed[scipy.linalg.qr(training.estimate[:, allowed], mode="r", pivoting=True)[1]]
-        telling = min(training.estimate.shape[0], len(allowed))
-        return np.concatenate([pivots[:telling], rng.permutation(pivots[telling:])])
-    return None
+def outcomes(
+    build: Callable[[int], Rule], measure: Callable[[int], float], counts: Sequence[int]
+) -> list[tuple[Rule, dict[int, float]]]:
+    """The rule and what it was told, for each number of measurements of ``counts``.
 
-
-def _process(method: str, training: Completion, mean: NDArray[np.float64]) -> GaussianProcess:
-    Y = training.configuration_embeddings
-    # Embeddings on the scale of the singular values: bare singular vectors make it three times worse.
-    features = Y * training.singular_values[: Y.shape[1]] if "mf" in method else training.estimate.T
-    return GaussianProcess.rbf(features, 0.0 * mean if method.endswith("zero-mean") else mean)
-
-
-def _additive(training: Completion, configurations: Sequence[Configuration] | None) -> GaussianProcess:
-    if configurations is None:
-        raise TableError("the additive model needs columns that are configurations, as 1-4-1/1-6-7")
-    return additive_model(
-        training.estimate,
-        [c.format_a for c in configurations],
-        [c.format_b for c in configurations],
-    ).process
+    What one that asks by errors was told with fewer measurements is where it goes on with more.
+    """
+    found: dict[int, tuple[Rule, dict[int, float]]] = {}
+    before: tuple[object, dict[int, float]] = (None, {})
+    for count in sorted(set(counts)):
+        rule = build(count)
+        kind = getattr(rule, "method", type(rule))
+        told = run(rule, measure, before[1] if rule.sequential and before[0] == kind else {})
+        found[count], before = (rule, told), (kind, told)
+    return [found[count] for count in counts]

@@ -6,67 +6,40 @@ many. Where it comes from is told in factors.py. Not in the paper.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtri
-
-Transform = Literal["identity", "logit"]
-_EDGE = 0.005  # logits of errors beyond it would be all noise
+from scipy.special import ndtri
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Belief about the d errors of one task: N(``mean`` [d], ``covariance`` [d, d]) of transformed errors.
+    """Belief about the d errors of one task: N(``mean`` [d], ``covariance`` [d, d]).
 
     ``noise`` [d] are the variances that no other configuration tells anything of, the run's own among them.
     """
 
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
-    transform: Transform = "identity"
     noise: NDArray[np.float64] | None = None
 
     def take(self, columns: Sequence[int]) -> "Posterior":
         """The belief about some of the configurations, by their indices."""
         j = list(columns)
         noise = None if self.noise is None else self.noise[j]
-        return Posterior(self.mean[j], self.covariance[np.ix_(j, j)], self.transform, noise)
-
-    @property
-    def errors(self) -> NDArray[np.float64]:
-        """The median error of each configuration [d], not clipped."""
-        return _back(self.mean, self.transform)
+        return Posterior(self.mean[j], self.covariance[np.ix_(j, j)], noise)
 
     @property
     def deviation(self) -> NDArray[np.float64]:
-        """Standard deviations [d] of the transformed errors; zero where measured."""
+        """Standard deviations [d]; zero where measured."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
-
-    @property
-    def error_deviation(self) -> NDArray[np.float64]:
-        """Standard deviations [d] of the errors: those of the transformed ones times the slope there."""
-        return self.deviation * self.slope
-
-    @property
-    def error_covariance(self) -> NDArray[np.float64]:
-        """The covariance [d, d] of the errors, likewise."""
-        return self.covariance * self.slope * self.slope[:, None]
-
-    @property
-    def slope(self) -> NDArray[np.float64]:
-        """How fast the error changes with its transform [d]."""
-        if self.transform == "identity":
-            return np.ones_like(self.mean)
-        return np.asarray(self.errors * (1 - self.errors))
 
     def given(self, measured: Sequence[int], errors: ArrayLike) -> "Posterior":
         """The belief after the ``measured`` configurations (indices) turned out to have these ``errors``.
 
         >>> prior = Posterior(np.array([0.4, 0.6]), np.array([[0.02, 0.01], [0.01, 0.02]]))
-        >>> prior.given([0], [0.2]).errors.round(6), prior.given([0], [0.2]).deviation.round(3)
+        >>> prior.given([0], [0.2]).mean.round(6), prior.given([0], [0.2]).deviation.round(3)
         (array([0.2, 0.5]), array([0.   , 0.122]))
         """
         S = list(measured)
@@ -76,27 +49,27 @@ class Posterior:
         jitter = 1e-10 * np.trace(K[S]) / len(S) + 1e-300
         factor = scipy.linalg.cho_factor(K[S] + jitter * np.eye(len(S)), lower=True, check_finite=False)
         gain = scipy.linalg.cho_solve(factor, K.T, check_finite=False).T  # [d, l]
-        told = transformed(np.asarray(errors, dtype=np.float64), self.transform)
+        told = np.asarray(errors, dtype=np.float64)
         mean = self.mean + gain @ (told - self.mean[S])
         covariance = self.covariance - gain @ K.T
         mean[S], covariance[S], covariance[:, S] = told, 0.0, 0.0  # exactly, whatever rounding leaves
-        return Posterior(mean, 0.5 * (covariance + covariance.T), self.transform, self.noise)
+        return Posterior(mean, 0.5 * (covariance + covariance.T), self.noise)
 
     def interval(self, quantile: float = 1.6449) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper ends [d]: ``quantile`` deviations around the median; 1.6449 are 90 % of a Gaussian.
+        """Lower and upper ends [d]: ``quantile`` deviations around the mean; 1.6449 are 90 % of a Gaussian.
 
         >>> Posterior(np.array([0.5]), np.array([[0.01]])).interval(2.0)
         (array([0.3]), array([0.7]))
         """
         reach = quantile * self.deviation
-        return _back(self.mean - reach, self.transform), _back(self.mean + reach, self.transform)
+        return self.mean - reach, self.mean + reach
 
     def sample(self, count: int, seed: int | Sequence[int] = 0) -> NDArray[np.float64]:
         """Errors of ``count`` tasks as they may be: [count, d]."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         draws = np.random.default_rng(seed).standard_normal((count, len(values)))
-        return _back(self.mean + draws @ root.T, self.transform)
+        return np.asarray(self.mean + draws @ root.T)
 
 
 def on_frontier(
@@ -161,12 +134,3 @@ def chance_of_change(
     moved = estimate[within] + deviates[:, None, None] * moves  # [64, c, w]
     changed = moved[..., pick] > moved.min(axis=2) + tolerance  # [64, c]
     return float(changed.mean(axis=0).max())
-
-
-def transformed(errors: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
-    """Errors, or their logits."""
-    return errors if transform == "identity" else np.asarray(logit(np.clip(errors, _EDGE, 1 - _EDGE)))
-
-
-def _back(values: NDArray[np.float64], transform: Transform) -> NDArray[np.float64]:
-    return values if transform == "identity" else np.asarray(expit(values))

@@ -7,7 +7,7 @@ ehvi           raises the area that measured configurations dominate most, in ex
 ei             lowers the least measured feasible error most, in expectation (Mockus, 1978)
 =============  ==========================================================================================
 
-Each may count what it gains per unit of a cost: memory, or seconds. Not in the paper.
+Not in the paper.
 """
 
 from collections.abc import Mapping
@@ -35,14 +35,12 @@ def propose(
     memory: NDArray[np.float64],
     measurable: NDArray[np.bool_],
     feasible: NDArray[np.bool_],
-    cost: NDArray[np.float64] | None = None,
 ) -> list[int]:
     """The next ``count`` configurations to measure, the most useful first: indices.
 
     ``told`` are the errors known so far, by index; ``memory`` [d]; ``measurable`` and ``feasible`` [d] say
-    what may be measured and what may be chosen. With a ``cost`` [d], what is gained is divided by it. To
-    measure several at once, each is taken as if the ones before it had come out as expected. Fewer are
-    returned where no more may be measured.
+    what may be measured and what may be chosen. To measure several at once, each is taken as if the ones
+    before it had come out as expected. Fewer are returned where no more may be measured.
 
     >>> covariance = np.array([[0.02, 0.019, 0], [0.019, 0.02, 0], [0, 0, 0.01]])
     >>> prior = Posterior(np.array([0.5, 0.5, 0.5]), covariance)
@@ -59,11 +57,9 @@ def propose(
             break
         posterior = prior.given(list(believed), np.array(list(believed.values())))
         gain = _gain(design, posterior, believed, memory, feasible)
-        if cost is not None:
-            gain = gain / cost
         best = int(np.where(open_to, gain, -np.inf).argmax())
         chosen.append(best)
-        believed[best] = float(np.clip(posterior.errors[best], 0.0, 1.0))
+        believed[best] = float(np.clip(posterior.mean[best], 0.0, 1.0))
     return chosen
 
 
@@ -78,12 +74,12 @@ def _gain(
         return hypervolume_gain(posterior, believed, memory, feasible)
     if design == "ei":
         least = min((error for j, error in believed.items() if feasible[j]), default=1.0)
-        return feasible * expected_improvement(posterior.errors, posterior.error_deviation, least, xi=0.0)
+        return feasible * expected_improvement(posterior.mean, posterior.deviation, least, xi=0.0)
     weights = feasible.astype(np.float64)
     if design == "frontier":
         weights = on_frontier(posterior.sample(_SAMPLES), memory, feasible)
     variance = np.maximum(np.diag(posterior.covariance), 1e-12)
-    return np.asarray(((weights * posterior.slope**2) @ posterior.covariance**2) / variance)
+    return np.asarray((weights @ posterior.covariance**2) / variance)
 
 
 def hypervolume_gain(
@@ -111,7 +107,7 @@ def hypervolume_gain(
     for j, error in believed.items():
         if feasible[j]:
             curve[levels >= share[j]] = np.minimum(curve[levels >= share[j]], error)
-    mean, deviation = posterior.errors, posterior.error_deviation
+    mean, deviation = posterior.mean, posterior.deviation
     gains = np.column_stack([expected_improvement(mean, deviation, step, xi=0.0) for step in curve])  # [d, s]
     reached = levels[None] >= share[:, None]
     return np.asarray(((gains * reached) @ widths) * feasible)

@@ -1,9 +1,7 @@
 """The report of a campaign: measurements of several tasks in, plain data for one page out."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
-from math import ceil, floor
+from collections.abc import Iterable
 from statistics import fmean, median_low
 from typing import Any
 
@@ -11,11 +9,11 @@ import numpy as np
 
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
-from peppp.formats import Configuration, Format
+from peppp.formats import Configuration
 from peppp.metalearn.completion import complete
 from peppp.picks import page_format
-from peppp.records import Footprint, Measurement, Recipe
-from peppp.tables import ErrorMatrix, error_matrix
+from peppp.records import Measurement, Recipe
+from peppp.tables import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes
 
 _LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
@@ -31,7 +29,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
 
     Raises TableError where nothing was measured at low precision, BudgetError where nothing fits.
 
-    >>> from peppp import Outcome
+    >>> from peppp import Footprint, Outcome
     >>> def measured(configuration, error):
     ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), 0,
     ...         0.9, error, error, (), Footprint(5, 5, 14, {"momentum": 14}), Outcome.FINISHED, 1.0)
@@ -42,8 +40,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     measurements = list(measurements)
     matrix, left_out = _well_observed(error_matrix(measurements))
     completion = complete(matrix, relative_to_chance=True)
-    chance = np.array([row.chance_error for row in matrix.rows])[:, None]
-    estimate = np.clip(completion.estimate * chance, 0.0, 1.0)
+    estimate = np.clip(completion.estimate * matrix.chance[:, None], 0.0, 1.0)
     errors = pareto.settled(np.where(matrix.observed, matrix.values, estimate))
 
     of_row: defaultdict[tuple[str, str], list[Measurement]] = defaultdict(list)
@@ -54,7 +51,8 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     tasks = []
     for i, row in enumerate(matrix.rows):
         own = of_row[row.fingerprint, row.recipe_digest]
-        totals = [footprint_at(own, configuration).total for configuration in matrix.configurations]
+        known = {m.configuration: m.footprint for m in own}
+        totals = [footprint_at(known, configuration).total for configuration in matrix.configurations]
         reference = [m.test_error for m in own if m.configuration.is_fp32]
         tasks.append(
             {
@@ -79,10 +77,10 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
         task["pick"] = pareto.best(task["totals"], task["errors"], np.array(task["totals"]) <= limit)
     many = "s" if len(tasks) > 1 else ""
     return {
-        "title": f"{len(tasks)} task{many}, {len(matrix.configurations)} configurations",
+        "title": f"{len(tasks)} task{many}, {len(matrix.columns)} configurations",
         "left_out": left_out,
         "budget": limit,
-        "configurations": [str(configuration) for configuration in matrix.configurations],
+        "configurations": [str(column) for column in matrix.columns],
         "formats_a": [str(configuration.format_a) for configuration in matrix.configurations],
         "tasks": tasks,
         "singular_values": [float(value) for value in completion.singular_values],
@@ -96,7 +94,7 @@ def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
     Where less than half of the matrix would be left, all of it stays.
     """
     rows = np.ones(len(matrix.rows), dtype=bool)
-    columns = np.ones(len(matrix.configurations), dtype=bool)
+    columns = np.ones(len(matrix.columns), dtype=bool)
     while True:
         fewer_rows = rows & (matrix.observed[:, columns].sum(axis=1) >= _LEAST_OF_A_TASK)
         fewer_columns = columns & (matrix.observed[rows].sum(axis=0) >= _LEAST_OF_A_CONFIGURATION)
@@ -107,11 +105,7 @@ def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
         return matrix, ""
     if 2 * rows.sum() * columns.sum() < matrix.values.size:
         return matrix, "few measurements: the estimates are too low, and the picks rest on them"
-    kept_matrix = ErrorMatrix.from_values(
-        matrix.values[np.ix_(rows, columns)],
-        [row for row, keep in zip(matrix.rows, rows, strict=True) if keep],
-        [c for c, keep in zip(matrix.configurations, columns, strict=True) if keep],
-    )
+    kept_matrix = matrix.take(rows, columns)
     parts = [
         f"{(~kept).sum()} {what} with fewer than {least} measurements"
         for kept, what, least in (
@@ -135,10 +129,11 @@ def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: s
         raise TableError(f"{problem} {name!r}; there are {names}; name one that is there with one recipe")
     task = found[0]
     own = [m for m in measurements if m.task == name]
+    sizes = {m.configuration: m.footprint for m in own}
     rows = []
     for j, text in enumerate(page["configurations"]):
         configuration = Configuration.parse(text)
-        size = footprint_at(own, configuration)
+        size = footprint_at(sizes, configuration)
         seen = task["observed"][j] == "1"
         rows.append(
             {
@@ -164,34 +159,6 @@ def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: s
         "frontier": task["frontier"],
         "pick": task["pick"],
     }
-
-
-def footprint_at(measurements: Sequence[Measurement], configuration: Configuration) -> Footprint:
-    """The footprint of a task's training at a configuration, measured there or not: only its bits change.
-
-    ``measurements`` are of one task under one recipe, one or more of them at low precision. Exact where one
-    is at 8 bits or more, else within a byte a part: counts of numbers come back from their packed bytes.
-    """
-    known = {m.configuration: m.footprint for m in measurements}
-    if configuration in known:
-        return known[configuration]
-    source = max(
-        (c for c in known if not c.is_fp32), key=lambda c: (c.format_a.bits, c.format_b.bits, str(c))
-    )
-    sizes, (old_a, old_b) = known[source], (source.format_a, source.format_b)
-    new_a, new_b = configuration.format_a, configuration.format_b
-    return Footprint(
-        weights=_carried(sizes.weights, old_a, new_a),
-        activations=_carried(sizes.activations, old_a, new_a),
-        gradients=_carried(sizes.gradients, old_b, new_b),
-        states={name: _carried(size, old_b, new_b) for name, size in sizes.states.items()},
-        raw=sizes.raw,
-    )
-
-
-def _carried(size: int, old: Format, new: Format) -> int:
-    count = floor(Fraction(8 * size) / old.bits)  # the packed bytes were rounded up
-    return ceil(Fraction(count) * new.bits / 8)
 
 
 def _summary(recipe: Recipe) -> str:

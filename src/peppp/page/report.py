@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-import secrets
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from markupsafe import Markup
 
 from peppp import pareto
 from peppp.errors import StoreError
+from peppp.textfiles import whole
 
 _FOLDER = Path(__file__).parent
 _KINDS = ("estimated", "measured")
@@ -85,15 +84,11 @@ def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     target = Path(path)
     check_place(target)
     content = render(page).encode("utf-8", errors="replace")  # a folder's name may be no valid text
-    half_written = target.parent / f".peppp-{secrets.token_hex(8)}.tmp"
     try:
-        half_written.write_bytes(content)
-        half_written.replace(target)
+        with whole(target) as unfinished:
+            unfinished.write_bytes(content)
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror}; name another file or folder") from error
-    finally:
-        with suppress(OSError):  # it is gone where all went well
-            half_written.unlink()
 
 
 def _asset(name: str) -> str:

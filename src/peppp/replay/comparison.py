@@ -17,17 +17,16 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
     bootstrap interval over families drawn for both methods together; below 1 and 0 the method is the better
     one. Raises TableError where ``against`` was not evaluated.
 
-    >>> from peppp.replay.slices import known_table
     >>> from peppp.replay.loocv import evaluate
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> known = known_table(synthetic_table(8, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(8, further=False))  # invented errors
     >>> record, = compare(evaluate(known, methods=("ed-mf", "zero"), counts=(5,)), "ed-mf", ["convergence"])
     >>> record["method"], record["ratio"] > 1
     ('zero', True)
     """
     if against not in found.methods:
         raise TableError(f"{against!r} was not evaluated; compare with one of {', '.join(found.methods)}")
-    groups = found.known.families if found.leave == "family" else found.known.names
     records = []
     for setting in found.settings:
         for method in found.methods:
@@ -37,12 +36,12 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
                 for metric in metrics:
                     values = found.of(metric, setting, method, count)
                     reference = found.of(metric, setting, against, count)
-                    ratio = family_ratio(values, reference, groups)
-                    difference = family_mean(values - reference, groups)
+                    ratio = family_ratio(values, reference, found.families)
+                    difference = family_mean(values - reference, found.families)
                     records.append(
                         {
                             "setting": setting, "method": method, "measurements": count, "metric": metric,
-                            "value": family_mean(values, groups).mean,
+                            "value": family_mean(values, found.families).mean,
                             "ratio": ratio.mean, "ratio_low": ratio.low, "ratio_high": ratio.high,
                             "difference": difference.mean,
                             "difference_low": difference.low, "difference_high": difference.high,

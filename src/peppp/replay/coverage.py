@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.belief import Knowledge
-from peppp.metalearn.methods import explore
+from peppp.metalearn.methods import DRAWN, Method, run
+from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
-from peppp.replay.known import KnownTable
-from peppp.replay.loocv import SETTINGS, Leave, splits, train
+from peppp.replay.loocv import SETTINGS, Leave, leave_one_out, new_task
+from peppp.tables import ErrorMatrix
 
 COLUMNS = ("covered", "score", "width", "pick_covered")
 _ALPHA = 0.1
@@ -57,72 +57,54 @@ class Coverage:
 
 @single_thread()
 def coverage(
-    known: KnownTable,
+    known: ErrorMatrix,
     *,
     settings: Sequence[str] = ("I", "II", "IV"),
     counts: Sequence[int] = (0, 1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
     method: str = "ed-mf",
     rank: int = 3,
-    shrinkage: float = 0.1,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
 ) -> Coverage:
     """How often the 90 % intervals around the predictions of ``method`` hold the error, by replay.
 
-    Arguments are those of :func:`peppp.replay.loocv.evaluate`. Raises Lacking for a table that is too small.
+    Arguments are those of :func:`peppp.replay.loocv.evaluate`; all is as in a pick. Raises Lacking for a
+    table that is too small.
 
-    >>> from peppp.replay.slices import known_table
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> known = known_table(synthetic_table(15, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(15, further=False))  # invented errors
     >>> found = coverage(known, settings=("I",), counts=(3,)).interval("covered", "I", 3)
     >>> bool(found.mean > 0.6)
     True
     """
     known.require()
-    limit = float(np.median(known.memory)) if cap is None else cap
-    shape = (len(settings), len(counts), len(seeds), len(known.names), len(COLUMNS))
+    limit = float(np.median(known.bytes)) if cap is None else cap
+    shape = (len(settings), len(counts), len(seeds), len(known.rows), len(COLUMNS))
     values = np.full(shape, np.nan)
     for r, seed in enumerate(seeds):
-        for split, (training, held) in enumerate(splits(known, leave)):
-            families = [known.families[i] for i in training]
-            for s, name in enumerate(settings):
-                setting = SETTINGS[name]
-                completed = train(
-                    known.errors[training], known.memory[training], known.known[training], setting.sampling,
-                    share=share, rank=rank, shrinkage=shrinkage, seed=[seed, split],
-                    groups=known.groups,
-                )  # fmt: skip
-                for i in held:
-                    m, truth = known.memory[i], known.errors[i]
-                    feasible = known.known[i] & (m <= limit if setting.capped else True)
-                    if not feasible.any():
-                        continue
-                    # By memory alone: which of its errors are known tells nothing of a new task.
-                    measurable = m <= limit if setting.capped else np.ones(len(m), dtype=bool)
-                    knowledge = Knowledge(completed, range(len(m)), families, m, measurable, shrinkage)
-                    explored = explore(
-                        method,
-                        completed,
-                        truth.item,
-                        counts,
-                        memory=m,
-                        feasible=feasible,
-                        seed=[seed, int(i)],
-                    )
-                    for c, found in enumerate(explored):
-                        S = found.chosen
-                        belief = knowledge.believe(
-                            method, S.tolist(), truth[S], found.estimate, feasible=feasible
-                        )
-                        judged = known.known[i].copy()
-                        judged[S] = False
-                        values[s, c, r, i] = _scored(truth, belief.low, belief.high, judged)
-                        pick = int(np.where(feasible, np.clip(found.estimate, 0, 1), np.inf).argmin())
-                        if judged[pick]:
-                            held_it = belief.low[pick] <= truth[pick] <= belief.high[pick]
-                            values[s, c, r, i, -1] = float(held_it)
+        for s, name in enumerate(settings):
+            if r and SETTINGS[name].sampling == "full" and Method.parse(method).design not in DRAWN:
+                continue  # nothing is drawn anew
+            for i, learned in leave_one_out(
+                known, sampling=SETTINGS[name].sampling, seed=seed, leave=leave, share=share, rank=rank
+            ):
+                task = new_task(known, i, limit=limit if SETTINGS[name].capped else np.inf)
+                if task is None:
+                    continue
+                for c, count in enumerate(counts):
+                    found = strategy(method, learned, task, count, seed=[seed, i])
+                    told = run(found, known.values[i].item)
+                    belief = found.believe(told)
+                    judged = known.observed[i].copy()
+                    judged[list(told)] = False
+                    values[s, c, r, i] = _scored(known.values[i], belief.low, belief.high, judged)
+                    pick = task.pick(found.predict(told), told)
+                    if judged[pick]:
+                        held_it = belief.low[pick] <= known.values[i, pick] <= belief.high[pick]
+                        values[s, c, r, i, -1] = float(held_it)
     counted = np.isfinite(values).sum(axis=2)
     means = np.where(counted, np.nansum(values, axis=2) / np.maximum(counted, 1), np.nan)
     return Coverage(tuple(settings), tuple(counts), known.families, means)

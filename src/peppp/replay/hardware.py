@@ -11,8 +11,9 @@ import scipy.optimize
 from numpy.typing import NDArray
 
 from peppp.errors import TableError
+from peppp.metalearn.completion import filled
 from peppp.pareto import nondominated
-from peppp.replay.known import KnownTable
+from peppp.tables import ErrorMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,11 @@ class HardwareView:
     within: NDArray[np.float64]
 
 
-def frontier_counts(known: KnownTable) -> NDArray[np.intp]:
+def frontier_counts(known: ErrorMatrix) -> NDArray[np.intp]:
     """On how many tasks' frontiers each configuration lies [d], among those observed on the task."""
-    optimal = [nondominated(m, e, k) for m, e, k in zip(known.memory, known.errors, known.known, strict=True)]
+    optimal = [
+        nondominated(m, e, k) for m, e, k in zip(known.bytes, known.values, known.observed, strict=True)
+    ]
     return np.asarray(np.sum(optimal, axis=0))
 
 
@@ -55,7 +58,7 @@ def smallest_set(excess: NDArray[np.float64], epsilon: float) -> tuple[int, ...]
     return tuple(int(j) for j in np.flatnonzero(np.round(solved.x)))
 
 
-def hardware_view(known: KnownTable, *, epsilon: float = 0.02, most: int | None = None) -> HardwareView:
+def hardware_view(known: ErrorMatrix, *, epsilon: float = 0.02, most: int | None = None) -> HardwareView:
     """How often each configuration is Pareto optimal, and the smallest set within ``epsilon`` of every best.
 
     With ``most`` the set has at most so many, and the least worst excess that this allows. Errors that were
@@ -63,7 +66,8 @@ def hardware_view(known: KnownTable, *, epsilon: float = 0.02, most: int | None 
     """
     if not 0 <= epsilon <= 1 or (most is not None and most < 1):
         raise TableError("epsilon lies in [0, 1] and a set has 1 or more; as --epsilon 0.02 --most 4")
-    excess = known.errors - known.errors.min(axis=1, keepdims=True)
+    errors = filled(known)
+    excess = errors - errors.min(axis=1, keepdims=True)
     if most is None:
         chosen = smallest_set(excess, epsilon)
     else:

@@ -1,6 +1,10 @@
-"""Meta-leave-one-out: each task of a known table in turn is the new one (section 4.2, Table 1)."""
+"""Meta-leave-one-out: each task of a known table in turn is the new one (section 4.2, Table 1).
 
-from collections.abc import Callable, Sequence
+:func:`leave_one_out` is the loop; whatever is evaluated visits it with the strategies that
+:mod:`peppp.metalearn.strategy` makes, which are those that advise.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,23 +13,23 @@ from numpy.typing import NDArray
 
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
-from peppp.metalearn.automatic import choose_method
-from peppp.metalearn.completion import Completion, complete_values, inverse_propensity
-from peppp.metalearn.inner import inner_folds
-from peppp.metalearn.methods import METHODS, PAPER_METHODS, explore
+from peppp.metalearn.completion import Completion, inverse_propensity, learn
+from peppp.metalearn.methods import DRAWN, PAPER_METHODS, Method, Task, kept, outcomes
+from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
-from peppp.replay.known import KnownTable, Lacking
 from peppp.replay.scores import METRICS, scores
+from peppp.tables import ErrorMatrix, Lacking
 
 Leave = Literal["family", "row"]
+Sampling = Literal["full", "uniform", "nonuniform"]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How much of the meta-training table is known, and whether a new task's memory is capped."""
 
-    sampling: Literal["full", "uniform", "nonuniform"]
+    sampling: Sampling
     capped: bool
 
 
@@ -38,9 +42,106 @@ SETTINGS = {
     "V": Setting("nonuniform", False),
     "VI": Setting("nonuniform", True),
 }
-AUTO = "auto"
 MEMORY_USED = "memory_used"
 MEASURED = "measured"
+
+
+def leave_one_out(
+    matrix: ErrorMatrix,
+    *,
+    leave: Leave = "family",
+    teaches: NDArray[np.bool_] | None = None,
+    sampling: Sampling = "full",
+    share: float = 0.2,
+    rank: int = 3,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = True,
+    seed: int = 0,
+) -> Iterator[tuple[int, Completion]]:
+    """Each row as the new task, with what the others teach: its index, and their completion.
+
+    ``leave="family"`` learns from the rows of other families and other data, ``"row"`` from all other rows,
+    as the paper does. With ``teaches`` [n, n] row i learns from row j only where it is true; rows that
+    nothing teaches are left out. Of the others' entries ``sampling`` draws a ``share``, anew for each family
+    and ``seed``, uniformly or with probabilities that fall with memory (and weighs them by the inverse).
+    Nothing of the row itself is looked at. Errors are compared as multiples of chance, as in a pick, or as
+    they are, as in the paper. Raises Lacking where there is no second family.
+    """
+    labels = held_together(matrix, leave)
+    number = {label: split for split, label in enumerate(np.unique(labels))}
+    if teaches is None and len(number) < 2:
+        raise Lacking(
+            "the table lacks a second family to learn from; leave out rows instead of families: --leave row"
+        )
+    last: tuple[bytes, Completion] | None = None
+    for i in np.argsort(labels, kind="stable"):
+        others = labels != labels[i]
+        if teaches is not None:
+            others &= teaches[i]
+        if not matrix.observed[others].any():
+            continue
+        if last is None or last[0] != others.tobytes():
+            sampled, weights = _sampled(matrix.take(others), sampling, share, [seed, number[labels[i]]])
+            last = others.tobytes(), learn(
+                sampled, np.arange(len(sampled.rows)), rank=rank, shrinkage=shrinkage,
+                relative_to_chance=relative_to_chance, weights=weights,
+            )  # fmt: skip
+        yield int(i), last[1]
+
+
+def new_task(
+    matrix: ErrorMatrix,
+    i: int,
+    *,
+    within: NDArray[np.bool_] | None = None,
+    limit: float = np.inf,
+    relative_to_chance: bool = True,
+) -> Task | None:
+    """Row i as a new task: its memory, and what of its known columns (of those ``within``) fits the limit."""
+    feasible = matrix.observed[i] & (matrix.bytes[i] <= limit)
+    if within is not None:
+        feasible &= within
+    if not feasible.any():
+        return None
+    scale = float(matrix.chance[i]) if relative_to_chance else 1.0
+    return Task(matrix.bytes[i], feasible, feasible, scale)
+
+
+def held_together(matrix: ErrorMatrix, leave: Leave) -> NDArray[np.intp]:
+    """A label for each row [n]; rows of one label are held out together."""
+    if leave not in ("family", "row"):
+        raise TableError(f"what is left out is a family or a row, not {leave!r}")
+    if leave == "row":
+        return np.arange(len(matrix.rows))
+    # A family, and whatever shares its data: all rows that a chain of equal families or data connects.
+    labels = np.unique(np.asarray(matrix.families), return_inverse=True)[1].astype(np.intp)
+    tasks = np.unique(np.asarray(matrix.tasks), return_inverse=True)[1]
+    for task in np.unique(tasks):
+        for label in np.unique(labels[tasks == task]):
+            labels[labels == label] = labels[tasks == task].min()
+    return labels
+
+
+def _sampled(
+    matrix: ErrorMatrix, sampling: Sampling, share: float, seed: Sequence[int]
+) -> tuple[ErrorMatrix, NDArray[np.float64] | None]:
+    """The matrix with a share of its entries, and their weights.
+
+    Of rows that are partly observed, the share of all entries is sampled among those that are.
+    """
+    if sampling == "full":
+        return matrix, None
+    if matrix.share < 1:
+        share = min(share / matrix.share, 0.5 if sampling == "nonuniform" else 1.0)
+    drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+    weights = None
+    if sampling == "uniform":
+        mask = uniform(matrix.values.shape, share, seed=drawn)
+    else:
+        mask, probabilities = nonuniform(matrix.bytes, share=share, seed=drawn)
+        weights = inverse_propensity(probabilities)
+    mask = mask & matrix.observed
+    return (matrix.masked(mask) if mask.any() else matrix), weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +153,7 @@ class Evaluation:
     many they are.
     """
 
-    known: KnownTable
+    known: ErrorMatrix
     settings: tuple[str, ...]
     methods: tuple[str, ...]
     counts: tuple[int, ...]
@@ -68,11 +169,14 @@ class Evaluation:
         values: NDArray[np.float64] = self.values[place][..., self.metrics.index(metric)].mean(axis=0)
         return values
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What intervals are drawn over: families, or rows if rows were left out."""
+        return self.known.families if self.leave == "family" else self.known.names
+
     def interval(self, metric: str, setting: str, method: str, count: int) -> Interval:
         """The mean over families of a metric and its interval; the mean over rows if rows were left out."""
-        values = self.of(metric, setting, method, count)
-        families = self.known.families if self.leave == "family" else self.known.names
-        return family_mean(values, families)
+        return family_mean(self.of(metric, setting, method, count), self.families)
 
     def summary(self, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One record for each setting, method and count: mean, interval and standard error over rows."""
@@ -114,47 +218,96 @@ class Evaluation:
 
 @single_thread()
 def evaluate(
-    known: KnownTable,
+    known: ErrorMatrix,
     *,
     settings: Sequence[str] = ("I",),
     methods: Sequence[str] = PAPER_METHODS,
     counts: Sequence[int] = (1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
     rank: int = 3,
-    shrinkage: float = 0.1,
+    shrinkage: float | None = None,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
-    effects: bool = False,
+    relative_to_chance: bool = True,
+    runs: NDArray[np.float64] | None = None,
     judge: NDArray[np.float64] | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Every method in every setting on every task of a known table, as if the task were new.
 
-    ``leave="family"`` learns from the other families' rows, ``"row"`` from all other rows, as the paper
-    does. Settings III to VI know a ``share`` of the training entries, drawn anew for each split and seed,
-    uniformly or with probabilities that fall with memory (and then weighs them by the inverse). ``cap`` is
-    that of Settings II, IV and VI, by default the median of the table's memory. Nothing that a method sees
-    depends on the held out row, but for the errors that it asks for. With ``judge`` [n, d], errors of other
-    runs (:mod:`peppp.replay.judges`), all metrics are taken with those as the true ones, on the
-    configurations that have one; what is measured stays the table's.
+    Arguments are those of :func:`leave_one_out`; by default all is as in a pick, and the paper's figures
+    compare plain errors with its lambda. ``cap`` is that of Settings II, IV and VI, by default the median of
+    the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
+    asks for, which are those of ``runs`` [n, d] if given. With ``judge`` [n, d], errors of other runs
+    (:mod:`peppp.replay.judges`), all metrics are taken with those as the true ones, on the columns that have
+    one.
 
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
     >>> from peppp.replay.synthetic import synthetic_table
-    >>> from peppp.replay.slices import known_table
-    >>> known = known_table(synthetic_table(11, further=False))  # invented errors
+    >>> from peppp.tables import error_matrix
+    >>> known = error_matrix(synthetic_table(11, further=False))  # invented errors
     >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
     >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)
     True
     """
     known.require()
+    parsed = [Method.parse(name) for name in methods]
+    limit = _checked(known, settings, methods, counts, share, cap)
+    told = known.values if runs is None else runs
+    truth = told if judge is None else judge
+    judged = np.isfinite(told) & np.isfinite(truth)
+    shape = (len(settings), len(methods), len(counts), len(seeds), len(known.rows), len(METRICS) + 2)
+    values = np.full(shape, np.nan)
+    how: dict[str, Any] = {
+        "leave": leave, "share": share, "rank": rank, "shrinkage": shrinkage,
+        "relative_to_chance": relative_to_chance,
+    }  # fmt: skip
+    for r, seed in enumerate(seeds):
+        for kind in dict.fromkeys(SETTINGS[name].sampling for name in settings):
+            for i, learned in leave_one_out(known, sampling=kind, seed=seed, **how):
+                for s, name in enumerate(settings):
+                    task = new_task(
+                        known, i, within=judged[i], limit=limit if SETTINGS[name].capped else np.inf,
+                        relative_to_chance=relative_to_chance,
+                    )  # fmt: skip
+                    if SETTINGS[name].sampling != kind or task is None:
+                        continue
+                    for j, method in enumerate(parsed):
+                        if r and kind == "full" and method.design not in DRAWN:  # nothing is drawn anew
+                            values[s, j, :, r, i] = values[s, j, :, 0, i]
+                            continue
+                        played = outcomes(
+                            lambda count, m=method, t=task, c=learned, key=(seed, i): strategy(  # type: ignore[misc]
+                                m, c, t, count, seed=key
+                            ),
+                            told[i].item,
+                            counts,
+                        )
+                        estimates = [kept(found.predict(errors), errors) for found, errors in played]
+                        scored = scores(task.memory, truth[i], estimates, task.feasible)
+                        for column, metric in enumerate(METRICS):
+                            values[s, j, :, r, i, column] = scored[metric]
+                        everything = task.memory[task.feasible].sum()
+                        used = [task.memory[list(errors)].sum() / everything for _, errors in played]
+                        values[s, j, :, r, i, -2] = used
+                        values[s, j, :, r, i, -1] = [len(errors) for _, errors in played]
+    texts = tuple(str(method) for method in parsed)
+    return Evaluation(known, tuple(settings), texts, tuple(counts), tuple(seeds), limit, leave, values)
+
+
+def _checked(
+    known: ErrorMatrix,
+    settings: Sequence[str],
+    methods: Sequence[str],
+    counts: Sequence[int],
+    share: float,
+    cap: float | None,
+) -> float:
+    """The cap of the even settings, once all has been found to be sound."""
     for name in settings:
         if name not in SETTINGS:
             raise TableError(f"no setting {name!r}; there are {', '.join(SETTINGS)} (Table 1 of the paper)")
-    for name in methods:
-        if name not in (*METHODS, AUTO):
-            raise TableError(f"no method {name!r}; there are {', '.join(METHODS)} and {AUTO}")
     if not settings or not methods or not counts:
         raise TableError(
             "an evaluation needs a setting, a method and a number of measurements, as I, ed-mf, 3"
@@ -163,131 +316,10 @@ def evaluate(
         raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
     if not 0 < share <= 1:
         raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
-    configurations = known.configurations if "additive" in methods else None
-    limit = float(np.median(known.memory)) if cap is None else float(cap)
-    if any(SETTINGS[s].capped for s in settings) and not (known.memory <= limit).any():
+    limit = float(np.median(known.bytes)) if cap is None else float(cap)
+    if any(SETTINGS[s].capped for s in settings) and not (known.bytes <= limit).any():
         raise BudgetError(
             f"a cap of {limit:.0f}B is below every footprint of the table; the smallest is "
-            f"{known.memory.min():.0f}B"
+            f"{known.bytes.min():.0f}B"
         )
-    shape = (len(settings), len(methods), len(counts), len(seeds), len(known.names), len(METRICS) + 2)
-    values = np.full(shape, np.nan)
-    parts = splits(known, leave)
-    judged = known.known if judge is None else known.known & np.isfinite(judge)
-    truths = known.errors if judge is None else np.where(judged, judge, 1.0)
-    kinds = list(dict.fromkeys(SETTINGS[name].sampling for name in settings))
-    done, total = 0, len(seeds) * len(parts)
-    for r, seed in enumerate(seeds):
-        for split, (training, held) in enumerate(parts):
-            for kind in kinds:
-                completed = train(
-                    known.errors[training], known.memory[training], known.known[training], kind,
-                    share=share, rank=rank, shrinkage=shrinkage, effects=effects, seed=[seed, split],
-                    groups=known.groups,
-                )  # fmt: skip
-                # The automatic choice sees the training rows alone, each of their families held out in turn.
-                folds = (
-                    inner_folds(
-                        completed.estimate, completed.known, [known.families[i] for i in training],
-                        rank=rank, shrinkage=shrinkage, groups=known.groups,
-                    )
-                    if AUTO in methods
-                    else []
-                )  # fmt: skip
-                for s, name in enumerate(settings):
-                    if SETTINGS[name].sampling != kind:
-                        continue
-                    for i in held:
-                        m = known.memory[i]
-                        feasible = judged[i] & (m <= limit if SETTINGS[name].capped else True)
-                        if not feasible.any():
-                            continue
-                        for j, method in enumerate(methods):
-                            chosen = [method] * len(counts)
-                            if method == AUTO:
-                                chosen = choose_method(
-                                    completed.estimate, completed.known, folds, counts,
-                                    memory=m, feasible=feasible,
-                                )  # fmt: skip
-                            by_method = {
-                                one: explore(
-                                    one, completed, known.errors[i].item, counts, memory=m,
-                                    feasible=feasible, configurations=configurations, seed=[seed, int(i)],
-                                )
-                                for one in dict.fromkeys(chosen)
-                            }  # fmt: skip
-                            found = [by_method[one][c] for c, one in enumerate(chosen)]
-                            scored = scores(m, truths[i], [f.estimate for f in found], feasible)
-                            for column, metric in enumerate(METRICS):
-                                values[s, j, :, r, i, column] = scored[metric]
-                            used = [m[f.chosen].sum() / m[feasible].sum() for f in found]
-                            values[s, j, :, r, i, -2] = used
-                            values[s, j, :, r, i, -1] = [len(f.chosen) for f in found]
-            done += 1
-            if progress:
-                progress(done, total)
-    return Evaluation(
-        known, tuple(settings), tuple(methods), tuple(counts), tuple(seeds), limit, leave, values
-    )
-
-
-def train(
-    errors: NDArray[np.float64],
-    memory: NDArray[np.float64],
-    observed: NDArray[np.bool_],
-    sampling: str,
-    *,
-    share: float,
-    rank: int,
-    shrinkage: float,
-    seed: Sequence[int],
-    effects: bool = False,
-    groups: NDArray[np.intp] | None = None,
-) -> Completion:
-    """What is learned from training rows [n, d] of which a ``share`` is sampled.
-
-    Of rows that are partly ``observed``, the share of all entries is sampled among those that are.
-    """
-    if sampling == "full":
-        return complete_values(
-            errors, observed, rank=rank, shrinkage=shrinkage, effects=effects, groups=groups
-        )
-    if not observed.all():
-        share = min(share / float(observed.mean()), 0.5 if sampling == "nonuniform" else 1.0)
-    drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
-    weights = None
-    if sampling == "uniform":
-        mask = uniform(errors.shape, share, seed=drawn)
-    else:
-        mask, probabilities = nonuniform(memory, share=share, seed=drawn)
-        weights = inverse_propensity(probabilities)
-    mask = mask & observed
-    if not mask.any():
-        mask = observed
-    return complete_values(
-        errors, mask, rank=rank, shrinkage=shrinkage, weights=weights, effects=effects, groups=groups
-    )
-
-
-def splits(known: KnownTable, leave: Leave) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Training rows and held out rows of each split."""
-    if leave not in ("family", "row"):
-        raise TableError(f"what is left out is a family or a row, not {leave!r}")
-    if leave == "row":
-        labels = np.arange(len(known.names))
-    else:
-        # A family, and whatever shares its data.
-        labels = _joined(known.families, known.tasks)
-        if len(np.unique(labels)) < 2:
-            raise Lacking("the table lacks a second family to learn from; leave out rows instead of families")
-    return [(np.flatnonzero(labels != one), np.flatnonzero(labels == one)) for one in np.unique(labels)]
-
-
-def _joined(families: Sequence[str], tasks: Sequence[str]) -> NDArray[np.intp]:
-    """One label for all rows that a chain of equal families or equal tasks connects."""
-    labels = np.unique(np.asarray(families), return_inverse=True)[1].astype(np.intp)
-    for task in set(tasks):
-        rows = [i for i, other in enumerate(tasks) if other == task]
-        for label in np.unique(labels[rows]):
-            labels[labels == label] = labels[rows].min()
-    return labels
+    return limit

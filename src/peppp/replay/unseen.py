@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.belief import Knowledge
+from peppp.metalearn.belief import unseen
 from peppp.metalearn.descriptors import point
-from peppp.metalearn.methods import explore
+from peppp.metalearn.methods import kept, run
+from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.known import KnownTable
-from peppp.replay.loocv import splits
+from peppp.replay.loocv import leave_one_out, new_task
+from peppp.tables import ErrorMatrix
 
 COLUMNS = ("covered", "score", "width", "miss", "nearest", "seen_width")
 _ALPHA = 0.1
@@ -56,7 +57,7 @@ class Unseen:
 
 
 @single_thread()
-def replay_unseen(known: KnownTable, *, counts: Sequence[int] = (0, 3), method: str = "ed-mf") -> Unseen:
+def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method: str = "ed-mf") -> Unseen:
     """Leave out one family and one Format A at a time; predict the errors of the one at the other.
 
     ``counts`` are the measurements made by ``method`` at the configurations that remain. Raises Lacking for
@@ -66,43 +67,31 @@ def replay_unseen(known: KnownTable, *, counts: Sequence[int] = (0, 3), method: 
     of = np.array([str(c.format_a) for c in known.configurations])
     points = np.array([point(c) for c in known.configurations])
     formats = tuple(dict.fromkeys(of.tolist()))
-    values = np.full((len(counts), len(formats), len(known.names), len(COLUMNS)), np.nan)
+    values = np.full((len(counts), len(formats), len(known.rows), len(COLUMNS)), np.nan)
     for f, name in enumerate(formats):
         out = of == name
-        rest = known.take(range(len(known.names)), np.flatnonzero(~out))
+        rest = known.take(np.arange(len(known.rows)), ~out)
         gone = [known.configurations[j] for j in np.flatnonzero(out)]
         apart = ((points[out][:, None] - points[~out]) ** 2).sum(axis=2)
         nearest = apart.argmin(axis=1)
-        for training, held in splits(known, "family"):
-            completed = rest.learn(training, rank=3)
-            families = [known.families[i] for i in training]
-            for i in held:
-                judged = known.known[i, out]
-                m, feasible = rest.memory[i], rest.known[i]
-                if not judged.any() or not feasible.any():
-                    continue
-                every = np.ones(len(m), dtype=bool)
-                knowledge = Knowledge(completed, range(len(m)), families, m, every)
-                explored = explore(
-                    method, completed, rest.errors[i].item, counts, memory=m, feasible=feasible
-                )
-                for c, found in enumerate(explored):
-                    S = found.chosen
-                    estimate = np.clip(found.estimate, 0.0, 1.0)
-                    belief = knowledge.believe(
-                        method, S.tolist(), rest.errors[i, S], estimate, feasible=every
-                    )
-                    error, low, high = knowledge.unseen(gone, rest.configurations, estimate, belief)
-                    truth = known.errors[i, out][judged]
-                    error, low, high = error[judged], low[judged], high[judged]
-                    outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)
-                    open_to = np.delete(belief.high - belief.low, S)
-                    values[c, f, i] = [
-                        (outside == 0).mean(),
-                        (high - low + 2.0 / _ALPHA * outside).mean(),
-                        (high - low).mean(),
-                        np.sqrt(((error - truth) ** 2).mean()),
-                        np.sqrt(((estimate[nearest][judged] - truth) ** 2).mean()),
-                        open_to.mean(),
-                    ]
+        for i, learned in leave_one_out(rest):
+            judged, task = known.observed[i, out], new_task(rest, i)
+            if not judged.any() or task is None:
+                continue
+            for c, count in enumerate(counts):
+                found = strategy(method, learned, task, count)
+                told = run(found, rest.values[i].item)
+                belief, errors = found.believe(told), kept(found.predict(told), told)
+                error, low, high = (ends[judged] for ends in unseen(learned, task, gone, errors, belief))
+                truth = known.values[i, out][judged]
+                outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)
+                open_to = np.delete(belief.high - belief.low, list(told))
+                values[c, f, i] = [
+                    (outside == 0).mean(),
+                    (high - low + 2.0 / _ALPHA * outside).mean(),
+                    (high - low).mean(),
+                    np.sqrt(((error - truth) ** 2).mean()),
+                    np.sqrt(((errors[nearest][judged] - truth) ** 2).mean()),
+                    open_to.mean(),
+                ]
     return Unseen(tuple(counts), formats, known.families, values)

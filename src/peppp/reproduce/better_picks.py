@@ -11,8 +11,8 @@ from peppp.reproduce.study import Study
 SETTINGS = ("I", "II", "III", "IV")
 COUNTS = (1, 2, 3, 5, 8)
 METHODS = (
-    "ed-mf", "auto", "zero", "i-optimal", "frontier", "frontier-logit", "frontier-per-memory", "ehvi",
-    "ehvi-logit", "ehvi-per-memory", "ei", "ei-logit",
+    "ed-mf", "auto", "zero", "i-optimal", "frontier", "ehvi",
+    "ei",
 )  # fmt: skip
 METRICS = ("hyperdiff", "hyperdiff_true", "convergence", "regret")
 NAMED = [(m, s, count) for m in ("hyperdiff", "regret") for s in ("I", "IV") for count in (1, 3, 5)]

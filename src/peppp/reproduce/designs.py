@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from peppp.metalearn.bayesopt import GaussianProcess
 from peppp.metalearn.completion import Completion
-from peppp.metalearn.design import d_optimal_designs, least_squares
-from peppp.metalearn.methods import explore, prior_of
+from peppp.metalearn.design import least_squares
+from peppp.metalearn.methods import Task, outcomes, prior_of
+from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean
-from peppp.replay.known import Lacking
+from peppp.replay.loocv import leave_one_out, new_task
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.head_to_head import BUDGETS
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking
 
-RANK, COUNTS, SHOWN = 3, (1, 3, 6, 10), 6
-Predict = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.float64]]
+COUNTS, SHOWN = (1, 3, 6, 10), 6
+Predict = Callable[[list[int], NDArray[np.float64]], NDArray[np.float64]]
 
 
 @single_thread()
@@ -31,27 +33,25 @@ def designs(study: Study) -> Figure:
     known = study.known
     found: dict[tuple[str, str, int], list[tuple[float, float, str]]] = {}
     elsewhere = []
-    for i, family in enumerate(known.families):
-        others = np.array([j for j, other in enumerate(known.families) if other != family])
-        if len(others) < 2:
+    for i, learned in leave_one_out(known):
+        if len(learned.estimate) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
-        training = known.learn(others, RANK)
-        predictors = _predictors(training)
-        e, m, seen = known.errors[i], known.memory[i], known.known[i]
+        predictors = _predictors(learned)
+        family, e, m, seen = known.families[i], known.values[i], known.bytes[i], known.observed[i]
         judge, other_seed = study.judge(i)
         elsewhere.append(other_seed)
         for quantile, seed in product(BUDGETS, range(study.seeds)):
-            feasible = seen & (m <= np.quantile(m[seen], quantile))
-            for design, chosen in _designs(training, e, m, feasible, [seed, i]).items():
+            task = new_task(known, i, limit=float(np.quantile(m[seen], quantile)))
+            assert task is not None  # the limit is a quantile of its memory
+            for design, chosen in _designs(learned, e, task, [seed, i]).items():
                 for count, S in zip(COUNTS, chosen, strict=True):
                     rest = seen.copy()
                     rest[S] = False
                     for name, predict in predictors.items():
-                        estimate = predict(S, e[S])
+                        estimate = task.scale * predict(S, e[S] / task.scale)
                         off = float(np.sqrt(np.mean((estimate - e)[rest] ** 2))) if rest.any() else np.nan
-                        estimate[S] = e[S]
-                        pick = int(np.lexsort((m, np.where(feasible, estimate.round(9), np.inf)))[0])
-                        regret = float(judge[pick] - judge[feasible].min())
+                        pick = task.pick(estimate, dict(zip(S, e[S].tolist(), strict=True)))
+                        regret = float(judge[pick] - judge[task.feasible].min())
                         found.setdefault((design, name, count), []).append((regret, off, family))
     records: list[dict[str, Any]] = []
     for (design, name, count), rows in found.items():
@@ -81,35 +81,38 @@ def designs(study: Study) -> Figure:
                   (("measurements", SHOWN),))
             for y in ("regret", "prediction_error")
         ),
-        {"rank": RANK, "counts": list(COUNTS), "budgets": list(BUDGETS), "seeds": study.seeds},
+        {"counts": list(COUNTS), "budgets": list(BUDGETS), "seeds": study.seeds},
+        claims=False,
     )  # fmt: skip
 
 
 def _designs(
-    training: Completion,
-    errors: NDArray[np.float64],
-    memory: NDArray[np.float64],
-    feasible: NDArray[np.bool_],
-    seed: Sequence[int],
-) -> dict[str, list[NDArray[np.intp]]]:
+    learned: Completion, errors: NDArray[np.float64], task: Task, seed: Sequence[int]
+) -> dict[str, list[list[int]]]:
     """What is measured, for each of the counts."""
-    means = np.where(feasible, training.estimate.mean(axis=0), np.inf)
-    best = np.lexsort((memory, means))[: feasible.sum()]
-    improving = explore("bo-mf", training, errors.item, COUNTS, memory=memory, feasible=feasible, seed=seed)
+    means = np.where(task.feasible, learned.estimate.mean(axis=0), np.inf)
+    best = np.lexsort((task.memory, means))[: task.feasible.sum()].tolist()
+
+    def measured(method: str) -> list[list[int]]:
+        played = outcomes(
+            lambda count: strategy(method, learned, task, count, seed=seed), errors.item, COUNTS
+        )
+        return [list(told) for _, told in played]
+
     return {
-        "D-optimal": d_optimal_designs(training.configuration_embeddings, COUNTS, feasible=feasible),
-        "expected improvement": [found.chosen for found in improving],
+        "D-optimal": measured("ed-mf"),
+        "expected improvement": measured("bo-mf"),
         "table's best in turn": [best[:count] for count in COUNTS],
     }
 
 
-def _predictors(training: Completion) -> dict[str, Predict]:
+def _predictors(learned: Completion) -> dict[str, Predict]:
     """Errors [d] from the configurations measured and their errors."""
-    Y, mean, prior = training.configuration_embeddings, training.estimate.mean(axis=0), prior_of(training)
-    process = GaussianProcess.rbf(Y * training.singular_values[: Y.shape[1]], mean)
+    Y, mean, prior = learned.configuration_embeddings, learned.estimate.mean(axis=0), prior_of(learned)
+    process = GaussianProcess.rbf(Y * learned.singular_values[: Y.shape[1]], mean)
     return {
         "least squares": lambda S, e: least_squares(Y, S, e),
         "rank 1": lambda S, e: least_squares(Y[:, :1], S, e),
-        "BO's process": lambda S, e: process.posterior(list(S), e)[0],
-        "learned Gaussian": lambda S, e: np.array(prior.given(list(S), e).errors),
+        "BO's process": lambda S, e: process.posterior(S, e)[0],
+        "learned Gaussian": lambda S, e: np.array(prior.given(S, e).mean),
     }

@@ -6,12 +6,14 @@ from contextlib import suppress
 import numpy as np
 
 from peppp.formats import Configuration
+from peppp.pareto import nondominated
 from peppp.replay import hardware
-from peppp.replay.known import KnownTable, Lacking
-from peppp.reproduce.figure import Figure, Panel
+from peppp.replay.intervals import family_mean
+from peppp.reproduce.figure import Figure, Panel, above, every
 from peppp.reproduce.matrix import MB
 from peppp.reproduce.scale import paper_scale
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
 # The paper's list, of 87 tasks.
 APPENDIX_D = {
@@ -27,11 +29,11 @@ def figure_1b(study: Study) -> Figure:
     """Which activation width is best at each memory budget, over tasks."""
     known = study.known
     widths = np.array([c.format_a.bits for c in known.configurations])
-    budgets = np.quantile(known.memory, [0.2, 0.4, 0.6, 0.8, 1.0])
+    budgets = np.quantile(known.bytes, [0.2, 0.4, 0.6, 0.8, 1.0])
     records, winners = [], []
     for budget in budgets:
         best: Counter[int] = Counter()
-        for m, e, seen in zip(known.memory, known.errors, known.known, strict=True):
+        for m, e, seen in zip(known.bytes, known.values, known.observed, strict=True):
             fits = seen & (m <= budget)
             if fits.any():
                 best[int(widths[np.lexsort((m, np.where(fits, e, np.inf)))[0]])] += 1
@@ -56,10 +58,10 @@ def figure_1b(study: Study) -> Figure:
     )
 
 
-def frontier_counts(known: KnownTable) -> Counter[str]:
+def frontier_counts(known: ErrorMatrix) -> Counter[str]:
     """On how many tasks each configuration is Pareto optimal, by its name."""
     counts = hardware.frontier_counts(known)
-    return Counter({name: int(n) for name, n in zip(known.columns, counts, strict=True) if n})
+    return Counter({name: int(n) for name, n in zip(known.labels, counts, strict=True) if n})
 
 
 def appendix_d(study: Study) -> Figure:
@@ -67,7 +69,7 @@ def appendix_d(study: Study) -> Figure:
     known = study.known
     tables = {"measured seed, saved memory": known}
     for number, other in enumerate(study.other_seeds()[:1]):
-        if len(other.columns) > len(known.columns) // 2:
+        if len(other.labels) > len(known.labels) // 2:
             tables[f"seed {number + 2}, saved memory ({len(other.names)} tasks)"] = other
     with suppress(Lacking):
         tables["measured seed, paper_scale memory"] = paper_scale(known)
@@ -83,10 +85,10 @@ def appendix_d(study: Study) -> Figure:
                 "share": counts[column] / len(table.names),
                 "paper": APPENDIX_D.get(column, 0),
             }
-            for column in table.columns
+            for column in table.labels
         ]
         shown.append(f"{title}: " + ", ".join(f"{column} {n}" for column, n in top))
-        holds.append(top[0][0] == next(iter(APPENDIX_D)))
+        holds.append(_leading(table, next(iter(APPENDIX_D))))
     formats = Counter[str]()
     for column, n in frontier_counts(known).items():
         formats[str(Configuration.parse(column).format_a)] += n
@@ -95,7 +97,21 @@ def appendix_d(study: Study) -> Figure:
         f"Configurations on the most frontiers, of {len(known.names)}",
         "on most: " + ", ".join(f"{column} {n}" for column, n in APPENDIX_D.items()) + " of 87",
         "; ".join(shown) + "; by Format A: " + ", ".join(f"{a} {n}" for a, n in formats.most_common(4)),
-        all(holds),
+        every(holds),
         tuple(records),
         (Panel("bars", "configuration", "frontiers", "table"),),
     )
+
+
+def _leading(table: ErrorMatrix, column: str) -> bool | None:
+    """Whether a configuration is on more frontiers than any other, by families."""
+    on = np.array(
+        [nondominated(m, e, k) for m, e, k in zip(table.bytes, table.values, table.observed, strict=True)],
+        dtype=np.float64,
+    )
+    if column not in table.labels:
+        return None
+    place = table.labels.index(column)
+    rest = np.delete(np.arange(len(table.labels)), place)
+    rival = rest[on[:, rest].sum(axis=0).argmax()]
+    return above(family_mean(on[:, place] - on[:, rival], table.families), 0.0)

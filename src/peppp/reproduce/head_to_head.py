@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp import pareto
 from peppp.errors import PepppError
 from peppp.metalearn.completion import Completion
-from peppp.metalearn.methods import explore
+from peppp.metalearn.methods import Task, outcomes
+from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_mean
-from peppp.replay.known import KnownTable, Lacking
-from peppp.reproduce.figure import Figure, Panel
+from peppp.replay.loocv import leave_one_out, new_task
+from peppp.reproduce.figure import Figure, Panel, below, every
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
 COUNTS = (1, 2, 3, 6, 10)
 BUDGETS = (0.25, 0.5, 1.0)  # quantiles of the task's memory
@@ -35,19 +38,19 @@ def head_to_head(study: Study) -> Figure:
     known = study.known
     records: list[dict[str, Any]] = []
     families = known.families
-    for i, task in enumerate(known.names):
-        study.say(f"head to head: {task}, {i + 1} of {len(known.names)}")
-        others = np.array([j for j, family in enumerate(families) if family != families[i]])
-        if len(others) < 2:
+    for i, learned in leave_one_out(known):
+        task = known.names[i]
+        study.say(f"head to head: {task}")
+        if len(learned.estimate) < 2:
             raise Lacking("the table lacks tasks of other families to learn from")
-        training = known.learn(others, rank=3)
         judge, judged_elsewhere = study.judge(i)
         for quantile in BUDGETS:
-            budget = float(np.quantile(known.memory[i, known.known[i]], quantile))
-            feasible = known.known[i] & (known.memory[i] <= budget)
-            best = int(np.where(feasible, judge, np.inf).argmin())
+            budget = float(np.quantile(known.bytes[i, known.observed[i]], quantile))
+            new = new_task(known, i, limit=budget)
+            assert new is not None  # the budget is a quantile of its memory
+            best = int(np.where(new.feasible, judge, np.inf).argmin())
             for seed in range(study.seeds):
-                for method, picks in _picks(known, i, training, feasible, budget, seed, optuna).items():
+                for method, picks in _picks(known, i, learned, new, budget, seed, optuna).items():
                     records += [
                         {
                             "task": task,
@@ -64,7 +67,7 @@ def head_to_head(study: Study) -> Figure:
     return _figure(study, known, records)
 
 
-def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> Figure:
+def _figure(study: Study, known: ErrorMatrix, records: list[dict[str, Any]]) -> Figure:
     methods = list(dict.fromkeys(r["method"] for r in records))
     budgets = list(dict.fromkeys(r["budget"] for r in records))
     means: dict[tuple[str, str, int], float] = {}
@@ -92,6 +95,7 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
     rivals = [m for m in methods if m not in ("peppp", "oracle")]
     first = [min(means[m, "all budgets", c] for m in rivals) for c in COUNTS]
     ahead = [c for c, least in zip(COUNTS, first, strict=True) if means["peppp", "all budgets", c] <= least]
+    better = [every(_less(records, method, count) for method in rivals) for count in COUNTS]
     other = sum(r["judged"] == "other seed" for r in records) / len(records)
     return Figure(
         "head-to-head",
@@ -100,7 +104,7 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
         f"mean regret over {len(known.names)} tasks, three budgets, after {shown} measurements; peppp has "
         f"the least regret of all but the oracle after {', '.join(map(str, ahead)) or 'none of these'}; "
         f"{other:.0%} of the picks judged on another seed",
-        len(ahead) > len(COUNTS) / 2,
+        next((shown for shown in (True, False) if better.count(shown) > len(COUNTS) / 2), None),
         tuple(summary),
         (
             Panel(
@@ -114,39 +118,51 @@ def _figure(study: Study, known: KnownTable, records: list[dict[str, Any]]) -> F
     )  # fmt: skip
 
 
+def _less(records: list[dict[str, Any]], method: str, count: int) -> bool | None:
+    """Whether peppp's picks are regretted less than another method's, on the same tasks and budgets."""
+    ours, theirs = (
+        [r for r in records if r["method"] == name and r["measurements"] == count]
+        for name in ("peppp", method)
+    )
+    differences = [a["regret"] - b["regret"] for a, b in zip(ours, theirs, strict=True)]
+    return below(family_mean(differences, [r["family"] for r in ours]), 0.0)
+
+
 def _picks(
-    known: KnownTable,
+    known: ErrorMatrix,
     i: int,
-    training: Completion,
-    feasible: NDArray[np.bool_],
+    learned: Completion,
+    task: Task,
     budget: float,
     seed: int,
     optuna: Any,
 ) -> dict[str, list[int]]:
     """What each method picks after each number of measurements."""
-    errors, memory = known.errors[i], known.memory[i]
+    errors, memory, feasible = known.values[i], task.memory, task.feasible
     allowed = np.flatnonzero(feasible)
     rng = np.random.default_rng([seed, i])
 
     def least(estimate: NDArray[np.float64], among: NDArray[np.intp] = allowed) -> int:
-        return int(among[np.lexsort((memory[among], np.round(estimate[among], 9)))[0]])
+        best = pareto.best(memory, pareto.settled(estimate), np.isin(np.arange(len(memory)), among))
+        assert best is not None
+        return best
 
-    def explored(method: str) -> list[int]:
-        found = explore(
-            method, training, errors.item, COUNTS, memory=memory, feasible=feasible, seed=[seed, i]
+    def advised(method: str) -> list[int]:
+        played = outcomes(
+            lambda count: strategy(method, learned, task, count, seed=[seed, i]), errors.item, COUNTS
         )
-        return [least(np.clip(f.estimate, 0, 1)) for f in found]
+        return [task.pick(found.predict(told), told) for found, told in played]
 
     order = rng.permutation(allowed)
     everything = len(COUNTS)
     picks = {
-        "peppp": explored("ed-mf"),
-        "zero measurements": explored("zero"),
-        "largest that fits": explored("high-memory"),
+        "peppp": advised("ed-mf"),
+        "zero measurements": advised("zero"),
+        "largest that fits": advised("high-memory"),
         "random search": [least(errors, order[:count]) for count in COUNTS],
         "oracle": [least(errors)] * everything,
     }
-    means = training.estimate.mean(axis=0)
+    means = learned.estimate.mean(axis=0)
     in_turn = allowed[np.lexsort((memory[allowed], means[allowed]))]
     picks["table's best in turn"] = [least(errors, in_turn[:count]) for count in COUNTS]
     warm = least(means)
@@ -160,7 +176,7 @@ def _picks(
 
 def _search(
     optuna: Any,
-    known: KnownTable,
+    known: ErrorMatrix,
     i: int,
     feasible: NDArray[np.bool_],
     budget: float,
@@ -190,9 +206,9 @@ def _search(
         pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
         j = column.get(pair)
         # At most twice the budget: a huge violation would be all that a sampler's model of it sees.
-        excess = float(known.memory[i, j] / budget) - 1.0 if j is not None and known.known[i, j] else 1.0
+        excess = float(known.bytes[i, j] / budget) - 1.0 if j is not None and known.observed[i, j] else 1.0
         trial.set_constraint("memory", min(excess, 1.0))
-        search.tell(trial, float(known.errors[i, j]) if j is not None and feasible[j] else 1.0)
+        search.tell(trial, float(known.values[i, j]) if j is not None and feasible[j] else 1.0)
         if j is not None and feasible[j] and j not in measured:
             measured.append(j)
         if len(measured) == wanted:

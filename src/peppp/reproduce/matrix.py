@@ -9,17 +9,19 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.metalearn.additive import additive_model
+from peppp.metalearn.completion import filled
 from peppp.metalearn.threads import single_thread
-from peppp.replay.known import KnownTable, Lacking
-from peppp.reproduce.figure import Figure, Panel
+from peppp.replay.intervals import Interval, family_mean
+from peppp.reproduce.figure import Figure, Panel, above, every
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
 EXAMPLE = "cifar10"
 FIGURE_4 = ("1-3-1/1-6-7", "1-3-4/1-7-7", "1-4-3/1-8-7", "1-5-3/1-6-7")
 MB = 10**6
 
 
-def example_row(known: KnownTable) -> int:
+def example_row(known: ErrorMatrix) -> int:
     """The row of the paper's example, CIFAR-10, or the first."""
     return next((i for i, name in enumerate(known.names) if name.startswith(EXAMPLE)), 0)
 
@@ -28,19 +30,19 @@ def figure_1a(study: Study) -> Figure:
     """Error against memory of one task, its frontier marked."""
     known = study.known
     i = example_row(known)
-    seen = np.flatnonzero(known.known[i])
-    optimal = pareto.nondominated(known.memory[i], known.errors[i], known.known[i])
+    seen = np.flatnonzero(known.observed[i])
+    optimal = pareto.nondominated(known.bytes[i], known.values[i], known.observed[i])
     records = tuple(
         {
             "configuration": column,
-            "memory_mb": known.memory[i, j] / MB,
-            "error": known.errors[i, j],
+            "memory_mb": known.bytes[i, j] / MB,
+            "error": known.values[i, j],
             "point": "Pareto optimal" if optimal[j] else "dominated",
         }
-        for j, column in enumerate(known.columns)
-        if known.known[i, j]
+        for j, column in enumerate(known.labels)
+        if known.observed[i, j]
     )
-    memory, errors = known.memory[i, seen], known.errors[i, seen]
+    memory, errors = known.bytes[i, seen], known.values[i, seen]
     spreads = [np.ptp(errors[memory == m]) for m in np.unique(memory)]
     spread = float(max(spreads))
     distinct = int(optimal.sum())
@@ -59,19 +61,19 @@ def figure_1a(study: Study) -> Figure:
 def figure_4(study: Study) -> Figure:
     """Part of the error and memory matrices."""
     known = study.known
-    columns = [known.columns.index(c) for c in FIGURE_4 if c in known.columns]
-    columns = columns or list(range(min(4, len(known.columns))))
+    columns = [known.labels.index(c) for c in FIGURE_4 if c in known.labels]
+    columns = columns or list(range(min(4, len(known.labels))))
     rows = [example_row(known), *(i for i in range(len(known.names)) if i != example_row(known))][:3]
     records = tuple(
         {
             "task": known.names[i],
-            "configuration": known.columns[j],
-            "error": known.errors[i, j],
-            "memory_mb": known.memory[i, j] / MB,
+            "configuration": known.labels[j],
+            "error": known.values[i, j],
+            "memory_mb": known.bytes[i, j] / MB,
         }
         for i in rows
         for j in columns
-        if known.known[i, j]
+        if known.observed[i, j]
     )
     if not records:
         raise Lacking("the table lacks the first tasks' errors at these configurations")
@@ -85,6 +87,7 @@ def figure_4(study: Study) -> Figure:
         None,
         records,
         (Panel("bars", "task", "error", "configuration"),),
+        claims=False,
     )
 
 
@@ -102,7 +105,7 @@ def kendall(errors: NDArray[np.float64], observed: NDArray[np.bool_]) -> NDArray
 def figure_6a(study: Study) -> Figure:
     """Kendall's tau between tasks."""
     known = study.known
-    tau = kendall(known.errors, known.known)
+    tau = kendall(known.values, known.observed)
     families = np.array(known.families)
     same = families[:, None] == families
     off = ~np.eye(len(tau), dtype=bool)
@@ -121,16 +124,27 @@ def figure_6a(study: Study) -> Figure:
         "Kendall's tau between tasks",
         "similar data sets are more correlated; some pairs are negative",
         f"mean tau {inside} within families, {outside} across; {negative:.0%} of pairs across are negative",
-        bool(within.mean() > across.mean() and negative > 0) if len(within) and len(across) else None,
+        every([above(_closer(tau, same, off, known.families), 0.0), negative > 0]),
         records,
         (Panel("heatmap", "task", "tau", "other"),),
     )
 
 
+def _closer(
+    tau: NDArray[np.float64], same: NDArray[np.bool_], off: NDArray[np.bool_], families: Sequence[str]
+) -> Interval:
+    """By how much more each task [n] agrees with its own family than with the others."""
+    inside, outside = np.where(same & off, tau, np.nan), np.where(same, np.nan, tau)
+    both = (np.isfinite(inside).any(axis=1)) & (np.isfinite(outside).any(axis=1))
+    gaps = np.full(len(tau), np.nan)
+    gaps[both] = np.nanmean(inside[both], axis=1) - np.nanmean(outside[both], axis=1)
+    return family_mean(gaps, families)
+
+
 @single_thread()
-def decay(known: KnownTable, name: str, title: str) -> Figure:
+def decay(known: ErrorMatrix, name: str, title: str) -> Figure:
     """Singular values, by both definitions of explained variance."""
-    S = np.linalg.svd(known.errors, compute_uv=False)
+    S = np.linalg.svd(filled(known), compute_uv=False)
     by_square, plain = np.cumsum(S**2) / (S**2).sum(), np.cumsum(S) / S.sum()
     records = tuple(
         {
@@ -169,7 +183,7 @@ def figure_21(study: Study) -> Figure:
 @single_thread()
 def figure_14(study: Study) -> Figure:
     """Explained variance of k = 1 to 30."""
-    S = np.linalg.svd(study.known.errors, compute_uv=False)
+    S = np.linalg.svd(filled(study.known), compute_uv=False)
     by_square, plain = np.cumsum(S**2) / (S**2).sum(), np.cumsum(S) / S.sum()
     records = tuple(
         {"rank": k + 1, "share_of_squares": float(by_square[k]), "share_of_values": float(plain[k])}
@@ -190,7 +204,7 @@ def figure_14(study: Study) -> Figure:
 def figure_15(study: Study) -> Figure:
     """Histograms of error and memory."""
     known = study.known
-    errors, bytes_of = known.errors[known.known], known.memory[known.known]
+    errors, bytes_of = known.values[known.observed], known.bytes[known.observed]
     error, memory = float(np.median(errors)), float(np.median(bytes_of))
     records = tuple(
         {"error": float(e), "memory_mb": float(m) / MB} for e, m in zip(errors, bytes_of, strict=True)
@@ -209,8 +223,8 @@ def figure_15(study: Study) -> Figure:
 def figure_16(study: Study) -> Figure:
     """How many configurations fit the cap, by task."""
     known = study.known
-    fits = (known.memory <= study.median).sum(axis=1)
-    sides = [recipe.resolution if recipe else 0 for recipe in known.recipes]
+    fits = (known.bytes <= study.median).sum(axis=1)
+    sides = [row.recipe.resolution if row.recipe else 0 for row in known.rows]
     records = tuple(
         {"task": name, "resolution": side, "feasible": int(n)}
         for name, side, n in zip(known.names, sides, fits, strict=True)
@@ -220,10 +234,10 @@ def figure_16(study: Study) -> Figure:
     means = [n.mean() for n in by_side.values()]
     return Figure(
         "16",
-        f"Configurations of {len(known.columns)} within the cap of {study.median / MB:.3g} MB",
+        f"Configurations of {len(known.labels)} within the cap of {study.median / MB:.3g} MB",
         "all 99 fit on the small pictures, far fewer on the large ones",
         f"configurations that fit, by resolution: {shown}",
-        bool(means[0] == len(known.columns) and means[-1] < means[0]) if len(means) > 1 else None,
+        bool(means[0] == len(known.labels) and means[-1] < means[0]) if len(means) > 1 else None,
         records,
         (Panel("histogram", "feasible", "", "resolution"),),
         {"cap": study.median},
@@ -233,10 +247,10 @@ def figure_16(study: Study) -> Figure:
 def variance(study: Study) -> Figure:
     """Where the errors' variance over tasks comes from: the task, Format A, Format B or neither."""
     known = study.known
-    E = known.errors
+    E = filled(known)
     formats = [c.format_a for c in known.configurations], [c.format_b for c in known.configurations]
     shares = additive_model(E, *formats).shares
-    means = known.errors.mean(axis=0)
+    means = E.mean(axis=0)
     spread = {"A": _explained(means, formats[0]), "B": _explained(means, formats[1])}
     records = tuple({"term": name, "share": share} for name, share in shares.items())
     return Figure(

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from peppp.replay.known import Lacking
 from peppp.reproduce.figure import Figure
 from peppp.reproduce.figures import FIGURES
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking
 
 
 def draw_all(
@@ -48,11 +48,13 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
     lines += [_about(study), ""]
     holding = [f.name for f in figures if f.holds]
     failing = [f.name for f in figures if f.holds is False]
-    open_ = [f.name for f in figures if f.holds is None]
+    open_ = [f.name for f in figures if f.holds is None and f.claims]
+    shows = [f.name for f in figures if not f.claims]
     lines += [
         f"- Hold here: {', '.join(holding) or 'none'}",
         f"- **Do not hold here**: {', '.join(failing) or 'none'}",
-        f"- Nothing to decide: {', '.join(open_) or 'none'}",
+        f"- Not shown here: {', '.join(open_) or 'none'}",
+        f"- Nothing to decide: {', '.join(shows) or 'none'}",
         f"- The table lacks the rows: {', '.join(lacking) or 'none'}",
         "",
         "| | the paper's claim | on this table | |",
@@ -83,7 +85,8 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
         "- Regret is judged by the run that was picked from, unless it says another seed: methods that",
         "  measure likely winners then have the luck of the best run on their side. `designs` tells what is",
         "  measured from how the rest is predicted; docs/methods.md says what a design is good for.",
-        "- The verdict is a rule of thumb written down in the code of each figure, not a test.",
+        "- A claim about methods or tasks holds, or does not, only where a 95 % interval over families",
+        "  excludes the contrary; else it is not shown. The code of each figure says what is compared.",
         "",
     ]
     return "\n".join(lines)
@@ -123,7 +126,7 @@ def _about(study: Study) -> str:
     measurements = f" from {len(study.measurements)} measurements" if study.measurements else ""
     text = (
         f"The table{measurements}: {len(known.names)} tasks of {len(set(known.families))} families at "
-        f"{len(known.columns)} configurations, "
+        f"{len(known.labels)} configurations, "
         + (
             "all known"
             if known.share == 1
@@ -131,7 +134,7 @@ def _about(study: Study) -> str:
             "runs: tasks are judged on their known configurations, the rest is completed"
         )
     )
-    recipe = known.recipes[0]
+    recipe = known.rows[0].recipe
     if recipe is not None:
         text += (
             f"; {recipe.network}, learning rate {recipe.learning_rate:g}, {recipe.epochs} epochs or "

@@ -8,9 +8,9 @@ import numpy as np
 
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
-from peppp.replay.known import KnownTable, Lacking
 from peppp.reproduce.figure import Figure, Panel
 from peppp.reproduce.study import Study
+from peppp.tables import ErrorMatrix, Lacking
 
 COUNTS = ("saved", "paper_scale")
 
@@ -31,14 +31,14 @@ def counted(
     )
 
 
-def paper_scale(known: KnownTable) -> KnownTable:
+def paper_scale(known: ErrorMatrix) -> ErrorMatrix:
     """The table with memory as the preset ``paper_scale`` counts it: fitted to the paper's 816, not proven.
 
     It has four times the outputs of convolutions, norms and ReLUs, gradient and momentum. Raises Lacking
     where rows have no recipe.
     """
-    memory = np.empty_like(known.memory)
-    for i, (recipe, chance) in enumerate(zip(known.recipes, known.chance, strict=True)):
+    memory = np.empty(known.values.shape)
+    for i, (recipe, chance) in enumerate(zip((row.recipe for row in known.rows), known.chance, strict=True)):
         if recipe is None:
             raise Lacking("the table lacks recipes, which say how much memory the paper would count")
         classes = max(2, round(1 / (1 - chance))) if chance < 1 else 10

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from peppp.formats import Configuration
 from peppp.records import Measurement, Recipe
-from peppp.replay.known import KnownTable, Lacking
-from peppp.replay.slices import known_table, largest_slice, meets
+from peppp.replay.slices import known_part, largest_slice, main_seed, meets
+from peppp.tables import ErrorMatrix, Lacking, error_matrix
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Study:
     """
 
     measurements: Sequence[Measurement] = ()
-    matrices: KnownTable | None = None
+    matrices: ErrorMatrix | None = None
     where: Mapping[str, str] = field(default_factory=dict)
     masks: int = 100
     seeds: int = 1
@@ -35,22 +35,25 @@ class Study:
     progress: Callable[[str], None] | None = None
 
     @cached_property
-    def known(self) -> KnownTable:
+    def known(self) -> ErrorMatrix:
         """The commonest way of training, on the seed that most was measured with."""
-        found = self.matrices or known_table(self._slice)
-        return found.require()
+        return (self.matrices or self._known(self._slice)).require()
+
+    def _known(self, measurements: Sequence[Measurement], seed: int | None = None) -> ErrorMatrix:
+        """What is known on one seed: averaging where there are several would even out some rows only."""
+        kept = [m for m in measurements if not m.configuration.is_fp32]
+        seed = main_seed(kept) if seed is None and kept else seed
+        return known_part(error_matrix(kept, seed=seed))
 
     @cached_property
     def median(self) -> float:
         """The cap of Settings II, IV and VI."""
-        return float(np.median(self.known.memory)) if self.cap is None else self.cap
+        return float(np.median(self.known.bytes)) if self.cap is None else self.cap
 
     @property
     def synthetic(self) -> bool:
         """Whether the table is invented."""
-        return any("synthetic" in m.provenance for m in self.measurements) or (
-            self.matrices is not None and self.matrices.is_synthetic
-        )
+        return any("synthetic" in m.provenance for m in self.measurements)
 
     @cached_property
     def _slice(self) -> list[Measurement]:
@@ -68,28 +71,23 @@ class Study:
         """
         known = self.known
         for other in self._judges:
-            if known.tasks[i] in other.tasks and other.columns == known.columns and other.share == 1:
-                return np.asarray(other.errors[other.tasks.index(known.tasks[i])]), True
-        return np.asarray(known.errors[i]), False
+            if known.tasks[i] in other.tasks and other.labels == known.labels and other.share == 1:
+                return np.asarray(other.values[other.tasks.index(known.tasks[i])]), True
+        return np.asarray(known.values[i]), False
 
     @cached_property
-    def _judges(self) -> list[KnownTable]:
+    def _judges(self) -> list[ErrorMatrix]:
         return self.other_seeds() if self.matrices is None else []
 
-    def other_seeds(self) -> list[KnownTable]:
+    def other_seeds(self) -> list[ErrorMatrix]:
         """The same way of training with other seeds: one table a seed, complete rows only."""
-        first = self._main_seed()
         tables = []
-        for seed in sorted({m.seed for m in self._slice} - {first}):
+        for seed in sorted({m.seed for m in self._slice} - {main_seed(self._slice)}):
             try:
-                tables.append(known_table(self._slice, seed=seed))
+                tables.append(self._known(self._slice, seed))
             except Lacking:
                 continue
         return tables
-
-    def _main_seed(self) -> int:
-        seeds = [m.seed for m in self._slice]
-        return max(set(seeds), key=lambda s: (seeds.count(s), -s))
 
     def varied(self, *fields: str) -> dict[str, list[Measurement]]:
         """Measurements whose recipe differs from the commonest in these fields only, by the differing text.
@@ -116,7 +114,7 @@ class Study:
             found[m.fingerprint, m.configuration] = m
         return found
 
-    def rates(self, rows: int = 3) -> KnownTable:
+    def rates(self, rows: int = 3) -> ErrorMatrix:
         """Rows of the tasks measured at several learning rates, so many or more; their common columns."""
         varied = self.varied("learning_rate")
         rates: defaultdict[str, set[str]] = defaultdict(set)
@@ -126,13 +124,13 @@ class Study:
         tuned = [m for ms in varied.values() for m in ms if len(rates[m.fingerprint]) == len(varied)]
         if not tuned:
             raise Lacking("the table lacks tasks measured at every learning rate")
-        return known_table(tuned, every_row=True).require(rows)
+        return known_part(error_matrix(tuned, seed=main_seed(tuned)), every_row=True).require(rows)
 
-    def networks(self) -> dict[str, KnownTable]:
+    def networks(self) -> dict[str, ErrorMatrix]:
         """The known rows of each network, the commonest first."""
         varied = self.varied("network")
         order = sorted(varied, key=lambda name: (-len(varied[name]), name))
-        return {name: known_table(varied[name]) for name in order}
+        return {name: self._known(varied[name]) for name in order}
 
     def reference(self) -> dict[str, float]:
         """The error of each task in plain fp32, by fingerprint, where the table holds it."""

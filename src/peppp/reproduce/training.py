@@ -8,16 +8,19 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from peppp import pareto
+from peppp.metalearn.completion import filled
 from peppp.metalearn.convex import relaxed_d_optimal
 from peppp.metalearn.design import d_optimal, least_squares
 from peppp.metalearn.threads import single_thread
 from peppp.records import Measurement
-from peppp.replay.known import Lacking
-from peppp.replay.slices import known_table
-from peppp.reproduce.figure import Figure, Panel
+from peppp.replay.intervals import family_mean, family_ratio
+from peppp.replay.loocv import leave_one_out
+from peppp.replay.slices import known_part, main_seed
+from peppp.reproduce.figure import Figure, Panel, above, below, every
 from peppp.reproduce.frontiers import frontier_counts
 from peppp.reproduce.matrix import EXAMPLE, MB
 from peppp.reproduce.study import Study
+from peppp.tables import Lacking, error_matrix
 
 
 @single_thread()
@@ -25,29 +28,29 @@ def figure_13(study: Study) -> Figure:
     """The convex relaxation (SLSQP) beside the greedy design: rank 5, 20 configurations."""
     known = study.known
     rank = min(5, len(known.names) - 1)
-    count = min(20, int(known.known.sum(axis=1).min()) - 1)
+    count = min(20, int(known.observed.sum(axis=1).min()) - 1)
     records, weights = [], []
     designs: dict[str, Callable[[NDArray[np.float64]], NDArray[np.intp]]] = {
         "greedy": lambda Y: d_optimal(Y, count),
-        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count, solver="slsqp").chosen,
-        "convex, multiplicative": lambda Y: relaxed_d_optimal(Y, count).chosen,
+        "convex, SLSQP": lambda Y: relaxed_d_optimal(Y, count).chosen,
     }
     errors: dict[str, list[float]] = {name: [] for name in designs}
     seconds = dict.fromkeys(designs, 0.0)
-    for i, task in enumerate(known.names):
-        others = np.array([j for j, family in enumerate(known.families) if family != known.families[i]])
-        if len(others) <= rank:
+    families = []
+    for i, learned in leave_one_out(known, rank=rank, shrinkage=0.1, relative_to_chance=False):
+        if len(learned.estimate) <= rank:
             continue
-        Y = known.learn(others, rank).configuration_embeddings[known.known[i]]
-        truth = known.errors[i, known.known[i]]
+        Y = learned.configuration_embeddings[known.observed[i]]
+        truth = known.values[i, known.observed[i]]
+        families.append(known.families[i])
         for name, design in designs.items():
             started = process_time()
             S = design(Y)
             seconds[name] += process_time() - started
             guess = least_squares(Y, S, truth[S])
             errors[name].append(float(np.linalg.norm(guess - truth) / np.linalg.norm(truth)))
-            records.append({"task": task, "design": name, "relative_error": errors[name][-1]})
-        weights += relaxed_d_optimal(Y, count, solver="slsqp").weights.tolist()
+            records.append({"task": known.names[i], "design": name, "relative_error": errors[name][-1]})
+        weights += relaxed_d_optimal(Y, count).weights.tolist()
     if not weights:
         raise Lacking(f"the table lacks families: rank {rank} needs more than {rank} tasks of others")
     extreme = float(np.mean([v < 0.05 or v > 0.95 for v in weights]))
@@ -61,7 +64,13 @@ def figure_13(study: Study) -> Figure:
         "the relaxed weights are mostly near 0 or 1; greedy errs less and is more than 10 times faster",
         f"{extreme:.0%} of the weights are within 0.05 of 0 or 1; mean relative error {shown}; greedy is "
         f"{faster:.0f} times faster than SLSQP (with gradients)",
-        bool(extreme > 0.5 and means["greedy"] <= means["convex, SLSQP"] and faster > 10),
+        every(
+            [
+                extreme > 0.5,
+                faster > 10,
+                below(family_ratio(errors["greedy"], errors["convex, SLSQP"], families), 1.0),
+            ]
+        ),
         tuple(records),
         (
             Panel("histogram", "weight", "", title="relaxed weights"),
@@ -103,7 +112,7 @@ def figure_19(study: Study) -> Figure:
         "Kendall's tau "
         + ", ".join(f"{tau:.2f} on {task}" for tau, task in zip(taus, tasks, strict=True))
         + f"; lowest error {lowest:.1%} after {long} epochs (another network, fewer pictures)",
-        bool(np.mean(taus) > 0.5),
+        above(family_mean(taus, tasks), 0.5),
         records,
         (Panel("scatter", at_short, at_long, "task", guide="diagonal"),),
     )
@@ -117,30 +126,32 @@ def figure_20(study: Study) -> Figure:
     chosen = next((i for i, name in enumerate(names) if name.startswith(EXAMPLE)), 0)
     base = study.recipe.learning_rate
     records = []
-    better, frontiers, wins = [], [], dict[float, int]()
+    better, tuned, frontiers, wins = [], [], [], dict[float, int]()
     for i, task in enumerate(tasks):
         rows = [r for r, other in enumerate(known.tasks) if other == task]
-        rates = [recipe.learning_rate if recipe else 0.0 for recipe in (known.recipes[r] for r in rows)]
+        recipes = [known.rows[r].recipe for r in rows]
+        rates = [recipe.learning_rate if recipe else 0.0 for recipe in recipes]
         if base not in rates:
             continue
-        fixed, tuned = known.errors[rows[rates.index(base)]], known.errors[rows].min(axis=0)
-        for k in known.errors[rows].argmin(axis=0):
+        fixed, best = known.values[rows[rates.index(base)]], known.values[rows].min(axis=0)
+        for k in known.values[rows].argmin(axis=0):
             wins[rates[k]] = wins.get(rates[k], 0) + 1
-        better.append(float((fixed - tuned).mean()))
-        frontiers.append(len(pareto.frontier(known.memory[rows[0]], tuned)))
+        better.append(float((fixed - best).mean()))
+        tuned.append(task)
+        frontiers.append(len(pareto.frontier(known.bytes[rows[0]], best)))
         if i == chosen:
-            for kind, errors in (("fixed", fixed), ("tuned", tuned)):
-                optimal = pareto.frontier(known.memory[rows[0]], errors)
+            for kind, errors in (("fixed", fixed), ("tuned", best)):
+                optimal = pareto.frontier(known.bytes[rows[0]], errors)
                 records += [
                     {
                         "task": names[i],
                         "learning_rate": kind,
                         "configuration": column,
-                        "memory_mb": known.memory[rows[0], j] / MB,
+                        "memory_mb": known.bytes[rows[0], j] / MB,
                         "error": float(errors[j]),
                         "point": "Pareto optimal" if j in optimal else "dominated",
                     }
-                    for j, column in enumerate(known.columns)
+                    for j, column in enumerate(known.labels)
                 ]
     if not better:
         raise Lacking(f"the table lacks tasks measured at the learning rate {base:g} and at others")
@@ -153,7 +164,7 @@ def figure_20(study: Study) -> Figure:
         f"the best rate is {shown} of task x configuration; tuning lowers the mean error by "
         f"{np.mean(better):.3f} on {len(better)} tasks; frontiers then have {min(frontiers)} to "
         f"{max(frontiers)} configurations",
-        bool(np.mean(better) > 0 and min(frontiers) > 1),
+        every([above(family_mean(better, tuned), 0.0), min(frontiers) > 1]),
         tuple(records),
         tuple(
             Panel(
@@ -201,13 +212,14 @@ def rounding(study: Study) -> Figure:
         None,
         records,
         (Panel("scatter", "error_stochastic", "error_nearest", "task", guide="diagonal"),),
+        claims=False,
     )
 
 
 def _format_b(measurements: list[Measurement]) -> str:
     """How much Format B matters, and the configurations on most frontiers."""
     try:
-        known = known_table(measurements)
+        known = known_part(error_matrix(measurements, seed=main_seed(measurements)))
     except Lacking as error:
         return str(error)
     formats = [str(c.format_b) for c in known.configurations]
@@ -215,7 +227,7 @@ def _format_b(measurements: list[Measurement]) -> str:
         return "too few complete rows to say more"
     a = np.array([str(c.format_a) for c in known.configurations])
     b = np.array(formats)
-    means = known.errors.mean(axis=0)
+    means = filled(known).mean(axis=0)
     rest = means - np.array([means[a == x].mean() for x in a])
     share = float(np.array([rest[b == x].mean() for x in b]).var() / means.var()) if means.var() else 0.0
     top = ", ".join(f"{column} {n}" for column, n in frontier_counts(known).most_common(3))

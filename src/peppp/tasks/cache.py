@@ -1,7 +1,6 @@
 """Decoded and resized images on disk, so that large ones are read once: .npz in the user's cache."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from peppp.tasks.dataset import Dataset
+from peppp.textfiles import whole
 
 
 def folder() -> Path:
@@ -51,21 +51,15 @@ def _opened(path: Path) -> Dataset:
 
 
 def _write(path: Path, dataset: Dataset) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                name=np.array(dataset.name),
-                group=np.array(dataset.group),
-                fingerprint=np.array(dataset.fingerprint),
-                classes=np.array(dataset.classes),
-                train_inputs=dataset.train_inputs,
-                train_targets=dataset.train_targets,
-                test_inputs=dataset.test_inputs,
-                test_targets=dataset.test_targets,
-            )
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(
+            file,
+            name=np.array(dataset.name),
+            group=np.array(dataset.group),
+            fingerprint=np.array(dataset.fingerprint),
+            classes=np.array(dataset.classes),
+            train_inputs=dataset.train_inputs,
+            train_targets=dataset.train_targets,
+            test_inputs=dataset.test_inputs,
+            test_targets=dataset.test_targets,
+        )

@@ -26,6 +26,10 @@ _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
 
+Seen = Callable[[int, int], None]
+"""What is called with the number of classes and the side in pixels, once they are known."""
+
+
 class _Part(NamedTuple):
     """The files of a training or a test part, class by class, and their labels."""
 
@@ -40,11 +44,13 @@ def read_folder(
     *,
     only: Sequence[str] = (),
     tests: Sequence[str] = _TEST_NAMES,
+    seen: Seen | None = None,
 ) -> Dataset:
     """The data set of ``path/class/image`` or ``path/train/class/image`` with ``path/test/class/image``.
 
     ``only`` takes some of the classes, in that order; ``tests`` are the names that the test part may have.
-    Many images are kept, decoded and resized, in a cache; changed files are read anew.
+    Many images are kept, decoded and resized, in a cache; changed files are read anew. ``seen`` is called
+    with the number of classes and the side before any image is decoded.
     """
     train, test = _parts(path, tests)
     classes = tuple(only) or tuple(_class_names(train))
@@ -60,6 +66,8 @@ def read_folder(
             raise DataError(f"{test} holds the class {unknown[0]!r} that {train} lacks")
         parts.append(_listed(test, classes))
     side = resolution or own_resolution(size_of(file, str(file)) for part in parts for file in part.files)
+    if seen is not None:
+        seen(len(classes), side)
     if only or sum(len(part.files) for part in parts) < _MANY:
         return _read(path, parts, classes, side)
     key = digest(str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))

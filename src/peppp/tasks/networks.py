@@ -75,10 +75,7 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
     """
     with torch.device(device):
         if ":" in name:
-            network = _own_factory(name)(classes=classes, channels=channels)
-            if not isinstance(network, nn.Module):
-                raise NetworkError(f"{name} gave a {type(network).__name__}; a factory returns an nn.Module")
-            return network
+            return _made(name, classes, channels)
         known, width = _known(name)
         return known.make(width, classes, channels)
 
@@ -97,6 +94,31 @@ def check(name: str, dataset: Dataset) -> None:
             f"{name} takes {_known(name)[0].takes}, and {dataset.name} holds {dataset.kind}; give {fitting}, "
             "or your own as package.module:factory"
         )
+
+
+def check_name(name: str) -> None:
+    """NetworkError where a name is that of no network, before any data is read."""
+    if ":" in name:
+        _own_factory(name)
+    else:
+        _known(name)
+
+
+def _made(name: str, classes: int, channels: int) -> nn.Module:
+    """What a factory of the user's returns, if it is a network."""
+    try:
+        network = _own_factory(name)(classes=classes, channels=channels)
+    except NetworkError:
+        raise
+    except (Exception, SystemExit) as problem:
+        reason = (str(problem).splitlines() or [""])[0]
+        raise NetworkError(
+            f"{name} was called with classes={classes}, channels={channels} and raised "
+            f"{type(problem).__name__}: {reason}; a factory takes both by name and returns an nn.Module"
+        ) from problem
+    if not isinstance(network, nn.Module):
+        raise NetworkError(f"{name} gave a {type(network).__name__}; a factory returns an nn.Module")
+    return network
 
 
 def _known(name: str) -> tuple[Network, int]:

@@ -17,7 +17,7 @@ def imported(name: str, error: type[PepppError], what: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except Exception as problem:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as problem:  # whatever the module does when it is imported
         raise error(f"cannot load the {what} {name}: {problem}") from None
     finally:
         if added and here in sys.path:

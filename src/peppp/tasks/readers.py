@@ -18,14 +18,13 @@ from peppp.tasks import catalog
 from peppp.tasks.arrays import read_npz
 from peppp.tasks.builtin import NAMES, read_builtin, read_text
 from peppp.tasks.dataset import Dataset, cut
-from peppp.tasks.folders import read_folder
+from peppp.tasks.folders import Seen, read_folder
 from peppp.tasks.hub import read_hub
 from peppp.tasks.own import imported
 from peppp.tasks.sources import read_entry
 
 _KINDS: dict[str, Callable[[str, int], Dataset]] = {
     "npz": lambda rest, resolution: read_npz(Path(rest), resolution),
-    "folder": lambda rest, resolution: read_folder(Path(rest), resolution),
     "text": lambda rest, resolution: read_text(Path(rest), resolution),
     "hf": read_hub,
     "digits": lambda rest, resolution: read_builtin(f"digits:{rest}", resolution),
@@ -33,13 +32,15 @@ _KINDS: dict[str, Callable[[str, int], Dataset]] = {
 }
 
 
-def load(text: str, *, resolution: int = 0) -> Dataset:
+def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset:
     """The data set of a text (see above), its images square with ``resolution`` pixels a side.
 
     With resolution 0, images that are square, of one size and at most 64 pixels stay as they are, and others
     come at 32; those of the catalog come at the paper's. Images are cropped to their centre square, resized
     with Lanczos, grey ones made three equal channels. Sets without a test part are split 80/20, stratified
-    and seeded. For texts the resolution is the number of characters that are seen at once.
+    and seeded. For texts the resolution is the number of characters that are seen at once. ``seen`` is
+    called with the number of classes and the side in pixels as soon as a folder of images shows them, before
+    any image is decoded; it may raise.
 
     Raises DataError: one line that names the file and what is wrong with it.
 
@@ -54,14 +55,14 @@ def load(text: str, *, resolution: int = 0) -> Dataset:
     options = _options(query, text)
     resolution = int(options.pop("resolution", resolution))
     group = options.pop("group", None)
-    dataset = _read(source, text, resolution)
+    dataset = _read(source, text, resolution, seen)
     if options:
         limits = {part: int(limit) for part, limit in options.items()}
         dataset = cut(dataset, train=limits.get("train"), test=limits.get("test"))
     return replace(dataset, group=group) if group else dataset
 
 
-def _read(source: str, text: str, resolution: int) -> Dataset:
+def _read(source: str, text: str, resolution: int, seen: Seen | None) -> Dataset:
     kind, separator, rest = source.partition(":")
     slug, given, path = source.partition("=")
     if source == "digits":
@@ -69,6 +70,8 @@ def _read(source: str, text: str, resolution: int) -> Dataset:
     if given and catalog.is_named(slug):
         return read_entry(catalog.find(slug), Path(path), resolution)
     if separator:
+        if kind == "folder":
+            return read_folder(Path(rest), resolution, seen=seen)
         if kind not in _KINDS:
             known = "digits, npz:FILE, folder:FOLDER, text:FILE, hf:OWNER/NAME, own:MODULE:FUNCTION"
             raise DataError(f"unknown kind of data {kind!r} in {text!r}; known: {known}")
@@ -83,7 +86,7 @@ def _read(source: str, text: str, resolution: int) -> Dataset:
         near = get_close_matches(source, [*NAMES, "digits", *(entry.slug for entry in catalog.entries())], 3)
         if near and not Path(source).exists():
             raise DataError(f"no folder and no data set {source!r}; near it: {', '.join(near)}")
-    return read_folder(Path(source), resolution)
+    return read_folder(Path(source), resolution, seen=seen)
 
 
 def _options(query: str, text: str) -> dict[str, str]:

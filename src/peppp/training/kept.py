@@ -4,7 +4,6 @@ The files are safetensors, numbers and one line of JSON: nothing in them is exec
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from peppp.formats import Configuration
 from peppp.lowprec.optimizers import LowPrecisionOptimizer
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
+from peppp.textfiles import whole
 from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Run
 
@@ -188,12 +188,11 @@ def _as_network(value: Tensor) -> Tensor:
 
 def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.touch()
-    mode = part.stat().st_mode  # safetensors would let nobody else read the file
-    save_file(tensors, part, metadata={"peppp": json.dumps(data)})
-    part.chmod(mode)
-    os.replace(part, path)
+    with whole(path) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # safetensors would let nobody else read the file
+        save_file(tensors, unfinished, metadata={"peppp": json.dumps(data)})
+        unfinished.chmod(mode)
 
 
 def to_plain(training: KeptTraining) -> dict[str, Any]:

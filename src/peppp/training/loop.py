@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import Configuration
-from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.conversion import low_precision, low_precision_state
+from peppp.lowprec.convolutions import holds_narrow, repair
 from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.streams import mix, mix_text
 from peppp.records import Outcome, Recipe
@@ -159,6 +160,8 @@ def prepared(
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A run's network and optimizer at its configuration, before the first step."""
     network = fresh_network(dataset, recipe, key).to(device)
+    if ":" in recipe.network or holds_narrow(network):  # another's network may call functions as well
+        repair()
     optimizer = make_optimizer(network.parameters(), recipe)
     if not configuration.is_fp32:
         low_precision(
@@ -168,6 +171,7 @@ def prepared(
             error_format=recipe.error_format,
             seed=rounding_seed(key),
         )
+        low_precision_state(network).repaired = True
         optimizer = low_precision_optimizer(
             optimizer, network, accumulator=recipe.accumulator, storage=storage
         )

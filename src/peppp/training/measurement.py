@@ -11,8 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import peppp
+from peppp.errors import NetworkError
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.footprint.operations import count_multiply_adds
 from peppp.formats import Configuration
@@ -123,8 +125,25 @@ def network_counts(
         input_shape,
         batch_size,
         dtype=torch.int64 if is_text else torch.float32,
-        loss=lambda results: find_loss(loss).function(results, targets),
+        loss=lambda results: find_loss(loss).function(
+            _checked(results, network, targets, outputs, loss), targets
+        ),
     )
+
+
+def _checked(results: object, network: str, targets: Tensor, outputs: int, loss: str) -> Tensor:
+    """What a network returns, if a training can do something with it; NetworkError where it cannot."""
+    if not isinstance(results, Tensor):
+        raise NetworkError(f"{network} returns a {type(results).__name__}; it must return one tensor")
+    leading, shape = list(targets.shape), list(results.shape)
+    if loss == "cross_entropy" and (shape[:-1] != leading or shape[-1] < outputs):
+        raise NetworkError(
+            f"{network} returns {shape} for a batch of {leading[0]}; classification into {outputs} classes "
+            f"needs logits {[*leading, outputs]}"
+        )
+    if loss == "squared_error" and results.numel() != targets.numel():
+        raise NetworkError(f"{network} returns {shape}; regression needs a number an example, {leading}")
+    return results
 
 
 def training_operations(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:

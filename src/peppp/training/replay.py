@@ -129,6 +129,7 @@ class _Replay:
         low_precision(network, "fp32/fp32", rounding=recipe.rounding, error_format="A", seed=0)
         optimizer = low_precision_optimizer(sgd, network, accumulator=recipe.accumulator)
         state = low_precision_state(network)
+        state.repaired = True  # a captured step runs on a GPU
         a, b, error = (cast(Format, slot) for slot in self.slots)
         state.precision = Precision(Configuration(a, b), state.precision.modes, error)
         state.clock = self.clock

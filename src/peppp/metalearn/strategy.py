@@ -1,0 +1,103 @@
+"""A strategy: one method on one completed table and one new task. What advises is what is evaluated.
+
+:class:`peppp.advisor.Advisor` wraps one and gets errors from its caller; an evaluation
+(:mod:`peppp.replay.loocv`) wraps the same and gets them from a table whose errors are known.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.metalearn.automatic import choose_method
+from peppp.metalearn.belief import Belief, believe
+from peppp.metalearn.calibration import Calibration, calibrate
+from peppp.metalearn.completion import Completion
+from peppp.metalearn.methods import Method, Seed, Task, Told, rule_of
+from peppp.metalearn.threads import single_thread
+
+
+class Strategy(Protocol):
+    """What to measure on a task, and what is believed of it. Errors told, by column, are fractions.
+
+    ``sequential`` says whether what is asked for next depends on the errors told; ``rank`` is the number of
+    components that measurements have to determine.
+    """
+
+    method: Method
+    task: Task
+    sequential: bool
+    rank: int
+
+    def next(self, told: Told, count: int = 1) -> list[int]:
+        """The next columns to measure, at most ``count``; none once enough were."""
+        ...
+
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        """Estimated errors [d] in [0, 1], of the measured columns too."""
+        ...
+
+    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
+        """How sure that is: intervals and probabilities."""
+        ...
+
+    def reliable(self, told: Told) -> bool:
+        """Whether what was told determines all that the prediction rests on."""
+        ...
+
+
+def strategy(
+    method: str | Method, learned: Completion, task: Task, measurements: int, *, seed: Seed = 0
+) -> Strategy:
+    """The strategy of a method, given how many measurements are made at most; ``auto`` is chosen here.
+
+    ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from.
+
+    >>> from peppp.metalearn.completion import complete_values
+    >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
+    >>> fits = np.array([True, True, False])
+    >>> found = strategy("ed-mf", learned, Task(np.array([1, 2, 3]), fits, fits), 1)
+    >>> found.next({}), found.predict({0: 0.6}).round(2), found.task.pick(found.predict({0: 0.6}), {0: 0.6})
+    ([0], array([0.6 , 0.3 , 0.15]), 1)
+    """
+    chosen = Method.parse(method)
+    if chosen.design == "auto":
+        chosen = choose_method(learned, task, measurements)
+    return _FromTable(chosen, learned, task, measurements, seed)
+
+
+class _FromTable:
+    """A rule on the scale of the task, with intervals that the table's own families calibrate."""
+
+    @single_thread()
+    def __init__(
+        self, method: Method, learned: Completion, task: Task, measurements: int, seed: Seed
+    ) -> None:
+        self.method, self.task = method, task
+        self.rank = learned.configuration_embeddings.shape[1] if method.rank is None else method.rank
+        self._learned = learned
+        self._rule = rule_of(method, learned, task, measurements, seed=seed)
+        self.sequential = self._rule.sequential
+        self._calibrations: dict[int, Calibration] = {}
+
+    @single_thread()
+    def next(self, told: Told, count: int = 1) -> list[int]:
+        return self._rule.next(self._scaled(told), count)
+
+    @single_thread()
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        return np.clip(self.task.scale * self._rule.predict(self._scaled(told)), 0.0, 1.0)
+
+    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
+        count = len(told)
+        if count not in self._calibrations:
+            self._calibrations[count] = calibrate(self.method, self._learned, self.task, count)
+        return believe(
+            self._learned, self.task, told, self.predict(told), self._calibrations[count], tolerance
+        )
+
+    def reliable(self, told: Told) -> bool:
+        return self._rule.reliable(told)
+
+    def _scaled(self, told: Told) -> dict[int, float]:
+        return {j: error / self.task.scale for j, error in told.items()}
