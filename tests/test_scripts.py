@@ -292,3 +292,49 @@ def test_each_platform_and_python_is_resolved_and_named_where_that_fails(tmp_pat
     assert len(lines) == 16
     assert {"/".join(line.split()[::2][:2]) for line in lines} == COMBINATIONS
     assert sum(line.endswith("packages") for line in lines) == 16 - len(wrong)
+
+
+@pytest.fixture
+def second(tmp_path, machine):
+    """A checkout whose environment is of Python 3.11, where CI looks for another Python; `make` fails."""
+    checkout = tmp_path / "checkout"
+    (checkout / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "another-python", checkout / ".ci")
+    machine.python("python3.11", "3.11")
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to(machine.programs / "python3.11")
+    for tool in ("dirname", "mktemp"):
+        (machine.programs / tool).symlink_to(shutil.which(tool))
+    program(machine.programs / "timeout", 'shift; exec "$@"\n')
+    program(machine.programs / "make", f'echo "$@" >{machine.programs}/make.log; exit 2\n')
+    return lambda: machine.run(
+        "/bin/sh", "-c", f"HOME={tmp_path} exec {shlex.quote(str(checkout / '.ci' / 'another-python'))}"
+    )
+
+
+def test_ci_goes_on_where_there_is_no_other_python(machine, second):
+    machine.shim("python3.14")
+    machine.python("python3.13", "3.13", lacks="ensurepip")
+    done = second()
+    assert done.returncode == 0, done.stderr
+    assert "no other Python than 3.11" in done.stdout
+    assert not (machine.programs / "make.log").exists()
+
+
+def test_ci_installs_with_the_newest_other_python_and_fails_where_that_fails(machine, second):
+    machine.python("python3.12", "3.12")
+    machine.python("python3.13", "3.13")
+    assert second().returncode == 2
+    words = (machine.programs / "make.log").read_text().split()
+    assert words[:2] == ["install", "PYTHON=python3.13"]
+    assert not Path(words[2].removeprefix("VENV=")).parent.exists()  # gigabytes
+
+
+def test_ci_finds_another_python_that_pyenv_keeps_off_the_path(machine, second, tmp_path):
+    machine.shim("python3.13")
+    kept = tmp_path / ".pyenv" / "versions" / "3.13.0" / "bin"
+    kept.mkdir(parents=True)
+    machine.python("kept", "3.13")
+    (machine.programs / "kept").rename(kept / "python")
+    assert second().returncode == 2
+    assert f"PYTHON={kept / 'python'}" in (machine.programs / "make.log").read_text()
