@@ -72,9 +72,8 @@ def test_tables_go_out_and_come_in(tmp_path):
         assert len(store.measurements()) == 4
     merged = answer("table", "merge", "all.csv.gz", "ours.csv", "theirs.csv.gz", cwd=tmp_path)
     assert merged["measurements"] == 4
-    assert {m.key for m in read_table(tmp_path / "all.csv.gz")} == {
-        m.key for m in Store.open(tmp_path / "ours.db")
-    }
+    with Store.open(tmp_path / "ours.db") as store:
+        assert {m.key for m in read_table(tmp_path / "all.csv.gz")} == {m.key for m in store}
     done = peppp("table", "validate", "all.csv.gz", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "all.csv.gz: 4 measurements, all valid\n")
 
