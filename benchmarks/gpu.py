@@ -216,7 +216,7 @@ def packed_steps(setting: Setting, dataset: Dataset) -> None:
     network = loop.fresh_network(dataset, setting.recipe, 0).to(setting.device)
     sgd = loop.make_optimizer(network.parameters(), setting.recipe)
     low_precision(network, CONFIGURATION, seed=0)
-    optimizer = low_precision_optimizer(sgd, network, storage="packed")
+    optimizer = low_precision_optimizer(sgd, network, storage="packed", gradients="in_backward")
     x, y = batch(setting)
     for _ in range(3):
         optimizer.zero_grad()

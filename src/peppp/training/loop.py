@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import Configuration
-from peppp.lowprec.conversion import low_precision
+from peppp.lowprec.conversion import low_precision, low_precision_state
 from peppp.lowprec.optimizers import low_precision_optimizer
 from peppp.lowprec.streams import mix, mix_text
 from peppp.records import Outcome, Recipe
@@ -168,8 +168,13 @@ def prepared(
             error_format=recipe.error_format,
             seed=rounding_seed(key),
         )
+        low_precision_state(network).quiet = ":" not in recipe.network  # the transformer's positions
         optimizer = low_precision_optimizer(
-            optimizer, network, accumulator=recipe.accumulator, storage=storage
+            optimizer,
+            network,
+            accumulator=recipe.accumulator,
+            storage=storage,
+            gradients="in_backward",  # of no meaning to the simulation
         )
     return network, optimizer
 
