@@ -69,7 +69,7 @@ $(VENV)/installed-all: $(VENV)/installed-dev
 # Versions that are in constraints.txt stay as long as they fit: make constraints UPGRADE='--upgrade-package numpy'
 constraints: $(BIN)/uv
 	$(BIN)/uv pip compile -q $(UPGRADE) --universal --all-extras --only-binary :all: --python-version 3.11 \
-		--no-emit-index-url --no-annotate --constraint .ci/held.txt --output-file constraints.txt pyproject.toml \
+		--no-annotate --constraint .ci/held.txt --output-file constraints.txt pyproject.toml \
 		>/dev/null
 
 # Whether constraints.txt holds on every platform and Python that it is for.
