@@ -33,6 +33,7 @@ FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
 OLDER_A = ",".join(f"{text}@qpytorch-0.2" for text in FORMATS_A.split(","))
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
 SEEDS = ["--seed", "0,1,2"]
+DEEP = ["--network", "resnet18-w16", "--min-steps", "780"]  # at 32 pixels a side, as the paper trains
 KEPT = Path(__file__).parents[1] / "measurements"
 
 
@@ -66,12 +67,15 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
         "b-seeds": (FIRST, ["--configurations", THIRD, "--rounding", "nearest", "--seed", "1,2"]),
         "e-network-w8": (five, ["--configurations", THIRD, "--network", "resnet8-w8"]),
         "fp32-network-w8": (five, ["--configurations", "fp32", "--network", "resnet8-w8", *SEEDS]),
+        "fp32-deep": (five, ["--configurations", "fp32", *DEEP]),
+        "deep": (five, ["--configurations", f"{FORMATS_A} x 1-7-9", *DEEP]),
+        "deep-b": (five, ["--configurations", f"{FORMATS_A} x 1-6-7,1-8-11", *DEEP]),
     }
 
 
-def text(folder: Path, name: str) -> str:
+def text(folder: Path, name: str, side: int | None = None) -> str:
     """A data set's text: where it is, how it is cut, its side and its family."""
-    side = next((side for side, members in SIDES.items() if name in members.split()), 16)
+    side = side or next((side for side, members in SIDES.items() if name in members.split()), 16)
     family = next((family for start, family in FAMILIES.items() if name.startswith(start)), name)
     return f"npz:{folder / name}.npz?train=1600&test=2000&resolution={side}&group={family}"
 
@@ -100,8 +104,9 @@ def main() -> None:
         print(f"campaign {campaign}: {len(tasks)} tasks", flush=True)
         if arguments.resume and kept.exists():
             peppp("table", "import", store, str(kept))
+        side = 32 if "deep" in campaign else None
         line = ["--min-steps", "500", "--workers", arguments.workers, *further]
-        line += ["--data", ",".join(text(arguments.folder, task) for task in tasks)]
+        line += ["--data", ",".join(text(arguments.folder, task, side) for task in tasks)]
         line += ["--dry-run"] if arguments.dry_run else []
         peppp("measure", store, *line)
 
