@@ -173,7 +173,11 @@ def prepared(
         )
         low_precision_state(network).repaired = True
         optimizer = low_precision_optimizer(
-            optimizer, network, accumulator=recipe.accumulator, storage=storage
+            optimizer,
+            network,
+            accumulator=recipe.accumulator,
+            storage=storage,
+            gradients="in_backward",  # of no meaning to the simulation
         )
     return network, optimizer
 
