@@ -112,6 +112,17 @@ def test_gradients_of_changes_in_place_equal_the_network_written_out():
     assert equal([p.grad for p in ours.parameters()], [p.grad for p in twin.parameters()])
 
 
+@pytest.mark.case("A")
+def test_an_embedding_that_renorms_its_weights():
+    net = nn.Sequential(nn.Embedding(9, 8, max_norm=0.7), nn.Linear(8, 3))
+    bad, said = sees(net, torch.tensor([1, 2, 8]))
+    assert not bad
+    assert not said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(torch.tensor([1, 2, 8]))
+
+
 @pytest.mark.case("B")
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize(

@@ -44,15 +44,16 @@ class Precision:
 class Point:
     """One rounding of one pass: values in Format A on the way forward, errors on the way back.
 
-    ``used`` says that some value was rounded.
+    ``used`` says that some value was rounded, ``done`` that the result was rounded where it lies.
     """
 
-    __slots__ = ("key", "precision", "used")
+    __slots__ = ("done", "key", "precision", "used")
 
     def __init__(self, precision: Precision, key: Key) -> None:
         self.precision = precision
         self.key = key
         self.used = False
+        self.done = False
 
     def round_value(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """``x`` in Format A."""
@@ -61,12 +62,36 @@ class Point:
         key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
         return round_to(x, precision.configuration.format_a, key, out)
 
+    def relu_value(self, x: Tensor) -> Tensor:
+        """max(round(x), 0) in Format A, in new memory."""
+        self.used = True
+        precision, out = self.precision, torch.empty_like(x)
+        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
+        if x.is_meta or kernels.relu_round_into(x, out, precision.configuration.format_a, key):
+            return out
+        return torch.relu_(round_to(x, precision.configuration.format_a, key, out))
+
+    def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
+        """The error of a ReLU's input; it is rounded here where the ReLU was the input's only use."""
+        if self.done or not self.precision.rounds_errors:
+            return _masked(error, result)
+        if error.stride() != result.stride() and not error.is_meta:  # where layouts are not kept
+            error = torch.empty_like(result).copy_(error)
+        out = error if _is_owned(error, 1) else torch.empty_like(result)
+        key = mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
+        fmt, plain = self.precision.error_format, error.is_meta or error.requires_grad
+        if plain or not kernels.masked_round_into(error, result, out, fmt, key):
+            return self.round_error(_masked(error, result))
+        out.__dict__[_ROUNDED] = out._version
+        return out
+
     def round_in_place(self, x: Tensor) -> None:
         """Round a result where it lies, and its error when it comes back.
 
         Whoever kept the memory for a backward pass has the rounded numbers too. ``data`` counts its changes
         apart, so torch does not take the memory for changed.
         """
+        self.done = True
         values, precision = x.data, self.precision
         if values.is_complex():
             values = as_real(values)
@@ -116,11 +141,22 @@ def round_copy(x: Tensor, point: Point) -> Tensor:
     return _RoundCopy.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
 
 
+def relu_round(x: Tensor, point: Point) -> Tensor:
+    """max(round(x), 0) as a new tensor; ``x`` stays as it is, unrounded."""
+    return _ReluRound.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def round_parameter(x: Tensor, precision: Precision) -> Tensor:
     """A copy of a tensor that takes a parameter's place, in Format A, nearest; its gradient is let
     through.
     """
     return _RoundParameter.apply(x, precision)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _masked(error: Tensor, result: Tensor) -> Tensor:
+    """A ReLU's error as torch has it, which can be differentiated in turn."""
+    masked: Tensor = torch.ops.aten.threshold_backward(error, result, 0)
+    return masked
 
 
 # On an error: its version when it was rounded.
@@ -139,7 +175,9 @@ def _is_owned(error: Tensor, uses: int) -> bool:
 
 def _uses_of_storage() -> int:
     """The count that torch gives for memory of one owner, while a storage object looks at it."""
-    return int(torch._C._storage_Use_Count(torch.empty(1).untyped_storage()._cdata))
+    x = torch.empty(1)
+    storage = x.untyped_storage()
+    return int(torch._C._storage_Use_Count(storage._cdata))
 
 
 def _uses_in_hook() -> int:
@@ -166,6 +204,22 @@ class _RoundCopy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
         return ctx.point.round_error(errors[0]), None
+
+
+class _ReluRound(torch.autograd.Function):
+    """ReLU of a rounded value in one pass; it keeps its result, which the next layer keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
+        ctx.point = point
+        result = point.relu_value(x)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
+        (result,) = ctx.saved_tensors
+        return ctx.point.masked_error(errors[0], result), None
 
 
 class _RoundParameter(torch.autograd.Function):

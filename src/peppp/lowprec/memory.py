@@ -9,6 +9,7 @@ addresses, which are used again, and no list of views.
 - Nothing: memory that was never seen, which counts as a constant.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -38,20 +39,28 @@ class Pending:
     ``waiting`` is where the pass that runs knows its memory by.
     """
 
-    __slots__ = ("copies", "done", "point", "tensor", "waiting")
+    __slots__ = ("copies", "done", "lent", "point", "tensor", "waiting")
 
     def __init__(self, tensor: Tensor, point: Point, waiting: dict[int, UntypedStorage]) -> None:
         self.tensor: Tensor | None = tensor
+        self.lent: weakref.ref[Tensor] | None = None
         self.point = point
         self.waiting = waiting
         self.copies: list[tuple[Tensor, Callable[[], Tensor]]] = []
         self.done = False
 
+    def lend(self, memory: UntypedStorage) -> None:
+        """Hold a result no longer that a ReLU has taken over: it waits for as long as others have it."""
+        assert self.tensor is not None
+        self.lent, self.tensor = weakref.ref(self.tensor), None
+        self.waiting.pop(id(memory), None)
+
     def settle(self) -> None:
         """Round it, once, and make its copies again."""
-        if self.tensor is None:
+        tensor = self.tensor if self.lent is None else self.lent()
+        if self.done or tensor is None:
             return
-        tensor, copies, self.tensor, self.copies, self.done = self.tensor, self.copies, None, [], True
+        copies, self.tensor, self.copies, self.done = self.copies, None, [], True
         self.point.round_in_place(tensor)
         for copy, make in copies:
             copy.data.copy_(make())

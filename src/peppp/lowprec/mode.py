@@ -8,17 +8,15 @@ constants alone makes constants, which stay as they are and are reported where t
 them.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from peppp.formats import FP32, FixedFormat, FloatFormat, Format
-from peppp.lowprec.functions import as_real, round_copy
+from peppp.lowprec import reports
+from peppp.lowprec.functions import relu_round, round_copy
 from peppp.lowprec.memory import (
     LOSS,
     NOTE,
@@ -36,10 +34,9 @@ from peppp.lowprec.operations import (
     KINDS,
     NORMS_WITH_STATISTICS,
     POLES,
-    TAME_WITH_SCALARS,
+    RELUS,
     Kind,
 )
-from peppp.lowprec.rounding import round_to
 from peppp.lowprec.state import LowPrecision
 
 _ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
@@ -76,6 +73,10 @@ class RoundingMode(TorchFunctionMode):
             return self._lost(self._run(func, args, kwargs))
         if state.passes[-1].inputs:
             args, kwargs = _mapped((args, kwargs), self._rounded_input)
+        if func in RELUS and len(args) == 1 and not kwargs.get("inplace"):
+            fused = self._relu(args[0])
+            if fused is not None:
+                return fused
         operands = tensors_in(args, [])
         if kwargs:
             tensors_in(kwargs, operands)
@@ -93,15 +94,25 @@ class RoundingMode(TorchFunctionMode):
         if len(constants) == len(operands) or any(note is LOSS for _, note in constants):
             return self._constant(func, constants, self._run(func, args, kwargs))
         if constants and kind is not Kind.MADE and func not in NORMS_WITH_STATISTICS:
-            self._meet(func, constants, kwargs.get("out"))
+            reports.meeting(state, func, constants, kwargs.get("out"))
         versions = _versions(operands)
-        result = self._run(func, args, kwargs)
+        packed = state.packed
+        if func is torch.conv2d and not state.repaired:
+            state.look_at_convolution(*args, **kwargs)
+        result = func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
         changed: Sequence[Tensor] = ()
         if (after := _versions(operands)) != versions:
             pairs = zip(operands, versions, after, strict=True)
             changed = [operand for operand, before, now in pairs if before != now]
+        if (
+            kind is Kind.KEPT
+            and changed
+            and isinstance(result, Tensor)
+            and all(x is not result for x in changed)
+        ):
+            kind = Kind.ROUNDED  # it did more than move values, as an embedding with max_norm does
         if kind is Kind.KEPT:
-            self._scalars(func, (*args[1:], *kwargs.values()))
+            reports.scalars(state, func, (*args[1:], *kwargs.values()))
             for tensor in (*tensors_in((result,), []), *changed):
                 if tensor.is_floating_point() and note_on(memory_of(tensor)) is None:
                     write_note(tensor, ())
@@ -112,10 +123,24 @@ class RoundingMode(TorchFunctionMode):
                 write_note(result, ())
         else:
             if kind is None or func in POLES:
-                self._infinities(func, args, operands, result)
+                reports.infinities(state, func, args, operands, tensors_in((result,), []))
             result = self._results(func, kind, memories, result)
             for operand in changed:
                 self._wait(func, kind, _whole(operand))
+        return result
+
+    def _relu(self, x: Tensor) -> Tensor | None:
+        """ReLU of a result that waits takes its rounding over, in one pass; it waits on for other uses."""
+        memory = memory_of(x)
+        note = note_on(memory)
+        if memory is None or not isinstance(note, tuple) or len(note) != 1:
+            return None
+        waiting = note[0]
+        if waiting.tensor is not x or waiting.copies or x._is_view() or x.dtype != torch.float32:
+            return None
+        result = relu_round(x, waiting.point)
+        waiting.lend(memory)
+        write_note(result, ())
         return result
 
     def _lost(self, result: Any) -> Any:
@@ -167,7 +192,7 @@ class RoundingMode(TorchFunctionMode):
             return  # a buffer that the network writes keeps its numbers
         if kind is None:
             state.report(name, f"what {name} computes inside, in several steps (its results are rounded)")
-        state.wait(tensor, memory, state.next_point(name.strip("_"), listed=kind is not None))
+        state.wait(tensor, memory, state.next_point(name, listed=kind is not None))
 
     def _reshape(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
@@ -236,76 +261,6 @@ class RoundingMode(TorchFunctionMode):
                 if note_on(memory_of(tensor)) is None:
                     write_note(tensor, note)
         return result
-
-    def _meet(self, func: Callable[..., Any], constants: list[tuple[Tensor, Any]], out: Any) -> None:
-        """Name constants that the network's numbers meet, where Format A does not have their numbers."""
-        name, fmt, state = func.__name__, self.state.precision.configuration.format_a, self.state
-        for x, note in constants:
-            if x is out or x.is_meta or not (x.is_floating_point() or x.is_complex()):
-                continue
-            source = f"the buffer {note.name}" if note is not None else "a tensor made on the way"
-            if f"{name} with {source}" not in state.unrounded and not has(x, fmt, note):
-                state.report(
-                    f"{name} with {source}", f"{source}, which {name} uses ({fmt} lacks its numbers)"
-                )
-
-    def _scalars(self, func: Callable[..., Any], values: tuple[Any, ...]) -> None:
-        """Name a number that an operation brings in, as clamp does, where Format A does not have it."""
-        fmt = self.state.precision.configuration.format_a
-        for value in values:
-            if type(value) is float and isinstance(fmt, (FloatFormat, FixedFormat)) and not _has(value, fmt):
-                name = f"{func.__name__} with {value}"
-                self.state.report(
-                    name, f"the number {value}, which {func.__name__} brings in ({fmt} lacks it)"
-                )
-
-    def _infinities(
-        self, func: Callable[..., Any], args: tuple[Any, ...], operands: list[Tensor], result: Any
-    ) -> None:
-        """Name an operation at its first infinity or NaN that finite operands gave."""
-        name = f"{func.__name__} gave infinity"
-        if name in self.state.unrounded or not self.state.precision.is_known:
-            return
-        if len(args) > 1 and isinstance(args[1], (int, float)) and args[1] > 0 and func in TAME_WITH_SCALARS:
-            return
-        for tensor in tensors_in((result,), []):
-            if tensor.is_meta or not tensor.is_floating_point() or tensor.layout != torch.strided:
-                continue
-            if bool(torch.isfinite(tensor).all()):
-                continue
-            if all(bool(torch.isfinite(x).all()) for x in operands if x.layout == torch.strided):
-                self.state.report(
-                    name,
-                    f"{func.__name__} gave infinity or NaN from finite numbers: a divisor or a small "
-                    f"constant was rounded to zero; {self.state.precision.configuration.format_a} may be too "
-                    "coarse here",
-                )
-                return
-
-
-def has(x: Tensor, fmt: Format, note: Constant | None = None) -> bool:
-    """Whether a format has all numbers of a tensor, infinity and NaN apart; formats with a scale have any."""
-    if not isinstance(fmt, (FloatFormat, FixedFormat)) or fmt == FP32:
-        return True
-    seen = (x._version, x.data_ptr(), x.shape) if x.layout == torch.strided else None
-    if seen is not None and note is not None and note.checked == seen:
-        return True
-    with torch._C.DisableTorchFunction(), torch.no_grad():
-        values = x.detach()
-        if x.layout == torch.sparse_coo:
-            values = values._values()
-        elif x.layout != torch.strided:
-            values = values.values()
-        values = as_real(values).float().contiguous()
-        found = bool(((round_to(values, fmt, None) == values) | ~values.isfinite()).all())
-    if found and note is not None:
-        note.checked = seen
-    return found
-
-
-@lru_cache(maxsize=1024)
-def _has(value: float, fmt: Format) -> bool:
-    return not math.isfinite(value) or has(torch.tensor([value], dtype=torch.float32), fmt)
 
 
 def _whole(x: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ POLES = {function for name in _POLES.split() for function in _functions(name)}
 # Those that cannot where the second operand is a positive number.
 _TAME = "div divide true_divide __truediv__ __itruediv__ div_ pow __pow__ pow_"
 TAME_WITH_SCALARS = {function for name in _TAME.split() for function in _functions(name)}
+RELUS = {torch.relu, functional.relu, Tensor.relu}
 # Those that move real numbers, but compute with complex ones.
 COMPLEX = {function for name in ("abs", "__abs__", "sgn") for function in _functions(name)}
 # Their operands in float32 are running statistics, which stay so.

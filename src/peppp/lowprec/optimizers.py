@@ -16,8 +16,8 @@ from peppp.lowprec import kernels
 from peppp.lowprec.conversion import low_precision_state, parameters_of
 from peppp.lowprec.fingerprints import fingerprints
 from peppp.lowprec.functions import Precision
-from peppp.lowprec.mode import has
-from peppp.lowprec.parameters import Parameters, check_gradient
+from peppp.lowprec.parameters import Parameters, check_gradient, know, known
+from peppp.lowprec.reports import has
 from peppp.lowprec.rounding import round_by
 from peppp.lowprec.state import LowPrecision, round_gradient
 from peppp.lowprec.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
@@ -155,7 +155,8 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             p for p in (self._parameters() if parameters is None else parameters) if not self._is_packed(p)
         ]
         for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
-            self.fingerprints[parameter] = self.owned.known[parameter] = fingerprint
+            self.fingerprints[parameter] = fingerprint
+            know(parameter, fingerprint)
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether this optimizer steps on a parameter."""
@@ -166,7 +167,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         own.
         """
         if self.fingerprints.get(parameter) == fingerprint:
-            self.owned.known[parameter] = fingerprint
+            know(parameter, fingerprint)
         else:
             self._begin_all([parameter], written=True)
 
@@ -221,7 +222,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             plain = [p for p in parameters if not self._is_packed(p)]
             if self.precision.is_known:
                 for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
-                    if self.owned.known.get(parameter) != fingerprint:
+                    if known(parameter) != fingerprint:
                         self.adopt(parameter, fingerprint)
             self._update(self.low_precision.clock.step_key(id(self)))
             self.note_weights(plain)

@@ -19,7 +19,7 @@ from peppp.lowprec.fingerprints import fingerprints
 from peppp.lowprec.optimizers import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.packed_tensors import UsedGradient, give
 from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.parameters import SPARSE
+from peppp.lowprec.parameters import SPARSE, known
 from peppp.lowprec.scalers import refuse_scaled_losses
 from peppp.lowprec.state import round_gradient
 from peppp.lowprec.storage import PackedStorage, packable
@@ -98,7 +98,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
     def adopt(self, parameter: Tensor, fingerprint: int) -> None:
         """Let the accumulator follow a weight that was loaded, unless it is the accumulator's own."""
         if self._is_packed(parameter):
-            own = self.fingerprints.get(parameter, self.owned.known.get(parameter))
+            own = self.fingerprints.get(parameter, known(parameter))
             if own == fingerprint and self.storage.weights.pack(parameter):
                 return
         super().adopt(parameter, fingerprint)

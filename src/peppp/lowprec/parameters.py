@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from peppp.errors import NetworkError
 from peppp.lowprec.fingerprints import fingerprints
@@ -21,6 +22,7 @@ from peppp.lowprec.rounding import round_to
 from peppp.lowprec.state import LowPrecision, round_gradient
 from peppp.lowprec.streams import GRADIENT, Key, mix
 
+_KNOWN = "_peppp_fingerprint"  # on a parameter
 SPARSE = (
     "a parameter of shape {shape} has a sparse gradient, which has no low-precision form; make the layer "
     "with sparse=False"
@@ -40,21 +42,26 @@ class Owner(Protocol):
 
 
 class Parameters:
-    """Which parameters a module has, and what their numbers were when they were last of Format A."""
+    """Which parameters a module has, and which optimizers step on them."""
 
     def __init__(self, module: nn.Module) -> None:
         modules = dict(module.named_modules())
-        self.slots = [(name, m._parameters) for name, m in modules.items() if m._parameters]
-        self.buffers = [
-            (f"{name}.{key}".lstrip("."), m._buffers, key)
+        self._slots = [
+            (m._parameters, key, f"{name}.{key}".lstrip("."))
+            for name, m in modules.items()
+            for key, parameter in m._parameters.items()
+            if parameter is not None
+        ]
+        self._buffers = [
+            (m._buffers, key, f"{name}.{key}".lstrip("."))
             for name, m in modules.items()
             for key in m._buffers
         ]
-        self.known: dict[Tensor, int] = {}
+        self._noted: list[Tensor | None] = [None] * len(self._buffers)
+        self._prepared = False
         self._owners: list[weakref.ref[Any]] = []
-        self._named_buffers: dict[int, Constant] = {}
-        for name, parameter in module.named_parameters():
-            check_type(name, parameter)
+        for slots, key, name in self._slots:
+            check_type(name, slots[key])
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy takes: its optimizers are not those of the original."""
@@ -79,32 +86,32 @@ class Parameters:
         """
         undo: list[Any] = []
         plain, replaced, packed = [], [], state.packed
-        for path, slots in self.slots:
-            for name, parameter in slots.items():
-                if parameter is None or (packed is not None and packed.holds(parameter)):
-                    continue
-                if parameter.dtype is not torch.float32:
-                    check_type(f"{path}.{name}".lstrip("."), parameter)
-                if type(parameter) is nn.Parameter or isinstance(parameter, nn.Parameter):
-                    plain.append(parameter)
-                    parameter.untyped_storage().__dict__[NOTE] = ()
-                else:  # torch.func.functional_call put it there, for this pass
-                    replaced.append((slots, name, parameter))
-        for name, buffers, key in self.buffers:
+        for slots, key, name in self._slots:
+            parameter = slots[key]
+            if packed is not None and packed.holds(parameter):
+                continue
+            if parameter.dtype is not torch.float32:
+                check_type(name, parameter)
+            if type(parameter) is nn.Parameter or isinstance(parameter, nn.Parameter):
+                plain.append(parameter)
+                parameter.untyped_storage().__dict__[NOTE] = ()
+            else:  # torch.func.functional_call put it there, for this pass
+                replaced.append((slots, key, parameter))
+        for number, (buffers, key, name) in enumerate(self._buffers):
             buffer = buffers.get(key)
-            if buffer is not None:
-                notes = buffer.untyped_storage().__dict__
-                if type(notes.get(NOTE)) is not Constant:
-                    notes[NOTE] = Constant(name)
+            if buffer is not None and buffer is not self._noted[number]:
+                buffer.untyped_storage().__dict__[NOTE] = Constant(name)
+                self._noted[number] = buffer
         if state.precision.is_known:
             for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
-                if self.known.get(parameter) != fingerprint:
+                if known(parameter) != fingerprint:
                     self._round(parameter, fingerprint, state, training, undo)
-        for slots, name, tensor in replaced:
+        for slots, key, tensor in replaced:
             copy = round_parameter(tensor, state.precision)
             write_note(copy, ())
-            slots[name] = copy
-            undo.append((slots.__setitem__, (name, tensor)))
+            slots[key] = copy
+            undo.append((slots.__setitem__, (key, tensor)))
+        self._prepared = True
         return undo
 
     def _round(
@@ -115,7 +122,7 @@ class Parameters:
             if training and owner is not None:
                 owner.adopt(parameter, fingerprint)
                 return
-            if not training and parameter in self.known and not torch.is_grad_enabled():
+            if not training and (self._prepared or owner is not None) and not torch.is_grad_enabled():
                 undo.append((setattr, (parameter, "data", parameter.data)))
                 parameter.data = round_to(parameter.data, fmt, None)
                 write_note(parameter, ())
@@ -123,11 +130,23 @@ class Parameters:
             round_to(parameter.data, fmt, None, parameter.data)
         if state.packed is not None and state.packed.pack(parameter):
             return
-        (self.known[parameter],) = fingerprints([parameter])
+        know(parameter, *fingerprints([parameter]))
+
+
+def known(parameter: Tensor) -> int | None:
+    """The fingerprint of a parameter's numbers when they were last of Format A."""
+    return parameter.__dict__.get(_KNOWN)
+
+
+def know(parameter: Tensor, fingerprint: int) -> None:
+    """Note that the numbers of a parameter are of Format A."""
+    parameter.__dict__[_KNOWN] = fingerprint
 
 
 def check_type(name: str, parameter: Tensor) -> None:
-    """Refuse a parameter that is not float32."""
+    """Refuse a parameter that is not float32, or has no numbers yet."""
+    if is_lazy(parameter):
+        raise NetworkError(f"{name} has no shape yet; run the network once before converting it")
     if parameter.dtype != torch.float32 and (parameter.is_floating_point() or parameter.is_complex()):
         raise NetworkError(
             f"{name} is {str(parameter.dtype).removeprefix('torch.')}; low precision is simulated in "

@@ -79,7 +79,8 @@ class Entry:
     ) -> None:
         self.state, self.parameters, self.root, self.module = state, parameters, root, module
         self.path, self.name, self.key = path, name, mix_text(0, path)
-        self.is_root = module is root and name == "forward"
+        self.is_forward = name == "forward"
+        self.is_root = module is root and self.is_forward
         self.is_container = name == "forward" and not is_wrapper and next(module.children(), None) is not None
         own = module.__dict__.get(name)
         self.function: Callable[..., Any] = own if own is not None else getattr(type(module), name)
@@ -95,21 +96,31 @@ class Entry:
         state = self.state
         if not state.passes or self.is_root:
             return self._begin(args, kwargs)
-        if self.name != "forward":
+        if not self.is_forward:
             return self._run(args, kwargs)
         running = state.passes[-1]
         place = self.module.__dict__.get(_PLACE)
-        if place is None or not _by_hand(running, *place):
-            if self.is_container:
-                return self._contained(running, running.scope(), args, kwargs)
+        if place is not None and _by_hand(running, *place):
+            scope = _sequence(running.scope(), *place)
+            running.scopes.append(scope)
+            try:
+                return self._within(running, args, kwargs)
+            finally:
+                running.scopes.pop()
+        return self._within(running, args, kwargs)
+
+    def _within(self, running: Pass, args: Any, kwargs: Any) -> Any:
+        """Run as part of a pass; a container opens a scope of its own."""
+        if not self.is_container:
             if not torch.is_grad_enabled():
                 self._note(running)
             return self._run(args, kwargs)
-        scope = _sequence(running.scope(), *place)
+        outer = running.scope()
+        assert outer.key is not None
+        scope = Scope(mix(mix(outer.key, self.key), outer.calls), owner=self.module)
+        outer.calls += 1
         running.scopes.append(scope)
         try:
-            if self.is_container:
-                return self._contained(running, scope, args, kwargs)
             self._note(running)
             return self._run(args, kwargs)
         finally:
@@ -122,17 +133,6 @@ class Entry:
         """Note where a module begins that a Function of the network's own may run again by hand."""
         if not torch.is_grad_enabled() and self.state.training:
             self.state.issued.setdefault(self.path, []).append((running.scope().copy(), True))
-
-    def _contained(self, running: Pass, outer: Scope, args: Any, kwargs: Any) -> Any:
-        assert outer.key is not None
-        scope = Scope(mix(mix(outer.key, self.key), outer.calls), owner=self.module)
-        outer.calls += 1
-        running.scopes.append(scope)
-        try:
-            self._note(running)
-            return self._run(args, kwargs)
-        finally:
-            running.scopes.pop()
 
     def _begin(self, args: Any, kwargs: Any) -> Any:
         """Run as a pass of its own."""
@@ -154,7 +154,7 @@ class Entry:
                 running = Pass([Scope(None, owner=self.module)], lambda: self._first_key(training))
             state.passes.append(running)
             stack.callback(state.leave, running)
-            if self.name == "forward" and again is None:
+            if self.is_forward and again is None:
                 running.scope()
             for function, arguments in reversed(self.parameters.prepare(state, training=training)):
                 stack.callback(function, *arguments)
@@ -163,7 +163,7 @@ class Entry:
             if inside:
                 for tensor in tensors_in((args, kwargs), []):
                     write_note(tensor, () if tensor.is_floating_point() else None)
-            elif self.name == "forward":
+            elif self.is_forward:
                 args, kwargs = _map_tensors((args, kwargs), self._input)
             else:
                 given = tensors_in((args, kwargs), [])
@@ -178,7 +178,7 @@ class Entry:
             if state.clock.training_pass >= 0:
                 round_gradients(self.root.parameters(), state.precision, state.clock.update_key())
         key = state.clock.begin_pass(training)
-        state.begun(self.path if self.name == "forward" else "", Scope(key, owner=self.module))
+        state.begun(self.path if self.is_forward else "", Scope(key, owner=self.module))
         return key
 
     def _input(self, tensor: Tensor) -> Tensor:
@@ -224,9 +224,17 @@ def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
     return scope
 
 
+def is_compiled() -> bool:
+    """Whether torch.compile looks at every frame that runs."""
+    frames: Any = torch._C._dynamo.eval_frame
+    callback = frames.set_eval_frame(None)
+    frames.set_eval_frame(callback)
+    return callback not in (None, False)
+
+
 def check_surroundings() -> None:
     """Refuse, in one line, what would compute something else than low precision."""
-    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
+    if torch._C._get_tracing_state() is not None or is_compiled():
         raise NetworkError(
             "a low-precision network cannot be traced or compiled: its roundings are decided as it runs; "
             "leave out torch.compile and torch.jit.trace"

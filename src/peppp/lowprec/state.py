@@ -65,8 +65,8 @@ class Pass:
 
     def scope(self) -> Scope:
         """The innermost container, with its key."""
-        if self.begin is not None and self.scopes[0].key is None:
-            self.scopes[0].key = self.begin()
+        if self.begin is not None:
+            self.scopes[0].key, self.begin = self.begin(), None
         return self.scopes[-1]
 
 
@@ -85,13 +85,15 @@ class LowPrecision:
     unrounded: list[str] = field(default_factory=list)
     root: nn.Module | None = None  # the module, while it runs
     repaired: bool = False  # nothing about convolutions is left to do or to say
+    quiet: bool = False  # for networks whose reports are known: they are kept, but nobody is warned
     training: bool = False  # whether the last pass that began is one of training
     replica: object = None  # the DistributedDataParallel that this state is equal in
     packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
 
     def next_point(self, operation: str, *, listed: bool = True) -> Point:
         """The rounding point of the operation that runs now."""
-        scope = self.passes[-1].scope()
+        running = self.passes[-1]
+        scope = running.scopes[-1] if running.begin is None else running.scope()
         assert scope.key is not None
         if listed:
             number, scope.operations = scope.operations, scope.operations + 1
@@ -100,7 +102,7 @@ class LowPrecision:
         point = Point(self.precision, mix(scope.key, number))
         if self.recorded is not None:
             module = "input" if operation == "input" else (self.leaves[-1] if self.leaves else "")
-            self.recorded.append((RoundingPoint(module or "(module)", operation), point))
+            self.recorded.append((RoundingPoint(module or "(module)", operation.strip("_")), point))
         return point
 
     def begun(self, path: str, scope: Scope) -> None:
@@ -131,8 +133,10 @@ class LowPrecision:
 
     def report(self, operation: str, text: str) -> None:
         """Say something of an operation, once."""
-        if operation not in self.unrounded:
-            self.unrounded.append(operation)
+        if operation in self.unrounded:
+            return
+        self.unrounded.append(operation)
+        if not self.quiet:
             warnings.warn(f"not rounded to low precision: {text}", stacklevel=5)
 
     def look_at_convolution(

@@ -17,7 +17,7 @@ from peppp.lowprec.fingerprints import fingerprints
 from peppp.lowprec.memory import write_note
 from peppp.lowprec.packed_tensors import Snapshot, emptied, give
 from peppp.lowprec.packing import PackedTensor, in_memory_order, is_dense
-from peppp.lowprec.parameters import Parameters
+from peppp.lowprec.parameters import Parameters, know
 from peppp.lowprec.rounding import round_to
 
 SEGMENT = 1 << 16  # numbers; a step on a parameter needs memory for a few of them
@@ -133,7 +133,7 @@ class PackedWeights:
     def _before_load(self, module: nn.Module, *_: Any) -> None:
         for _name, parameter in self._own(module):
             self.fill(parameter)
-            (self.parameters.known[parameter],) = fingerprints([parameter])
+            know(parameter, *fingerprints([parameter]))
 
     def _after_load(self, module: nn.Module, _: Any) -> None:
         for _name, parameter in self._own(module):

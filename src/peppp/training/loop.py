@@ -171,7 +171,9 @@ def prepared(
             error_format=recipe.error_format,
             seed=rounding_seed(key),
         )
-        low_precision_state(network).repaired = True
+        state = low_precision_state(network)
+        state.repaired = True
+        state.quiet = ":" not in recipe.network  # the transformer's positions
         optimizer = low_precision_optimizer(
             optimizer,
             network,
