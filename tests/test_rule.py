@@ -41,12 +41,20 @@ def sees(module, *inputs, **options):
 
 
 IN_PLACE = {
-    "silu": lambda: nn.SiLU(True), "leaky_relu": lambda: nn.LeakyReLU(0.3, True), "hardswish": lambda:
-    nn.Hardswish(True), "elu": lambda: nn.ELU(inplace=True), "mish": lambda: nn.Mish(True), "dropout": lambda:
-    nn.Dropout(0.3, True), "celu": lambda: nn.CELU(inplace=True), "selu": lambda: nn.SELU(True),
-    "hardsigmoid": lambda: nn.Hardsigmoid(True), "rrelu": lambda: nn.RReLU(inplace=True), "relu": lambda:
-    nn.ReLU(True), "relu6": lambda: nn.ReLU6(True), "alpha_dropout": lambda: nn.AlphaDropout(0.3, True),
-}  # fmt: skip
+    "silu": lambda: nn.SiLU(True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.3, True),
+    "hardswish": lambda: nn.Hardswish(True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "mish": lambda: nn.Mish(True),
+    "dropout": lambda: nn.Dropout(0.3, True),
+    "celu": lambda: nn.CELU(inplace=True),
+    "selu": lambda: nn.SELU(True),
+    "hardsigmoid": lambda: nn.Hardsigmoid(True),
+    "rrelu": lambda: nn.RReLU(inplace=True),
+    "relu": lambda: nn.ReLU(True),
+    "relu6": lambda: nn.ReLU6(True),
+    "alpha_dropout": lambda: nn.AlphaDropout(0.3, True),
+}
 
 
 @pytest.mark.case("A")
@@ -70,13 +78,20 @@ def test_activations_in_place_that_bring_in_numbers_which_format_a_lacks(kind):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda h: h.mul_(0.77), lambda h: h.add_(0.1).div_(3.0), lambda h: torch.sigmoid_(h), lambda h:
-        h.tanh_(), lambda h: h.sub_(h.mean(1, keepdim=True)), lambda h: h.exp_(), lambda h:
-        h.addcmul_(h.detach(), h.detach()), lambda h: h.lerp_(h.detach().flip(0), 0.3), lambda h:
-        h.index_add_(0, torch.tensor([0, 1]), h.detach()[:2] * 0.7), lambda h: h.pow_(2), lambda h:
-        h.clone().scatter_add_(1, torch.zeros(6, 8, dtype=torch.int64), h), lambda h:
-    h.clone().index_put_((torch.tensor([0, 0]),), h[:2] * 0.7, accumulate=True), ],
-)  # fmt: skip
+        lambda h: h.mul_(0.77),
+        lambda h: h.add_(0.1).div_(3.0),
+        lambda h: torch.sigmoid_(h),
+        lambda h: h.tanh_(),
+        lambda h: h.sub_(h.mean(1, keepdim=True)),
+        lambda h: h.exp_(),
+        lambda h: h.addcmul_(h.detach(), h.detach()),
+        lambda h: h.lerp_(h.detach().flip(0), 0.3),
+        lambda h: h.index_add_(0, torch.tensor([0, 1]), h.detach()[:2] * 0.7),
+        lambda h: h.pow_(2),
+        lambda h: h.clone().scatter_add_(1, torch.zeros(6, 8, dtype=torch.int64), h),
+        lambda h: h.clone().index_put_((torch.tensor([0, 0]),), h[:2] * 0.7, accumulate=True),
+    ],
+)
 def test_changes_in_place(change):
     bad, _ = sees(Between(change))
     assert not bad
@@ -128,15 +143,22 @@ def test_an_embedding_that_renorms_its_weights():
 @pytest.mark.parametrize(
     "reshape",
     [
-        lambda h: h.flatten(1), lambda h: h.reshape(2, -1), lambda h: h.contiguous().view(2, -1),
-        lambda h: h.permute(0, 2, 3, 1).reshape(2, -1), lambda h: h.permute(0, 2, 3, 1).contiguous().view(2,
-        -1), lambda h: h.transpose(1, 3).flatten(1), lambda h: h.ravel().reshape(2, -1), lambda h:
-        h.clone().reshape(2,
-        -1), lambda h: h[[1, 0]].flatten(1), lambda h: torch.cat([p.flatten(1) for p in h.chunk(2, 1)], 1),
-        lambda h: h.flatten(1).flatten(1), lambda h: h.mT.reshape(2, -1),
-        lambda h: torch.stack(h.unbind(0)).reshape(2, -1), lambda h: h.expand(1, 2, 4, 3, 3).reshape(2, -1),
+        lambda h: h.flatten(1),
+        lambda h: h.reshape(2, -1),
+        lambda h: h.contiguous().view(2, -1),
+        lambda h: h.permute(0, 2, 3, 1).reshape(2, -1),
+        lambda h: h.permute(0, 2, 3, 1).contiguous().view(2, -1),
+        lambda h: h.transpose(1, 3).flatten(1),
+        lambda h: h.ravel().reshape(2, -1),
+        lambda h: h.clone().reshape(2, -1),
+        lambda h: h[[1, 0]].flatten(1),
+        lambda h: torch.cat([p.flatten(1) for p in h.chunk(2, 1)], 1),
+        lambda h: h.flatten(1).flatten(1),
+        lambda h: h.mT.reshape(2, -1),
+        lambda h: torch.stack(h.unbind(0)).reshape(2, -1),
+        lambda h: h.expand(1, 2, 4, 3, 3).reshape(2, -1),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("layer", ["identity", "gelu", "batch norm", "pool"])
 def test_reshapes_that_copy(reshape, layer, rounding):
     class Net(nn.Module):
@@ -226,14 +248,25 @@ def test_recurrent_cells(kind):
         lambda h: torch.stack(torch.unbind(h * 0.3)),
         lambda h: torch.frexp(h.detach())[0] * h,
         lambda h: nn.functional.multi_head_attention_forward(
-            h[:, None], h[:, None], h[:, None], 8, 2, torch.eye(8).repeat(3, 1), torch.zeros(24), None, None,
-            False, 0.0, torch.eye(8), torch.zeros(8),
+            h[:, None],
+            h[:, None],
+            h[:, None],
+            8,
+            2,
+            torch.eye(8).repeat(3, 1),
+            torch.zeros(24),
+            None,
+            None,
+            False,
+            0.0,
+            torch.eye(8),
+            torch.zeros(8),
         )[0][:, 0],
         lambda h: torch.aminmax(h)[0] + h,
         lambda h: torch.split(h * 0.7, 4, 1)[0].repeat(1, 2),
         lambda h: torch.topk(h * 0.7, 8)[0],
     ],
-)  # fmt: skip
+)
 def test_operations_of_several_results(several):
     bad, _ = sees(Between(several))
     assert not bad
@@ -244,15 +277,20 @@ def test_operations_of_several_results(several):
 @pytest.mark.parametrize(
     "transform",
     [
-        lambda h: torch.fft.fft(h).real, lambda h: torch.fft.fft(h).imag, lambda h: torch.fft.fft(h).abs(),
-        lambda h: torch.fft.irfft(torch.fft.rfft(h), n=8), lambda h: torch.fft.fft2(h[None])[0].angle(),
+        lambda h: torch.fft.fft(h).real,
+        lambda h: torch.fft.fft(h).imag,
+        lambda h: torch.fft.fft(h).abs(),
+        lambda h: torch.fft.irfft(torch.fft.rfft(h), n=8),
+        lambda h: torch.fft.fft2(h[None])[0].angle(),
         lambda h: torch.view_as_real(torch.fft.fft(h)).flatten(1)[:, :8],
-        lambda h: (torch.fft.fft(h) * torch.fft.fft(h).conj()).real, lambda h: torch.fft.fft(h).conj().imag,
+        lambda h: (torch.fft.fft(h) * torch.fft.fft(h).conj()).real,
+        lambda h: torch.fft.fft(h).conj().imag,
         lambda h: torch.view_as_real(torch.view_as_complex(h.reshape(6, 4, 2)) * 1j).flatten(1),
-        lambda h: torch.polar(h.abs(), h).real, lambda h: torch.complex(h, h.flip(0)).mul_(0.3).real,
+        lambda h: torch.polar(h.abs(), h).real,
+        lambda h: torch.complex(h, h.flip(0)).mul_(0.3).real,
         lambda h: torch.fft.ifft(torch.fft.fft(h) * torch.fft.fft(h.flip(1)).conj()).real,
     ],
-)  # fmt: skip
+)
 def test_complex_numbers_on_the_way(transform, rounding):
     net = Between(transform)
     bad, _ = sees(net, rounding=rounding)
@@ -374,10 +412,12 @@ class GivesTwo(torch.autograd.Function):
 @pytest.mark.parametrize(
     "function",
     [
-        SavesItsResult.apply, ChangesItsInput.apply, lambda h: GivesTwo.apply(h)[0] + GivesTwo.apply(h)[1],
+        SavesItsResult.apply,
+        ChangesItsInput.apply,
+        lambda h: GivesTwo.apply(h)[0] + GivesTwo.apply(h)[1],
         lambda h: SavesItsResult.apply(SavesItsResult.apply(h)) * h,
     ],
-)  # fmt: skip
+)
 def test_functions_of_the_network_s_own(function, storage, rounding):
     net = Between(function)
     bad, _ = sees(net, rounding=rounding)
@@ -408,13 +448,21 @@ Named = collections.namedtuple("Named", "probabilities")
 @pytest.mark.parametrize(
     ("wrap", "unwrap"),
     [
-        (lambda p: p, lambda r: r), (Answer, lambda r: r.probabilities), (Plain, lambda r: r.probabilities),
-        (Named, lambda r: r[0]), (lambda p: {"x": [(p,)]}, lambda r: r["x"][0][0]), (lambda p: lambda: p,
-        lambda r: r()), (collections.UserDict, None), (lambda p: iter([p]), next), (lambda p: p.view(2, 2, 5),
-        lambda r: r), (lambda p: p.transpose(0, 1), lambda r: r.T), (lambda p: p[:, :, None], lambda r: r[...,
-        0]), (lambda p: p.T.contiguous(), lambda r: r.T), (lambda p: p.reshape(20).clone(), lambda r:
-    r.view(4, 5)), ],
-)  # fmt: skip
+        (lambda p: p, lambda r: r),
+        (Answer, lambda r: r.probabilities),
+        (Plain, lambda r: r.probabilities),
+        (Named, lambda r: r[0]),
+        (lambda p: {"x": [(p,)]}, lambda r: r["x"][0][0]),
+        (lambda p: lambda: p, lambda r: r()),
+        (collections.UserDict, None),
+        (lambda p: iter([p]), next),
+        (lambda p: p.view(2, 2, 5), lambda r: r),
+        (lambda p: p.transpose(0, 1), lambda r: r.T),
+        (lambda p: p[:, :, None], lambda r: r[..., 0]),
+        (lambda p: p.T.contiguous(), lambda r: r.T),
+        (lambda p: p.reshape(20).clone(), lambda r: r.view(4, 5)),
+    ],
+)
 def test_a_network_s_own_results_are_unrounded_whatever_holds_them(wrap, unwrap, training):
     class Net(nn.Module):
         def __init__(self):
@@ -477,15 +525,19 @@ def test_draws_and_positions_stay_as_they_are():
 @pytest.mark.parametrize(
     ("meet", "what"),
     [
-        (lambda h: h + torch.arange(8) / 7, "add"), (lambda h: h * torch.rand(6, 1), "mul"),
-        (lambda h: h @ torch.randn(8, 8), "matmul"), (lambda h: torch.randn_like(h).mul_(0.3) + h, "add"),
+        (lambda h: h + torch.arange(8) / 7, "add"),
+        (lambda h: h * torch.rand(6, 1), "mul"),
+        (lambda h: h @ torch.randn(8, 8), "matmul"),
+        (lambda h: torch.randn_like(h).mul_(0.3) + h, "add"),
         (lambda h: torch.cat([h[:, :4], torch.full((6, 4), 0.3)], 1), "cat"),
         (lambda h: torch.where(h > 0, h, torch.tensor(0.3)), "where"),
         (lambda h: h.masked_fill(h < 0, torch.finfo(torch.float32).min).softmax(-1), "masked_fill"),
-        (lambda h: h.clamp(min=1e-6), "clamp"), (lambda h: F.pad(h[:, :4], (0, 4), value=0.3), "pad"),
-        (lambda h: h + torch.from_numpy(h.detach().numpy() * 1.1), "add"), (lambda h: F.linear(h,
-    torch.randn(8, 8)), "linear"), ],
-)  # fmt: skip
+        (lambda h: h.clamp(min=1e-6), "clamp"),
+        (lambda h: F.pad(h[:, :4], (0, 4), value=0.3), "pad"),
+        (lambda h: h + torch.from_numpy(h.detach().numpy() * 1.1), "add"),
+        (lambda h: F.linear(h, torch.randn(8, 8)), "linear"),
+    ],
+)
 def test_what_format_a_lacks_is_named_where_the_network_meets_it(meet, what):
     bad, said = sees(Between(meet), allowed=(0.3, 1e-6, torch.finfo(torch.float32).min))
     assert not bad
@@ -498,10 +550,12 @@ def test_what_format_a_lacks_is_named_where_the_network_meets_it(meet, what):
 @pytest.mark.parametrize(
     "meet",
     [
-        lambda net, h: h * net.place, lambda net, h: h + net.place[None].expand(6, 8), lambda net, h: h *
-        net.place.cos(), lambda net, h: h @ torch.outer(net.place, net.place),
+        lambda net, h: h * net.place,
+        lambda net, h: h + net.place[None].expand(6, 8),
+        lambda net, h: h * net.place.cos(),
+        lambda net, h: h @ torch.outer(net.place, net.place),
     ],
-)  # fmt: skip
+)
 def test_a_buffer_that_meets_arithmetic_is_named_once(meet):
     net = Between(None)
     net.register_buffer("place", draw(8))
@@ -543,10 +597,12 @@ def test_a_buffer_that_a_network_keeps_up_stays_float32():
     [
         (lambda h: (0.02 * h) * torch.rsqrt((0.02 * h).pow(2).mean(-1, keepdim=True) + 1e-6), "rsqrt"),
         (lambda h: h / torch.sqrt((0.02 * h).pow(2).mean(-1, keepdim=True)), "div"),
-        (lambda h: h * (0.0 * h).reciprocal(), "reciprocal"), (lambda h: torch.log(0.0 * h), "log"),
-        (lambda h: (h * 0.0) ** -1.0, "pow"), (lambda h: 1.0 / (0.0 * h), "div"),
+        (lambda h: h * (0.0 * h).reciprocal(), "reciprocal"),
+        (lambda h: torch.log(0.0 * h), "log"),
+        (lambda h: (h * 0.0) ** -1.0, "pow"),
+        (lambda h: 1.0 / (0.0 * h), "div"),
     ],
-)  # fmt: skip
+)
 def test_the_first_infinity_of_finite_numbers_is_named(function, what):
     _, said = sees(Between(function))
     named = [text for text in said if "infinity" in text]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import warnings
 
 import pytest
@@ -93,12 +94,16 @@ def test_without_an_optimizer_the_first_pass_rounds_parameters():
 WRITES = {
     "load_state_dict": lambda net, new: net.load_state_dict(new),
     "copy_": lambda net, new: [p.copy_(v) for p, v in zip(net.parameters(), new.values(), strict=True)],
-    "data.copy_": lambda net, new: [p.data.copy_(v) for p, v in zip(net.parameters(), new.values(),
-    strict=True)], "data =": lambda net, new: [setattr(p, "data", v.clone()) for p, v in zip(net.parameters(),
-    new.values(), strict=True)], "vector_to_parameters": lambda net, new: nn.utils.vector_to_parameters(
+    "data.copy_": lambda net, new: [
+        p.data.copy_(v) for p, v in zip(net.parameters(), new.values(), strict=True)
+    ],
+    "data =": lambda net, new: [
+        setattr(p, "data", v.clone()) for p, v in zip(net.parameters(), new.values(), strict=True)
+    ],
+    "vector_to_parameters": lambda net, new: nn.utils.vector_to_parameters(
         torch.cat([v.flatten() for v in new.values()]), net.parameters()
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.case("E")
@@ -262,14 +267,20 @@ RECOMPUTED = {
     "a leaf": lambda net, h, form: kept(net.block.a, h, form=form),
     "a relu first": lambda net, h, form: kept(lambda t: net.block(F.relu(t)), h, form=form),
     "a residual": lambda net, h, form: h + kept(net.block, h, form=form),
-    "a view of a sum": lambda net, h, form: kept(lambda t: (net.block(t) + t).view(2, 18), h,
-    form=form).view(6, 6), "nested": lambda net, h, form: kept(lambda t: kept(net.block, t, form=form) * 0.7,
-    h, form=form), "dropout": lambda net, h, form: kept(lambda t: F.dropout(net.block(t), 0.3), h, form=form),
+    "a view of a sum": lambda net, h, form: kept(lambda t: (net.block(t) + t).view(2, 18), h, form=form).view(
+        6, 6
+    ),
+    "nested": lambda net, h, form: kept(lambda t: kept(net.block, t, form=form) * 0.7, h, form=form),
+    "dropout": lambda net, h, form: kept(lambda t: F.dropout(net.block(t), 0.3), h, form=form),
     "two results": lambda net, h, form: sum(kept(lambda t: (net.block(t), t * 0.3), h, form=form)),
     "softmax": lambda net, h, form: kept(lambda t: net.block.a(t).softmax(1), h, form=form),
-    "in place": lambda net, h, form: kept(lambda t: F.silu(net.block.a(t), inplace=True).mul_(0.7), h,
-    form=form), "a sequence": lambda net, h, form: net.row(h) if form is None else
-checkpoint_sequential(net.row, 2, h, use_reentrant=form), }  # fmt: skip
+    "in place": lambda net, h, form: kept(
+        lambda t: F.silu(net.block.a(t), inplace=True).mul_(0.7), h, form=form
+    ),
+    "a sequence": lambda net, h, form: (
+        net.row(h) if form is None else checkpoint_sequential(net.row, 2, h, use_reentrant=form)
+    ),
+}
 
 
 @pytest.mark.case("G")
@@ -634,11 +645,14 @@ def test_a_scaler_and_clipping_are_right_in_a_loop_of_one_s_own(rounding):
 @pytest.mark.parametrize(
     "use",
     [
-        lambda net: nn.utils.clip_grad_norm_(net.parameters(), 1.0), lambda net:
-        nn.utils.clip_grad_value_(net.parameters(), 1.0), lambda net: [p.grad.abs().max() for p in
-        net.parameters()], lambda net: net[0].weight.grad.mul_(0.5), lambda net:
-    float(net[0].weight.grad.sum()), lambda net: torch.autograd.graph and net[0].weight.grad.data, ],
-)  # fmt: skip
+        lambda net: nn.utils.clip_grad_norm_(net.parameters(), 1.0),
+        lambda net: nn.utils.clip_grad_value_(net.parameters(), 1.0),
+        lambda net: [p.grad.abs().max() for p in net.parameters()],
+        lambda net: net[0].weight.grad.mul_(0.5),
+        lambda net: float(net[0].weight.grad.sum()),
+        lambda net: torch.autograd.graph and net[0].weight.grad.data,
+    ],
+)
 def test_gradients_that_are_not_kept_refuse_to_be_used(use, gradients):
     net = converted()
     optimizer = sgd(net, storage="packed", gradients=gradients)
@@ -670,14 +684,22 @@ def test_a_scaled_loss_of_steps_in_the_backward_pass_is_refused_before_anything_
 @pytest.mark.parametrize(
     "use",
     [
-        lambda net: [p.detach().clone() for p in net.parameters()], lambda net: net[0].weight.sum(),
-        lambda net: {n: p.data for n, p in net.named_parameters()}, lambda net:
-        nn.utils.parameters_to_vector(net.parameters()), lambda net:
-        torch.optim.swa_utils.AveragedModel(net).update_parameters(net), lambda net: float(net[0].bias[0]),
-        lambda net: net[0].weight.tolist(), lambda net: net[0].weight.numpy(), lambda net: F.linear(draw(2,
-        6), net[0].weight), lambda net: sum(p.square().sum() for p in net.parameters()), lambda net:
-    copy.deepcopy(net)[0].weight + 0, lambda net: torch.norm(net[0].weight), lambda net: net.double(), lambda
-net: torch.equal(net[0].weight, net[0].weight), ], )  # fmt: skip
+        lambda net: [p.detach().clone() for p in net.parameters()],
+        lambda net: net[0].weight.sum(),
+        lambda net: {n: p.data for n, p in net.named_parameters()},
+        lambda net: nn.utils.parameters_to_vector(net.parameters()),
+        lambda net: torch.optim.swa_utils.AveragedModel(net).update_parameters(net),
+        lambda net: float(net[0].bias[0]),
+        lambda net: net[0].weight.tolist(),
+        lambda net: net[0].weight.numpy(),
+        lambda net: F.linear(draw(2, 6), net[0].weight),
+        lambda net: sum(p.square().sum() for p in net.parameters()),
+        lambda net: copy.deepcopy(net)[0].weight + 0,
+        lambda net: torch.norm(net[0].weight),
+        lambda net: net.double(),
+        lambda net: torch.equal(net[0].weight, net[0].weight),
+    ],
+)
 def test_packed_parameters_refuse_to_be_read(use):
     net = converted()
     optimizer = sgd(net, storage="packed")
@@ -698,6 +720,19 @@ def test_packed_parameters_tell_what_needs_no_numbers():
     assert isinstance(net[0].weight, nn.Parameter)
     assert "(8, 6)" in repr(net[0].weight)
     assert net.float().to("cpu") is net
+    plain = nn.Parameter(torch.zeros(8, 6))
+    facts = [name for name in dir(torch.Tensor) if re.fullmatch("is_[a-z]+(_csr)?", name)]
+    for name in facts:
+        told, expected = getattr(net[0].weight, name), getattr(plain, name)
+        if name not in (
+            "is_coalesced",
+            "is_nonzero",
+            "is_contiguous",
+            "is_distributed",
+            "is_same_size",
+            "is_set_to",
+        ):
+            assert (told() if callable(told) else told) == (expected() if callable(expected) else expected)
     net.zero_grad()
     other = copy.deepcopy(net)
     assert same(weights(net), weights(other))
@@ -710,12 +745,14 @@ def test_packed_parameters_tell_what_needs_no_numbers():
     "write",
     [
         lambda net: [p.data.copy_(torch.zeros(p.shape)) for p in net.parameters()],
-        lambda net: nn.init.zeros_(net[0].weight), lambda net: net[0].reset_parameters(),
-        lambda net: setattr(net[0].weight, "data", torch.zeros(8, 6)), lambda net:
-        net[0].weight.detach().zero_(), lambda net: nn.utils.vector_to_parameters(torch.zeros(147),
-        net.parameters()), lambda net: net.apply(lambda m: m.reset_parameters() if isinstance(m, nn.Linear)
-    else None), ],
-)  # fmt: skip
+        lambda net: nn.init.zeros_(net[0].weight),
+        lambda net: net[0].reset_parameters(),
+        lambda net: setattr(net[0].weight, "data", torch.zeros(8, 6)),
+        lambda net: net[0].weight.detach().zero_(),
+        lambda net: nn.utils.vector_to_parameters(torch.zeros(147), net.parameters()),
+        lambda net: net.apply(lambda m: m.reset_parameters() if isinstance(m, nn.Linear) else None),
+    ],
+)
 def test_packed_parameters_refuse_to_be_written(write):
     net = converted()
     optimizer = sgd(net, storage="packed")
@@ -733,10 +770,15 @@ def test_packed_parameters_refuse_to_be_written(write):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda v: v.mul_(0.9), lambda v: v.copy_(torch.zeros_like(v)), lambda v: v.view(-1).zero_(), lambda v:
-        v[0].add_(1.0), lambda v: v.data.lerp_(torch.zeros(v.shape), 0.1), lambda v: v.detach().fill_(0),
-    lambda v: torch.add(v, 1, out=v), ],
-)  # fmt: skip
+        lambda v: v.mul_(0.9),
+        lambda v: v.copy_(torch.zeros_like(v)),
+        lambda v: v.view(-1).zero_(),
+        lambda v: v[0].add_(1.0),
+        lambda v: v.data.lerp_(torch.zeros(v.shape), 0.1),
+        lambda v: v.detach().fill_(0),
+        lambda v: torch.add(v, 1, out=v),
+    ],
+)
 def test_writing_into_the_state_of_a_packed_network_is_refused(write):
     net = converted()
     optimizer = sgd(net, storage="packed")

@@ -7,6 +7,7 @@ operations that move values (``KEPT``, ``RESHAPED``) and of losses.
 
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from types import GetSetDescriptorType
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ _NAMES = {
     Kind.UNTOUCHED: """
         size dim numel stride is_contiguous is_floating_point is_complex element_size storage_offset
         is_same_size ndimension __len__ __hash__ requires_grad_ register_hook retain_grad data_ptr
-        untyped_storage is_tensor get_device
+        untyped_storage is_tensor get_device is_conj is_neg is_inference is_signed is_pinned is_shared
     """,
     Kind.LOSS: """
         cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
@@ -81,8 +82,8 @@ _NAMES = {
 _PROPERTIES = {
     Kind.RESHAPED: "T mT H mH data real imag",
     Kind.UNTOUCHED: """
-        shape ndim dtype device layout requires_grad is_leaf grad grad_fn is_cuda is_sparse is_meta is_nested
-        is_quantized is_mkldnn names itemsize nbytes output_nr _version _base
+        shape ndim dtype device layout requires_grad grad grad_fn names itemsize nbytes output_nr _version
+        _base
     """,
 }
 # Arithmetic that can turn finite numbers into infinity, as where a divisor was rounded to zero.
@@ -106,7 +107,15 @@ def _table() -> dict[Any, Kind]:
             kinds.update({function: kind for twin in (name + "_", name) for function in _functions(twin)})
     for kind, names in _PROPERTIES.items():
         kinds.update({getattr(Tensor, name).__get__: kind for name in names.split() if hasattr(Tensor, name)})
+    kinds.update(
+        {p.__get__: Kind.UNTOUCHED for name, p in vars(torch._C.TensorBase).items() if _tells(name, p)}
+    )
     return kinds
+
+
+def _tells(name: str, found: object) -> bool:
+    """Whether an attribute is a property such as ``is_cuda``."""
+    return name.startswith("is_") and isinstance(found, GetSetDescriptorType)
 
 
 # The kind of each function that torch's function mode hands over.
