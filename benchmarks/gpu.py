@@ -219,7 +219,7 @@ def packed_steps(setting: Setting, dataset: Dataset) -> None:
     low_precision(network, CONFIGURATION, seed=0)
     repair()
     low_precision_state(network).repaired = True
-    optimizer = low_precision_optimizer(sgd, network, storage="packed")
+    optimizer = low_precision_optimizer(sgd, network, storage="packed", gradients="in_backward")
     x, y = batch(setting)
     for _ in range(3):
         optimizer.zero_grad()

@@ -5,12 +5,19 @@ line printed is one JSON object: of each ratio the median over the rounds, and i
 where it can be imported: ``pip install --no-deps qtorch ninja``; it compiles itself for a minute at its first
 import.
 
-    python benchmarks/step.py [--json benchmarks/results/step.json] [--only resnet8_16]
+    python benchmarks/step.py [--json benchmarks/results/step.json] [--only resnet8_16] [--against DIR]
+
+``--against`` names another checkout of the project, say a worktree of an earlier commit. Its steps run in a
+child process, in turns with those of this one, and each tree's ratios are to its own float32 step of the same
+round.
 """
 
 import argparse
 import json
+import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -135,12 +142,85 @@ def ratios(steps: dict[str, Callable[[], None]], rounds: int, count: int) -> dic
     return spread
 
 
+class OtherTree:
+    """The steps of another checkout, run by a child process that is told which, one line a call."""
+
+    def __init__(self, folder: Path, case: str) -> None:
+        environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+        command = [sys.executable, __file__, "--serve", case]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def step(self, mode: str) -> Callable[[], None]:
+        """A step of the other checkout in a mode, as a call without arguments."""
+
+        def run() -> None:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(mode + "\n")
+            self.process.stdin.flush()
+            if not self.process.stdout.readline():
+                raise RuntimeError("the other checkout's steps failed")
+
+        return run
+
+
+def serve(case: str) -> None:
+    """Run a step for each line that names one."""
+    name, side, _, _ = CASES[case]
+    x = torch.randn(32, 3, side, side).to(memory_format=torch.channels_last)
+    y = torch.randint(10, (32,))
+    steps = {mode: our_step(name, mode, x, y) for mode in MODES}
+    for line in sys.stdin:
+        steps[line.strip()]()
+        print("done", flush=True)
+
+
+def compare(case: str, folder: Path) -> dict[str, Any]:
+    """Both trees' ratios to their own float32 step, and this one's over the other's, in one interleaved
+    run.
+    """
+    name, side, rounds, count = CASES[case]
+    x = torch.randn(32, 3, side, side).to(memory_format=torch.channels_last)
+    y = torch.randint(10, (32,))
+    other = OtherTree(folder, case)
+    steps = {("here", mode): our_step(name, mode, x, y) for mode in MODES}
+    steps |= {("there", mode): other.step(mode) for mode in MODES}
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    for turn in range(rounds):
+        for key in list(steps)[:: 1 if turn % 2 else -1]:
+            start = time.perf_counter()
+            for _ in range(count):
+                steps[key]()
+            times[key].append(time.perf_counter() - start)
+    other.process.stdin.close()  # type: ignore[union-attr]
+    other.process.wait()
+    found: dict[str, Any] = {}
+    for mode in MODES[1:]:
+        ratio = {
+            tree: np.array(times[tree, mode]) / np.array(times[tree, "fp32"]) for tree in ("here", "there")
+        }
+        for key, values in (*ratio.items(), ("here / there", ratio["here"] / ratio["there"])):
+            low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).round(3).tolist()
+            found[f"{mode}, {key}"] = {"quartile_1": low, "median": median, "quartile_3": high}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=CASES)
+    parser.add_argument("--against", type=Path, help="another checkout of the project")
+    parser.add_argument("--serve", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.serve:
+        serve(arguments.serve)
+        return
     facts: dict[str, Any] = dict(provenance("cpu")) | {
         "threads": 1,
         "batch": 32,
@@ -153,7 +233,12 @@ def main() -> None:
             facts[optional] = None
     facts["machine"] = platform.machine()
     for case, (name, side, rounds, count) in CASES.items():
-        if arguments.only in (None, case):
+        if arguments.only not in (None, case):
+            continue
+        if arguments.against:
+            facts[case] = compare(case, arguments.against)
+            print(case, {key: value["median"] for key, value in facts[case].items()}, flush=True)
+        else:
             spread = ratios(contestants(name, side), rounds, count)
             medians = {key: spread[key]["median"] if key in spread else None for key in KEYS}
             facts[case] = medians | {"rounds": rounds, "spread": spread}
@@ -164,6 +249,7 @@ def main() -> None:
     print(line)
 
 
+MODES = ("fp32", "nearest", "stochastic")
 KEYS = ("nearest", "stochastic", "qtorch_nearest", "qtorch_stochastic")
 
 if __name__ == "__main__":

@@ -217,10 +217,13 @@ def test_micro_batches_add_up_as_in_the_simulation(gradients, rounding):
 
 
 def test_gradients_used_up_in_the_backward_pass_cannot_add_up():
-    net, optimizer = build(Small, "nearest", "packed")
+    net, optimizer = build(Small, "nearest", "packed", gradients="in_backward")
     x, y = batch(0)
     F.cross_entropy(net(x), y).backward()
-    assert all(p.grad is None for p in net.parameters())
+    for p in net.parameters():
+        assert p.grad.untyped_storage().nbytes() == 4
+        with pytest.raises(NetworkError, match=r"not kept in float32.*gradients='fp32'"):
+            p.grad.norm()
     with pytest.raises(NetworkError, match=r'a second backward pass before step.*gradients="packed"'):
         F.cross_entropy(net(x), y).backward()
     del optimizer
@@ -337,9 +340,12 @@ def test_what_cannot_be_packed_is_kept_counted_and_named():
     assert all(name.split()[0] in ("layer_norm", "scaled_dot_product_attention") for name in raw)
 
 
-def test_a_parameter_between_uses_reads_as_nan_at_the_cost_of_one_number():
+def test_a_parameter_between_uses_cannot_be_read_and_costs_one_number():
     net, optimizer = build(Small, "nearest", "packed")
-    assert all(p.isnan().all() and p.untyped_storage().nbytes() == 4 for p in net.parameters())
+    for p in net.parameters():
+        assert p.untyped_storage().nbytes() == 4
+        with pytest.raises(NetworkError, match=r"packed parameter has no numbers.*state_dict"):
+            p.isnan()
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in Small().parameters())
     assert all(not value.isnan().any() for value in net.state_dict().values())
     del optimizer
@@ -354,15 +360,22 @@ def test_divergence_shows_as_in_the_simulation():
         assert F.cross_entropy(net(x), y).isnan()
 
 
-def test_weights_that_format_a_does_not_have_are_refused():
-    net, optimizer = build(Small, "nearest", "packed")
-    with pytest.raises(NetworkError, match="weight holds numbers that 1-4-1 does not have"):
-        net.load_state_dict(Small().state_dict())
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_float32_weights_that_are_loaded_are_rounded_as_in_the_simulation(rounding):
+    torch.manual_seed(3)
+    weights = Small().state_dict()
+    ours, theirs = (build(Small, rounding, storage) for storage in ("packed", "simulated"))
+    for net, _ in (ours, theirs):
+        net.load_state_dict(weights)
+    assert train(*ours) == train(*theirs)
+    assert same_states(ours[0], theirs[0])
+
+
+def test_unknown_ways_to_store_are_refused():
     with pytest.raises(NetworkError, match="unknown storage 'zip'; known: simulated, packed"):
         build(Small, "nearest", "zip")
     with pytest.raises(NetworkError, match="unknown gradients='none'"):
         build(Small, "nearest", "packed", gradients="none")
-    del optimizer
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -72,7 +72,8 @@ def training(kind, storage, side, batch, options):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
         if storage != "fp32":
             low_precision(net, COARSE, seed=0)
-            optimizer = low_precision_optimizer(optimizer, net, storage=storage, **options)
+            steps = {"gradients": "in_backward"} | options
+            optimizer = low_precision_optimizer(optimizer, net, storage=storage, **steps)
         x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
         y = torch.randint(10, (batch,))
 

@@ -56,7 +56,7 @@ def test_conflicting_fingerprints_and_other_arithmetic_are_kept_apart_and_named(
     assert merged.repeats == 0
     assert merged.notes() == [
         "'digits' names 2 different data sets: d1, d2",
-        "1 are of arithmetic version 7 (this is 1): rows of their own",
+        "1 are of arithmetic version 7 (this is 2): rows of their own",
     ]
 
 

@@ -152,6 +152,7 @@ def test_tables_are_learned_at_low_precision_by_adamw(data):
     assert m.recipe.loss == ("squared_error" if data == "diabetes" else "cross_entropy")
 
 
+@pytest.mark.filterwarnings("ignore:not rounded to low precision. the buffer positions")
 def test_a_language_model_learns_at_low_precision_with_its_moments_in_format_b():
     data = load("grammar?train=320&test=40&resolution=32")
     recipe = Recipe(

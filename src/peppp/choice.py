@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from peppp.advisor import Advisor, check_limit, check_request
+from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import local
 from peppp.campaign.runner import Progress, run_campaign
@@ -98,7 +99,10 @@ def pick(
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
-    known = [] if isinstance(table, ErrorMatrix) else alike(table, recipe, without=dataset.fingerprint)
+    known: list[Measurement] = []
+    unused = ""
+    if not isinstance(table, ErrorMatrix):
+        known, unused = alike(table, recipe, without=dataset.fingerprint)
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
         if len(learning_rates) > 1 and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
@@ -124,7 +128,7 @@ def pick(
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
     )
-    notes = _notes(errors, recipe, advisor, rank)
+    notes = (*([unused] if unused else ()), *_notes(errors, recipe, advisor, rank))
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}
@@ -207,7 +211,7 @@ def measure_cells(
         for cell, failure in (*summary.failed, *summary.lost):
             raise PepppError(f"{cell.configuration} on {cell.task} could not be measured: {failure.message}")
         wanted = {cell.key for cell in cells}
-        return [measurement for measurement in kept.measurements() if measurement.key in wanted]
+        return [m for m in map(current, kept) if m.key in wanted]
 
 
 def grid_footprints(network: str, recipe: Recipe, classes: int, side: int) -> dict[Configuration, int]:

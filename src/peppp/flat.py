@@ -215,6 +215,11 @@ def _read(name: str, read: Callable[[Any], Any], value: Any, where: str) -> Any:
         raise TableError(f"{where}, column {name}: {shown} is not {COLUMNS[name].allowed}") from error
 
 
+def read_recipe(text: str, where: str) -> Recipe:
+    """The recipe of a text as :meth:`Recipe.to_json` writes it; TableError, beginning with ``where``."""
+    return _read("recipe", _recipe, text, where)  # type: ignore[no-any-return]
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a row of the table, as its texts; the digest's agreement with the recipe is extra.
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from peppp.arithmetic import current, outdated_note
 from peppp.campaign.store import Store
 from peppp.errors import StoreError, TableError
-from peppp.records import Measurement, Recipe
+from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
 from peppp.textable import read_table
 
@@ -29,44 +30,46 @@ def open_table(
     ``learning_rates`` make columns of configurations at each of them.
     """
     several = learning_rates if len(learning_rates) > 1 else ()
-    return error_matrix(alike(place, recipe, without=without), learning_rates=several)
+    return error_matrix(alike(place, recipe, without=without)[0], learning_rates=several)
 
 
 def alike(
     place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
-) -> list[Measurement]:
-    """The measurements of a table that a task trained by ``recipe`` can learn from.
+) -> tuple[list[Measurement], str]:
+    """The measurements of a table that a task trained by ``recipe`` can learn from, and what is not used.
 
     Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
     does; the others where those are few (of fewer than three data sets, or ten configurations), for
-    :mod:`peppp.transfer` to say how far these serve. Never those of another arithmetic version, nor of the
-    data set with the fingerprint ``without``. Raises TableError where nothing is left.
+    :mod:`peppp.transfer` to say how far these serve. Never those of the data set with the fingerprint
+    ``without``, nor those of another arithmetic version that today's would not repeat: the second part is a
+    line about these, or "". Raises TableError where nothing is left.
     """
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
-    others = [m for m in read_measurements(path) if m.fingerprint != without]
+    others = [current(m) for m in read_measurements(path) if m.fingerprint != without]
     if not others:
         raise TableError(
             f"{path} holds no measurements of other data; name another table, or measure some: "
             "peppp measure runs.db --data ..."
         )
-    if recipe is None:
-        return others
-    current = [m for m in others if m.recipe.arithmetic_version == recipe.arithmetic_version]
-    if not current:
+    usable = [m for m in others if m.recipe.arithmetic_version == ARITHMETIC_VERSION]
+    if not usable:
         raise TableError(
-            f"{path} holds only measurements of other arithmetic than version {recipe.arithmetic_version}; "
+            f"{path} holds only measurements of other arithmetic than version {ARITHMETIC_VERSION}; "
             "name another table, or measure some: peppp measure runs.db --data ..."
         )
+    unused = outdated_note(len(others) - len(usable), path.name) if len(usable) < len(others) else ""
+    if recipe is None:
+        return usable, unused
     asked = [getattr(recipe, field) for field in _ROUNDING]
     same: list[Measurement] = []
     different: list[Measurement] = []
-    for m in current:
+    for m in usable:
         (same if [getattr(m.recipe, field) for field in _ROUNDING] == asked else different).append(m)
     tasks, columns = ({getattr(m, of) for m in same} for of in ("fingerprint", "configuration"))
     enough = len(tasks) >= _FEW_TASKS and len(columns) >= _FEW_COLUMNS
-    return same if enough or not different else different
+    return same if enough or not different else different, unused
 
 
 def read_measurements(place: str | Path) -> list[Measurement]:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from peppp.arithmetic import current
 from peppp.records import ARITHMETIC_VERSION, Measurement
 
 
@@ -13,7 +14,8 @@ class Merged:
 
     ``same`` were there twice and are once. ``repeats`` are further runs of what was measured already, kept
     under the next number. ``several`` holds the fingerprints of tasks whose data differ under one name, which
-    stay rows of their own; ``versions`` counts those of other arithmetic versions, which do as well.
+    stay rows of their own. ``versions`` counts those of other arithmetic versions, which also stay rows of
+    their own unless today's version would repeat them.
     """
 
     measurements: tuple[Measurement, ...]
@@ -73,7 +75,7 @@ def merge(known: Iterable[Measurement], *others: Iterable[Measurement]) -> Merge
     versions: defaultdict[int, int] = defaultdict(int)
     for measurement in result:
         prints[measurement.task].add(measurement.fingerprint)
-        versions[measurement.recipe.arithmetic_version] += 1
+        versions[current(measurement).recipe.arithmetic_version] += 1
     versions.pop(ARITHMETIC_VERSION, None)
     several = {task: tuple(sorted(found)) for task, found in prints.items() if len(found) > 1}
     return Merged(tuple(result), same, repeats, several, dict(versions))

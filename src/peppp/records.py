@@ -12,8 +12,8 @@ from typing import Any
 from peppp.errors import FormatError
 from peppp.formats import Configuration
 
-# Raised whenever a stored error could change: older rows are kept, never mixed with newer ones.
-ARITHMETIC_VERSION = 1
+# Raised whenever a stored error could change; :mod:`peppp.arithmetic` says which older rows still hold.
+ARITHMETIC_VERSION = 2
 
 ROUNDINGS = ("nearest", "stochastic")
 _ROLES = ("values", "errors", "gradient", "states")

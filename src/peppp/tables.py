@@ -11,6 +11,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from peppp.arithmetic import current
 from peppp.errors import TableError
 from peppp.formats import Configuration, Format
 from peppp.labels import Label, TunedConfiguration, in_order, plain
@@ -201,7 +202,8 @@ def error_matrix(
     the paper's grid, others after them by text; rows are sorted by task. With ``learning_rates`` columns are
     configurations at each of these, and a row is a data set under a recipe, the learning rate apart.
     ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is no column unless asked for.
-    Different arithmetic versions are different recipes and so never meet in a row. The result does not depend
+    Different arithmetic versions are different recipes and so never meet in a row, unless
+    :mod:`peppp.arithmetic` knows that they are the same. The result does not depend
     on the order of the measurements. Memory is that of the measurements' footprints, carried over to the
     other formats where an entry was not measured.
 
@@ -215,7 +217,7 @@ def error_matrix(
     >>> matrix.rows[0].task, matrix.values
     ('digits', array([[0.5]]))
     """
-    everything = [m for m in measurements if include_reference or not m.configuration.is_fp32]
+    everything = [current(m) for m in measurements if include_reference or not m.configuration.is_fp32]
     kept = [
         m
         for m in everything

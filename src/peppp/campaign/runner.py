@@ -31,7 +31,8 @@ class Summary:
     ``done`` were measured and stored now, ``diverged`` of them without learning. ``failed`` raised an error
     at each try, and of ``lost`` the worker died or hung each time; the same campaign again tries both again.
     ``retried`` counts the tries that ended so and were followed by another. ``elsewhere`` have failed with
-    another driver meanwhile. ``stopped`` says which limit ended the campaign: time or measurements.
+    another driver meanwhile. ``outdated`` counts the store's measurements of an older arithmetic version that
+    today's would not repeat. ``stopped`` says which limit ended the campaign: time or measurements.
     """
 
     asked: int
@@ -42,6 +43,7 @@ class Summary:
     lost: tuple[tuple[Cell, Failure], ...] = ()
     retried: int = 0
     elsewhere: int = 0
+    outdated: int = 0
     seconds: float = 0.0
     stopped: str = ""
     interrupted: bool = False
@@ -85,9 +87,10 @@ def run_campaign(
     ``estimates`` would not end in time is not begun.
     """
     asked = {cell.key: cell for cell in cells}
-    present = store.keys() & asked.keys()
+    found = store.present()
+    present = found.keys & asked.keys()
     todo = balanced([*asked.values()], present)
-    summary = Summary(asked=len(asked), already_there=len(present))
+    summary = Summary(asked=len(asked), already_there=len(present), outdated=found.outdated)
     with Queue(store, lease=lease) as queue:
         campaign = _Campaign(store, queue, engine, todo, summary, progress, estimates or Estimates({}))
         campaign.tries, campaign.end = tries, campaign.started + max_seconds

@@ -3,20 +3,31 @@
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 
+from peppp.arithmetic import current_recipe
 from peppp.campaign import database, schema
 from peppp.campaign.schema import CELL, SCHEMA_VERSION, about, cells, measurements, recipes
 from peppp.errors import StoreError
-from peppp.flat import from_record, to_record
-from peppp.records import Measurement
+from peppp.flat import from_record, read_recipe, to_record
+from peppp.formats import Configuration
+from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
 
 __all__ = ["SCHEMA_VERSION", "Key", "Store"]
 
 Key = tuple[str, str, str, int, int]
+
+
+class Present(NamedTuple):
+    """What a store holds already: the keys of cells, and how many measurements are of no use any more."""
+
+    keys: set[Key]
+    outdated: int
+
 
 _key = [measurements.c[name] for name in (*CELL, "repeat")]
 
@@ -86,6 +97,25 @@ class Store:
         with self.reading() as connection:
             return {tuple(row) for row in connection.execute(select(*_key))}
 
+    def present(self) -> Present:
+        """What need not be measured again: keys as today's arithmetic version names them.
+
+        Measurements of an older version count where today's would repeat them (see :mod:`peppp.arithmetic`).
+        """
+        keys, outdated = self.keys(), 0
+        named = {digest: recipe for digest, recipe in self._recipes().items() if _is_old(recipe)}
+        for key in [key for key in keys if key[2] in named]:
+            now = current_recipe(named[key[2]], Configuration.parse(key[1]))
+            if _is_old(now):
+                outdated += 1
+            keys.add((*key[:2], now.digest, *key[3:]))
+        return Present(keys, outdated)
+
+    def _recipes(self) -> dict[str, Recipe]:
+        with self.reading() as connection:
+            found = connection.execute(select(recipes.c.digest, recipes.c.recipe)).all()
+        return {digest: read_recipe(text, f"{self.name}, recipe {digest}") for digest, text in found}
+
     def measurements(self) -> list[Measurement]:
         """All measurements, in the order in which they were stored."""
         return list(self)
@@ -98,13 +128,23 @@ class Store:
                 yield from_record(dict(record), f"{self.name}, measurement {record['id']}")
 
     def seconds(self) -> dict[tuple[str, str], tuple[int, float, float]]:
-        """How long measurements took: number, mean and longest of each (fingerprint, recipe digest)."""
+        """How long measurements took: number, mean and longest of each (fingerprint, recipe digest).
+
+        Digests are those of today's arithmetic version, which changes numbers and no durations.
+        """
         m = measurements.c
         query = select(
             m.fingerprint, m.recipe_digest, func.count(), func.avg(m.seconds), func.max(m.seconds)
         ).group_by(m.fingerprint, m.recipe_digest)
         with self.reading() as connection:
-            return {(a, b): (count, mean, most) for a, b, count, mean, most in connection.execute(query)}
+            rows = connection.execute(query).all()
+        times: dict[tuple[str, str], tuple[int, float, float]] = {}
+        now = {old: replace(r, arithmetic_version=ARITHMETIC_VERSION) for old, r in self._recipes().items()}
+        for fingerprint, digest, count, mean, most in rows:
+            key = fingerprint, now[digest].digest
+            n, known, longest = times.get(key, (0, 0.0, 0.0))
+            times[key] = n + count, (n * known + count * mean) / (n + count), max(longest, most)
+        return times
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -156,3 +196,7 @@ class Store:
             with self.engine.connect() as connection:
                 connection.execute(update(about).values(schema_version=self.version))
                 connection.rollback()
+
+
+def _is_old(recipe: Recipe) -> bool:
+    return recipe.arithmetic_version != ARITHMETIC_VERSION

@@ -159,13 +159,15 @@ def dry_run_facts(
     store: str, cells: list["Cell"], sizes: list[int], planned: int, workers: int, absent: list[str]
 ) -> dict[str, Any]:
     """What a campaign would do, from what the store holds; the store is only read, if there is one."""
-    from peppp.campaign.estimates import Estimates
-    from peppp.campaign.store import Store
+    from peppp.campaign.estimates import Estimates, Times
+    from peppp.campaign.store import Key, Store
 
-    present, times = set(), {}
+    present: set[Key] = set()
+    times: Times = {}
+    outdated = 0
     if "://" in store or Path(store).exists():
         with Store.open(store, create=False) as kept:
-            present, times = kept.keys(), kept.seconds()
+            (present, outdated), times = kept.present(), kept.seconds()
     todo = [cell for cell in cells if cell.key not in present]
     together = [size for cell, size in zip(cells, sizes, strict=True) if cell.key not in present]
     expected = Estimates(times).total(todo)
@@ -173,6 +175,7 @@ def dry_run_facts(
         "asked": len(cells),
         "already_there": len(cells) - len(todo),
         "left": len(todo),
+        "outdated": outdated,
         "over_max_memory": planned - len(cells),
         "smallest_bytes": min(sizes),
         "largest_bytes": max(sizes),
@@ -188,6 +191,7 @@ def say(facts: dict[str, Any], store: str, json: bool) -> None:
     if json:
         print_json(facts)
         return
+    from peppp.arithmetic import outdated_note
     from peppp.campaign.database import shown
 
     smallest, largest = format_bytes(facts["smallest_bytes"]), format_bytes(facts["largest_bytes"])
@@ -205,6 +209,8 @@ def say(facts: dict[str, Any], store: str, json: bool) -> None:
         typer.echo("time: nothing like it was measured yet, so there is no estimate")
     else:
         typer.echo(f"time: about {_duration(seconds)} with {facts['workers']} at once (estimated)")
+    if facts["outdated"]:
+        typer.echo(outdated_note(facts["outdated"], shown(store)))
     if absent := facts["absent"]:
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         typer.echo(f"not on this machine: {', '.join(absent[:3])}{more}; they are counted by name")
@@ -214,8 +220,8 @@ def end(summary: "Summary", store: str, json: bool) -> None:
     """Say what became of a campaign, and end with its exit code."""
     failures = (*summary.failed, *summary.lost)
     if json:
-        names = ("asked", "already_there", "done", "diverged", "retried", "elsewhere", "left", "stopped")
-        facts = {name: getattr(summary, name) for name in names}
+        names = ("asked", "already_there", "done", "diverged", "retried", "elsewhere", "left", "outdated")
+        facts = {name: getattr(summary, name) for name in (*names, "stopped")}
         facts |= {"failed": len(summary.failed), "lost": len(summary.lost)}
         print_json(facts | {"seconds": round(summary.seconds, 1)})
     else:
@@ -226,6 +232,10 @@ def end(summary: "Summary", store: str, json: bool) -> None:
             f"{summary.already_there} were there, {len(summary.failed)} failed, {len(summary.lost)} lost"
             f"{tried}, {summary.left} left{stopped}; in {store}"
         )
+    if summary.outdated and not json:
+        from peppp.arithmetic import outdated_note
+
+        typer.echo(outdated_note(summary.outdated, store))
     for cell, failure in failures[:5]:
         kind = "lost" if failure.lost else "failed"
         typer.echo(f"{kind}: {cell.task} {cell.configuration}: {failure.message}", err=True)

@@ -110,10 +110,12 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
     Example: peppp table show table.csv.gz
     """
+    from peppp.arithmetic import current, outdated, outdated_note
     from peppp.known import SHIPPED_TABLE, read_measurements
 
     place = table or SHIPPED_TABLE
-    rows = _summaries(read_measurements(place))
+    measurements = [current(m) for m in read_measurements(place)]
+    rows = _summaries(measurements)
     if not rows:
         raise TableError(f"{place} holds no measurements")
     if json:
@@ -143,6 +145,8 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
     console.print(
         f"signal: (chance - fp32) / chance; below {_SIGNAL} a task says little about formats", style="dim"
     )
+    if count := outdated(measurements):
+        console.print(outdated_note(count, place), style="dim")
 
 
 @app.command()

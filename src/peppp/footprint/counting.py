@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from peppp.errors import NetworkError, PepppError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
-from peppp.lowprec.conversion import low_precision, low_precision_state
+from peppp.lowprec.conversion import low_precision
 from peppp.lowprec.operations import KINDS, Kind
 from peppp.records import Footprint
 
@@ -104,7 +104,6 @@ def count_layers(
 ) -> tuple[LayerCounts, ...]:
     """:func:`count_elements` by module, in the order of the network's modules; the loss comes last."""
     low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
-    low_precision_state(network).parameters_rounded = True
     network.train()
     kept: dict[int, tuple[Tensor, str]] = {}
     used = _Operands()
@@ -211,7 +210,8 @@ class _Outputs(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result: Any = func(*args, **(kwargs or {}))
-        if KINDS.get(func) in (Kind.ROUNDED, Kind.ROUNDED_COPY, Kind.RELU) and isinstance(result, Tensor):
-            name = func.__name__
+        name = func.__name__
+        counted = KINDS.get(func) in (Kind.ROUNDED, Kind.ROUNDED_COPY) or name in ("relu", "relu_")
+        if counted and isinstance(result, Tensor):
             self.count += result.numel() if name.startswith(("conv", "relu")) or name.endswith("norm") else 0
         return result

@@ -73,6 +73,10 @@ class ReplayClock(Clock):
         """The key of the roundings of an update."""
         return mix(PathKey(self.training), UPDATE)
 
+    def step_key(self, optimizer: int) -> PathKey:  # type: ignore[override]
+        """The same: a captured step has one optimizer."""
+        return self.update_key()
+
     def advance(self) -> None:
         """Nothing: steps are counted on the device."""
 

@@ -4,7 +4,7 @@ A parameter's step can run as soon as its gradient is complete, in the backward 
 need to be kept; SGD's runs in pieces, so that little of a parameter is unpacked at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,14 +14,19 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec import kernels
+from peppp.lowprec.conversion import low_precision_state, parameters_of
+from peppp.lowprec.fingerprints import fingerprints
 from peppp.lowprec.optimizers import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
+from peppp.lowprec.packed_tensors import UsedGradient, give
 from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.state import LowPrecision, round_gradient
+from peppp.lowprec.parameters import SPARSE, known
+from peppp.lowprec.scalers import refuse_scaled_losses
+from peppp.lowprec.state import round_gradient
 from peppp.lowprec.storage import PackedStorage, packable
 from peppp.lowprec.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.weights import flat_rows, rows, segment_length
 
-GRADIENTS = ("in_backward", "packed", "fp32")
+GRADIENTS = ("fp32", "packed", "in_backward")
 WEIGHTS = ("packed", "recomputed")
 _ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
 
@@ -29,17 +34,19 @@ _ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
 class PackedOptimizer(LowPrecisionOptimizer):
     """Any torch optimizer over packed parameters, one parameter at a time.
 
-    ``gradients`` is when the steps run, and so what is kept of gradients: ``in_backward``, nothing;
-    ``packed``, all in Format B until :meth:`step`, so that micro-batches can be added up; ``fp32``, torch's
-    own ``.grad``, for who clips or reads them. ``weights`` are ``packed``, or ``recomputed`` from the
-    accumulator where there is one.
+    ``gradients`` is what is kept of gradients until the step: ``fp32``, torch's own ``.grad``, which can be
+    read, clipped and scaled; ``packed``, all in Format B until :meth:`step`, so that micro-batches can be
+    added up; ``in_backward``, nothing, as each parameter steps within the backward pass. In the last two
+    ``.grad`` refuses to be read. ``weights`` are ``packed``, or ``recomputed`` from the accumulator where
+    there is one.
     """
+
+    storage_name = "packed"
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
         module: nn.Module,
-        state: LowPrecision,
         *,
         accumulator: bool,
         gradients: str,
@@ -49,34 +56,68 @@ class PackedOptimizer(LowPrecisionOptimizer):
             raise NetworkError(f"unknown gradients={gradients!r}; known: {', '.join(GRADIENTS)}")
         if weights not in WEIGHTS:
             raise NetworkError(f"unknown weights={weights!r}; known: {', '.join(WEIGHTS)}")
+        state, parameters = low_precision_state(module), parameters_of(module)
         self.format = packable(state.precision.configuration.format_b)
-        if isinstance(state.packed, PackedStorage):
-            state.packed.release()
-        self.storage = PackedStorage(module, state)
+        before = state.packed
+        self.storage = (
+            before if isinstance(before, PackedStorage) else PackedStorage(module, state, parameters)
+        )
         self.gradients = gradients
         self.recompute = weights == "recomputed" and accumulator
         self.packed: dict[Tensor, dict[str, PackedTensor]] = {}
         self.packed_gradients: dict[Tensor, PackedTensor | Tensor] = {}
         self._stepped: set[Tensor] = set()
-        super().__init__(optimizer, state, accumulator=accumulator)
-        self._numbers = {parameter: index for index, parameter in enumerate(self._parameters())}
-        for parameter in self.packed:
-            if parameter.requires_grad:
-                parameter.register_hook(partial(self._stand_in, parameter))  # type: ignore[no-untyped-call]
-                parameter.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
-        for parameter in module.parameters():  # those that nobody trains
-            if parameter not in self._numbers:
-                self.storage.weights.pack(parameter)
+        self._hooks: dict[Tensor, list[Any]] = {}
+        super().__init__(optimizer, module, accumulator=accumulator)
+        if gradients == "in_backward":
+            refuse_scaled_losses(self)
 
-    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: int) -> None:
+    def _begin_all(self, parameters: Iterable[Tensor], *, written: bool = False) -> None:
+        parameters = list(parameters)
+        for parameter in parameters:
+            self.storage.weights.forget_parameter(parameter)
+            for other in self.owned.owners():
+                if other is not self and isinstance(other, PackedOptimizer):
+                    other.let_go(parameter)
+        super()._begin_all(parameters, written=written)
+        for parameter in parameters:
+            if parameter.requires_grad and parameter in self.packed and parameter not in self._hooks:
+                self._hooks[parameter] = [
+                    parameter.register_hook(partial(self._stand_in, parameter)),  # type: ignore[no-untyped-call]
+                    parameter.register_post_accumulate_grad_hook(self._complete),  # type: ignore[no-untyped-call]
+                ]
+
+    def let_go(self, parameter: Tensor) -> None:
+        """Step no more on a parameter, as another optimizer does."""
+        for handle in self._hooks.pop(parameter, ()):
+            handle.remove()
+        self.packed.pop(parameter, None)
+        for group in self.param_groups:
+            group["params"] = [own for own in group["params"] if own is not parameter]
+
+    def adopt(self, parameter: Tensor, fingerprint: int) -> None:
+        """Let the accumulator follow a weight that was loaded, unless it is the accumulator's own."""
+        if self._is_packed(parameter):
+            own = self.fingerprints.get(parameter, known(parameter))
+            if own == fingerprint and self.storage.weights.pack(parameter):
+                return
+        super().adopt(parameter, fingerprint)
+
+    def _is_packed(self, parameter: Tensor) -> bool:
+        return parameter in self.packed
+
+    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: Key | None) -> None:
         weights = self.storage.weights
         if not weights.pack(parameter):
             super()._begin(parameter, accumulator, weight_key)
             return
-        self.packed[parameter] = {}
+        self.packed[parameter] = {
+            name: state for name, state in self.packed.get(parameter, {}).items() if name != _ACCUMULATOR
+        }
         if accumulator is not None:
             self._keep(parameter, _ACCUMULATOR, accumulator)
-            self._set_key(parameter, weight_key)
+            if isinstance(weight_key, int):
+                self._set_key(parameter, weight_key)
 
     def _keep(self, parameter: Tensor, name: str, values: Tensor) -> None:
         """Pack a state of a parameter; one with NaN in it spoils the parameter where the format has none."""
@@ -99,8 +140,12 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
     def _stand_in(self, parameter: Tensor, gradient: Tensor) -> None:
         """Let the parameter be its gradient for a moment: torch copies a gradient that lies otherwise."""
-        if gradient.layout == torch.strided and parameter.grad is None:
-            parameter.data = gradient.detach()
+        if gradient.layout != torch.strided:
+            raise NetworkError(SPARSE.format(shape=tuple(parameter.shape)))
+        if isinstance(parameter.grad, UsedGradient):
+            parameter.grad = None
+        if parameter.grad is None:
+            give(parameter, gradient.detach())
 
     @torch.no_grad()
     def _complete(self, parameter: Tensor) -> None:
@@ -110,12 +155,13 @@ class PackedOptimizer(LowPrecisionOptimizer):
         if gradient is None or self.gradients == "fp32":
             return
         parameter.grad = None
+        assert self.low_precision is not None
         key = self.low_precision.clock.update_key()
         if self.gradients == "packed":
             before = self.packed_gradients.pop(parameter, None)
             if before is not None:
                 gradient = gradient.add_(before.unpack() if isinstance(before, PackedTensor) else before)
-            number = self._numbers[parameter]
+            number = self.numbers[parameter]
             round_gradient(gradient, self.precision, mix(mix(key, number), GRADIENT))
             fmt = self.format
             packed = PackedTensor.try_pack(gradient, fmt)
@@ -128,10 +174,15 @@ class PackedOptimizer(LowPrecisionOptimizer):
         else:
             self._stepped.add(parameter)
             self._step_packed(parameter, gradient, key)
+        parameter.grad = UsedGradient.of(parameter)
 
     def _update(self, update_key: Key) -> None:
         assert isinstance(update_key, int)  # no replayed step packs
         self._stepped.clear()
+        self.fingerprints = {p: f for p, f in self.fingerprints.items() if p not in self.packed}
+        for parameter in self.packed:
+            if isinstance(parameter.grad, UsedGradient):
+                parameter.grad = None
         kept = {p: p.grad for p in self.packed if p.grad is not None}
         for parameter, gradient in self.packed_gradients.items():
             values = gradient.unpack() if isinstance(gradient, PackedTensor) else gradient
@@ -153,10 +204,11 @@ class PackedOptimizer(LowPrecisionOptimizer):
         """One step of one packed parameter."""
         if parameter in self.storage.weights.spoiled:
             return
+        number = self.numbers[parameter]
         others = {p: p.grad for p in self._parameters() if p.grad is not None}
         for other in others:
             other.grad = None
-        parameter.data = self.storage.weights.unpacked(parameter)
+        give(parameter, self.storage.weights.unpacked(parameter))
         parameter.grad = gradient
         self._unpack_states(parameter)
         super()._update(update_key)
@@ -166,7 +218,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             self.storage.weights.spoiled.add(parameter)
             self.storage.weights.empty(parameter)
         if _ACCUMULATOR in self.packed[parameter]:
-            self._set_key(parameter, mix(mix(update_key, self._numbers[parameter]), WEIGHT))
+            self._set_key(parameter, mix(mix(update_key, number), WEIGHT))
         for other, values in others.items():
             other.grad = values
 
@@ -200,10 +252,28 @@ class PackedOptimizer(LowPrecisionOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """What the simulation's optimizer gives, unpacked: each can go on where the other stopped."""
         with self._unpacked():
-            return super().state_dict()
+            state = super().state_dict()
+        weights = self.storage.weights
+        state["fingerprints"] = [
+            self.fingerprints[p] if p in self.fingerprints else fingerprints([weights.unpacked(p)])[0]
+            for p in self._parameters()
+        ]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict`, or the simulation's, gave."""
+        weights = self.storage.weights
+        if not state_dict.get("fingerprints"):  # an older state, of the weights as they are
+            prints = [
+                fingerprints([weights.unpacked(p) if self._is_packed(p) else p])[0]
+                for p in self._parameters()
+            ]
+            state_dict = state_dict | {"fingerprints": prints}
+        for parameter in self.packed:
+            if parameter in weights.recomputed:  # of an accumulator that goes
+                give(parameter, weights.unpacked(parameter))
+                del weights.recomputed[parameter]
+                weights.pack(parameter)
         super().load_state_dict(state_dict)
         for parameter in self.packed:
             self.packed[parameter] = {}
@@ -236,7 +306,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         if not exact:
             weights.spoiled.add(parameter)
         if accumulator is not None:
-            self._set_key(parameter, mix(mix(update_key, self._numbers[parameter]), WEIGHT))
+            self._set_key(parameter, mix(mix(update_key, self.numbers[parameter]), WEIGHT))
 
     def _stream(
         self,
@@ -249,7 +319,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         update_key: int,
     ) -> bool:
         """Unpack, step and pack, segment by segment; whether all numbers had a code."""
-        number, p = self._numbers[parameter], self.precision
+        number, p = self.numbers[parameter], self.precision
         rates = (group["lr"], group["momentum"], group["weight_decay"])
         packed = [t for t in (momentum, accumulator, weight) if t is not None]
         first = accumulator or packed[-1]

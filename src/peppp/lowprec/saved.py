@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
+from peppp.lowprec.memory import note_on
 from peppp.lowprec.packing import PackedTensor
 from peppp.lowprec.weights import PackedWeights, weak_storage
 
@@ -68,24 +70,36 @@ class SavedTensors:
         self.holds = holds
         self.raw: dict[str, int] = {}
         self.operation = ""
+        self.moves = False  # whether the operation only moves values of Format A
         self._known: dict[tuple[int, int], tuple[Any, weakref.ref[_Memory]]] = {}
+        self._memories: weakref.WeakSet[_Memory] = weakref.WeakSet()
         self._raw_known: dict[int, Any] = {}
         self._emptied: dict[int, tuple[Any, _Memory]] = {}
         self._hooks: list[saved_tensors_hooks] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """What a deep copy takes: nothing of a pass that runs."""
-        return self.__dict__ | {"_known": {}, "_raw_known": {}, "_emptied": {}, "_hooks": []}
+        return self.__dict__ | {
+            "_known": {},
+            "_memories": weakref.WeakSet(),
+            "_raw_known": {},
+            "_emptied": {},
+            "_hooks": [],
+        }
 
-    def enter(self, *_: Any) -> None:
-        """Begin a forward pass."""
-        self._known, self._raw_known, self.raw = {}, {}, {}
+    def enter(self, *, fresh: bool = True) -> None:
+        """Pack from now on; ``fresh`` begins a forward pass of the network."""
+        if fresh and not self._hooks:
+            self._known, self._raw_known, self.raw = {}, {}, {}
+            self._memories = weakref.WeakSet()
         self._hooks.append(saved_tensors_hooks(self.pack, self.unpack))
         self._hooks[-1].__enter__()
 
-    def leave(self, *_: Any) -> None:
-        """End it; what the network's caller still holds is filled again."""
+    def leave(self) -> None:
+        """End that; what the network's caller still holds after a pass is filled again."""
         self._hooks.pop().__exit__()
+        if self._hooks:
+            return
         for reference, memory in self._emptied.values():
             storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
             if storage is not None:
@@ -105,15 +119,22 @@ class SavedTensors:
         if not self._hooks or tensor.is_leaf:
             return
         storage = tensor.untyped_storage()
+        if type(waits := note_on(storage)) is tuple and waits:
+            return  # it will be rounded where it lies
         memory = self._memory(storage._cdata, tensor._version)
         if memory is not None and storage.nbytes() and storage.resizable():
             self._emptied[storage._cdata] = (weak_storage(storage), memory)
             storage.resize_(0)
 
+    def changed(self, tensor: Tensor) -> None:
+        """Take what is packed of a tensor's memory for what it was before: an operation wrote there."""
+        written = tensor.untyped_storage()._cdata
+        for key in [key for key in self._known if key[0] == written]:
+            del self._known[key]
+
     def memories(self) -> list[PackedTensor]:
         """All packed memory that is still kept."""
-        found = (reference() for _, reference in self._known.values())
-        return [memory.packed for memory in found if memory is not None]
+        return [memory.packed for memory in self._memories]
 
     def emptied(self) -> set[int]:
         """The storages (their ``_cdata``) that are empty now."""
@@ -125,18 +146,22 @@ class SavedTensors:
             return self._pack(tensor)
 
     def _pack(self, tensor: Tensor) -> Any:
+        if tensor.layout != torch.strided or self.operation.startswith("rrelu"):
+            return tensor.detach()  # rrelu keeps its draws before it has made them
         storage = tensor.untyped_storage()
         place = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
+        plain = tensor.dtype == torch.float32 and not tensor.is_neg()
         owner = self.weights.owner(tensor)
-        if owner is not None:
+        if owner is not None and plain:
             return _View(owner, *place)
         key = (storage._cdata, tensor._version)
-        memory = self._memory(*key)
+        memory = self._memory(*key) if plain else None
         if memory is None:
             memory = self._packed(tensor, storage)
             if memory is None:
                 return tensor.detach()
             self._known[key] = (weak_storage(storage), weakref.ref(memory))
+            self._memories.add(memory)
         return _View(memory, *place)
 
     def _memory(self, storage: int, version: int) -> _Memory | None:
@@ -146,6 +171,11 @@ class SavedTensors:
 
     def unpack(self, kept: Any) -> Tensor:
         """The tensor again."""
+        if torch.is_grad_enabled():
+            raise NetworkError(
+                "create_graph=True and packed storage do not go together: what is kept packed has no graph; "
+                "take storage='simulated' for gradient penalties"
+            )
         if not isinstance(kept, _View):
             return kept  # type: ignore[no-any-return]
         values = kept.source.get() if isinstance(kept.source, _Memory) else self.weights.unpacked(kept.source)
@@ -154,7 +184,7 @@ class SavedTensors:
     def _packed(self, tensor: Tensor, storage: torch.UntypedStorage) -> _Memory | None:
         if tensor.dtype == torch.float32 and storage.nbytes() >= 4 * _SMALLEST and storage.nbytes() % 4 == 0:
             whole = tensor.detach().as_strided((storage.nbytes() // 4,), (1,), 0)
-            if self.holds is None or not self.operation or self.holds(tensor):
+            if self.holds is None or not self.operation or self.moves or self.holds(tensor):
                 packed = PackedTensor.try_pack(whole, self.format)
                 if packed is not None:
                     return _Memory(packed)

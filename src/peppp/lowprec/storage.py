@@ -1,12 +1,18 @@
 """A network whose parameters and saved activations are stored in as many bits as their format has."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat, Format
+from peppp.lowprec.memory import memory_of
+from peppp.lowprec.mode import tensors_in
+from peppp.lowprec.operations import KINDS, Kind
+from peppp.lowprec.parameters import Parameters
 from peppp.lowprec.pooling import SUBSTITUTES
 from peppp.lowprec.saved import SavedTensors
 from peppp.lowprec.state import LowPrecision
@@ -26,37 +32,53 @@ class PackedStorage:
     ``weights`` and ``saved`` are the two; parameters are packed one by one by who rounds them.
     """
 
-    def __init__(self, module: nn.Module, state: LowPrecision) -> None:
+    def __init__(self, module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
         fmt = packable(state.precision.configuration.format_a)
-        self.weights = PackedWeights(module, fmt)
+        self.weights = PackedWeights(module, fmt, parameters)
         self.saved = SavedTensors(fmt, self.weights)
         self._state = state
-        self._handles = [
-            module.register_forward_pre_hook(self.saved.enter),
-            module.register_forward_hook(self.saved.leave, always_call=True),
-        ]
         state.packed = self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What a deep copy takes: its module has copies of the hooks."""
-        return self.__dict__ | {"_handles": []}
+    @contextmanager
+    def keeping(self, *, fresh: bool) -> Iterator[None]:
+        """Pack what operations keep for the backward pass meanwhile; ``fresh`` begins a pass of the
+        network.
+        """
+        self.saved.enter(fresh=fresh)
+        try:
+            yield
+        finally:
+            self.saved.leave()
+
+    def holds(self, parameter: Tensor) -> bool:
+        """Whether a parameter is packed."""
+        return self.weights.holds(parameter)
+
+    def pack(self, parameter: Tensor) -> bool:
+        """Pack a parameter that nobody trains; False where it cannot be."""
+        return self.weights.pack(parameter)
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation: what it uses is unpacked for it, and let go of afterwards."""
-        operands = list(_tensors((*args, *kwargs.values())))
+        operands = [x for x in tensors_in((args, kwargs), []) if x.layout == torch.strided]
         parameters = [p for p in operands if isinstance(p, nn.Parameter) and self.weights.holds(p)]
         for parameter in parameters:
             self.weights.fill(parameter)
         for tensor in operands:
             self.saved.fill(tensor)
         self.saved.operation = function.__name__
+        versions = [tensor._version for tensor in operands]
+        self.saved.moves = KINDS.get(function) is Kind.KEPT
         try:
             result = SUBSTITUTES.get(function, function)(*args, **kwargs)
         finally:
             self.saved.operation = ""
             for parameter in parameters:
                 self.weights.empty(parameter)
-        results = {r.untyped_storage()._cdata for r in _tensors((result,))}
+        for tensor, version in zip(operands, versions, strict=True):
+            if tensor._version != version:
+                self.saved.changed(tensor)
+        results = {memory._cdata for r in tensors_in((result,), []) if (memory := memory_of(r)) is not None}
         for tensor in operands:
             if tensor.untyped_storage()._cdata not in results:
                 self.saved.empty(tensor)
@@ -65,14 +87,4 @@ class PackedStorage:
     def release(self) -> None:
         """Give the module its parameters as float32 tensors, and stop packing."""
         self.weights.release()
-        for handle in self._handles:
-            handle.remove()
         self._state.packed = None
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)

@@ -3,7 +3,7 @@
 The bits depend on nothing else: not on threads, memory layout, packing, recomputation or the device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
@@ -141,6 +141,8 @@ class Clock:
     step: int = 0
     training_pass: int = -1
     evaluation_pass: int = -1
+    _key: int | None = None  # of the last step, and which optimizers took part in it
+    _stepped: set[int] = field(default_factory=set)
 
     def begin_pass(self, training: bool) -> int:
         """Count one more forward pass; its key."""
@@ -154,6 +156,19 @@ class Clock:
     def update_key(self) -> int:
         """The key of the roundings of gradients and optimizer states after the current pass."""
         return mix(mix(mix(self.seed, self.step), 2 * max(self.training_pass, 0)), UPDATE)
+
+    def step_key(self, optimizer: int) -> int:
+        """The key of an optimizer's step; the first after a pass advances the clock, others of it share its
+        key.
+
+        ``optimizer`` is a number of its own: one that steps again without a pass in between makes a new step.
+        """
+        if self._key is None or self.training_pass >= 0 or optimizer in self._stepped:
+            self._key = self.update_key()
+            self._stepped.clear()
+            self.advance()
+        self._stepped.add(optimizer)
+        return self._key
 
     def advance(self) -> None:
         """Count one optimizer step."""

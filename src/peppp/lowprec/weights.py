@@ -1,7 +1,7 @@
 """A module's parameters, packed in Format A between uses.
 
-While packed, a parameter keeps its shape and reads as NaN, at the cost of one number: who uses it outside of
-the module's forward pass sees that something is wrong, not a wrong number.
+While packed, a parameter keeps its shape, at the cost of one number, and refuses to be read or written: who
+uses it outside of the module's passes is told so in one line (see packed_tensors.py).
 """
 
 import math
@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef  # the one public form of a weak storage
 
-from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
+from peppp.lowprec.fingerprints import fingerprints
+from peppp.lowprec.memory import write_note
+from peppp.lowprec.packed_tensors import Snapshot, emptied, give
 from peppp.lowprec.packing import PackedTensor, in_memory_order, is_dense
+from peppp.lowprec.parameters import Parameters, know
 from peppp.lowprec.rounding import round_to
 
 SEGMENT = 1 << 16  # numbers; a step on a parameter needs memory for a few of them
@@ -27,9 +30,10 @@ class PackedWeights:
     key of its rounding (``recompute``).
     """
 
-    def __init__(self, module: nn.Module, fmt: FloatFormat) -> None:
+    def __init__(self, module: nn.Module, fmt: FloatFormat, parameters: Parameters) -> None:
         self.module = module
         self.format = fmt
+        self.parameters = parameters
         self.packed: dict[Tensor, PackedTensor] = {}
         self.recomputed: dict[Tensor, tuple[PackedTensor, int | None]] = {}
         self.spoiled: set[Tensor] = set()  # hold NaN, for which there is no code
@@ -42,6 +46,7 @@ class PackedWeights:
     def _watch(self, module: Any) -> None:
         """Have a module's states read and written in float32."""
         self._handles += [
+            module.register_state_dict_pre_hook(self._open_state),
             module.register_state_dict_post_hook(partial(self._write_state)),  # it sets an attribute
             module.register_load_state_dict_pre_hook(self._before_load),
             module.register_load_state_dict_post_hook(self._after_load),
@@ -79,13 +84,21 @@ class PackedWeights:
     def fill(self, parameter: Tensor) -> None:
         """Give a parameter its values until it is emptied; views keep the memory for as long as they live."""
         values = self.unpacked(parameter)
-        parameter.data = values
+        give(parameter, values)
+        write_note(values, ())
         storage = values.untyped_storage()
         self._filled[storage._cdata] = (weak_storage(storage), parameter)
 
     def empty(self, parameter: Tensor) -> None:
         """Let go of a parameter's values."""
-        parameter.data = torch.full((), math.nan, device=parameter.device).expand(parameter.shape)
+        emptied(parameter)  # type: ignore[arg-type]
+
+    def forget_parameter(self, parameter: Tensor) -> None:
+        """Give one parameter its values for good."""
+        if self.holds(parameter):
+            give(parameter, self.unpacked(parameter))
+            self.packed.pop(parameter, None)
+            self.recomputed.pop(parameter, None)
 
     def owner(self, tensor: Tensor) -> Tensor | None:
         """The parameter whose memory a tensor lies in, if it is one of those filled."""
@@ -99,33 +112,41 @@ class PackedWeights:
     def release(self) -> None:
         """Give all parameters their values for good, and stop."""
         for parameter in (*self.packed, *self.recomputed):
-            parameter.data = self.unpacked(parameter)
+            self.forget_parameter(parameter)
         for handle in self._handles:
             handle.remove()
-        self.packed, self.recomputed = {}, {}
 
     def _own(self, module: nn.Module) -> list[tuple[str, Tensor]]:
         own = module._parameters.items()
         return [(name, p) for name, p in own if p is not None and self.holds(p)]
 
+    def _open_state(self, module: nn.Module, *_: Any) -> None:
+        for _name, parameter in self._own(module):
+            give(parameter, self.unpacked(parameter))
+
     def _write_state(self, module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
         for name, parameter in self._own(module):
-            state[prefix + name] = self.unpacked(parameter)
+            if prefix + name in state:
+                state[prefix + name] = state[prefix + name].detach().as_subclass(Snapshot)
+            self.empty(parameter)
 
     def _before_load(self, module: nn.Module, *_: Any) -> None:
         for _name, parameter in self._own(module):
             self.fill(parameter)
+            know(parameter, *fingerprints([parameter]))
 
     def _after_load(self, module: nn.Module, _: Any) -> None:
-        for name, parameter in self._own(module):
+        for _name, parameter in self._own(module):
             self.spoiled.discard(parameter)
-            if parameter in self.recomputed:
-                self.recomputed.pop(parameter)  # until the next step: its accumulator may be another's
-            if not self.pack(parameter):
-                raise NetworkError(
-                    f"{name} holds numbers that {self.format} does not have; load weights before converting "
-                    "the network to low precision"
-                )
+            self.packed.pop(parameter, None)
+            self.recomputed.pop(parameter, None)  # until the next step
+            (fingerprint,) = fingerprints([parameter])
+            owner = self.parameters.owner(parameter)
+            if owner is None:
+                round_to(parameter.data, self.format, None, parameter.data)
+                self.pack(parameter)
+            else:
+                owner.adopt(parameter, fingerprint)
 
 
 def weak_storage(storage: torch.UntypedStorage) -> Any:

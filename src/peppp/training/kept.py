@@ -161,6 +161,7 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
         if isinstance(run.optimizer, LowPrecisionOptimizer):
             count = len(saved["accumulators"])
             saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}
+            saved |= {"fingerprints": None}  # they belong to the weights that were loaded just now
         run.optimizer.load_state_dict(saved)
         run.order.set_state(tensors["order"])
         run.chance.set_state(tensors["chance"])

@@ -171,9 +171,15 @@ def prepared(
             error_format=recipe.error_format,
             seed=rounding_seed(key),
         )
-        low_precision_state(network).repaired = True
+        state = low_precision_state(network)
+        state.repaired = True
+        state.quiet = ":" not in recipe.network  # the transformer's positions
         optimizer = low_precision_optimizer(
-            optimizer, network, accumulator=recipe.accumulator, storage=storage
+            optimizer,
+            network,
+            accumulator=recipe.accumulator,
+            storage=storage,
+            gradients="in_backward",  # of no meaning to the simulation
         )
     return network, optimizer
 
