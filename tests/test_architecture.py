@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "peppp"
 ROOMS = """
-    errors units floats formats labels records flat textfiles textable tables matrices merging lowprec
+    errors units floats formats labels records arithmetic flat textfiles textable tables matrices merging lowprec
     footprint tasks training campaign pareto costs metalearn picks advisor replay transfer
     known choice reproduce page integrations cli
 """.split()  # noqa: SIM905
