@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "peppp"
 ROOMS = """
-    errors units floats formats labels records arithmetic flat textfiles textable tables matrices merging lowprec
-    footprint tasks training campaign pareto costs metalearn picks advisor replay transfer
+    errors units floats formats labels records arithmetic flat textfiles textable tables matrices merging
+    lowprec footprint tasks training campaign pareto costs metalearn picks advisor replay transfer
     known choice reproduce page integrations cli
 """.split()  # noqa: SIM905
 LAZY = {("picks", "page")}  # Pick.report draws a page, which nothing else of a pick needs
