@@ -19,7 +19,7 @@ from peppp.labels import Label, as_label, plain
 from peppp.metalearn.belief import Belief, unseen
 from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
-from peppp.metalearn.methods import Method, Task, kept
+from peppp.metalearn.methods import Method, Task
 from peppp.metalearn.strategy import strategy
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
@@ -189,6 +189,7 @@ class Advisor:
                 interval=(float(belief.low[j]), float(belief.high[j])),
                 on_frontier=None if belief.on_frontier is None else float(belief.on_frontier[j]),
                 near_best=None if belief.near_best is None else float(belief.near_best[j]),
+                settled=self._strategy.settles,
             )
             for j, (estimate, (configuration, footprint)) in enumerate(
                 zip(self._strategy.predict(self._by_column()), self.footprints.items(), strict=True)
@@ -263,12 +264,10 @@ class Advisor:
 
     def _errors(self) -> NDArray[np.float64]:
         """Errors [d] that the pick is made by: measured, or else estimated."""
-        told = self._by_column()
-        return pareto.settled(kept(self._strategy.predict(told), told))
+        return pareto.settled(self._strategy.errors(self._by_column()))
 
     def _best(self) -> int:
-        told = self._by_column()
-        return self.new_task.pick(self._strategy.predict(told), told)
+        return self._strategy.pick(self._by_column())
 
     def _by_column(self) -> dict[int, float]:
         """The errors told, by the column's index."""

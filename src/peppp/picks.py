@@ -22,12 +22,13 @@ from peppp.units import format_bytes
 class Prediction:
     """What is believed of one configuration: its error in [0, 1], measured or only estimated.
 
-    ``estimated_error`` is the factorisation's, of measured configurations too; ``error`` is the measured one
-    where there is one: measurements are never overwritten. ``permissible`` says whether the footprint is
-    within the budget (inclusive). ``interval`` holds the error of a training with probability 0.9, as often
-    as it did on the table's own tasks; of a measured configuration, that of another run. ``on_frontier`` is
-    the probability of being Pareto optimal within the budget, ``near_best`` that of erring at most the
-    tolerance more than the best within the budget; None where the table has too few rows to tell.
+    ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
+    measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
+    ``permissible`` says whether the footprint is within the budget (inclusive). ``interval`` holds the error
+    of a training with probability 0.9, as often as it did on the table's own tasks; of a measured
+    configuration, that of another run. ``on_frontier`` is the probability of being Pareto optimal within the
+    budget, ``near_best`` that of erring at most the tolerance more than the best within the budget; None
+    where the table has too few rows to tell.
     """
 
     configuration: Label
@@ -38,11 +39,13 @@ class Prediction:
     interval: tuple[float, float] | None = None
     on_frontier: float | None = None
     near_best: float | None = None
+    settled: bool = True
 
     @property
     def error(self) -> float:
-        """The measured error, or else the estimated one."""
-        return self.estimated_error if self.measured_error is None else self.measured_error
+        """The error that the pick goes by."""
+        measured = self.measured_error if self.settled else None
+        return self.estimated_error if measured is None else measured
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,20 +46,23 @@ class ErrorMatrix:
     """The paper's P_Omega(E): ``values`` [n, d] in [0, 1], NaN where not observed.
 
     Columns are configurations, configurations at a learning rate, or any other texts; ``memory`` [n, d] holds
-    the bytes of each training, where they are known. Arrays are read-only copies. Raises TableError where
-    shapes, labels or values contradict each other.
+    the bytes of each training, where they are known. A value may be the mean of several runs: ``counts`` [n,
+    d] says of how many, and ``squares`` [n, d] sums their squared distances from it (None: of one). Arrays
+    are read-only copies. Raises TableError where shapes, labels or values contradict each other.
     """
 
     values: NDArray[np.float64]
     rows: tuple[Row, ...]
     columns: tuple[Label, ...]
     memory: NDArray[np.float64] | None = None
+    counts: NDArray[np.float64] | None = None
+    squares: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(self.rows))
         object.__setattr__(self, "columns", tuple(self.columns))
         shape = (len(self.rows), len(self.columns))
-        for name in ("values", "memory"):
+        for name in ("values", "memory", "counts", "squares"):
             if getattr(self, name) is None:
                 continue
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
@@ -159,7 +162,10 @@ class ErrorMatrix:
             self.values[np.ix_(i, j)],
             tuple(self.rows[r] for r in i),
             tuple(self.columns[c] for c in j),
-            None if self.memory is None else self.memory[np.ix_(i, j)],
+            *(
+                None if array is None else array[np.ix_(i, j)]
+                for array in (self.memory, self.counts, self.squares)
+            ),
         )
 
     def masked(self, mask: NDArray[np.bool_]) -> "ErrorMatrix":
@@ -244,6 +250,16 @@ def error_matrix(
     keys = sorted(rows, key=lambda key: (rows[key].task, key))
     columns = in_order({label for _, label in cells}, learning_rates)
     values = [[fmean(cells[key, c]) if (key, c) in cells else np.nan for c in columns] for key in keys]
+    counts = np.array([[len(cells.get((key, c), ())) for c in columns] for key in keys], dtype=np.float64)
+    squares = np.array(
+        [
+            [
+                sum((y - mean) ** 2 for y in cells.get((key, c), ()))
+                for c, mean in zip(columns, means, strict=True)
+            ]
+            for key, means in zip(keys, values, strict=True)
+        ]
+    )
     memory = None
     if not include_reference:  # a row of the reference alone says nothing of other formats
         memory = np.array([[footprint_at(sizes[key], c).total for c in plain(columns)] for key in keys])
@@ -252,6 +268,8 @@ def error_matrix(
         tuple(rows[key] for key in keys),
         tuple(columns),
         memory if memory is not None and memory.min() > 0 else None,
+        counts,
+        squares,
     )
 
 
@@ -301,7 +319,14 @@ def averaged(matrices: Sequence[ErrorMatrix]) -> ErrorMatrix:
     for matrix in matrices:
         if matrix.memory is not None:
             memory = np.where(np.isnan(memory), placed(matrix.memory, matrix, list(rows), columns), memory)
-    return ErrorMatrix(values, tuple(rows.values()), columns, None if np.isnan(memory).any() else memory)
+    return ErrorMatrix(
+        values,
+        tuple(rows.values()),
+        columns,
+        None if np.isnan(memory).any() else memory,
+        counts.astype(np.float64),
+        np.where(known, (layers - values) ** 2, 0.0).sum(axis=0),
+    )
 
 
 def placed(

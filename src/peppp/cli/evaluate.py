@@ -45,7 +45,8 @@ def command(
         str,
         typer.Option(
             help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: i-optimal, frontier, ehvi, ei, auto; at another rank, as ed-mf-rank-2."
+            "zero, high-memory; ours: gaussian, i-optimal, frontier, ehvi, ei, auto; at another rank: "
+            "ed-mf-rank-2."
         ),
     ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
     measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
@@ -64,7 +65,7 @@ def command(
         str,
         typer.Option(
             help="Errors that picks are judged by: same (those measured), seed (the table's other seeds), or "
-            "siblings (the task's other configurations of equal Format A)."
+            "noise-free (means of the task's runs that were not measured)."
         ),
     ] = "same",
     against: Annotated[
@@ -84,7 +85,7 @@ def command(
     from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
     from peppp.replay.loocv import evaluate
-    from peppp.tables import placed
+    from peppp.replay.slices import one_run
     from peppp.textfiles import writing
     from peppp.units import parse_bytes
 
@@ -93,6 +94,7 @@ def command(
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
     known, seeds_of, synthetic = known_from(table, errors, memory, where or [])
+    single = one_run(seeds_of, known)
     found = evaluate(
         known,
         settings=_names(setting),
@@ -104,8 +106,8 @@ def command(
         share=share,
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
-        runs=placed(seeds_of[0].values, seeds_of[0], known.keys, known.columns) if judge == "seed" else None,
-        judge=judge_of(known, judge, seeds_of[1:]),
+        runs=None if judge == "same" else single.values,
+        judge=judge_of(known, judge, seeds_of[1:], told=single),
     )
     if rows is not None:
         with writing(rows) as file:

@@ -27,7 +27,8 @@ class Completion:
     ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
     of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
     entries are no estimates but the given ones. ``families`` [n] and ``columns`` [d] are the
-    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion.
+    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion. ``counts`` and
+    ``squares`` [n, d] are those of the matrix, in the units of ``estimate``; None where each is of one run.
     """
 
     estimate: NDArray[np.float64]
@@ -37,6 +38,8 @@ class Completion:
     families: tuple[str, ...] = ()
     columns: tuple[Label, ...] = ()
     shrinkage: float = 0.0
+    counts: NDArray[np.float64] | None = None
+    squares: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         for name in ("estimate", "singular_values", "configuration_embeddings", "observed"):
@@ -59,6 +62,8 @@ class Completion:
             configuration_embeddings=self.configuration_embeddings[j],
             observed=self.observed[:, j],
             columns=tuple(self.columns[k] for k in j) if self.columns else (),
+            counts=None if self.counts is None else self.counts[:, j],
+            squares=None if self.squares is None else self.squares[:, j],
         )
 
 
@@ -109,11 +114,13 @@ def learn(
 ) -> Completion:
     """:func:`complete` of some rows (indices or a mask), of which any may be empty: what they teach."""
     part = matrix.take(rows)
-    E = part.values / part.chance[:, None] if relative_to_chance else part.values
-    return complete_values(
-        E, part.observed, rank=rank, shrinkage=shrinkage, weights=weights, families=part.families,
-        columns=part.columns,
+    unit = part.chance[:, None] if relative_to_chance else np.ones((len(part.rows), 1))
+    found = complete_values(
+        part.values / unit, part.observed, rank=rank, shrinkage=shrinkage, weights=weights,
+        families=part.families, columns=part.columns,
     )  # fmt: skip
+    squares = None if part.squares is None else part.squares / unit**2
+    return replace(found, counts=part.counts, squares=squares)
 
 
 def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:

@@ -15,6 +15,8 @@ i-optimal, frontier,   one after the other, by the designs of    the Gaussian le
 ehvi, ei               :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
 zero                   nothing                                   the means of the table's columns
 high-memory            nothing                                   more memory, less error
+gaussian (default)     what should improve the pick most,        noise-free errors: see
+                       until nothing is worth it                 :mod:`peppp.metalearn.noise_free`
 auto                   as the one of these that the table's own tasks speak for
 =====================  ========================================  ==========================================
 
@@ -25,7 +27,7 @@ what advises and what is evaluated.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import scipy.linalg
@@ -103,6 +105,9 @@ class Rule(Protocol):
     def reliable(self, told: Told) -> bool:
         """Whether what was told determines all that the prediction rests on."""
         ...
+
+
+_R = TypeVar("_R", bound=Rule)
 
 
 def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None) -> dict[int, float]:
@@ -324,17 +329,17 @@ _RULES: Mapping[str, type[_Rule]] = {
 DRAWN = ("qr-mf", "random-mf", "bo-mf", "bo-full", "bo-mf-zero-mean", "bo-full-zero-mean", "high-memory")
 _EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
-METHODS = (*_RULES, "auto")
+METHODS = ("gaussian", *_RULES, "auto")
 
 
 def outcomes(
-    build: Callable[[int], Rule], measure: Callable[[int], float], counts: Sequence[int]
-) -> list[tuple[Rule, dict[int, float]]]:
+    build: Callable[[int], _R], measure: Callable[[int], float], counts: Sequence[int]
+) -> list[tuple[_R, dict[int, float]]]:
     """The rule and what it was told, for each number of measurements of ``counts``.
 
     What one that asks by errors was told with fewer measurements is where it goes on with more.
     """
-    found: dict[int, tuple[Rule, dict[int, float]]] = {}
+    found: dict[int, tuple[_R, dict[int, float]]] = {}
     before: tuple[object, dict[int, float]] = (None, {})
     for count in sorted(set(counts)):
         rule = build(count)

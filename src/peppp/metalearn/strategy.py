@@ -13,20 +13,23 @@ from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.belief import Belief, believe
 from peppp.metalearn.calibration import Calibration, calibrate
 from peppp.metalearn.completion import Completion
-from peppp.metalearn.methods import Method, Seed, Task, Told, rule_of
+from peppp.metalearn.methods import Method, Seed, Task, Told, kept, rule_of
+from peppp.metalearn.noise_free import NoiseFree
 from peppp.metalearn.threads import single_thread
 
 
 class Strategy(Protocol):
     """What to measure on a task, and what is believed of it. Errors told, by column, are fractions.
 
-    ``sequential`` says whether what is asked for next depends on the errors told; ``rank`` is the number of
-    components that measurements have to determine.
+    ``settles`` says whether a measured error takes the place of its estimate. ``sequential`` says whether
+    what is asked for next depends on the errors told; ``rank`` is the number of components that measurements
+    have to determine.
     """
 
     method: Method
     task: Task
     sequential: bool
+    settles: bool
     rank: int
 
     def next(self, told: Told, count: int = 1) -> list[int]:
@@ -35,6 +38,14 @@ class Strategy(Protocol):
 
     def predict(self, told: Told) -> NDArray[np.float64]:
         """Estimated errors [d] in [0, 1], of the measured columns too."""
+        ...
+
+    def errors(self, told: Told) -> NDArray[np.float64]:
+        """The errors [d] that the pick goes by."""
+        ...
+
+    def pick(self, told: Told) -> int:
+        """The column to train with."""
         ...
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
@@ -57,10 +68,12 @@ def strategy(
     >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
     >>> fits = np.array([True, True, False])
     >>> found = strategy("ed-mf", learned, Task(np.array([1, 2, 3]), fits, fits), 1)
-    >>> found.next({}), found.predict({0: 0.6}).round(2), found.task.pick(found.predict({0: 0.6}), {0: 0.6})
+    >>> found.next({}), found.predict({0: 0.6}).round(2), found.pick({0: 0.6})
     ([0], array([0.6 , 0.3 , 0.15]), 1)
     """
     chosen = Method.parse(method)
+    if chosen.design == "gaussian":
+        return NoiseFree(chosen, learned, task, measurements)
     if chosen.design == "auto":
         chosen = choose_method(learned, task, measurements)
     return _FromTable(chosen, learned, task, measurements, seed)
@@ -68,6 +81,8 @@ def strategy(
 
 class _FromTable:
     """A rule on the scale of the task, with intervals that the table's own families calibrate."""
+
+    settles = True
 
     @single_thread()
     def __init__(
@@ -87,6 +102,12 @@ class _FromTable:
     @single_thread()
     def predict(self, told: Told) -> NDArray[np.float64]:
         return np.clip(self.task.scale * self._rule.predict(self._scaled(told)), 0.0, 1.0)
+
+    def errors(self, told: Told) -> NDArray[np.float64]:
+        return kept(self.predict(told), told)
+
+    def pick(self, told: Told) -> int:
+        return self.task.pick(self.predict(told), told)
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
         count = len(told)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
 from peppp.metalearn.completion import Completion, inverse_propensity, learn
-from peppp.metalearn.methods import DRAWN, PAPER_METHODS, Method, Task, kept, outcomes
-from peppp.metalearn.strategy import strategy
+from peppp.metalearn.methods import DRAWN, PAPER_METHODS, Method, Task, Told, outcomes
+from peppp.metalearn.strategy import Strategy, strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
+from peppp.replay.judges import Judge, fixed
 from peppp.replay.scores import METRICS, scores
 from peppp.tables import ErrorMatrix, Lacking
 
@@ -231,16 +232,16 @@ def evaluate(
     leave: Leave = "family",
     relative_to_chance: bool = True,
     runs: NDArray[np.float64] | None = None,
-    judge: NDArray[np.float64] | None = None,
+    judge: Judge | NDArray[np.float64] | None = None,
 ) -> Evaluation:
     """Every method in every setting on every task of a known table, as if the task were new.
 
     Arguments are those of :func:`leave_one_out`; by default all is as in a pick, and the paper's figures
     compare plain errors with its lambda. ``cap`` is that of Settings II, IV and VI, by default the median of
     the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
-    asks for, which are those of ``runs`` [n, d] if given. With ``judge`` [n, d], errors of other runs
-    (:mod:`peppp.replay.judges`), all metrics are taken with those as the true ones, on the columns that have
-    one.
+    asks for, which are those of ``runs`` [n, d] if given. With a ``judge`` (:mod:`peppp.replay.judges`, or
+    errors [n, d]) all metrics are taken with its errors as the true ones, on the columns that have one; a
+    pick that has none is not judged (NaN).
 
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
@@ -255,8 +256,8 @@ def evaluate(
     parsed = [Method.parse(name) for name in methods]
     limit = _checked(known, settings, methods, counts, share, cap)
     told = known.values if runs is None else runs
-    truth = told if judge is None else judge
-    judged = np.isfinite(told) & np.isfinite(truth)
+    truth = fixed(told) if judge is None else judge if callable(judge) else fixed(judge)
+    judged = np.array([np.isfinite(told[i]) & np.isfinite(truth(i, {})) for i in range(len(known.rows))])
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.rows), len(METRICS) + 2)
     values = np.full(shape, np.nan)
     how: dict[str, Any] = {
@@ -284,16 +285,25 @@ def evaluate(
                             told[i].item,
                             counts,
                         )
-                        estimates = [kept(found.predict(errors), errors) for found, errors in played]
-                        scored = scores(task.memory, truth[i], estimates, task.feasible)
-                        for column, metric in enumerate(METRICS):
-                            values[s, j, :, r, i, column] = scored[metric]
+                        for c, (found, errors) in enumerate(played):
+                            values[s, j, c, r, i, :-2] = _scored(task, truth(i, errors), found, errors)
                         everything = task.memory[task.feasible].sum()
                         used = [task.memory[list(errors)].sum() / everything for _, errors in played]
                         values[s, j, :, r, i, -2] = used
                         values[s, j, :, r, i, -1] = [len(errors) for _, errors in played]
     texts = tuple(str(method) for method in parsed)
     return Evaluation(known, tuple(settings), texts, tuple(counts), tuple(seeds), limit, leave, values)
+
+
+def _scored(task: Task, truth: NDArray[np.float64], found: Strategy, told: Told) -> list[float]:
+    """The ``METRICS`` of what a strategy believes and picks; NaN where the truth does not say."""
+    judged = task.feasible & np.isfinite(truth)
+    if not judged.any():
+        return [np.nan] * len(METRICS)
+    scored = scores(task.memory, truth, found.errors(told), judged)
+    error = truth[found.pick(told)]
+    scored |= {"pick_error": error, "regret": error - truth[judged].min()}
+    return [float(np.squeeze(scored[metric])) for metric in METRICS]
 
 
 def _checked(

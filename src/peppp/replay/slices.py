@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from peppp.errors import PepppError, TableError
 from peppp.records import Measurement, Recipe
-from peppp.tables import ErrorMatrix, Lacking, error_matrix
+from peppp.tables import ErrorMatrix, Lacking, error_matrix, placed
 
 _FEWEST = 10  # configurations of a row that is partly observed
 _FIELDS = tuple(f.name for f in fields(Recipe))
@@ -74,6 +74,19 @@ def by_seed(measurements: Iterable[Measurement]) -> list[ErrorMatrix]:
     main = main_seed(kept)
     order = [main, *sorted({m.seed for m in kept} - {main})]
     return [error_matrix(kept, seed=seed) for seed in order]
+
+
+def one_run(seeds: Sequence[ErrorMatrix], known: ErrorMatrix) -> ErrorMatrix:
+    """What is told of each entry of ``known``: the error of the first of the ``seeds`` that has it."""
+    values = np.full(known.values.shape, np.nan)
+    counts = np.zeros(known.values.shape)
+    for matrix in seeds:
+        found = placed(matrix.values, matrix, known.keys, known.columns)
+        runs = np.ones(matrix.values.shape) if matrix.counts is None else matrix.counts
+        counts = np.where(np.isnan(values), placed(runs, matrix, known.keys, known.columns), counts)
+        values = np.where(np.isnan(values), found, values)
+    values = np.where(known.observed, values, np.nan)
+    return replace(known, values=values, counts=np.nan_to_num(counts), squares=None)
 
 
 def main_seed(measurements: Iterable[Measurement]) -> int:

@@ -1,0 +1,282 @@
+"""The Gaussian over noise-free errors, against slow twins, exact conditioning and simulated tables."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peppp import Advisor, paper_grid
+from peppp.metalearn.completion import learn as complete
+from peppp.metalearn.gaussian import Gaussian, Runs, learn
+from peppp.metalearn.methods import Method, Task
+from peppp.metalearn.noise_free import NoiseFree, belief_of, coordinates, savings
+from peppp.replay.synthetic import synthetic_table
+from peppp.tables import ErrorMatrix, Row, error_matrix
+
+
+def twin(runs, coordinates, groups, steps=30, shape_steps=8):
+    """The same learning, a run at a time: dense matrices over each task's runs, nothing summed beforehand.
+
+    ``runs`` are a list for each task: weight, columns of its runs, errors.
+    """
+    d, G = len(groups), max(groups) + 1
+    R = [np.ones((d, d))]
+    if coordinates is None:
+        R.append(np.eye(d))
+    else:
+        X = (coordinates - coordinates.mean(0)) / coordinates.std(0)
+        single = [np.exp(-0.5 * ((x[:, None] - x[None]) / 1.3) ** 2) for x in X.T]
+        R += [*single, *(a * b for a, b in combinations(single, 2))]
+        if len(single) > 2:
+            R.append(np.prod(single, axis=0))
+    tasks = [(w, np.array(j), np.array(y)) for w, j, y in runs if len(j)]
+    # The spread and level that learning starts from are those of the columns' means.
+    means = [(w, c, y[j == c].mean()) for w, j, y in tasks for c in np.unique(j)]
+    level = np.average([m for _, _, m in means], weights=[w for w, _, _ in means])
+    spread = np.var([m for _, _, m in means]) + 1e-12
+    shares, noise = np.full(len(R), spread / len(R)), np.full(G, 0.05 * spread)
+
+    def look(K, noise):
+        P, b = np.zeros((d, d)), np.zeros(d)
+        for w, j, y in tasks:
+            Q = np.linalg.inv(K[np.ix_(j, j)] + np.diag(noise[groups[j]]))
+            for a, ja in enumerate(j):
+                b[ja] += w * Q[a] @ (y - level)
+                for c, jc in enumerate(j):
+                    P[ja, jc] += w * Q[a, c]
+        unsure = np.linalg.solve(0.3 * np.eye(d) + K @ P, K)
+        return level + unsure @ b, unsure
+
+    for _ in range(steps):
+        K = sum(c * r for c, r in zip(shares, R, strict=True))
+        mean, _ = look(K, noise)
+        up, down = np.zeros(len(R)), np.zeros(len(R))
+        noise_up, noise_down = np.zeros(G), np.zeros(G)
+        for w, j, y in tasks:
+            Q = np.linalg.inv(K[np.ix_(j, j)] + np.diag(noise[groups[j]]))
+            a = Q @ (y - mean[j])
+            for m, r in enumerate(R):
+                up[m] += w * a @ r[np.ix_(j, j)] @ a
+                down[m] += w * np.trace(Q @ r[np.ix_(j, j)])
+            for k, g in enumerate(groups[j]):
+                noise_up[g] += w * a[k] ** 2
+                noise_down[g] += w * Q[k, k]
+        shares = shares * np.sqrt(up / down)
+        noise = np.maximum(noise * np.sqrt(noise_up / noise_down), 1e-4 * spread)
+    shares = np.where(shares < 2e-3 * shares.sum(), 0, shares)
+    kernel = sum(c * r for c, r in zip(shares, R, strict=True))
+    K, total = kernel, sum(w for w, _, _ in tasks)
+    for _ in range(shape_steps):
+        mean, _ = look(K, noise)
+        moments, left, count = np.zeros((d, d)), np.zeros(G), np.zeros(G)
+        for w, j, y in tasks:
+            gain = K[:, j] @ np.linalg.inv(K[np.ix_(j, j)] + np.diag(noise[groups[j]]))
+            f = gain @ (y - mean[j])
+            C = K - gain @ K[j]
+            moments += w * (C + np.outer(f, f))
+            for k, column in enumerate(j):
+                left[groups[column]] += w * ((y[k] - mean[column] - f[column]) ** 2 + C[column, column])
+                count[groups[column]] += w
+        noise = (left + 3 * left.sum() / count.sum()) / (count + 3)
+        K = (10 * kernel + moments) / (10 + total)
+    mean, unsure = look(K, noise)
+    return mean, K + unsure, noise[groups]
+
+
+def summed(runs, d):
+    """The same runs as means, counts and squares."""
+    n = len(runs)
+    means, counts, squares = np.zeros((n, d)), np.zeros((n, d)), np.zeros((n, d))
+    for i, (_, j, y) in enumerate(runs):
+        for c in set(j):
+            mine = np.array([e for k, e in zip(j, y, strict=True) if k == c])
+            means[i, c], counts[i, c], squares[i, c] = (
+                mine.mean(),
+                len(mine),
+                ((mine - mine.mean()) ** 2).sum(),
+            )
+    return Runs(means, counts, squares, np.array([w for w, _, _ in runs]))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("share", [1.0, 0.4])
+@pytest.mark.parametrize("placed", [True, False])
+def test_it_learns_what_a_twin_learns_that_takes_a_run_at_a_time(placed, share, repeats):
+    rng = np.random.default_rng(5)
+    d, groups = 6, np.array([0, 0, 1, 1, 2, 2])
+    where = np.array([[a, b] for a in (1.0, 2.0, 4.0) for b in (6.0, 8.0)]) if placed else None
+    runs = []
+    for _ in range(9):
+        f = 0.5 + 0.15 * rng.standard_normal() + 0.1 * np.repeat(rng.standard_normal(3), 2)
+        columns = [j for j in range(d) for _ in range(rng.integers(1, repeats + 1)) if rng.random() < share]
+        runs.append((1 / rng.integers(1, 3), columns, [f[j] + 0.03 * rng.standard_normal() for j in columns]))
+    found = learn(summed(runs, d), where, groups)
+    mean, covariance, noise = twin(runs, where, groups)
+    close = {"rtol": 1e-6, "atol": 1e-8}
+    np.testing.assert_allclose(found.mean, mean, **close)
+    np.testing.assert_allclose(found.covariance, covariance, **close)
+    np.testing.assert_allclose(found.noise, noise, **close)
+
+
+def simulated(tasks, noise, rng, grid=None):
+    """Tasks whose Format A decides, and whose Format B does not; noise-free errors and one run of each."""
+    grid = grid or paper_grid()
+    of = np.unique([str(c.format_a) for c in grid], return_inverse=True)[1]
+    bits = np.array([c.format_a.bits for c in grid])
+    own = 0.05 * rng.standard_normal((tasks, of.max() + 1))
+    free = (0.4 + 0.1 * rng.standard_normal((tasks, 1)) - 0.03 * (bits - 7) + own[:, of]).clip(0.02, 0.9)
+    return free, (free + noise * rng.standard_normal(free.shape)).clip(0, 1)
+
+
+def test_noise_is_told_from_what_columns_differ_by_and_format_b_vanishes():
+    grid = paper_grid()
+    free, runs = simulated(40, 0.03, np.random.default_rng(1))
+    of = np.unique([str(c.format_a) for c in grid], return_inverse=True)[1]
+    found = learn(Runs(runs, np.ones_like(runs), np.zeros_like(runs), np.ones(40)), coordinates(grid), of)
+    assert np.sqrt(found.noise) == pytest.approx(0.03, rel=0.15)
+    columns = np.flatnonzero(of == 0)
+    told = found.given({int(columns[0]): found.mean[columns[0]] + 0.1})
+    moved = (told.mean - found.mean)[columns]
+    assert np.ptp(moved) < 0.15 * moved.mean()  # what one Format B tells, all of that Format A take over
+    np.testing.assert_allclose(found.mean, free.mean(axis=0), atol=0.03)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_conditioning_is_that_of_a_gaussian_when_the_scale_is_sure(seed, told):
+    rng = np.random.default_rng(seed)
+    root = rng.standard_normal((5, 5))
+    prior = Gaussian(rng.random(5), root @ root.T, rng.random(5) + 0.1)
+    columns = rng.permutation(5)[:told].tolist()
+    errors = dict(zip(columns, rng.random(told).tolist(), strict=True))
+    found = prior.given(errors)
+    A = prior.covariance[:, columns]
+    S = prior.covariance[np.ix_(columns, columns)] + np.diag(prior.noise[columns])
+    r = np.array(list(errors.values())) - prior.mean[columns]
+    stretch = 1.0
+    for _ in range(3):  # the task's scale, by its definition
+        stretched = stretch * (S - np.diag(prior.noise[columns])) + np.diag(prior.noise[columns])
+        stretch = max(0.5, stretch * (8 + r @ np.linalg.inv(stretched) @ r) / (8 + told))
+    S = stretch * (S - np.diag(prior.noise[columns])) + np.diag(prior.noise[columns])
+    np.testing.assert_allclose(found.mean, prior.mean + stretch * A @ np.linalg.inv(S) @ r, rtol=1e-7)
+    expected = stretch * prior.covariance - stretch**2 * A @ np.linalg.inv(S) @ A.T
+    np.testing.assert_allclose(found.covariance, expected, rtol=1e-6, atol=1e-9)
+    assert (found.deviation[columns] > 0).all()  # one noisy run settles nothing
+
+
+def test_savings_are_what_one_more_run_saves_on_average():
+    rng = np.random.default_rng(3)
+    root = 0.1 * rng.standard_normal((4, 4))
+    now = Gaussian(np.array([0.30, 0.32, 0.35, 0.2]), root @ root.T, np.full(4, 0.02**2))
+    task = Task(np.ones(4), [True, True, True, False], [True, True, True, True])
+    found = savings(now, task, [1])
+    assert found[1] == -np.inf
+    for j in (0, 2, 3):
+        f = rng.multivariate_normal(now.mean, now.covariance, 200_000)
+        y = f[:, j] + 0.02 * rng.standard_normal(len(f))
+        gain = now.covariance[:, j] / (now.covariance[j, j] + now.noise[j])
+        after = now.mean + np.outer(y - now.mean[j], gain)
+        picked = after[:, :3].argmin(axis=1)  # by the estimates after the run, judged by the truth
+        saved = now.mean[:3].min() - f[np.arange(len(f)), picked].mean()
+        assert found[j] == pytest.approx(saved, abs=1.5e-3)
+
+
+@pytest.fixture(scope="module")
+def known():
+    return error_matrix(synthetic_table(11, further=False))
+
+
+def new_task(known, i=0, limit=np.inf):
+    fits = known.bytes[i] <= limit
+    return Task(known.bytes[i], fits, fits, float(known.chance[i]))
+
+
+def played(strategy, errors, most=6):
+    told = {}
+    while wanted := strategy.next(told):
+        told[wanted[0]] = float(errors[wanted[0]])
+        assert len(told) <= most
+    return told
+
+
+def test_it_stops_by_itself_and_never_measures_more_than_was_allowed(known):
+    learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
+    task = new_task(known)
+    told = played(NoiseFree(Method("gaussian"), learned, task, 99), known.values[0], most=99)
+    assert 0 < len(told) < 30
+    assert played(NoiseFree(Method("gaussian"), learned, task, 99, worth=1.0), known.values[0]) == {}
+    assert len(played(NoiseFree(Method("gaussian"), learned, task, 2, worth=-1.0), known.values[0])) == 2
+
+
+def test_several_at_once_are_those_that_come_one_after_the_other_as_expected(known):
+    learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
+    strategy = NoiseFree(Method("gaussian"), learned, new_task(known), 4, worth=-1.0)
+    told = {}
+    for j in strategy.next({}, 4):
+        assert strategy.next(told) == [j]
+        told[j] = float(belief_of(learned).times(float(known.chance[0])).given(told).mean[j])
+    assert len(told) == 4
+
+
+def test_the_pick_is_the_least_expected_error_or_less_memory_within_the_tolerance(known):
+    learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
+    limit = float(np.quantile(known.bytes[0], 0.5))
+    task = new_task(known, limit=limit)
+    for tolerance in (0.0, 0.002, 0.05):
+        strategy = NoiseFree(Method("gaussian"), learned, task, 6, tolerance=tolerance)
+        told = {3: 0.4, 50: 0.1}
+        errors = strategy.predict(told)
+        j = strategy.pick(told)
+        assert task.memory[j] <= limit
+        assert errors[j] <= errors[task.feasible].min() + tolerance + 1e-12
+        near = task.feasible & (errors <= errors[task.feasible].min() + tolerance)
+        assert task.memory[j] == task.memory[near].min()
+
+
+def test_a_lucky_run_is_not_believed():
+    """The demo of the issue: one run of a small format that came out far too well."""
+    rng = np.random.default_rng(2)
+    grid = paper_grid()
+    free, runs = simulated(25, 0.04, rng)
+    rows = [Row(f"t{i}", "", f"t{i}") for i in range(24)]
+    bits = np.array([c.format_a.bits + c.format_b.bits for c in grid], dtype=float)
+    table = ErrorMatrix(runs[:24], rows, grid, np.tile(bits, (24, 1)))
+    advisor = Advisor(table, dict(zip(grid, map(int, bits), strict=True)), budget=10**6, method="gaussian")
+    best = int(free[24].argmin())
+    small = next(j for j, c in enumerate(grid) if free[24, j] > free[24, best] + 0.06)
+    advisor.tell(grid[small], float(max(0.0, free[24, best] - 0.02)))
+    prediction = advisor.predictions()[small]
+    assert prediction.measured_error < prediction.error < free[24, small] + 0.02
+    assert prediction.error == prediction.estimated_error
+
+
+def test_two_runs_of_one_format_a_tell_more_than_one(known):
+    learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
+    prior = belief_of(learned)
+    same = [j for j, c in enumerate(known.configurations) if c.format_a == known.configurations[0].format_a]
+    deviations = [
+        prior.given(dict.fromkeys(same[:k], prior.mean[0])).deviation[same[-1]] for k in (0, 1, 2, 4)
+    ]
+    assert deviations == sorted(deviations, reverse=True)
+
+
+def test_columns_without_formats_have_a_belief_as_well():
+    rng = np.random.default_rng(0)
+    values = (0.4 + 0.2 * rng.standard_normal((9, 1)) + 0.05 * rng.standard_normal(4)).clip(0, 1)
+    rows = [Row(f"t{i}", "", f"t{i}") for i in range(9)]
+    table = ErrorMatrix(values, rows, ["amp", "fp8", "int8x", "tf32x"], np.ones((9, 4)))
+    advisor = Advisor(table, dict.fromkeys(table.columns, 1), budget=1, method="gaussian", measurements=2)
+    while (column := advisor.ask()) is not None:
+        advisor.tell(column, 0.5)
+    assert all(0 <= p.interval[0] <= p.error <= p.interval[1] <= 1 for p in advisor.predictions())
+
+
+def test_nothing_teaches_nothing():
+    with pytest.raises(ValueError, match="no run"):
+        learn(
+            Runs(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros((1, 2)), np.ones(1)),
+            None,
+            np.zeros(2, dtype=int),
+        )
