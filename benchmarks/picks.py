@@ -1,117 +1,160 @@
-"""What picks are worth on a table: methods, unseen formats. The last line is a JSON object.
+"""Regret of the product's picks after 0 to 6 trainings, judged by noise-free errors. Nothing is trained.
 
-    python benchmarks/picks.py [TABLE] [--seeds 5] [--only methods,seeds,unseen]
+Each task of the shipped table in turn is new; its family teaches nothing. Strategies are those that advise
+(``peppp.metalearn.strategy``), told one run at a time. A pick is judged by the means of the runs that were
+not told, of equal noise-free error (``peppp.replay.judges``). Budgets are the memory of the largest
+configuration whose Format A has 6, 7, 8 or 9 bits. Regret is the error of the pick above the least possible
+one, the mean over budgets, then over families; standard errors are over families.
 
-Ratios are to ED-MF at the same number of measurements, with 95 % bootstrap intervals over families; picks are
-judged by the runs that were measured and by
-the task's other runs of equal Format A. ``seeds``: mean regret on the tasks that were trained at all
-configurations with another seed, judged by that. Nothing is trained.
+I: the whole table teaches. IV: a fifth of it, three draws. transfer: tasks trained with another network, rate
+or length; rows of the commonest recipe teach. nearest: rows that round to nearest.
+
+    python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest] [--methods gaussian,two-best]
 """
 
 import argparse
 import json
+from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 
 from peppp.known import SHIPPED_TABLE, read_measurements
-from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.judges import judge
-from peppp.replay.loocv import evaluate
-from peppp.replay.slices import by_seed, known_part, largest_slice
-from peppp.replay.unseen import replay_unseen
+from peppp.metalearn.belief import GAUSSIAN_90
+from peppp.metalearn.methods import Task, outcomes
+from peppp.metalearn.noise_free import belief_of
+from peppp.metalearn.strategy import strategy
+from peppp.replay.judges import noise_free
+from peppp.replay.loocv import leave_one_out
+from peppp.replay.slices import by_seed, known_part, largest_slice, one_run
+from peppp.tables import error_matrix
 
-METHODS = (
-    "ed-mf", "auto", "zero", "bo-mf",
-    "i-optimal", "frontier", "ehvi", "ei",
-)  # fmt: skip
-COUNTS = (0, 1, 2, 3, 5, 8)
-SETTINGS = ("I", "II", "IV")
-JUDGES = ("same", "siblings")
+COUNTS = range(7)
+BITS = (6, 7, 8, 9)
+METHODS = ("gaussian", "two-best", "ed-mf", "ei")
 
 
-def methods(known, seeds):
-    records = []
-    for by in JUDGES:
-        found = evaluate(
-            known,
-            settings=SETTINGS,
-            methods=METHODS,
-            counts=COUNTS,
-            seeds=range(seeds),
-            judge=judge(known, by),
+def play(known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
+    """Records of one replay: family, method, trainings, regret, coverage, and where it stopped."""
+    free = noise_free(known, told)
+    bits = np.array([c.format_a.bits for c in known.configurations])
+    for i, learned in leave_one_out(known, teaches=teaches, sampling=sampling, seed=seed):
+        if rows is not None and i not in rows:
+            continue
+        noise = belief_of(learned).times(float(known.chance[i])).noise
+        truths = {}
+        for most in BITS:
+            limit = known.bytes[i][bits <= most].max()
+            fits = known.observed[i] & (known.bytes[i] <= limit)
+            task = Task(known.bytes[i], fits, fits, float(known.chance[i]))
+            for method in methods:
+
+                def build(count, method=method, learned=learned, task=task):
+                    return strategy(method, learned, task, count, seed=seed)
+
+                played = outcomes(build, told.values[i].item, COUNTS)
+                for count, (found, errors) in zip(COUNTS, played, strict=True):
+                    truth = truths.setdefault(tuple(errors), free(i, errors))
+                    pick = found.pick(errors)
+                    record = {"family": known.families[i], "method": method, "count": count}
+                    record["regret"] = truth[pick] - np.nanmin(truth[fits])
+                    record["trainings"] = len(errors)
+                    if method == "gaussian":
+                        belief, judged = found.believe(errors), np.isfinite(truth) & fits
+                        # The truth is a mean of few runs: its own error widens what it must lie in.
+                        wider = GAUSSIAN_90 * np.sqrt(noise / runs_of(known, i, errors))
+                        half = np.hypot((belief.high - belief.low) / 2, wider)
+                        middle = found.predict(errors)
+                        record["covered"] = float((abs(truth - middle) <= half)[judged].mean())
+                    yield record
+
+
+def runs_of(known, i, told):
+    """How many untold runs each column's truth is the mean of: [d]."""
+    ones = replace(known, values=np.where(known.observed, 0.0, np.nan))
+    count = known.counts[i].copy() if known.counts is not None else known.observed[i].astype(float)
+    for j in told:
+        count[j] -= 1
+    groups = np.unique([str(c.format_a) for c in ones.configurations], return_inverse=True)[1]
+    return np.maximum(np.bincount(groups, count)[groups], 1)
+
+
+def summary(records):
+    """Mean and standard error over families of each method's regret, coverage and number of trainings."""
+    values = defaultdict(lambda: defaultdict(list))
+    for r in records:
+        for name in ("regret", "covered", "trainings"):
+            if name in r and np.isfinite(r[name]):
+                values[r["method"], r["count"], name][r["family"]].append(r[name])
+    found = defaultdict(dict)
+    for (method, count, name), families in values.items():
+        means = np.array([np.mean(v) for v in families.values()])
+        error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+        found[method, name][str(count)] = [round(float(means.mean()), 5), round(float(error), 5)]
+    return found
+
+
+def settings(only, methods):
+    measurements = read_measurements(SHIPPED_TABLE)
+    common = largest_slice(measurements)
+    known = known_part(error_matrix(common))
+    told = one_run(by_seed(common), known)
+    if "I" in only:
+        yield "I", list(play(known, told, methods=methods))
+    if "IV" in only:
+        yield (
+            "IV",
+            [r for s in range(3) for r in play(known, told, sampling="uniform", seed=s, methods=methods)],
         )
-        for setting in SETTINGS:
-            for method in METHODS:
-                for count in COUNTS:
-                    for metric in ("hyperdiff", "regret"):
-                        values = found.of(metric, setting, method, count)
-                        reference = found.of(metric, setting, "ed-mf", count)
-                        ratio = family_ratio(values, reference, known.families)
-                        difference = family_mean(values - reference, known.families)
-                        records.append(
-                            {
-                                "judge": by, "setting": setting, "method": method, "measurements": count,
-                                "metric": metric, "mean": family_mean(values, known.families).mean,
-                                "ratio": [ratio.mean, ratio.low, ratio.high],
-                                "difference": [difference.mean, difference.low, difference.high],
-                            }
-                        )  # fmt: skip
-            for method in METHODS:
-                print(by, setting, method, *shown(records, by, setting, method), flush=True)
-    return records
-
-
-def second_seeds(known, others, seeds):
-    others = judge(known, "seed", others)
-    rows = np.flatnonzero(np.isfinite(others).all(axis=1))
-    found = evaluate(
-        known, settings=("I", "IV"), methods=("ed-mf", "auto", "zero"), counts=(1, 3, 5),
-        seeds=range(seeds), judge=others,
-    )  # fmt: skip
-    regret = {
-        setting: {
-            method: [float(found.of("regret", setting, method, count)[rows].mean()) for count in found.counts]
-            for method in found.methods
-        }
-        for setting in found.settings
-    }
-    print("judged by second seeds", regret, flush=True)
-    return {"tasks": [known.names[i] for i in rows], "measurements": list(found.counts), "regret": regret}
-
-
-def shown(records, by, setting, method):
-    for metric in ("hyperdiff", "regret"):
-        for count in (1, 3, 5):
-            (r,) = (
-                r for r in records
-                if (r["judge"], r["setting"], r["method"]) == (by, setting, method)
-                and (r["metric"], r["measurements"]) == (metric, count)
-            )  # fmt: skip
-            yield "{:.2f} [{:.2f}, {:.2f}]".format(*r["ratio"])
+    if "transfer" in only:
+        rounding = common[0].recipe.rounding
+        alike = [m for m in measurements if m.recipe.rounding == rounding and m.recipe.accumulator]
+        alike = [m for m in alike if m.recipe.error_format == common[0].recipe.error_format]
+        # Columns of other value sets belong to a campaign of their own.
+        alike = [m for m in alike if "@" not in str(m.configuration) and not m.configuration.is_fp32]
+        everything = error_matrix(alike)
+        everything = everything.take(everything.observed.sum(axis=1) >= 10)
+        usual = np.array(
+            [row.recipe_digest in {r.recipe_digest for r in known.rows} for row in everything.rows]
+        )
+        told = one_run(by_seed(alike), everything)
+        teaches = np.broadcast_to(usual, (len(usual), len(usual)))
+        rows = set(np.flatnonzero(~usual).tolist())
+        yield "transfer", list(play(everything, told, teaches, rows, methods=methods))
+    if "nearest" in only:
+        nearest = largest_slice(measurements, {"rounding": "nearest"})
+        matrix = known_part(error_matrix(nearest))
+        yield "nearest", list(play(matrix, one_run(by_seed(nearest), matrix), methods=methods))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", nargs="?", default=str(SHIPPED_TABLE))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", default="methods,seeds,unseen")
+    parser.add_argument("--json", default="")
+    parser.add_argument("--only", default="I,IV,transfer,nearest")
+    parser.add_argument("--methods", default=",".join(METHODS))
     arguments = parser.parse_args()
-    measurements = largest_slice(read_measurements(arguments.table))
-    main, *others = by_seed(measurements)
-    known = known_part(main)
+    methods = tuple(arguments.methods.split(","))
     result = {
-        "measurements": len(measurements), "tasks": len(known.names), "families": len(set(known.families)),
-        "configurations": len(known.columns), "known": known.share,
-    }  # fmt: skip
-    print(result)
-    if "methods" in arguments.only:
-        result["methods"] = methods(known, arguments.seeds)
-    if "seeds" in arguments.only:
-        result["seeds"] = second_seeds(known, others, arguments.seeds)
-    if "unseen" in arguments.only:
-        found = replay_unseen(known, counts=(0, 3))
-        result["unseen"] = found.summary() + found.summary(by_format=True)
-    print(json.dumps(result))
+        name: {} for name in ("regret", "coverage", "trainings", *(m.replace("-", "_") for m in methods[1:]))
+    }
+    for name, records in settings(arguments.only.split(","), methods):
+        found = summary(records)
+        result["regret"][name] = found["gaussian", "regret"]
+        result["coverage"][name] = found["gaussian", "covered"]
+        most = str(max(COUNTS))
+        result["trainings"][name] = {
+            "number": found["gaussian", "trainings"][most], "regret": found["gaussian", "regret"][most]
+        }  # fmt: skip
+        for method in methods[1:]:
+            result[method.replace("-", "_")][name] = found[method, "regret"]
+        for method in methods:
+            print(name, method, *(f"{found[method, 'regret'][str(c)][0]:.4f}" for c in COUNTS), flush=True)
+        print(name, "trainings", *result["trainings"][name]["number"], "coverage",
+              *(v[0] for v in result["coverage"][name].values()), flush=True)  # fmt: skip
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(result, file, indent=1)
+            file.write("\n")
 
 
 if __name__ == "__main__":

@@ -235,7 +235,19 @@ def test_worker_processes_measure_the_same_errors(tmp_path):
 
 
 def test_picking_for_a_folder_of_images(tmp_path, images, table):
-    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 2, *SMALL)
+    line = (
+        "pick",
+        images,
+        "--method",
+        "ed-mf",
+        "--budget",
+        "1MB",
+        "--table",
+        table,
+        "--measurements",
+        2,
+        *SMALL,
+    )
     line = (*line, "--store", "picks.db", "--html", "report.html")
     first = answer(*line, cwd=tmp_path)
     assert len(first["measured"]) == 2
@@ -254,7 +266,19 @@ def test_picking_for_a_folder_of_images(tmp_path, images, table):
 
 def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table):
     assert peppp("table", "matrix", table, "E.csv", cwd=tmp_path).returncode == 0
-    line = ("pick", images, "--budget", "1MB", "--measurements", 2, *SMALL, "--store", "picks.db")
+    line = (
+        "pick",
+        images,
+        "--method",
+        "ed-mf",
+        "--budget",
+        "1MB",
+        "--measurements",
+        2,
+        *SMALL,
+        "--store",
+        "picks.db",
+    )
     by_table = answer(*line, "--table", table, cwd=tmp_path)
     by_matrix = answer(*line, "--errors", "E.csv", cwd=tmp_path)
     assert (by_matrix["configuration"], by_matrix["measured"]) == (
@@ -280,7 +304,20 @@ def test_picking_with_costs(tmp_path, images, table):
     prices = "configuration,euro\n" + "".join(f"{c},{i % 7}\n" for i, c in enumerate(paper_grid()))
     (tmp_path / "prices.csv").write_text(prices)
     costs = [part for cost in ("memory", "time", "energy", "prices.csv:euro") for part in ("--cost", cost)]
-    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL, *costs)
+    line = (
+        "pick",
+        images,
+        "--method",
+        "ed-mf",
+        "--budget",
+        "1MB",
+        "--table",
+        table,
+        "--measurements",
+        1,
+        *SMALL,
+        *costs,
+    )
     found = answer(*line, "--html", "report.html", cwd=tmp_path)
     assert [cost["name"] for cost in found["costs"]] == ["memory", "time", "energy", "euro"]
     assert found["cost_frontier"]
@@ -291,7 +328,19 @@ def test_picking_with_costs(tmp_path, images, table):
 
 
 def test_a_dry_run_of_a_pick_leaves_nothing_behind(tmp_path, images, table):
-    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 2, *SMALL)
+    line = (
+        "pick",
+        images,
+        "--method",
+        "ed-mf",
+        "--budget",
+        "1MB",
+        "--table",
+        table,
+        "--measurements",
+        2,
+        *SMALL,
+    )
     found = answer(*line, "--dry-run", "--store", "picks.db", "--train", cwd=tmp_path)
     assert len(found["planned"]) == 2
     assert not found["measured"]
@@ -353,7 +402,10 @@ def test_wrong_input_for_pick_leaves_nothing_behind(tmp_path, images, table):
         ((images, "--budget", "much"), "not a size: 'much'"),
         ((images, "--budget", "-1MB"), "not a size"),
         ((images, "--budget", "1KB"), "the smallest that works is"),
-        ((images, "--budget", "1MB", "--measurements", 200), "200 measurements were asked for, but 99"),
+        (
+            (images, "--budget", "1MB", "--method", "ed-mf", "--measurements", 200),
+            "200 measurements were asked for, but 99",
+        ),
         ((images, "--budget", "1MB", "--html", "no/such/page.html"), "there is no folder no/such"),
         ((images, "--budget", "1MB", "--table", "nowhere.db"), "no such file: nowhere.db"),
         ((images, "--budget", "1MB", "--html", "."), "it is not a file; name one"),
@@ -381,7 +433,19 @@ def test_a_stopped_pick_says_whether_the_same_line_goes_on(tmp_path, images, tab
         raise KeyboardInterrupt
 
     monkeypatch.setattr("peppp.choice.run_campaign", interrupted)
-    line = ("pick", images, "--budget", "1MB", "--table", table, "--measurements", 1, *SMALL)
+    line = (
+        "pick",
+        images,
+        "--method",
+        "ed-mf",
+        "--budget",
+        "1MB",
+        "--table",
+        table,
+        "--measurements",
+        1,
+        *SMALL,
+    )
     done = peppp(*line, cwd=tmp_path)
     kept = "peppp: stopped; no measurement was kept: with --store picks.db the same line goes on\n"
     assert (done.returncode, done.stderr.lstrip()) == (130, kept)

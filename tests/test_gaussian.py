@@ -12,6 +12,7 @@ from peppp.metalearn.completion import learn as complete
 from peppp.metalearn.gaussian import Gaussian, Runs, learn
 from peppp.metalearn.methods import Method, Task
 from peppp.metalearn.noise_free import NoiseFree, belief_of, coordinates, savings
+from peppp.metalearn.strategy import strategy
 from peppp.replay.synthetic import synthetic_table
 from peppp.tables import ErrorMatrix, Row, error_matrix
 
@@ -35,7 +36,7 @@ def twin(runs, coordinates, groups, steps=30, shape_steps=8):
     # The spread and level that learning starts from are those of the columns' means.
     means = [(w, c, y[j == c].mean()) for w, j, y in tasks for c in np.unique(j)]
     level = np.average([m for _, _, m in means], weights=[w for w, _, _ in means])
-    spread = np.var([m for _, _, m in means]) + 1e-12
+    spread = np.var([m for _, _, m in means]) + (0.01 * level) ** 2 + 1e-12
     shares, noise = np.full(len(R), spread / len(R)), np.full(G, 0.05 * spread)
 
     def look(K, noise):
@@ -63,7 +64,7 @@ def twin(runs, coordinates, groups, steps=30, shape_steps=8):
             for k, g in enumerate(groups[j]):
                 noise_up[g] += w * a[k] ** 2
                 noise_down[g] += w * Q[k, k]
-        shares = shares * np.sqrt(up / down)
+        shares = np.maximum(shares * np.sqrt(up / down), 1e-4 * spread)
         noise = np.maximum(noise * np.sqrt(noise_up / noise_down), 1e-4 * spread)
     shares = np.where(shares < 2e-3 * shares.sum(), 0, shares)
     kernel = sum(c * r for c, r in zip(shares, R, strict=True))
@@ -79,7 +80,7 @@ def twin(runs, coordinates, groups, steps=30, shape_steps=8):
             for k, column in enumerate(j):
                 left[groups[column]] += w * ((y[k] - mean[column] - f[column]) ** 2 + C[column, column])
                 count[groups[column]] += w
-        noise = (left + 3 * left.sum() / count.sum()) / (count + 3)
+        noise = np.maximum((left + 3 * left.sum() / count.sum()) / (count + 3), 1e-4 * spread)
         K = (10 * kernel + moments) / (10 + total)
     mean, unsure = look(K, noise)
     return mean, K + unsure, noise[groups]
@@ -193,9 +194,9 @@ def new_task(known, i=0, limit=np.inf):
     return Task(known.bytes[i], fits, fits, float(known.chance[i]))
 
 
-def played(strategy, errors, most=6):
+def played(found, errors, most=6):
     told = {}
-    while wanted := strategy.next(told):
+    while wanted := found.next(told):
         told[wanted[0]] = float(errors[wanted[0]])
         assert len(told) <= most
     return told
@@ -212,10 +213,10 @@ def test_it_stops_by_itself_and_never_measures_more_than_was_allowed(known):
 
 def test_several_at_once_are_those_that_come_one_after_the_other_as_expected(known):
     learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
-    strategy = NoiseFree(Method("gaussian"), learned, new_task(known), 4, worth=-1.0)
+    found = NoiseFree(Method("gaussian"), learned, new_task(known), 4, worth=-1.0)
     told = {}
-    for j in strategy.next({}, 4):
-        assert strategy.next(told) == [j]
+    for j in found.next({}, 4):
+        assert found.next(told) == [j]
         told[j] = float(belief_of(learned).times(float(known.chance[0])).given(told).mean[j])
     assert len(told) == 4
 
@@ -225,10 +226,10 @@ def test_the_pick_is_the_least_expected_error_or_less_memory_within_the_toleranc
     limit = float(np.quantile(known.bytes[0], 0.5))
     task = new_task(known, limit=limit)
     for tolerance in (0.0, 0.002, 0.05):
-        strategy = NoiseFree(Method("gaussian"), learned, task, 6, tolerance=tolerance)
+        found = NoiseFree(Method("gaussian"), learned, task, 6, tolerance=tolerance)
         told = {3: 0.4, 50: 0.1}
-        errors = strategy.predict(told)
-        j = strategy.pick(told)
+        errors = found.predict(told)
+        j = found.pick(told)
         assert task.memory[j] <= limit
         assert errors[j] <= errors[task.feasible].min() + tolerance + 1e-12
         near = task.feasible & (errors <= errors[task.feasible].min() + tolerance)
@@ -271,6 +272,71 @@ def test_columns_without_formats_have_a_belief_as_well():
     while (column := advisor.ask()) is not None:
         advisor.tell(column, 0.5)
     assert all(0 <= p.interval[0] <= p.error <= p.interval[1] <= 1 for p in advisor.predictions())
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_a_table_of_equal_errors_leaves_room_for_another(level):
+    grid = paper_grid()[:20]
+    table = ErrorMatrix(np.full((5, 20), level), [Row(f"t{i}", "", f"t{i}") for i in range(5)], grid)
+    advisor = Advisor(table, {c: i + 1 for i, c in enumerate(grid)}, budget=100)
+    assert advisor.recommend().predicted_error == pytest.approx(level, abs=1e-6)
+    advisor.tell(grid[3], 0.6)
+    assert all(
+        np.isfinite(p.error) and p.interval[0] <= p.error <= p.interval[1] for p in advisor.predictions()
+    )
+    assert abs(advisor.predictions()[3].error - 0.6) < 0.5 * abs(level - 0.6)
+
+
+def test_of_two_tasks_no_interval_is_claimed():
+    grid = paper_grid()[:20]
+    values = np.random.default_rng(0).random((2, 20))
+    table = ErrorMatrix(values, [Row("a", "", "a"), Row("b", "", "b")], grid)
+    pick = Advisor(table, {c: i + 1 for i, c in enumerate(grid)}, budget=100).recommend()
+    assert pick.interval == (0.0, 1.0)
+    assert pick.sureness is None
+
+
+def test_it_measures_at_most_what_fits_and_says_why_it_stops(known):
+    columns = known.columns[:4]
+    advisor = Advisor(known.take(np.arange(1, len(known.rows))), dict.fromkeys(columns, 10), budget=10)
+    assert advisor.measurements == 4
+    while (column := advisor.ask()) is not None:
+        advisor.tell(column, float(known.values[0, known.columns.index(column)]))
+    pick = advisor.recommend()
+    assert len(pick.measured) == 4 or "not expected to save more than 0.001" in pick.stopped
+
+
+@pytest.mark.parametrize("method", ["gaussian", "ed-mf", "two-best"])
+def test_advisor_and_evaluation_agree_on_what_is_measured_and_picked(known, method):
+    """What is evaluated is what ships: the same design, errors and pick from both."""
+    learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
+    task = new_task(known, limit=float(np.quantile(known.bytes[0], 0.6)))
+    ours = strategy(method, learned, task, 5)
+    told = played(ours, known.values[0])
+    sizes = {c: int(b) for c, b in zip(known.columns, known.bytes[0], strict=True)}
+    advisor = Advisor(
+        known.take(np.arange(1, len(known.rows))), sizes, int(np.quantile(known.bytes[0], 0.6)),
+        measurements=5, method=method, chance_error=float(known.chance[0]),
+    )  # fmt: skip
+    while (column := advisor.ask()) is not None:
+        advisor.tell(column, float(known.values[0, known.columns.index(column)]))
+    assert [known.columns.index(c) for c in advisor.told] == list(told)
+    assert advisor.recommend().configuration == known.columns[ours.pick(told)]
+    np.testing.assert_allclose([p.error for p in advisor.predictions()], ours.errors(told), atol=1e-9)
+
+
+def test_two_best_trains_the_two_best_formats_in_turn_and_averages():
+    grid = [c for c in paper_grid() if str(c.format_b) in ("1-6-7", "1-7-9", "1-8-11")][:9]
+    means = np.repeat([0.5, 0.2, 0.3], 3)
+    table = ErrorMatrix(np.tile(means, (3, 1)), [Row(f"t{i}", "", f"t{i}") for i in range(3)], grid)
+    advisor = Advisor(table, {c: 10 + i for i, c in enumerate(grid)}, 100, method="two-best", measurements=5)
+    assert advisor.recommend().configuration == grid[3]
+    for j, error in ((3, 0.30), (6, 0.28), (4, 0.20), (7, 0.28), (5, 0.25)):
+        assert advisor.ask() == grid[j]
+        advisor.tell(grid[j], error)
+    assert advisor.ask() is None
+    assert advisor.recommend().configuration == grid[3]  # 0.25 on average beats 0.28
+    assert advisor.recommend().predicted_error == pytest.approx(0.25)
 
 
 def test_nothing_teaches_nothing():

@@ -21,6 +21,7 @@ def advisor(**how):
     rng = np.random.default_rng(0)
     values = np.clip(rng.uniform(0.2, 1, (9, 2)) @ rng.uniform(0.1, 0.45, (2, 20)), 0, 1)
     rows = [Row(f"task{i}", "", "") for i in range(8)]
+    how = {"method": "ed-mf"} | how
     made = Advisor(ErrorMatrix.from_values(values[1:], rows, GRID), FOOTPRINTS, 1150, rank=2, **how)
     return made, {str(c): float(e) for c, e in zip(GRID, values[0], strict=True)}
 

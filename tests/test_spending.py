@@ -39,9 +39,16 @@ def lab(monkeypatch):
     return state
 
 
-def pick(lab, **how):
+def pick(lab, method="ed-mf", **how):
     return choice.pick(
-        "digits:01", budget="1MB", network="resnet8-w4", resolution=8, table=lab.table, recipe=RECIPE, **how
+        "digits:01",
+        budget="1MB",
+        network="resnet8-w4",
+        resolution=8,
+        table=lab.table,
+        recipe=RECIPE,
+        method=method,
+        **how,
     )
 
 

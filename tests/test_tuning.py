@@ -84,7 +84,14 @@ def test_a_text_that_is_no_pair_is_refused(text):
 
 def test_what_is_asked_for_can_be_told_by_its_text():
     matrix = error_matrix(TABLE, learning_rates=(0.1, 0.001))
-    advisor = Advisor(matrix, {c: Footprint(1, 1, 1, {}) for c in matrix.columns}, 10, measurements=1, rank=1)
+    advisor = Advisor(
+        matrix,
+        {c: Footprint(1, 1, 1, {}) for c in matrix.columns},
+        10,
+        measurements=1,
+        rank=1,
+        method="ed-mf",
+    )
     asked = advisor.ask()
     advisor.tell(str(asked), 0.4)
     assert dict(advisor.told) == {asked: 0.4}
@@ -96,7 +103,7 @@ def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
     recipe = Recipe(epochs=1)
     picked = pick(
         "digits", budget="1GB", measurements=2, table=table, recipe=recipe, learning_rates=(0.1, 0.001),
-        rank=2, store=store, resolution=8,
+        rank=2, store=store, resolution=8, method="ed-mf",
     )  # fmt: skip
     assert isinstance(picked.configuration, TunedConfiguration)
     assert " at " in str(picked)

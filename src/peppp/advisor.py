@@ -1,8 +1,8 @@
 """The advisor: asks for the errors of a few configurations on a new task, is told, and picks one.
 
-Experiment design with matrix factorisation (ED-MF, section 3.2): the low-rank embeddings of a table of other
-tasks say which configurations to measure, and least squares predicts the others from them. Training is left
-to the caller, so nothing here needs torch.
+By default a Gaussian learned from the errors of other tasks says what to measure and what to believe
+(:mod:`peppp.metalearn.noise_free`); the paper's ED-MF and other methods can be asked for. Training is left to
+the caller, so nothing here needs torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from peppp.labels import Label, as_label, plain
 from peppp.metalearn.belief import Belief, unseen
 from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
-from peppp.metalearn.methods import Method, Task
+from peppp.metalearn.methods import DEFAULT_METHOD, Method, Task
+from peppp.metalearn.noise_free import TOLERANCE
 from peppp.metalearn.strategy import strategy
 from peppp.picks import HardwareChoice, Pick, Prediction
 from peppp.records import Footprint
@@ -37,11 +38,12 @@ class Advisor:
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
     as they are. The arguments are never changed.
 
-    ``method`` is one of those of :mod:`peppp.metalearn.methods`. With ``until_sure``, a probability,
-    nothing more is asked for once the choice is, so probably, at most ``tolerance`` above the best, or once
-    no single measurement would change it with more than the remaining probability; ``measurements`` then
-    bounds them.
-
+    ``method`` is one of those of :mod:`peppp.metalearn.methods`. The default, ``gaussian``, takes a told
+    error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
+    and asks for no more once another training is not worth it; ``measurements`` is the most that it asks for.
+    With ``until_sure``, a probability, nothing more is asked for once the choice is, so probably, at most
+    ``tolerance`` above the best, or (other methods) once no single measurement would change it with more than
+    the remaining probability; ``measurements`` then bounds them.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -52,7 +54,7 @@ class Advisor:
     >>> errors = np.outer([0.5, 1.0], [0.8, 0.4, 0.2])  # the second task is twice as hard throughout
     >>> table = ErrorMatrix.from_values(errors, [Row("easy", "", ""), Row("hard", "", "")], [a, b, c])
     >>> footprints = {x: Footprint(10, 0, 0, {"momentum": i}) for i, x in enumerate([a, b, c])}
-    >>> advisor = Advisor(table, footprints, budget=11, measurements=1)
+    >>> advisor = Advisor(table, footprints, budget=11, measurements=1, method="ed-mf")  # a tiny table
     >>> while (configuration := advisor.ask()) is not None:
     ...     advisor.tell(configuration, error={a: 0.6, b: 0.3}[configuration])  # trained by the caller
     >>> pick = advisor.recommend()  # c is beyond the budget
@@ -73,9 +75,9 @@ class Advisor:
         chance_error: float | None = None,
         task: str = "",
         network: str = "",
-        method: str = "ed-mf",
+        method: str = DEFAULT_METHOD,
         until_sure: float | None = None,
-        tolerance: float = 0.01,
+        tolerance: float = TOLERANCE,
     ) -> None:
         chosen = check_request(method, until_sure)
         if chance_error is not None and not 0 < chance_error <= 1:
@@ -91,6 +93,8 @@ class Advisor:
         self._memory = np.array([footprint.total for footprint in self.footprints.values()])  # [d] bytes
         self._permissible = self._within(self.budget, "a budget")
         measurable = self._permissible if cap is None else self._within(parse_bytes(cap), "a cap")
+        if chosen.design == DEFAULT_METHOD:  # which measures at most so many
+            measurements = self.measurements = min(measurements, int(measurable.sum()))
         if not 0 <= measurements <= measurable.sum():
             raise BudgetError(
                 f"{measurements} measurements were asked for, but {measurable.sum()} configurations fit in "
@@ -101,7 +105,7 @@ class Advisor:
         self._learned = learned.take(columns)
         scale = 1.0 if chance_error is None else chance_error
         self.new_task = Task(self._memory, self._permissible, measurable, scale)
-        self._strategy = strategy(chosen, self._learned, self.new_task, measurements)
+        self._strategy = strategy(chosen, self._learned, self.new_task, measurements, tolerance=tolerance)
         self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
         self._told: dict[Label, float] = {}
@@ -145,9 +149,10 @@ class Advisor:
 
     @property
     def stopped(self) -> str:
-        """Why ``until_sure`` asks for no more, or nothing where it does ask or was not given."""
-        if self._until_sure is None:
-            return ""
+        """Why nothing more is asked for though it might be; nothing where that is not so."""
+        enough = self._strategy.enough(self._by_column())
+        if enough or self._until_sure is None:
+            return enough
         return self._belief().enough(self._best(), self._until_sure, len(self.told), self._strategy.rank)
 
     def tell(self, configuration: Label, error: float) -> None:

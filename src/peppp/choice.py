@@ -20,6 +20,8 @@ from peppp.formats import Configuration, paper_grid
 from peppp.known import alike
 from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
+from peppp.metalearn.methods import DEFAULT_METHOD
+from peppp.metalearn.noise_free import TOLERANCE
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tables import ErrorMatrix, error_matrix
@@ -40,7 +42,7 @@ def pick(
     spend: float | None = None,
     until_sure: float | None = None,
     method: str | None = None,
-    tolerance: float = 0.01,
+    tolerance: float = TOLERANCE,
     table: str | Path | ErrorMatrix | None = None,
     recipe: Recipe | None = None,
     learning_rates: Sequence[float] = (),
@@ -66,12 +68,12 @@ def pick(
     pair, a :class:`peppp.labels.TunedConfiguration`. Raises a child of PepppError: one line that says
     what to change.
 
-    By default 6 are measured. ``until_sure``, a probability, has it stop as soon as the choice is, so
-    probably, at most ``tolerance`` above the best or no further measurement would change it. ``spend`` is a
-    number of seconds that the measurements may take: none is begun of which the last ones' duration says that
-    it would end later, and none that would not change the choice (as ``until_sure=0.9``). With either,
-    ``measurements`` are the most. ``method`` is that of :class:`peppp.advisor.Advisor`, by
-    default ``ed-mf``, the paper's.
+    By default at most 6 are measured, and none once another one is not worth it. ``spend`` is a number of
+    seconds that the measurements may take: none is begun if the last ones took so long that it would end
+    later. ``until_sure``, a probability, has it stop as soon as the choice is, so probably, at most
+    ``tolerance`` above the best. With either, as many are measured as fit unless ``measurements`` says
+    otherwise. ``method`` is that of :class:`peppp.advisor.Advisor`, by default ``gaussian``; errors that it
+    expects within ``tolerance`` tie, and the least memory is picked.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -84,7 +86,7 @@ def pick(
     budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
-    check_request(method or "ed-mf", until_sure)
+    check_request(method or DEFAULT_METHOD, until_sure)
     check_costs(costs)
     networks.check_name(network)
 
@@ -109,6 +111,9 @@ def pick(
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
         errors = error_matrix(known, learning_rates=learning_rates if len(learning_rates) > 1 else ())
+    # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
+    stated = any(row.chance_error != 1.0 for row in errors.rows)
+    chance_error = dataset.chance_error if stated else None
     sizes = footprints(dataset, recipe, errors.columns)
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
@@ -121,10 +126,10 @@ def pick(
         measurements=measurements,
         cap=cap,
         rank=rank,
-        chance_error=dataset.chance_error,
+        chance_error=chance_error,
         task=dataset.name,
         network=network,
-        method=method or "ed-mf",
+        method=method or DEFAULT_METHOD,
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
     )

@@ -74,7 +74,7 @@ class Pick:
     task: str = ""
     network: str = ""
     sureness: float | None = None
-    method: str = "ed-mf"
+    method: str = "gaussian"
     stopped: str = ""
     hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
@@ -90,8 +90,8 @@ class Pick:
 
     @property
     def source(self) -> str:
-        """Where the picked configuration's error comes from: "measured" or "estimated"."""
-        return "measured" if self.configuration in self.measured else "estimated"
+        """Where the predicted error comes from: "measured" or "estimated"."""
+        return "measured" if self.settled and self.configuration in self.measured else "estimated"
 
     def __str__(self) -> str:
         subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
@@ -102,7 +102,7 @@ class Pick:
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
             f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
-            f"error     {self.predicted_error:.3f}, {self.source}{interval}",
+            f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             f"memory    {format_bytes(self.footprint.total)}: {parts}",
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
@@ -111,8 +111,6 @@ class Pick:
             total = {p.configuration: p.footprint.total for p in self.predictions}
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
             lines.append(f"planned   {planned}")
-        if self.sureness is not None:
-            lines.append(f"sure      {self.sureness:.0%} that none within the budget is clearly better")
         if self.costs:
             lines.append(
                 "costs     " + ", ".join(f"{c.name} {c.shown(self.configuration)}" for c in self.costs)
@@ -131,6 +129,19 @@ class Pick:
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
+
+    @property
+    def _source(self) -> str:
+        """What the error is, in words: of a noisy run and an estimate, both."""
+        if self.settled:
+            return self.source
+        run = self.measured.get(self.configuration)
+        return "estimated" if run is None else f"estimated; a run had {run:.3f}"
+
+    @property
+    def settled(self) -> bool:
+        """Whether measured errors take the place of estimates."""
+        return all(prediction.settled for prediction in self.predictions)
 
     @property
     def cost_frontier(self) -> tuple[Label, ...]:

@@ -10,6 +10,7 @@ from peppp.metalearn.belief import counted
 from peppp.metalearn.methods import Task, run
 from peppp.metalearn.strategy import strategy
 from peppp.records import Recipe
+from peppp.replay.judges import noise_free
 from peppp.replay.loocv import leave_one_out
 from peppp.tables import ErrorMatrix
 
@@ -90,6 +91,7 @@ def _leave_one_out(
 def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> NDArray[np.float64]:
     """Error of the pick above the least of its row [n]; NaN for rows that few teach or of few errors."""
     regrets = np.full(len(matrix.rows), np.nan)
+    free = noise_free(matrix)
     teaches = teaches & (teaches.sum(axis=1) >= _FEWEST_ROWS)[:, None]
     for i, learned in leave_one_out(matrix, teaches=teaches, rank=asked.rank):
         known = matrix.observed[i]
@@ -102,6 +104,6 @@ def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> N
             continue
         found = strategy(asked.method, learned, task, asked.measurements)
         told = run(found, matrix.values[i].item)
-        errors = matrix.values[i]
-        regrets[i] = errors[task.pick(found.predict(told), told)] - errors[feasible].min()
+        truth = free(i, told)
+        regrets[i] = truth[found.pick(told)] - np.nanmin(truth[feasible])
     return regrets

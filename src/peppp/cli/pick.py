@@ -56,13 +56,14 @@ def command(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Chooses what to train: ed-mf (the paper's), i-optimal, frontier, ehvi, ei, or auto, by the "
-            "table's own tasks (default: ed-mf)."
+            help="Chooses what to train and predicts: gaussian, or ed-mf (the paper's) and others, which "
+            "`peppp evaluate` compares (default: gaussian)."
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="How much more error still counts as the best choice.")
-    ] = 0.01,
+        float,
+        typer.Option(min=0, max=1, help="Expected errors so close tie, and the least memory is picked."),
+    ] = 0.002,
     cap: Annotated[
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
@@ -111,8 +112,9 @@ def command(
     seconds = None if spend is None else parse_seconds(spend, "--spend")
     from peppp.advisor import check_request
     from peppp.costs import check_costs
+    from peppp.metalearn.methods import DEFAULT_METHOD
 
-    check_request(method or "ed-mf", until_sure)
+    check_request(method or DEFAULT_METHOD, until_sure)
     check_costs(cost or ())
     if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")

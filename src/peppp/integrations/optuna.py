@@ -8,7 +8,8 @@
 >>> rows = [Row("easy", "", ""), Row("hard", "", "")]
 >>> table = ErrorMatrix.from_values(np.outer([0.5, 1.0], [0.8, 0.4, 0.2]), rows, grid)
 >>> footprints = {c: Footprint(10, 0, 0, {"momentum": i}) for i, c in enumerate(grid)}
->>> sampler = PrecisionSampler(Advisor(table, footprints, budget=11, measurements=1))
+>>> advisor = Advisor(table, footprints, budget=11, measurements=1, method="ed-mf")
+>>> sampler = PrecisionSampler(advisor)
 >>> study = optuna.create_study(sampler=sampler)
 >>> def objective(trial):
 ...     precision = trial.suggest_categorical("precision", sampler.choices)

@@ -47,12 +47,12 @@ class Belief:
 
         They do if the choice is sure enough, or if another one would hardly change it.
         """
-        if self.near_best is None or self.change is None:
+        if self.near_best is None:
             return ""
         if self.near_best[best] >= until_sure:
             return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
         # Before the embedding is determined a single measurement seems to tell less than it does.
-        if count >= rank and self.change <= 1 - until_sure:
+        if count >= rank and self.change is not None and self.change <= 1 - until_sure:
             return f"after {counted(count)} another one would hardly change the choice ({self.change:.0%})"
         return ""
 

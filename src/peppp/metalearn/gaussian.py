@@ -116,7 +116,7 @@ def learn(runs: Runs, coordinates: Array | None, groups: NDArray[np.intp]) -> Ga
     for _ in range(_KERNEL_STEPS):
         found = table.look(np.tensordot(shares, components, 1), noise)
         up, down = (np.tensordot(components, s, 2) for s in (found.pulls, found.precision))
-        shares = shares * np.sqrt(np.maximum(up, 0.0) / np.maximum(down, 1e-300))
+        shares = np.maximum(shares * np.sqrt(np.maximum(up, 0.0) / np.maximum(down, 1e-300)), table.least)
         noise = table.noise_by_likelihood(found, noise)
     shares = np.where(shares < LEAST_SHARE * shares.sum(), 0.0, shares)
     kernel = np.tensordot(shares, components, 1)
@@ -200,7 +200,9 @@ class _Table:
         self._y, self._count, self._square = runs.means[at], runs.counts[at], runs.squares[at]
         self._weight, self._group = runs.weights[self._row], groups[self._column]
         self.level = float(np.average(self._y, weights=self._weight))
-        self.spread = float(self._y.var()) + 1e-12
+        # Errors that are all equal still leave some doubt: a hundredth of them.
+        self.spread = float(self._y.var()) + (0.01 * self.level) ** 2 + 1e-12
+        self.least = 1e-4 * self.spread
 
     def look(self, K: Array, noise: Array) -> _Look:
         """All that the steps of learning need to know."""
@@ -239,7 +241,7 @@ class _Table:
         old, w, k = noise[self._group], self._weight, self._count
         up = self._by_group(w * (found.a**2 / k + self._square / old**2))
         down = self._by_group(w * (found.q / k + (k - 1) / old))
-        return np.maximum(noise * np.sqrt(up / np.maximum(down, 1e-300)), 1e-4 * self.spread)
+        return np.maximum(noise * np.sqrt(up / np.maximum(down, 1e-300)), self.least)
 
     def noise_by_residuals(self, found: _Look, noise: Array) -> Array:
         """The expected squares of what runs are off by, around the pooled one of all groups."""
@@ -249,7 +251,8 @@ class _Table:
         squares = self._by_group(self._weight * (self._square + k * off))
         counts = self._by_group(self._weight * k)
         pooled = squares.sum() / counts.sum()
-        return np.asarray((squares + NOISE_WEIGHT * pooled) / (counts + NOISE_WEIGHT))
+        own = (squares + NOISE_WEIGHT * pooled) / (counts + NOISE_WEIGHT)
+        return np.asarray(np.maximum(own, self.least))
 
     def _by_group(self, values: Array) -> Array:
         return np.bincount(self._group, values, self.groups.max() + 1).astype(np.float64)

@@ -17,6 +17,7 @@ zero                   nothing                                   the means of th
 high-memory            nothing                                   more memory, less error
 gaussian (default)     what should improve the pick most,        noise-free errors: see
                        until nothing is worth it                 :mod:`peppp.metalearn.noise_free`
+two-best               the table's two best Formats A in turn    their runs' means
 auto                   as the one of these that the table's own tasks speak for
 =====================  ========================================  ==========================================
 
@@ -329,7 +330,8 @@ _RULES: Mapping[str, type[_Rule]] = {
 DRAWN = ("qr-mf", "random-mf", "bo-mf", "bo-full", "bo-mf-zero-mean", "bo-full-zero-mean", "high-memory")
 _EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
-METHODS = ("gaussian", *_RULES, "auto")
+DEFAULT_METHOD = "gaussian"
+METHODS = ("gaussian", *_RULES, "two-best", "auto")
 
 
 def outcomes(

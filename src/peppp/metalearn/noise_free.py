@@ -22,6 +22,7 @@ from peppp.metalearn.posterior import near_best, on_frontier
 WORTH = 1e-3  # of the error: a run that is expected to save less is not made
 TOLERANCE = 2e-3  # estimates this close tie, and the one of least memory is picked
 _SAMPLES = 1000
+_FEWEST_TASKS = 3  # of fewer nobody knows how much tasks differ
 _DEVIATES = ndtri((np.arange(64) + 0.5) / 64)  # of equal probability
 
 
@@ -46,6 +47,7 @@ class NoiseFree:
         self.method, self.task, self.rank = method, task, 0
         self._measurements, self._worth, self._tolerance = measurements, worth, tolerance
         self._prior = belief_of(learned).times(task.scale)
+        self._tasks = int(learned.observed.any(axis=1).sum())
 
     def next(self, told: Told, count: int = 1) -> list[int]:
         """The next columns to measure; none once enough were, or none is worth it.
@@ -77,8 +79,10 @@ class NoiseFree:
         return self._least_memory(np.flatnonzero(errors <= errors.min() + self._tolerance))
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
-        """90 % intervals of the noise-free errors, and probabilities."""
-        now = self._prior.given(told)
+        """90 % intervals of the noise-free errors, and probabilities; nothing from fewer than three tasks."""
+        now, d = self._prior.given(told), len(self.task.memory)
+        if self._tasks < _FEWEST_TASKS:
+            return Belief(np.zeros(d), np.ones(d), None, None, None)
         reach = GAUSSIAN_90 * now.deviation
         samples = np.clip(now.sample(_SAMPLES), 0.0, 1.0)
         return Belief(
@@ -97,6 +101,12 @@ class NoiseFree:
     def reliable(self, told: Told) -> bool:
         """Always: what little is known shows in the intervals."""
         return True
+
+    def enough(self, told: Told) -> str:
+        """Why it stops before it has measured as often as it may."""
+        if len(told) >= self._measurements or self.next(told):
+            return ""
+        return f"another training is not expected to save more than {self._worth:g} of the error"
 
     def _least_memory(self, columns: NDArray[np.intp]) -> int:
         return int(columns[self.task.memory[columns].argmin()])

@@ -14,8 +14,9 @@ from peppp.metalearn.belief import Belief, believe
 from peppp.metalearn.calibration import Calibration, calibrate
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.methods import Method, Seed, Task, Told, kept, rule_of
-from peppp.metalearn.noise_free import NoiseFree
+from peppp.metalearn.noise_free import TOLERANCE, NoiseFree
 from peppp.metalearn.threads import single_thread
+from peppp.metalearn.two_best import TwoBest
 
 
 class Strategy(Protocol):
@@ -56,13 +57,24 @@ class Strategy(Protocol):
         """Whether what was told determines all that the prediction rests on."""
         ...
 
+    def enough(self, told: Told) -> str:
+        """Why nothing more is measured although more might be; nothing where that is not so."""
+        ...
+
 
 def strategy(
-    method: str | Method, learned: Completion, task: Task, measurements: int, *, seed: Seed = 0
+    method: str | Method,
+    learned: Completion,
+    task: Task,
+    measurements: int,
+    *,
+    seed: Seed = 0,
+    tolerance: float = TOLERANCE,
 ) -> Strategy:
     """The strategy of a method, given how many measurements are made at most; ``auto`` is chosen here.
 
-    ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from.
+    ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from. Errors
+    that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked.
 
     >>> from peppp.metalearn.completion import complete_values
     >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
@@ -73,7 +85,9 @@ def strategy(
     """
     chosen = Method.parse(method)
     if chosen.design == "gaussian":
-        return NoiseFree(chosen, learned, task, measurements)
+        return NoiseFree(chosen, learned, task, measurements, tolerance=tolerance)
+    if chosen.design == "two-best":
+        return TwoBest(chosen, learned, task, measurements)
     if chosen.design == "auto":
         chosen = choose_method(learned, task, measurements)
     return _FromTable(chosen, learned, task, measurements, seed)
@@ -119,6 +133,9 @@ class _FromTable:
 
     def reliable(self, told: Told) -> bool:
         return self._rule.reliable(told)
+
+    def enough(self, told: Told) -> str:
+        return ""
 
     def _scaled(self, told: Told) -> dict[int, float]:
         return {j: error / self.task.scale for j, error in told.items()}

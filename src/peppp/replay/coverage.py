@@ -101,7 +101,7 @@ def coverage(
                     judged = known.observed[i].copy()
                     judged[list(told)] = False
                     values[s, c, r, i] = _scored(known.values[i], belief.low, belief.high, judged)
-                    pick = task.pick(found.predict(told), told)
+                    pick = found.pick(told)
                     if judged[pick]:
                         held_it = belief.low[pick] <= known.values[i, pick] <= belief.high[pick]
                         values[s, c, r, i, -1] = float(held_it)

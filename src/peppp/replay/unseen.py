@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from peppp.metalearn.belief import unseen
 from peppp.metalearn.descriptors import point
-from peppp.metalearn.methods import kept, run
+from peppp.metalearn.methods import run
 from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean, family_ratio
@@ -81,7 +81,7 @@ def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method:
             for c, count in enumerate(counts):
                 found = strategy(method, learned, task, count)
                 told = run(found, rest.values[i].item)
-                belief, errors = found.believe(told), kept(found.predict(told), told)
+                belief, errors = found.believe(told), found.errors(told)
                 error, low, high = (ends[judged] for ends in unseen(learned, task, gone, errors, belief))
                 truth = known.values[i, out][judged]
                 outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)

@@ -151,7 +151,7 @@ def _picks(
         played = outcomes(
             lambda count: strategy(method, learned, task, count, seed=[seed, i]), errors.item, COUNTS
         )
-        return [task.pick(found.predict(told), told) for found, told in played]
+        return [found.pick(told) for found, told in played]
 
     order = rng.permutation(allowed)
     everything = len(COUNTS)

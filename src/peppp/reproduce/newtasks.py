@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.metalearn.methods import PAPER_METHODS, kept, run
+from peppp.metalearn.methods import PAPER_METHODS, run
 from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_ratio
 from peppp.replay.loocv import SETTINGS, Evaluation, Leave, evaluate, leave_one_out, new_task
@@ -36,7 +36,7 @@ def figure_7(study: Study) -> Figure:
     m, feasible = task.memory, task.feasible
     found = strategy("ed-mf", learned, task, 6)
     told = run(found, known.values[i].item)
-    S, estimate = list(told), kept(found.predict(told), told)
+    S, estimate = list(told), found.errors(told)
     optimal = pareto.frontier(m, estimate, feasible)
     chosen, best = optimal[-1], known.values[i, feasible].min()
     regret = float(known.values[i, chosen] - best)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.methods import PAPER_METHODS, kept, outcomes
+from peppp.metalearn.methods import PAPER_METHODS, outcomes
 from peppp.metalearn.strategy import strategy
 from peppp.replay.intervals import family_ratio
 from peppp.replay.loocv import Leave, leave_one_out, new_task
@@ -109,7 +109,7 @@ def _transferred(
                     table.values[i].item,
                     COUNTS,
                 )
-                estimates = [kept(found.predict(told), told) for found, told in played]
+                estimates = [found.errors(told) for found, told in played]
                 scored = scores(task.memory, table.values[i], estimates, task.feasible)
                 records += [
                     {
