@@ -57,6 +57,7 @@ def play(known, told, teaches=None, rows=None, sampling="full", seed=0, methods=
                     truth = truths.setdefault(tuple(errors), free(i, errors))
                     pick = found.pick(errors)
                     record = {"family": known.families[i], "method": method, "count": count}
+                    record["rate"] = known.rows[i].recipe.learning_rate
                     record["regret"] = truth[pick] - np.nanmin(truth[fits])
                     record["trainings"] = len(errors)
                     if method == "gaussian":
@@ -127,6 +128,33 @@ def settings(only, methods):
         yield "nearest", list(play(matrix, one_run(by_seed(nearest), matrix), methods=methods))
 
 
+ROWS = {
+    "I": "the whole table is known (I)",
+    "IV": "a fifth of it is known (IV)",
+    "transfer": "another network, rate or length",
+    "nearest": "nearest rounding",
+}
+
+
+def markdown(result):
+    """The table of docs/picking.md: regrets after at most 0, 1, 2, 3 and 6 trainings, with standard errors."""
+    shown = ("0", "1", "2", "3", "6")
+    lines = ["| what is known | method | " + " | ".join(shown) + " | trainings | coverage |"]
+    lines.append("|---" * (len(shown) + 4) + "|")
+    for setting, about in ROWS.items():
+        for method in ("gaussian", "two_best", "ed_mf", "ei"):
+            regret = (result["regret"] if method == "gaussian" else result[method])[setting]
+            cells = [f"{regret[n][0]:.4f} ± {regret[n][1]:.4f}" for n in shown]
+            last = ["", ""]
+            if method == "gaussian":
+                number = result["trainings"][setting]["number"][0]
+                coverage = [result["coverage"][setting][n][0] for n in shown]
+                last = [f"{number:.1f}", f"{min(coverage):.2f} to {max(coverage):.2f}"]
+            row = [about if method == "gaussian" else "", method.replace("_", "-"), *cells, *last]
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", default="")
@@ -141,6 +169,9 @@ def main() -> None:
         found = summary(records)
         result["regret"][name] = found["gaussian", "regret"]
         result["coverage"][name] = found["gaussian", "covered"]
+        if name == "transfer":  # the hardest for intervals
+            apart = summary([r for r in records if r["rate"] == 0.01])
+            result["coverage"]["rate 0.01"] = apart["gaussian", "covered"]
         most = str(max(COUNTS))
         result["trainings"][name] = {
             "number": found["gaussian", "trainings"][most], "regret": found["gaussian", "regret"][most]
@@ -151,6 +182,7 @@ def main() -> None:
             print(name, method, *(f"{found[method, 'regret'][str(c)][0]:.4f}" for c in COUNTS), flush=True)
         print(name, "trainings", *result["trainings"][name]["number"], "coverage",
               *(v[0] for v in result["coverage"][name].values()), flush=True)  # fmt: skip
+    print(markdown(result))
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(result, file, indent=1)

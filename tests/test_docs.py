@@ -1,6 +1,7 @@
 """What the documentation says can be done: commands, links, files, examples."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -251,3 +252,11 @@ def test_the_shell_completes_commands_and_options():
 
     assert completed("peppp pi") == ["pick"]
     assert completed("peppp report --bud") == ["--budget"]
+
+
+def test_the_table_of_what_picks_are_worth_is_that_of_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import picks
+
+    kept = json.loads((ROOT / "benchmarks" / "results" / "picks.json").read_text())
+    assert picks.markdown(kept) in (ROOT / "docs" / "picking.md").read_text()

@@ -1,0 +1,78 @@
+"""``two-best``: the table's two best Formats A in turn, their runs averaged. A rule of thumb to compare with.
+
+It is as simple as a rule can be that does not chase noise: it trains the two Formats A of least mean error on
+the table, one after the other and again, each time with another Format B, and picks the one whose runs err
+less on average. Columns without formats are groups of their own, which are run once.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.metalearn.belief import Belief
+from peppp.metalearn.completion import Completion
+from peppp.metalearn.methods import Method, Task, Told
+
+
+class TwoBest:
+    """A :class:`peppp.metalearn.strategy.Strategy` on one task."""
+
+    sequential, settles = False, False
+
+    def __init__(self, method: Method, learned: Completion, task: Task, measurements: int) -> None:
+        self.method, self.task, self.rank = method, task, 0
+        self._mean = task.scale * learned.estimate.mean(axis=0)  # [d]
+        groups = learned.groups
+        self._group = np.arange(len(self._mean)) if groups is None else groups
+        self._of_group = np.bincount(self._group, self._mean) / np.bincount(self._group)
+        self._measurements = measurements
+        open_groups = np.unique(self._group[task.measurable])
+        self._two = open_groups[np.argsort(self._of_group[open_groups], kind="stable")][:2].tolist()
+
+    def next(self, told: Told, count: int = 1) -> list[int]:
+        """The next columns: of the group with fewer runs, the one of least memory that was not run."""
+        told_columns, chosen = list(told), list[int]()
+        for _ in range(min(count, self._measurements - len(told))):
+            runs = [sum(self._group[j] == g for j in told_columns) for g in self._two]
+            for place in np.argsort(runs, kind="stable"):
+                free = self.task.measurable & (self._group == self._two[place])
+                free[told_columns] = False
+                if free.any():
+                    j = int(np.where(free, self.task.memory, np.inf).argmin())
+                    chosen.append(j)
+                    told_columns.append(j)
+                    break
+        return chosen
+
+    def predict(self, told: Told) -> NDArray[np.float64]:
+        """Means of a group's runs where there are some, else the table's means of the group [d]."""
+        found = self._of_group.copy()
+        for group in {int(self._group[j]) for j in told}:
+            found[group] = np.mean([error for j, error in told.items() if self._group[j] == group])
+        return np.clip(found[self._group], 0.0, 1.0)
+
+    def errors(self, told: Told) -> NDArray[np.float64]:
+        """The same."""
+        return self.predict(told)
+
+    def pick(self, told: Told) -> int:
+        """The better one of two groups that were run, else the table's best; of its columns the smallest."""
+        fits = self.task.feasible
+        run = {int(self._group[j]) for j in told if fits[j]}
+        among = fits & np.isin(self._group, list(run)) if len(run) > 1 else fits
+        errors = self.predict(told) if len(run) > 1 else self._of_group[self._group]
+        best = np.where(among, errors, np.inf)
+        near = np.flatnonzero(best <= best.min() + 1e-12)
+        return int(near[self.task.memory[near].argmin()])
+
+    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
+        """Nothing: a rule of thumb knows no intervals."""
+        d = len(self._mean)
+        return Belief(np.zeros(d), np.ones(d), None, None, None)
+
+    def reliable(self, told: Told) -> bool:
+        """Always."""
+        return True
+
+    def enough(self, told: Told) -> str:
+        """Never: it measures as often as it may."""
+        return ""
