@@ -137,7 +137,7 @@ ROWS = {
 
 
 def markdown(result):
-    """The table of docs/picking.md: regrets after at most 0, 1, 2, 3 and 6 trainings, with standard errors."""
+    """The table of docs/picking.md: regrets after at most so many trainings, with standard errors."""
     shown = ("0", "1", "2", "3", "6")
     lines = ["| what is known | method | " + " | ".join(shown) + " | trainings | coverage |"]
     lines.append("|---" * (len(shown) + 4) + "|")

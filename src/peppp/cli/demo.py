@@ -61,7 +61,7 @@ def command(
     cap, budget = int(median(sizes)), sizes[int(0.8 * len(sizes))]
     console.print(
         f"[bold]2. Meta-test[/]: handwritten digits, a task it has not seen; "
-        f"{_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, "
+        f"at most {_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, "
         f"a budget of {format_bytes(budget)}"
     )
     with Display(console) as display:
