@@ -116,7 +116,7 @@ def test_the_pages_pick_is_the_librarys_at_many_budgets(visit, tmp_path, seed, l
     budgets = budgets_of(pick, 40, seed)
     shown = page.evaluate(
         """budgets => { const page = JSON.parse(document.querySelector("#page").textContent);
-           return budgets.map(budget => { const best = pickWithin(page.rows, budget);
+           return budgets.map(budget => { const best = pickWithin(page.rows, budget, page.tolerance);
              return best === null ? null : page.rows[best].configuration; }); }""",
         budgets,
     )

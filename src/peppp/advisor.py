@@ -224,6 +224,7 @@ class Advisor:
             network=self.network,
             sureness=best.near_best,
             method=self.method,
+            tolerance=0.0 if self._strategy.settles else self._tolerance,
             stopped=self.stopped,
             hardware=None
             if isinstance(best.configuration, str)

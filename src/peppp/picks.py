@@ -59,7 +59,7 @@ class Pick:
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
     that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
-    how far it serves.
+    how far it serves. Errors within the ``tolerance`` tie, and the least memory is picked.
     """
 
     configuration: Label
@@ -80,6 +80,7 @@ class Pick:
     costs: tuple[Cost, ...] = ()
     notes: tuple[str, ...] = ()
     planned: tuple[Label, ...] = ()
+    tolerance: float = 0.0
 
     @property
     def measured(self) -> Mapping[Label, float]:
@@ -218,10 +219,14 @@ class Pick:
             "rank": self.rank,
             "reliable": self.reliable,
             "notes": list(self.notes),
-            # On the page an interval stands around the estimate; what is measured needs none.
+            # On the page an interval stands around the estimate; a measured error that counts needs none.
             "rows": [
-                _row(p) | ({} if p.measured_error is None else {"interval": None}) for p in self.predictions
+                _row(p)
+                | {"settled": p.settled}
+                | ({"interval": None} if p.settled and p.measured_error is not None else {})
+                for p in self.predictions
             ],
+            "tolerance": self.tolerance,
             "frontier": [index[configuration] for configuration in self.frontier],
             "pick": index[self.configuration],
             "costs": [

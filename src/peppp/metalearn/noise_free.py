@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from peppp import pareto
 from peppp.labels import Label, TunedConfiguration
 from peppp.metalearn.belief import GAUSSIAN_90, Belief
 from peppp.metalearn.completion import Completion
@@ -75,8 +76,9 @@ class NoiseFree:
 
     def pick(self, told: Told) -> int:
         """The column of least expected error that fits, or of less memory within the tolerance."""
-        errors = np.where(self.task.feasible, self._prior.given(told).mean, np.inf)
-        return self._least_memory(np.flatnonzero(errors <= errors.min() + self._tolerance))
+        errors = np.where(self.task.feasible, pareto.settled(self.predict(told)), np.inf)
+        near = np.flatnonzero(errors <= errors.min() + self._tolerance)
+        return int(near[np.lexsort((errors[near], self.task.memory[near]))[0]])
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
         """90 % intervals of the noise-free errors, and probabilities; nothing from fewer than three tasks."""

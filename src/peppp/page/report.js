@@ -4,20 +4,21 @@
 
 const STANDINGS = ["picked", "frontier", "dominated", "over budget"];
 
-/** The error that counts: the measured one where there is one. */
-const errorOf = (row) => row.measured ?? row.estimated;
-const kindOf = (row) => (row.measured === null ? "estimated" : "measured");
+/** Whether a measured error takes the place of its estimate; else it is one noisy run, and the estimate counts. */
+const settles = (row) => row.settled !== false && row.measured !== null;
+/** The error that counts. */
+const errorOf = (row) => (settles(row) ? row.measured : row.estimated);
+const kindOf = (row) => (settles(row) ? "measured" : "estimated");
 
-
-/** Index of the least error within the budget; of equals the smaller, then the earlier; null if none fits. */
-function pickWithin(rows, budget) {
-  let best = null;
-  rows.forEach((row, index) => {
-    if (row.total > budget) return;
-    const gain = best === null ? 1 : errorOf(rows[best]) - errorOf(row);
-    if (gain > 0 || (gain === 0 && row.total < rows[best].total)) best = index;
-  });
-  return best;
+/** Index of the least error within the budget; null if none fits. Errors within the tolerance tie: of those it
+    is the row of least memory, then of least error, then the earlier. */
+function pickWithin(rows, budget, tolerance = 0) {
+  const fitting = rows.map((row, index) => ({ row, index })).filter(({ row }) => row.total <= budget);
+  if (!fitting.length) return null;
+  const limit = Math.min(...fitting.map(({ row }) => errorOf(row))) + tolerance;
+  const near = fitting.filter(({ row }) => errorOf(row) <= limit);
+  near.sort((a, b) => a.row.total - b.row.total || errorOf(a.row) - errorOf(b.row) || a.index - b.index);
+  return near[0].index;
 }
 
 /** Index of the row that needs least memory: its total is the smallest budget that works. */
@@ -106,6 +107,7 @@ function asideOf(row, digits) {
   const interval = row.interval?.map((error) => percent(error, digits)).join("\u00a0–\u00a0");
   const parts = [];
   if (row.measured === null) parts.push("not measured");
+  else if (!settles(row)) parts.push(`a run had ${percent(row.measured, digits)}`);
   else if (row.estimated !== null) parts.push(`estimated ${percent(row.estimated, digits)}`);
   if (interval) parts.push(`interval ${interval}`);
   return parts.join(", ");
@@ -193,7 +195,7 @@ function drawPoint(point, row, best, at, y) {
     const [low, high] = row.interval.map(y);
     add(point, "path", { class: "interval", d: `M${at - 3} ${low}h6m-3 0V${high}m-3 0h6` });
   }
-  const [estimated, measured] = [y(row.estimated ?? row.measured), y(errorOf(row))];
+  const [estimated, measured] = [y(row.estimated ?? row.measured), y(row.measured ?? row.estimated)];
   const radius = row.measured !== null ? 2.5 : best ? 4.5 : 3.6;
   add(point, "circle", { class: `estimate${best}`, cx: at, cy: estimated, r: radius });
   if (row.measured === null) return;
@@ -333,7 +335,7 @@ function main() {
 
   function move(bytes) {
     budget = bytes;
-    const picked = pickWithin(page.rows, budget);
+    const picked = pickWithin(page.rows, budget, page.tolerance);
     drawBudget(page, chart, budget, picked);
     showPick(page, budget, picked);
     fill({ budget: megabytes(budget, page.digits), bytes: `${fixed(budget, 0)} bytes` });

@@ -23,12 +23,13 @@ def render(page: Mapping[str, Any]) -> str:
     """The page of one task, or of several, as a self-contained HTML document.
 
     ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
-    ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of
-    really training the chosen configuration, and ``reliable``: False where the measurements are too few for
-    the rank, ``notes`` (texts shown below the title), ``costs`` (name, unit, source and the ``values`` of all
-    rows) with the indices ``cost_frontier`` of rows that are Pareto optimal in error and all of them. The
-    page of several tasks is what :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes
-    bytes; all texts are escaped.
+    ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of really
+    training the chosen configuration, and ``reliable``: False where the measurements are too few for the
+    rank, ``notes`` (texts shown below the title), ``tolerance`` (errors so close tie, and the least memory is
+    picked), in a row ``settled``: False where its measured error is one noisy run of what is estimated,
+    ``costs`` (name, unit, source and the ``values`` of all rows) with the indices ``cost_frontier`` of rows
+    that are Pareto optimal in error and all of them. The page of several tasks is what
+    :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes bytes; all texts are escaped.
 
     >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
     >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
@@ -101,20 +102,26 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
     totals = [row["total"] for row in rows]
     for row in rows:  # to nine decimals, as the library compares them
         row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
-    errors = [row["estimated"] if row["measured"] is None else row["measured"] for row in rows]
+    errors = [row["measured"] if _settles(row) else row["estimated"] for row in rows]
     for row in rows:
-        if row["estimated"] == row["measured"]:
+        if _settles(row) and row["estimated"] == row["measured"]:
             row["estimated"] = None  # overwritten by the measurement: there is no estimate of it to show
     return dict(page) | {
         "rows": rows,
         "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
         "proof": page.get("proof"),
+        "tolerance": page.get("tolerance", 0.0),
         "reliable": page.get("reliable", True),
         "notes": page.get("notes", []),
         "costs": page.get("costs", []),
         "cost_frontier": page.get("cost_frontier", []),
         "digits": _digits(errors, max(totals)),
     }
+
+
+def _settles(row: Mapping[str, Any]) -> bool:
+    """Whether the measured error counts: it is there, and more than one noisy run of what is estimated."""
+    return row["measured"] is not None and row.get("settled", True)
 
 
 def _drawn_tasks(page: Mapping[str, Any]) -> dict[str, Any]:
