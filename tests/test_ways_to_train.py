@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import warnings
+from itertools import chain
 
 import pytest
 import torch
@@ -280,6 +281,16 @@ RECOMPUTED = {
     "a sequence": lambda net, h, form: (
         net.row(h) if form is None else checkpoint_sequential(net.row, 2, h, use_reentrant=form)
     ),
+    "sequences in a sequence": lambda net, h, form: (
+        net.rows(h)
+        if form is None
+        else checkpoint_sequential(list(chain(*net.rows)), 2, h, use_reentrant=form)
+    ),
+    "each of the sequences in a sequence": lambda net, h, form: (
+        net.rows(h)
+        if form is None
+        else net.rows[2](checkpoint_sequential(list(chain(*net.rows[:2])), 2, h, use_reentrant=form))
+    ),
 }
 
 
@@ -292,6 +303,11 @@ def test_recomputed_parts_give_the_gradients_of_the_run_without(what, rounding):
             super().__init__()
             self.first, self.block, self.last, self.form = nn.Linear(6, 6), Block(), nn.Linear(6, 3), form
             self.row = nn.Sequential(nn.Linear(6, 6), Block(), nn.ReLU(), Block(), nn.Linear(6, 6))
+            self.rows = nn.Sequential(
+                nn.Sequential(nn.Linear(6, 6), Block(), nn.Linear(6, 6)),
+                nn.Sequential(Block(), nn.Linear(6, 6), nn.Tanh()),
+                nn.Sequential(nn.Linear(6, 6)),
+            )
 
         def forward(self, x):
             return self.last(RECOMPUTED[what](self, self.first(x), self.form))
