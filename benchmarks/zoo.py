@@ -75,7 +75,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", action="append", help="names that begin so; may be given several times")
     parser.add_argument("--dry-run", action="store_true", help="list the names, and run nothing")
-    parser.add_argument("--lines", type=Path, default=LINES, help=f"default {LINES.name} among temporary files")
+    parser.add_argument(
+        "--lines", type=Path, default=LINES, help=f"default {LINES.name} among temporary files"
+    )
     parser.add_argument("--json", type=Path, help=f"say {RESULTS.relative_to(RESULTS.parents[2])}")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="the time that a network has")
     parser.add_argument("--gigabytes", type=int, default=GIGABYTES, help="the memory that a network has")
@@ -143,7 +145,9 @@ def sums(lines: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
     """By package: how many networks have each verdict, without recomputation and with it."""
     found: dict[str, dict[str, Counter[str]]] = {}
     for line in lines:
-        of = found.setdefault(line["name"].partition("/")[0], {"networks": Counter(), "recomputed": Counter()})
+        of = found.setdefault(
+            line["name"].partition("/")[0], {"networks": Counter(), "recomputed": Counter()}
+        )
         of["networks"][line["verdict"]] += 1
         again = line.get("recomputation")
         if again is not None:

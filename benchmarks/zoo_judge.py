@@ -86,7 +86,10 @@ def trained(case: Case, storage: str, rounding: str, *, recomputing: bool = Fals
 
 
 def differing(one: State, other: State) -> list[str]:
-    """The names of tensors that are not equal bit for bit (NaN equals NaN)."""
+    """The names of tensors that are not equal bit for bit.
+
+    A tensor with NaN equals another with NaN: a packed one is NaN as a whole then (docs/memory.md).
+    """
     if one.keys() != other.keys():
         return [f"the keys of the state: {sorted(one.keys() ^ other.keys())}"]
     return [name for name, x in one.items() if not _equal(x, other[name])]
@@ -97,7 +100,9 @@ def _equal(x: Tensor, y: Tensor) -> bool:
         return False
     if not x.is_floating_point():
         return torch.equal(x, y)
-    return bool(((x == y) & (x.signbit() == y.signbit()) | x.isnan() & y.isnan()).all())
+    if bool(x.isnan().any()) and bool(y.isnan().any()):
+        return True
+    return bool(((x == y) & (x.signbit() == y.signbit())).all())
 
 
 @contextmanager
@@ -150,17 +155,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
 
 
-def plain(case: Case, *, recomputing: bool = False) -> int | Failure:
-    """How often torch's checkpointing was entered in a plain float32 step."""
+def plain(case: Case, *, recomputing: bool = False) -> tuple[int, float] | Failure:
+    """How often torch's checkpointing was entered in a plain float32 step, and the loss."""
 
-    def run() -> int:
+    def run() -> tuple[int, float]:
         net = built(case, recomputing=recomputing)
         with counted_checkpoints() as found:
             torch.manual_seed(0)
-            loss_of(net, case, 0).backward()
-        return found[0]
+            loss = loss_of(net, case, 0)
+            loss.backward()
+        return found[0], loss.item()
 
-    result: int | Failure = attempt(run)
+    result: tuple[int, float] | Failure = attempt(run)
     return result
 
 
@@ -169,7 +175,9 @@ def seen_by_the_oracle(case: Case, rounding: str) -> tuple[list[str], list[str]]
     _, said, _ = judge(built(case), inputs(case, 0), rounding=rounding)
     brought = [float(number) for text in said for number in re.findall(r"the number (\S+), which", text)]
     bad, said, _ = judge(built(case), inputs(case, 0), rounding=rounding, allowed=brought)
-    wrong = [f"{operation} got {n} numbers outside Format A at {place}" for (operation, place), n in bad.items()]
+    wrong = [
+        f"{operation} got {n} numbers outside Format A at {place}" for (operation, place), n in bad.items()
+    ]
     return wrong, [text.removeprefix(_PREFIX) for text in said if text.startswith(_PREFIX)]
 
 
@@ -202,7 +210,7 @@ def judged(case: Case) -> dict[str, Any]:
     kept: dict[str, Any] = {"verdict": verdict, "reported": sorted(reported), "wrong": wrong}
     if isinstance(simulated, dict):
         kept["finite"] = all(bool(x.isfinite().all()) for x in simulated.values())
-        kept["recomputation"] = recomputation(case, simulated)
+        kept["recomputation"] = recomputation(case, simulated, works[1])
     return kept
 
 
@@ -211,15 +219,17 @@ def _difference(what: str, one: State, other: State) -> list[str]:
     return [f"{what}: {len(names)} of {len(one)} tensors differ, first {names[0]}"] if names else []
 
 
-def recomputation(case: Case, without: State) -> dict[str, Any] | None:
+def recomputation(case: Case, without: State, loss: float) -> dict[str, Any] | None:
     """What the package's own switch changes; None where it has none."""
     if case.recompute is None and case.recomputing is None:
         return None
     entered = plain(case, recomputing=True)
     if isinstance(entered, Failure):
         return {"verdict": "not judged", "why": f"without peppp: {entered.line}"}
-    if not entered:
+    if not entered[0]:
         return {"verdict": "not judged", "why": "the switch recomputes nothing here"}
+    if entered[1] != loss:
+        return {"verdict": "not judged", "why": "the switch changes the loss in float32 without peppp, too"}
     wrong, refused = [], []
     for storage in ("simulated", "packed"):
         state = attempt(lambda storage=storage: trained(case, storage, "stochastic", recomputing=True))

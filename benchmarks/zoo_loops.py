@@ -180,9 +180,7 @@ def accelerated(way: Way) -> State:
     library = load("accelerate")
     net, optimizer = made(way)
     library.state.AcceleratorState._reset_state(reset_partial_state=True)  # one for the process otherwise
-    accelerator = library.Accelerator(
-        cpu=True, gradient_accumulation_steps=way.accumulated, **way.settings
-    )
+    accelerator = library.Accelerator(cpu=True, gradient_accumulation_steps=way.accumulated, **way.settings)
     prepared, prepared_optimizer, loader = accelerator.prepare(net, optimizer, _loader())
     done = 0
     for batch in loader:

@@ -227,7 +227,7 @@ _TIMM: dict[str, tuple[int, dict[str, Any]]] = {
     "inception_next_atto": (64, {}),
     "convnext_atto": (32, {}),
     "convnextv2_atto": (32, {}),
-    "convmixer_1024_20_ks9_p14": (32, {"depth": 2, "dim": 32, "patch_size": 8}),
+    "convmixer_1024_20_ks9_p14": (28, {}),
     "vit_tiny_patch16_224": (32, {"img_size": 32, "patch_size": 8, **_SMALL}),
     "deit_tiny_distilled_patch16_224": (32, {"img_size": 32, "patch_size": 8, **_SMALL}),
     "eva02_tiny_patch14_224": (28, {"img_size": 28, **_SMALL}),
@@ -243,11 +243,11 @@ _TIMM: dict[str, tuple[int, dict[str, Any]]] = {
         64,
         {"img_size": 64, "embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2)},
     ),
-    "mixer_s32_224": (64, {"img_size": 64, "num_blocks": 2, "embed_dim": 32}),
-    "resmlp_12_224": (32, {"img_size": 32, "num_blocks": 2, "embed_dim": 32}),
-    "gmlp_ti16_224": (32, {"img_size": 32, "num_blocks": 2, "embed_dim": 32}),
-    "poolformer_s12": (64, {"layers": (1, 1, 1, 1), "embed_dims": (16, 16, 32, 32)}),
-    "caformer_s18": (64, {"depths": (1, 1, 1, 1), "dims": (16, 32, 32, 64)}),
+    "mixer_s32_224": (64, {"img_size": 64}),
+    "resmlp_12_224": (32, {"img_size": 32}),
+    "gmlp_ti16_224": (32, {"img_size": 32}),
+    "poolformer_s12": (32, {}),
+    "caformer_s18": (32, {}),
     "mobilevit_xxs": (64, {}),
     "mobilevitv2_050": (64, {}),
     "edgenext_xx_small": (64, {}),
@@ -260,17 +260,17 @@ _TIMM: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "coatnet_pico_rw_224": (64, {"img_size": 64}),
     "maxvit_rmlp_pico_rw_256": (64, {"img_size": 64}),
-    "tiny_vit_5m_224": (64, {"img_size": 64}),
+    "tiny_vit_5m_224": (224, {}),
     "efficientvit_b0": (64, {}),
     "efficientvit_m0": (64, {"img_size": 64}),
     "visformer_tiny": (64, {"img_size": 64}),
     "botnet26t_256": (64, {"img_size": 64}),
     "lambda_resnet26t": (64, {"img_size": 64}),
-    "halonet26t": (64, {"img_size": 64}),
+    "halonet26t": (256, {}),
     "davit_tiny": (64, {"depths": (1, 1), "embed_dims": (16, 32), "num_heads": (1, 2)}),
-    "focalnet_tiny_srf": (64, {"depths": (1, 1), "embed_dim": 16}),
+    "focalnet_tiny_srf": (32, {}),
     "hiera_tiny_224": (64, {"img_size": 64, "embed_dim": 16, "num_heads": 1, "stages": (1, 1, 1, 1)}),
-    "nest_tiny": (64, {"img_size": 64, "embed_dims": (16, 16, 32), "num_heads": (1, 1, 2), "depths": (1, 1, 1)}),
+    "nest_tiny": (64, {"img_size": 64}),
 }
 
 
@@ -296,9 +296,9 @@ _TEXT = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 64,
-    "max_position_embeddings": 64,
+    "intermediate_size": 224,
+    "vocab_size": 224,
+    "max_position_embeddings": 224,
 }
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 2, "vocab_size": 64, "n_positions": 64} | _IDS
@@ -518,7 +518,9 @@ _TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
 def _transformers(config: str, network: str, **arguments: Any) -> nn.Module:
     library = load("transformers")
     net = getattr(library, network)(getattr(library, config)(**arguments))
-    net.config.use_cache = False  # as its switch for recomputation does
+    for module in net.modules():
+        if hasattr(module, "config"):
+            module.config.use_cache = False  # as the switch for recomputation does
     return net
 
 
@@ -567,8 +569,8 @@ _DIFFUSERS: dict[str, tuple[str, dict[str, Any], Callable[[], Any]]] = {
             "sample_size": 32,
             "in_channels": 2,
             "out_channels": 2,
-            "extra_in_channels": 16,
-            "block_out_channels": (16, 16),
+            "extra_in_channels": 64,
+            "block_out_channels": (32, 32),
             "down_block_types": ("DownBlock1DNoSkip", "DownBlock1D"),
             "up_block_types": ("UpBlock1D", "UpBlock1DNoSkip"),
         },
@@ -798,30 +800,28 @@ def _geometric_cases() -> dict[str, Case]:
         "SuperGATConv": {},
     }
     cases |= {name: Case(kind, partial(_layers, name, **more), graph) for name, more in layers.items()}
-    cases["DeepGCN"] = Case(
-        kind, partial(_deep_gcn, False), graph, recomputing=partial(_deep_gcn, True)
-    )
+    cases["DeepGCN"] = Case(kind, partial(_deep_gcn, False), graph, recomputing=partial(_deep_gcn, True))
     return cases
 
 
 # ---------------------------------------------------------------- pytorchcv
 
 _CV = {
-    "resnet10": 64,
-    "preresnet10": 64,
-    "seresnet10": 64,
-    "sepreresnet10": 64,
-    "mobilenet_wd4": 64,
-    "fdmobilenet_wd4": 64,
-    "mobilenetv2_wd4": 64,
-    "mobilenetv3_small_w7d20": 64,
-    "shufflenet_g1_wd4": 64,
-    "shufflenetv2_wd2": 64,
-    "squeezenet_v1_1": 64,
-    "squeezeresnet_v1_1": 64,
-    "menet108_8x1_g3": 64,
-    "igcv3_wd4": 64,
-    "peleenet": 64,
+    "resnet10": 224,
+    "preresnet10": 224,
+    "seresnet10": 224,
+    "sepreresnet10": 224,
+    "mobilenet_wd4": 224,
+    "fdmobilenet_wd4": 224,
+    "mobilenetv2_wd4": 224,
+    "mobilenetv3_small_w7d20": 224,
+    "shufflenet_g1_wd4": 224,
+    "shufflenetv2_wd2": 224,
+    "squeezenet_v1_1": 224,
+    "squeezeresnet_v1_1": 224,
+    "menet108_8x1_g3": 224,
+    "igcv3_wd4": 224,
+    "peleenet": 224,
     "resnet20_cifar10": 32,
     "preresnet20_cifar10": 32,
     "seresnet20_cifar10": 32,
@@ -834,8 +834,7 @@ _CV = {
 def _pytorchcv(name: str) -> nn.Module:
     load("pytorchcv")
     library: Any = importlib.import_module("pytorchcv.model_provider")
-    side = _CV[name]
-    return library.get_model(name, pretrained=False, **({} if side == 32 else {"in_size": (side, side)}))
+    return library.get_model(name, pretrained=False)
 
 
 def _pytorchcv_cases() -> dict[str, Case]:
@@ -847,7 +846,15 @@ def _pytorchcv_cases() -> dict[str, Case]:
 
 # ---------------------------------------------------------------- vit-pytorch and x-transformers
 
-_PATCHES = {"image_size": 32, "patch_size": 8, "num_classes": 10, "dim": 32, "depth": 2, "heads": 2, "mlp_dim": 64}
+_PATCHES = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_classes": 10,
+    "dim": 32,
+    "depth": 2,
+    "heads": 2,
+    "mlp_dim": 64,
+}
 _VIT_PYTORCH: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit.ViT", _PATCHES | {"dropout": 0.1}),
     "simple-vit": ("simple_vit.SimpleViT", _PATCHES),

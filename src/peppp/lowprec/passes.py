@@ -33,11 +33,13 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
     """
     recompute.follow_checkpoints()
     for path, submodule in module.named_modules():
-        if isinstance(submodule.__dict__.get("forward"), Entry):
+        if isinstance(submodule.__dict__.get("forward"), Entry) and not _is_empty(submodule):
             raise NetworkError(
                 f"{path} is part of another low-precision network already; convert a fresh network"
             )
     for path, submodule in module.named_modules():
+        if isinstance(submodule.__dict__.get("forward"), Entry):
+            continue  # an activation of another network's, which serves both
         is_wrapper = hasattr(submodule, _WRAPPED)
         path = ".".join(part for part in path.split(".") if part != _WRAPPED)
         for name in ("forward", *_own_methods(type(submodule))):
@@ -50,6 +52,11 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
 
 
 _PLACE = "_peppp_place"  # on a child of an nn.Sequential: that, its path, and which of its children it is
+
+
+def _is_empty(module: nn.Module) -> bool:
+    """Whether a module holds nothing, as a ReLU that is the default of an argument, and so of many networks."""
+    return not (module._parameters or module._buffers or module._modules)
 
 
 def _own_methods(kind: type) -> list[str]:
@@ -95,6 +102,8 @@ class Entry:
         """Run the method, in the pass that runs or in one of its own."""
         state = self.state
         if not state.passes or self.is_root:
+            if RUNNING and RUNNING[-1] is not state and _is_empty(self.module):
+                return self._run(args, kwargs)  # as part of another network
             return self._begin(args, kwargs)
         if not self.is_forward:
             return self._run(args, kwargs)
