@@ -1,4 +1,4 @@
-"""A zoo of networks that others wrote: is each right at low precision, and what does it cost to be sure?
+"""Judge networks and training loops that others wrote.
 
 Networks of torchvision, timm, transformers, diffusers, torch-geometric, pytorchcv, vit-pytorch and
 x-transformers are built small, with random weights; nothing is downloaded. Each is converted to 1-4-1/1-6-7
@@ -10,8 +10,8 @@ be equal bit for bit. Loops that others wrote follow: Trainer, accelerate, Light
     python benchmarks/zoo.py [--only timm/resnet] [--dry-run] [--json benchmarks/results/zoo.json]
 
 Each network runs in a process of its own, which a limit of time and one of memory end. Lines are kept in
-``--lines`` as they come, and what is there is not run again. ``--json`` writes the sums and all lines; a summary in
-markdown, which docs/numbers.md has, is printed at the end.
+``--lines`` as they come, and what is there is not run again. ``--json`` writes the sums and all lines. The
+table that docs/numbers.md shows is printed at the end.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from zoo_judge import CONFIGURATION, judged
 from zoo_loops import LOOPS, looped
-from zoo_networks import PACKAGES, cases, installed, load
+from zoo_networks import cases, installed, load
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 LINES = Path(tempfile.gettempdir()) / "peppp-zoo.jsonl"

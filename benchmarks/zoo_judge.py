@@ -19,7 +19,7 @@ import peppp
 from peppp.errors import PepppError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracle import judge  # noqa: E402
+from oracle import judge
 
 CONFIGURATION = "1-4-1/1-6-7"
 STEPS = 2

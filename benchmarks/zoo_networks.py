@@ -60,7 +60,7 @@ def load(package: str) -> Any:
 
 
 def _define_missing_operators() -> None:
-    """Give torchvision's Python the names of operators that it registers shapes for, without the operators."""
+    """Give torchvision's Python the names of the operators that it asks for, without the operators."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -466,7 +466,8 @@ _TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
     "swin": (
         "SwinConfig",
         "SwinForImageClassification",
-        {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+        {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2]}
+        | {"window_size": 4},
         pixels,
     ),
     "convnext": (
@@ -497,7 +498,12 @@ _TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[], Any]]] = {
         },
         pixels,
     ),
-    "clip-vision": ("CLIPVisionConfig", "CLIPVisionModelWithProjection", _VIT | {"projection_dim": 16}, pixels),
+    "clip-vision": (
+        "CLIPVisionConfig",
+        "CLIPVisionModelWithProjection",
+        _VIT | {"projection_dim": 16},
+        pixels,
+    ),
     "clip-text": ("CLIPTextConfig", "CLIPTextModelWithProjection", _CLIP_TEXT, _MARKS),
     "siglip-vision": ("SiglipVisionConfig", "SiglipVisionModel", _VIT, pixels),
     "mobilevit": (

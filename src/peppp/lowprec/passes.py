@@ -55,7 +55,7 @@ _PLACE = "_peppp_place"  # on a child of an nn.Sequential: that, its path, and w
 
 
 def _is_empty(module: nn.Module) -> bool:
-    """Whether a module holds nothing, as a ReLU that is the default of an argument, and so of many networks."""
+    """Whether a module holds nothing: a ReLU that is an argument's default belongs to many networks."""
     return not (module._parameters or module._buffers or module._modules)
 
 
