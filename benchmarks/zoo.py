@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from zoo_case import installed, load
 from zoo_judge import CONFIGURATION, judged
 from zoo_loops import LOOPS, looped
-from zoo_networks import cases, installed, load
+from zoo_networks import cases
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
 LINES = Path(tempfile.gettempdir()) / "peppp-zoo.jsonl"

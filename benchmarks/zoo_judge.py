@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint as checkpointing
-from zoo_networks import Case
+from zoo_case import Case
 
 import peppp
 from peppp.errors import PepppError

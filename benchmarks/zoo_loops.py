@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from zoo_case import load
 from zoo_judge import CONFIGURATION, Failure, State, attempt, differing
-from zoo_networks import load
 
 import peppp
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from zoo_case import installed
 from zoo_judge import judged
 from zoo_loops import LOOPS, looped
-from zoo_networks import cases, installed
+from zoo_networks import cases
 
 CASES = cases()
 # name: whether the package has a switch for recomputation that works there
@@ -27,6 +27,7 @@ TEN = {
     "pytorchcv/resnet20_cifar10": False,
     "vit-pytorch/vit": False,
 }
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PAGE = Path(__file__).parents[1] / "docs" / "numbers.md"
 pytestmark = pytest.mark.filterwarnings("ignore")  # the packages' own
 
