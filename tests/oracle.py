@@ -85,13 +85,15 @@ def _operands(values, prefix=""):
 def judge(network, inputs, fmt="1-4-1", rounding="nearest", allowed=()):
     """Convert a network and run one pass: ({(operation, operand): wrong numbers}, warnings, results).
 
+    ``inputs`` are a list or, by name, a dict.
+
     Operations that a warning names are not counted, and neither are the numbers ``allowed``.
     """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         network = peppp.low_precision(network, f"{fmt}/1-6-7", rounding=rounding, seed=0)
         with Watch(fmt, allowed) as watch:
-            results = network(*inputs)
+            results = network(**inputs) if isinstance(inputs, dict) else network(*inputs)
     assert sum(watch.seen.values()) > 0
     said = sorted({str(w.message) for w in said})
     bad = {k: n for k, n in watch.bad.items() if n and not any(k[0] in text for text in said)}

@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import warnings
+from itertools import chain
 
 import pytest
 import torch
@@ -280,6 +281,17 @@ RECOMPUTED = {
     "a sequence": lambda net, h, form: (
         net.row(h) if form is None else checkpoint_sequential(net.row, 2, h, use_reentrant=form)
     ),
+    "an argument in another layout": lambda net, h, form: kept(net.block, h.t() + h.t() * 0.7, form=form),
+    "sequences in a sequence": lambda net, h, form: (
+        net.rows(h)
+        if form is None
+        else checkpoint_sequential(list(chain(*net.rows)), 2, h, use_reentrant=form)
+    ),
+    "each of the sequences in a sequence": lambda net, h, form: (
+        net.rows(h)
+        if form is None
+        else net.rows[2](checkpoint_sequential(list(chain(*net.rows[:2])), 2, h, use_reentrant=form))
+    ),
 }
 
 
@@ -292,6 +304,11 @@ def test_recomputed_parts_give_the_gradients_of_the_run_without(what, rounding):
             super().__init__()
             self.first, self.block, self.last, self.form = nn.Linear(6, 6), Block(), nn.Linear(6, 3), form
             self.row = nn.Sequential(nn.Linear(6, 6), Block(), nn.ReLU(), Block(), nn.Linear(6, 6))
+            self.rows = nn.Sequential(
+                nn.Sequential(nn.Linear(6, 6), Block(), nn.Linear(6, 6)),
+                nn.Sequential(Block(), nn.Linear(6, 6), nn.Tanh()),
+                nn.Sequential(nn.Linear(6, 6)),
+            )
 
         def forward(self, x):
             return self.last(RECOMPUTED[what](self, self.first(x), self.form))
@@ -307,6 +324,35 @@ def test_recomputed_parts_give_the_gradients_of_the_run_without(what, rounding):
             found.append(weights(net))
     assert all(value.isfinite().all() for value in found[0].values())
     assert all(same(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("form", [None, False, True])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("what", ["a divisor", "a parameter"])
+def test_looking_for_infinity_leaves_nothing_behind_in_either_storage(what, storage, form):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 40), nn.Linear(40, 3)
+            self.high = nn.Parameter(torch.full((40,), 300.0))
+
+        def scaled(self, h):
+            if what == "a parameter":
+                return h * torch.exp(self.high)
+            centred = h - h.mean(1, keepdim=True)
+            return centred / torch.sqrt(centred.pow(2).mean(1, keepdim=True) * 0 + 1e-12)
+
+        def forward(self, x):
+            return self.last(kept(self.scaled, self.first(x), form=form))
+
+    name = {"a divisor": "div", "a parameter": "exp"}[what]
+    net = converted(Net, "nearest")
+    optimizer = sgd(net, storage=storage)
+    with pytest.warns(UserWarning, match=f"{name} gave infinity or NaN from finite numbers"):
+        step(net, optimizer)
+    step(net, optimizer)
+    expected = {name: tuple(value.shape) for name, value in Net().state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in net.state_dict().items()} == expected
 
 
 @pytest.mark.case("G")
@@ -928,6 +974,29 @@ def test_functional_call_rounds_the_parameters_it_is_given_and_passes_gradients(
 def test_a_network_without_shapes_yet_is_refused():
     with pytest.raises(NetworkError, match=r"0\.weight has no shape yet; run the network once"):
         peppp.low_precision(nn.Sequential(nn.LazyLinear(4)), "1-4-1/1-6-7")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_an_activation_may_serve_several_networks(storage):
+    found = []
+    for shared in (False, True):
+        act = nn.Sigmoid()
+        nets = [
+            converted(lambda: nn.Sequential(nn.Linear(6, 9), act, nn.Dropout(0.2), nn.Linear(9, 3)))  # noqa: B023
+            if shared
+            else converted(
+                lambda: nn.Sequential(nn.Linear(6, 9), nn.Sigmoid(), nn.Dropout(0.2), nn.Linear(9, 3))
+            )
+            for _ in range(2)
+        ]
+        optimizers = [sgd(net, storage=storage) for net in nets]
+        for k in range(2):
+            for net, optimizer in zip(nets, optimizers, strict=True):
+                torch.manual_seed(k)
+                step(net, optimizer, seed=k)
+        found.append([weights(net) for net in nets])
+    for one, other in zip(*found, strict=True):
+        assert same(one, other)
 
 
 def test_a_part_of_another_network_at_low_precision_is_refused():

@@ -33,11 +33,13 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
     """
     recompute.follow_checkpoints()
     for path, submodule in module.named_modules():
-        if isinstance(submodule.__dict__.get("forward"), Entry):
+        if isinstance(submodule.__dict__.get("forward"), Entry) and not _is_empty(submodule):
             raise NetworkError(
                 f"{path} is part of another low-precision network already; convert a fresh network"
             )
     for path, submodule in module.named_modules():
+        if isinstance(submodule.__dict__.get("forward"), Entry):
+            continue  # an activation of another network's, which serves both
         is_wrapper = hasattr(submodule, _WRAPPED)
         path = ".".join(part for part in path.split(".") if part != _WRAPPED)
         for name in ("forward", *_own_methods(type(submodule))):
@@ -50,6 +52,11 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
 
 
 _PLACE = "_peppp_place"  # on a child of an nn.Sequential: that, its path, and which of its children it is
+
+
+def _is_empty(module: nn.Module) -> bool:
+    """Whether a module holds nothing: a ReLU that is an argument's default belongs to many networks."""
+    return not (module._parameters or module._buffers or module._modules)
 
 
 def _own_methods(kind: type) -> list[str]:
@@ -95,13 +102,14 @@ class Entry:
         """Run the method, in the pass that runs or in one of its own."""
         state = self.state
         if not state.passes or self.is_root:
+            if RUNNING and RUNNING[-1] is not state and _is_empty(self.module):
+                return self._run(args, kwargs)  # as part of another network
             return self._begin(args, kwargs)
         if not self.is_forward:
             return self._run(args, kwargs)
         running = state.passes[-1]
-        place = self.module.__dict__.get(_PLACE)
-        if place is not None and _by_hand(running, *place):
-            scope = _sequence(running.scope(), *place)
+        if _by_hand(running, self.module):
+            scope = _sequence(running.scope(), *self.module.__dict__[_PLACE])
             running.scopes.append(scope)
             try:
                 return self._within(running, args, kwargs)
@@ -203,19 +211,46 @@ def running_mode(state: LowPrecision) -> ExitStack:
         return stack.pop_all()
 
 
-def _by_hand(running: Pass, module: nn.Module, path: str, number: int) -> bool:
-    """Whether a checkpointed function runs the children of an nn.Sequential that is called otherwise."""
+def _by_hand(running: Pass, child: nn.Module) -> bool:
+    """Whether a checkpointed function runs the children of an nn.Sequential that is called otherwise.
+
+    What it leaves for later, as checkpoint_sequential does with the last children, goes on by hand.
+    """
     scope = running.scopes[-1]
-    if scope.owner is module:
+    place = child.__dict__.get(_PLACE)
+    if place is None or scope.owner is place[0]:
         return False
-    return running.by_hand > 0 or (path in scope.sequences and scope.sequences[path][1] < number)
+    return running.by_hand > 0 or _goes_on(scope, *place)
+
+
+def _goes_on(scope: Scope, module: nn.Module, path: str, number: int) -> bool:
+    """Whether earlier children of an nn.Sequential, or of one around it, ran by hand in a scope."""
+    if path in scope.sequences:
+        return scope.sequences[path][1] < number
+    above = module.__dict__.get(_PLACE)
+    if above is None:
+        return False
+    if above[1] not in scope.sequences:
+        return _goes_on(scope, *above)
+    inner, last = scope.sequences[above[1]]
+    return last < above[2] or (last == above[2] and _goes_on(inner, module, path, number))
 
 
 def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
-    """The scope of an nn.Sequential whose children are run by hand: as if it had been called."""
-    assert outer.key is not None
+    """The scope of an nn.Sequential whose children are run by hand: as if it had been called.
+
+    It may be a child itself of one that is run by hand, whose scope is the outer one then.
+    """
+    above = module.__dict__.get(_PLACE)
+    if above is not None and outer.owner is not above[0]:
+        known = outer.sequences.get(above[1])
+        if known is not None and known[1] == above[2] and _goes_on(known[0], module, path, number):
+            outer = known[0]
+        else:
+            outer = _sequence(outer, *above)
     known = outer.sequences.get(path)
     if known is None or known[1] >= number:
+        assert outer.key is not None
         scope = Scope(mix(mix(outer.key, mix_text(0, path)), outer.calls), owner=module)
         outer.calls += 1
     else:

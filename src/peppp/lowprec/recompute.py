@@ -60,11 +60,14 @@ def _again(function: Callable[..., Any], args: Any, *, reentrant: bool) -> Calla
     if not RUNNING:
         return function
     values = []
-    for tensor in tensors_in(args, []):
-        memory = memory_of(tensor)
-        values.append(type(note_on(memory)) is tuple)
-        if memory is not None and values[-1]:
-            settle(memory)  # what is kept is what is used
+    with (
+        torch._C.DisableTorchFunction()
+    ):  # the network's mode would take our own operations for the network's
+        for tensor in tensors_in(args, []):
+            memory = memory_of(tensor)
+            values.append(type(note_on(memory)) is tuple)
+            if memory is not None and values[-1]:
+                settle(memory)  # what is kept is what is used
     return _Again(RUNNING[-1], function, values, reentrant)
 
 
@@ -113,11 +116,12 @@ class _Again:
                 stack.enter_context(state.packed.keeping(fresh=False))
             stack.enter_context(_RecomputingMode(state))
             results = self.function(*args, **kwargs)
-            for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
-                # A result that was rounded the first time, whose error came back through torch's node.
-                memory, waiting = memory_of(result), note_on(memory_of(result))
-                if memory is not None and waiting and before and all(pending.done for pending in before):
-                    settle(memory)
+            with torch._C.DisableTorchFunction():
+                for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
+                    # A result that was rounded the first time, whose error came back through torch's node.
+                    memory, waiting = memory_of(result), note_on(memory_of(result))
+                    if memory is not None and waiting and before and all(pending.done for pending in before):
+                        settle(memory)
             return results
 
 

@@ -51,19 +51,25 @@ def infinities(
         return
     if len(args) > 1 and isinstance(args[1], (int, float)) and args[1] > 0 and func in TAME_WITH_SCALARS:
         return
-    for tensor in results:
-        if tensor.is_meta or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            continue
-        if bool(torch.isfinite(tensor).all()):
-            continue
-        if all(bool(torch.isfinite(x).all()) for x in operands if x.layout == torch.strided):
+    packed = state.packed
+    with torch.no_grad():  # looking must leave nothing behind for the backward pass
+        if all(_is_finite(x) for x in results):
+            return
+        if all(_is_finite(x) for x in operands if packed is None or not packed.holds(x)):
             state.report(
                 name,
                 f"{func.__name__} gave infinity or NaN from finite numbers: a divisor or a small "
                 f"constant was rounded to zero; {state.precision.configuration.format_a} may be too "
                 "coarse here",
             )
-            return
+
+
+def _is_finite(x: Tensor) -> bool:
+    if x.is_meta or not x.is_floating_point() or x.layout != torch.strided:
+        return True
+    if not x.untyped_storage().nbytes():
+        return True  # packed meanwhile, in a format that has no infinity
+    return bool(torch.isfinite(x).all())
 
 
 def has(x: Tensor, fmt: Format, note: Constant | None = None) -> bool:
