@@ -9,7 +9,7 @@ one, the mean over budgets, then over families; standard errors are over familie
 I: the whole table teaches. IV: a fifth of it, three draws. transfer: tasks trained with another network, rate
 or length; rows of the commonest recipe teach. nearest: rows that round to nearest.
 
-    python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest] [--methods gaussian,two-best]
+    python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest] [--methods "gaussian;two-best"]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from peppp.formats import FP32_CONFIGURATION
 from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.metalearn.belief import GAUSSIAN_90
 from peppp.metalearn.methods import Task, outcomes
@@ -27,30 +28,46 @@ from peppp.metalearn.strategy import strategy
 from peppp.replay.judges import noise_free
 from peppp.replay.loocv import leave_one_out
 from peppp.replay.slices import by_seed, known_part, largest_slice, one_run
-from peppp.tables import error_matrix
+from peppp.tables import ErrorMatrix, error_matrix, placed
 
 COUNTS = range(7)
 BITS = (6, 7, 8, 9)
-METHODS = ("gaussian", "two-best", "ed-mf", "ei")
+FP32 = "gaussian, fp32 known"
+METHODS = ("gaussian", FP32, "two-best", "ed-mf", "ei")
 
 
-def play(known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
-    """Records of one replay: family, method, trainings, regret, coverage, and where it stopped."""
+def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
+    """Records of one replay: family, method, trainings, regret, coverage, and where it stopped.
+
+    As in a pick, ``gaussian`` learns from a column of fp32 as well; the other methods do not.
+    """
     free = noise_free(known, told)
     bits = np.array([c.format_a.bits for c in known.configurations])
-    for i, learned in leave_one_out(known, teaches=teaches, sampling=sampling, seed=seed):
+    wide = with_fp32(measured, known)
+    low, reference = list(range(len(known.columns))), len(known.columns)
+    how = {"teaches": teaches, "sampling": sampling, "seed": seed}
+    for (i, learned), (same, broad) in zip(
+        leave_one_out(known, **how), leave_one_out(wide, **how), strict=True
+    ):
+        assert i == same
         if rows is not None and i not in rows:
             continue
-        noise = belief_of(learned).times(float(known.chance[i])).noise
+        noise = belief_of(broad).times(float(known.chance[i])).noise[low]
+        fp32 = wide.values[i, reference]
         truths = {}
         for most in BITS:
             limit = known.bytes[i][bits <= most].max()
             fits = known.observed[i] & (known.bytes[i] <= limit)
             task = Task(known.bytes[i], fits, fits, float(known.chance[i]))
             for method in methods:
+                if method == FP32 and np.isnan(fp32):
+                    continue
+                beyond = {reference: float(fp32)} if method == FP32 else {}
 
-                def build(count, method=method, learned=learned, task=task):
-                    return strategy(method, learned, task, count, seed=seed)
+                def build(count, method=method, learned=learned, broad=broad, task=task, beyond=beyond):
+                    if not method.startswith("gaussian"):
+                        return strategy(method, learned, task, count, seed=seed)
+                    return strategy("gaussian", broad, task, count, columns=low, beyond=beyond)
 
                 played = outcomes(build, told.values[i].item, COUNTS)
                 for count, (found, errors) in zip(COUNTS, played, strict=True):
@@ -68,6 +85,17 @@ def play(known, told, teaches=None, rows=None, sampling="full", seed=0, methods=
                         middle = found.predict(errors)
                         record["covered"] = float((abs(truth - middle) <= half)[judged].mean())
                     yield record
+
+
+def with_fp32(measured, known):
+    """The known matrix with fp32's errors of the same rows as its last column."""
+    found = error_matrix(measured, include_reference=True)
+    parts = []
+    for name in ("values", "counts", "squares"):
+        column = placed(getattr(found, name), found, known.keys, [FP32_CONFIGURATION])
+        own = getattr(known, name)
+        parts.append(np.column_stack([own, column if name == "values" else np.nan_to_num(column)]))
+    return ErrorMatrix(parts[0], known.rows, (*known.columns, FP32_CONFIGURATION), None, *parts[1:])
 
 
 def runs_of(known, i, told):
@@ -101,11 +129,15 @@ def settings(only, methods):
     known = known_part(error_matrix(common))
     told = one_run(by_seed(common), known)
     if "I" in only:
-        yield "I", list(play(known, told, methods=methods))
+        yield "I", list(play(measurements, known, told, methods=methods))
     if "IV" in only:
         yield (
             "IV",
-            [r for s in range(3) for r in play(known, told, sampling="uniform", seed=s, methods=methods)],
+            [
+                r
+                for s in range(3)
+                for r in play(measurements, known, told, sampling="uniform", seed=s, methods=methods)
+            ],
         )
     if "transfer" in only:
         rounding = common[0].recipe.rounding
@@ -121,11 +153,16 @@ def settings(only, methods):
         told = one_run(by_seed(alike), everything)
         teaches = np.broadcast_to(usual, (len(usual), len(usual)))
         rows = set(np.flatnonzero(~usual).tolist())
-        yield "transfer", list(play(everything, told, teaches, rows, methods=methods))
+        yield "transfer", list(play(measurements, everything, told, teaches, rows, methods=methods))
     if "nearest" in only:
         nearest = largest_slice(measurements, {"rounding": "nearest"})
         matrix = known_part(error_matrix(nearest))
-        yield "nearest", list(play(matrix, one_run(by_seed(nearest), matrix), methods=methods))
+        yield "nearest", list(play(measurements, matrix, one_run(by_seed(nearest), matrix), methods=methods))
+
+
+def key(method):
+    """A method's name in the JSON."""
+    return "fp32_known" if method == FP32 else method.replace("-", "_")
 
 
 ROWS = {
@@ -142,15 +179,15 @@ def markdown(result):
     lines = ["| what is known | method | " + " | ".join(shown) + " | trainings | coverage |"]
     lines.append("|---" * (len(shown) + 4) + "|")
     for setting, about in ROWS.items():
-        for method in ("gaussian", "two_best", "ed_mf", "ei"):
-            regret = (result["regret"] if method == "gaussian" else result[method])[setting]
+        for method in METHODS:
+            regret = (result["regret"] if method == "gaussian" else result[key(method)])[setting]
             cells = [f"{regret[n][0]:.4f} ± {regret[n][1]:.4f}" for n in shown]
             last = ["", ""]
             if method == "gaussian":
                 number = result["trainings"][setting]["number"][0]
                 coverage = [result["coverage"][setting][n][0] for n in shown]
                 last = [f"{number:.1f}", f"{min(coverage):.2f} to {max(coverage):.2f}"]
-            row = [about if method == "gaussian" else "", method.replace("_", "-"), *cells, *last]
+            row = [about if method == "gaussian" else "", method, *cells, *last]
             lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -159,12 +196,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", default="")
     parser.add_argument("--only", default="I,IV,transfer,nearest")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=";".join(METHODS))
     arguments = parser.parse_args()
-    methods = tuple(arguments.methods.split(","))
-    result = {
-        name: {} for name in ("regret", "coverage", "trainings", *(m.replace("-", "_") for m in methods[1:]))
-    }
+    methods = tuple(arguments.methods.split(";"))
+    result = {name: {} for name in ("regret", "coverage", "trainings", *map(key, methods[1:]))}
     for name, records in settings(arguments.only.split(","), methods):
         found = summary(records)
         result["regret"][name] = found["gaussian", "regret"]
@@ -177,7 +212,7 @@ def main() -> None:
             "number": found["gaussian", "trainings"][most], "regret": found["gaussian", "regret"][most]
         }  # fmt: skip
         for method in methods[1:]:
-            result[method.replace("-", "_")][name] = found[method, "regret"]
+            result[key(method)][name] = found[method, "regret"]
         for method in methods:
             print(name, method, *(f"{found[method, 'regret'][str(c)][0]:.4f}" for c in COUNTS), flush=True)
         print(name, "trainings", *result["trainings"][name]["number"], "coverage",

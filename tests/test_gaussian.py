@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peppp import Advisor, paper_grid
+from peppp import FP32_CONFIGURATION, Advisor, paper_grid
+from peppp.errors import TableError
 from peppp.metalearn.completion import learn as complete
 from peppp.metalearn.gaussian import Gaussian, Runs, learn
 from peppp.metalearn.methods import Method, Task
@@ -346,3 +347,56 @@ def test_nothing_teaches_nothing():
             None,
             np.zeros(2, dtype=int),
         )
+
+
+def with_reference(known, errors):
+    """The matrix with a column of fp32, whose errors are these."""
+    values = np.column_stack([known.values, errors])
+    return ErrorMatrix(values, known.rows, (*known.columns, FP32_CONFIGURATION))
+
+
+def test_the_error_of_fp32_tells_of_the_others_and_its_own_is_estimated(known):
+    """fp32 errs a little less than the best of each task; of a new task that is known first."""
+    best = known.values.min(axis=1)
+    table = with_reference(known, best * 0.9).take(np.arange(1, len(known.rows)))
+    sizes = {c: int(b) for c, b in zip(known.columns, known.bytes[0], strict=True)}
+    how = {"chance_error": float(known.chance[0]), "measurements": 3}
+    low, high = (Advisor(table, sizes, "1GB", fp32_error=error, **how) for error in (0.05, 0.6))
+    assert low.recommend().predicted_error + 0.05 < high.recommend().predicted_error
+    given = low.recommend().reference
+    assert (given.error, given.source, given.interval) == (0.05, "given", None)
+    assert not low.told
+
+    advisor = Advisor(table, sizes, "1GB", **how)
+    before = advisor.recommend().reference
+    assert before.source == "estimated"
+    assert before.interval[0] <= before.error <= before.interval[1]
+    assert FP32_CONFIGURATION not in advisor.footprints
+    while (column := advisor.ask()) is not None:
+        advisor.tell(column, float(known.values[0, known.columns.index(column)]))
+    after = advisor.recommend().reference
+    assert np.diff(after.interval) < np.diff(before.interval)
+    assert f"fp32      error {after.error:.3f}, estimated" in str(advisor.recommend())
+    assert advisor.recommend().to_dict()["fp32"]["error"] == after.error
+
+
+def test_an_error_of_fp32_that_cannot_serve_is_refused(known):
+    sizes = {c: int(b) for c, b in zip(known.columns, known.bytes[0], strict=True)}
+    table = with_reference(known, known.values.min(axis=1))
+    for message, how in (
+        ("the error of fp32 is 5.0; give a fraction", {"table": table, "fp32_error": 5.0}),
+        ("no errors of fp32/fp32 to compare with", {"table": known, "fp32_error": 0.1}),
+        (
+            "ed-mf does not learn from the error of fp32",
+            {"table": table, "fp32_error": 0.1, "method": "ed-mf"},
+        ),
+    ):
+        with pytest.raises(TableError, match=message):
+            Advisor(footprints=sizes, budget="1GB", **how)
+
+
+def test_fp32_is_placed_beside_the_others_and_not_far_away():
+    grid = paper_grid()
+    found = coordinates((*grid, FP32_CONFIGURATION))
+    np.testing.assert_array_equal(found[:-1], coordinates(grid))
+    np.testing.assert_array_equal(found[-1], found[:-1].max(axis=0) + 1)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
-from peppp.formats import Configuration
+from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.labels import Label, as_label, plain
 from peppp.metalearn.belief import Belief, unseen
 from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
 from peppp.metalearn.methods import DEFAULT_METHOD, Method, Task
-from peppp.metalearn.noise_free import TOLERANCE
+from peppp.metalearn.noise_free import TOLERANCE, NoiseFree
 from peppp.metalearn.strategy import strategy
-from peppp.picks import HardwareChoice, Pick, Prediction
+from peppp.picks import HardwareChoice, Pick, Prediction, Reference
 from peppp.records import Footprint
 from peppp.tables import ErrorMatrix
 from peppp.units import format_bytes, parse_bytes
@@ -37,6 +37,9 @@ class Advisor:
     factorisation and of the completion of the table (:func:`peppp.metalearn.completion.complete`). With
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
     as they are. The arguments are never changed.
+
+    ``fp32_error`` is the error of an fp32 training on the new task, if it is known: the best thing to know
+    before any other training. The table must hold such errors of other tasks, in a column fp32/fp32.
 
     ``method`` is one of those of :mod:`peppp.metalearn.methods`. The default, ``gaussian``, takes a told
     error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
@@ -78,8 +81,11 @@ class Advisor:
         method: str = DEFAULT_METHOD,
         until_sure: float | None = None,
         tolerance: float = TOLERANCE,
+        fp32_error: float | None = None,
     ) -> None:
         chosen = check_request(method, until_sure)
+        if fp32_error is not None and not 0 <= fp32_error <= 1:
+            raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
@@ -105,7 +111,16 @@ class Advisor:
         self._learned = learned.take(columns)
         scale = 1.0 if chance_error is None else chance_error
         self.new_task = Task(self._memory, self._permissible, measurable, scale)
-        self._strategy = strategy(chosen, self._learned, self.new_task, measurements, tolerance=tolerance)
+        self._reference = self._place_of_fp32(table)
+        if fp32_error is not None and self._reference is None:
+            raise TableError(
+                "the table has no errors of fp32/fp32 to compare with; leave the error of fp32 out"
+            )
+        self._fp32_error = fp32_error
+        beyond = {} if fp32_error is None or self._reference is None else {self._reference: fp32_error}
+        self._strategy = strategy(
+            chosen, learned, self.new_task, measurements, tolerance=tolerance, columns=columns, beyond=beyond
+        )
         self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
         self._told: dict[Label, float] = {}
@@ -226,6 +241,7 @@ class Advisor:
             method=self.method,
             tolerance=0.0 if self._strategy.settles else self._tolerance,
             stopped=self.stopped,
+            reference=self.fp32(),
             hardware=None
             if isinstance(best.configuration, str)
             else self.nearest_hardware(best.configuration),
@@ -258,6 +274,23 @@ class Advisor:
         found = self.predict([nearest, configuration])
         error, low, high = found[nearest]
         return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
+
+    def fp32(self) -> Reference | None:
+        """What is believed of fp32 on the new task; None where the table or the method does not say.
+
+        Only where fp32 is no configuration of its own, with a footprint.
+        """
+        if self._reference is None or not isinstance(self._strategy, NoiseFree):
+            return None
+        if self._fp32_error is not None:
+            return Reference(self._fp32_error, None, "given")
+        error, low, high = self._strategy.elsewhere(self._by_column(), self._reference)
+        return Reference(error, (low, high), "estimated")
+
+    def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
+        """The table's column of fp32, if it is none of the new task's."""
+        found = [j for j, label in enumerate(table.columns) if label == FP32_CONFIGURATION]
+        return found[0] if found and FP32_CONFIGURATION not in self.footprints else None
 
     def _labels(self, columns: Sequence[int]) -> tuple[Label, ...]:
         return tuple(self.configurations[j] for j in columns)

@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+import numpy as np
+
 from peppp.advisor import Advisor, check_limit, check_request
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
@@ -16,11 +18,11 @@ from peppp.campaign.store import Store
 from peppp.campaign.worker import measure_cell, source
 from peppp.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, TableError
-from peppp.formats import Configuration, paper_grid
+from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.known import alike
 from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
-from peppp.metalearn.methods import DEFAULT_METHOD
+from peppp.metalearn.methods import DEFAULT_METHOD, Method
 from peppp.metalearn.noise_free import TOLERANCE
 from peppp.picks import Pick
 from peppp.records import Footprint, Measurement, Recipe
@@ -53,6 +55,7 @@ def pick(
     store: str | Path | None = None,
     workers: int = 0,
     device: str = "cpu",
+    fp32_error: float | None = None,
     costs: Sequence[str] = (),
     progress: Progress | None = None,
     dry_run: bool = False,
@@ -74,6 +77,9 @@ def pick(
     ``tolerance`` above the best. With either, as many are measured as fit unless ``measurements`` says
     otherwise. ``method`` is that of :class:`peppp.advisor.Advisor`, by default ``gaussian``; errors that it
     expects within ``tolerance`` tie, and the least memory is picked.
+
+    ``fp32_error`` is the error of an fp32 training on the data, if it is known: the best thing to know before
+    any other training.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -110,11 +116,14 @@ def pick(
         if len(learning_rates) > 1 and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
-        errors = error_matrix(known, learning_rates=learning_rates if len(learning_rates) > 1 else ())
+        rates = learning_rates if len(learning_rates) > 1 else ()
+        # fp32's errors tell much of the others; the paper's methods know nothing of them.
+        fp32 = not rates and Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
+        errors = _with_fp32(known) if fp32 else error_matrix(known, learning_rates=rates)
     # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
-    sizes = footprints(dataset, recipe, errors.columns)
+    sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
     priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
     if measurements is None:
@@ -132,6 +141,7 @@ def pick(
         method=method or DEFAULT_METHOD,
         until_sure=0.9 if stops and until_sure is None else until_sure,
         tolerance=tolerance,
+        fp32_error=fp32_error,
     )
     notes = (*([unused] if unused else ()), *_notes(errors, recipe, advisor, rank))
     task = source(str(data), dataset)
@@ -154,6 +164,9 @@ def pick(
             seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
+    if chosen.reference is not None:
+        total = footprint(dataset, FP32_CONFIGURATION, recipe).total
+        chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
         chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes, planned=planned
@@ -184,7 +197,15 @@ def _cost(
 def _notes(errors: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int) -> tuple[str, ...]:
     """What the table lacks of this training, and how far picks like this one serve without it."""
     asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
-    return tuple(map(str, transfers(errors, recipe, asked)))
+    own = [j for j, label in enumerate(errors.columns) if label in advisor.footprints]
+    return tuple(map(str, transfers(errors.take(np.arange(len(errors.rows)), own), recipe, asked)))
+
+
+def _with_fp32(known: Sequence[Measurement]) -> ErrorMatrix:
+    """The error matrix with fp32 as its last column; rows of fp32 alone teach nothing of formats."""
+    found = error_matrix(known, include_reference=True)
+    low = np.array([label != FP32_CONFIGURATION for label in found.columns])
+    return found.take(found.observed[:, low].any(axis=1))
 
 
 def _spent(count: int, seconds: float) -> str:

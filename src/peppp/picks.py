@@ -59,7 +59,8 @@ class Pick:
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
     that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
-    how far it serves. Errors within the ``tolerance`` tie, and the least memory is picked.
+    how far it serves. ``reference`` is fp32, where the table says something of it. Errors within the
+    ``tolerance`` tie, and the least memory is picked.
     """
 
     configuration: Label
@@ -81,6 +82,7 @@ class Pick:
     notes: tuple[str, ...] = ()
     planned: tuple[Label, ...] = ()
     tolerance: float = 0.0
+    reference: "Reference | None" = None
 
     @property
     def measured(self) -> Mapping[Label, float]:
@@ -121,6 +123,8 @@ class Pick:
                 + ", ".join(map(str, self.cost_frontier))
             )
             lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
+        if self.reference is not None:
+            lines.append(f"fp32      {self.reference.told(self.predicted_error, self.budget)}")
         if self.hardware is not None:
             loss = self.hardware.predicted_loss
             lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
@@ -184,6 +188,7 @@ class Pick:
             "method": self.method,
             "sureness": self.sureness,
             "stopped": self.stopped,
+            "fp32": self.reference and self.reference.to_dict(),
             "hardware": self.hardware
             and {
                 "configuration": str(self.hardware.configuration),
@@ -256,6 +261,37 @@ class Pick:
             f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
             'sandbox="allow-scripts" style="width: 100%; height: 46em; border: 0"></iframe>'
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """fp32 on the same task: its error, ``given`` or ``estimated`` (with a 90 % interval), and its bytes."""
+
+    error: float
+    interval: tuple[float, float] | None
+    source: str
+    total: int | None = None
+
+    def told(self, picked: float, budget: int) -> str:
+        """In words: the error, whether it fits, and what the pick loses against it."""
+        interval = "" if self.interval is None else " {:.3f} to {:.3f}".format(*self.interval)
+        text = f"error {self.error:.3f}, {self.source}{interval}"
+        if self.total is not None:
+            fits = "fits the budget" if self.total <= budget else "does not fit"
+            text += f"; needs {format_bytes(self.total)}, which {fits}"
+        lost = picked - self.error
+        return f"{text}; the pick is expected to " + (
+            f"lose {lost:.3f}" if lost >= 0.0005 else "lose nothing"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "error": self.error,
+            "interval": self.interval and list(self.interval),
+            "source": self.source,
+            "total": self.total,
+        }
 
 
 @dataclass(frozen=True, slots=True)

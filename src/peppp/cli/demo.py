@@ -69,7 +69,6 @@ def command(
             _DATA,
             budget=budget,
             cap=cap,
-            table=known,
             recipe=recipe,
             measurements=_MEASUREMENTS,
             store=store,

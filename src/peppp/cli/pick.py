@@ -64,6 +64,10 @@ def command(
         float,
         typer.Option(min=0, max=1, help="Expected errors so close tie, and the least memory is picked."),
     ] = 0.002,
+    fp32_error: Annotated[
+        float | None,
+        typer.Option(help="Error of an fp32 training on the data, if you know it, as 0.05: it tells much."),
+    ] = None,
     cap: Annotated[
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
@@ -162,6 +166,7 @@ def command(
                 learning_rates=rates,
                 resolution=resolution,
                 cap=cap,
+                fp32_error=fp32_error,
                 rank=rank,
                 seed=seed,
                 store=store,

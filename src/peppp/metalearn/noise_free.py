@@ -5,6 +5,7 @@ the run that is expected to improve the pick most (the knowledge gradient: Frazi
 Once no run is expected to save more than ``WORTH`` of the error, nothing comes next. Not in the paper.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from peppp import pareto
-from peppp.labels import Label, TunedConfiguration
+from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import GAUSSIAN_90, Belief
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.descriptors import describe
@@ -30,7 +31,9 @@ _DEVIATES = ndtri((np.arange(64) + 0.5) / 64)  # of equal probability
 class NoiseFree:
     """A :class:`peppp.metalearn.strategy.Strategy` by the Gaussian of :mod:`peppp.metalearn.gaussian`.
 
-    ``worth`` and ``tolerance`` are errors, as fractions.
+    ``columns`` says which of the table's columns are those of the task (all, in order). ``beyond`` are known
+    errors at other columns of the table, as that of fp32. ``worth`` and ``tolerance`` are errors, as
+    fractions.
     """
 
     sequential, settles = True, False
@@ -42,12 +45,16 @@ class NoiseFree:
         task: Task,
         measurements: int,
         *,
+        columns: Sequence[int] | None = None,
+        beyond: Told | None = None,
         worth: float = WORTH,
         tolerance: float = TOLERANCE,
     ) -> None:
         self.method, self.task, self.rank = method, task, 0
         self._measurements, self._worth, self._tolerance = measurements, worth, tolerance
         self._prior = belief_of(learned).times(task.scale)
+        self._columns = list(range(len(task.memory))) if columns is None else list(columns)
+        self._beyond = dict(beyond or {})
         self._tasks = int(learned.observed.any(axis=1).sum())
 
     def next(self, told: Told, count: int = 1) -> list[int]:
@@ -57,7 +64,7 @@ class NoiseFree:
         """
         believed, chosen = dict(told), list[int]()
         for _ in range(min(count, self._measurements - len(told))):
-            now = self._prior.given(believed)
+            now = self._now(believed)
             gains = savings(now, self.task, list(believed))
             best = self._least_memory(np.flatnonzero(gains >= gains.max() - 1e-9))
             if gains[best] <= self._worth:
@@ -68,7 +75,7 @@ class NoiseFree:
 
     def predict(self, told: Told) -> NDArray[np.float64]:
         """The expected noise-free errors [d], of the measured columns too."""
-        return np.clip(self._prior.given(told).mean, 0.0, 1.0)
+        return np.clip(self._now(told).mean, 0.0, 1.0)
 
     def errors(self, told: Told) -> NDArray[np.float64]:
         """The same: what was measured is one noisy run, and settles nothing."""
@@ -82,7 +89,7 @@ class NoiseFree:
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
         """90 % intervals of the noise-free errors, and probabilities; nothing from fewer than three tasks."""
-        now, d = self._prior.given(told), len(self.task.memory)
+        now, d = self._now(told), len(self.task.memory)
         if self._tasks < _FEWEST_TASKS:
             return Belief(np.zeros(d), np.ones(d), None, None, None)
         reach = GAUSSIAN_90 * now.deviation
@@ -98,7 +105,14 @@ class NoiseFree:
 
     def saving(self, told: Told) -> float:
         """The error that the best further run is expected to save; 0 where none may be made."""
-        return max(0.0, float(savings(self._prior.given(told), self.task, list(told)).max()))
+        return max(0.0, float(savings(self._now(told), self.task, list(told)).max()))
+
+    def elsewhere(self, told: Told, column: int) -> tuple[float, float, float]:
+        """The expected error at a column of the table that is none of the task's, and its 90 % interval."""
+        now = self._everywhere(told)
+        mean, reach = float(now.mean[column]), GAUSSIAN_90 * float(now.deviation[column])
+        low, high = (mean - reach, mean + reach) if self._tasks >= _FEWEST_TASKS else (0.0, 1.0)
+        return min(max(mean, 0.0), 1.0), max(low, 0.0), min(high, 1.0)
 
     def reliable(self, told: Told) -> bool:
         """Always: what little is known shows in the intervals."""
@@ -109,6 +123,12 @@ class NoiseFree:
         if len(told) >= self._measurements or self.next(told):
             return ""
         return f"another training is not expected to save more than {self._worth:g} of the error"
+
+    def _everywhere(self, told: Told) -> Gaussian:
+        return self._prior.given(self._beyond | {self._columns[j]: error for j, error in told.items()})
+
+    def _now(self, told: Told) -> Gaussian:
+        return self._everywhere(told).take(self._columns)
 
     def _least_memory(self, columns: NDArray[np.intp]) -> int:
         return int(columns[self.task.memory[columns].argmin()])
@@ -151,7 +171,8 @@ def belief_of(learned: Completion) -> Gaussian:
 def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
     """Bits of precision and range of both formats, and the learning rate's logarithm: [d, 4 or 5].
 
-    None where a column is any other text.
+    fp32 lies one bit beyond the largest of the others: with its own 23 bits of precision, those that others
+    differ by would look small. None where a column is any other text.
 
     >>> from peppp.formats import Configuration
     >>> coordinates((Configuration.parse("1-4-1/1-6-7"),))
@@ -165,7 +186,11 @@ def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
         configuration = label.configuration if isinstance(label, TunedConfiguration) else label
         bits = [*describe(configuration.format_a), *describe(configuration.format_b)]
         rows.append([*bits, np.log10(label.learning_rate)] if tuned else bits)  # type: ignore[union-attr]
-    return np.array(rows) if rows else None
+    found = np.array(rows)
+    reference = np.array([not isinstance(label, str) and plain([label])[0].is_fp32 for label in columns])
+    if reference.any() and not reference.all():
+        found[reference, :4] = found[~reference, :4].max(axis=0) + 1.0
+    return found if rows else None
 
 
 def _weights(learned: Completion) -> NDArray[np.float64]:

@@ -4,11 +4,13 @@
 (:mod:`peppp.replay.loocv`) wraps the same and gets them from a table whose errors are known.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.errors import TableError
 from peppp.metalearn.automatic import choose_method
 from peppp.metalearn.belief import Belief, believe
 from peppp.metalearn.calibration import Calibration, calibrate
@@ -70,11 +72,15 @@ def strategy(
     *,
     seed: Seed = 0,
     tolerance: float = TOLERANCE,
+    columns: Sequence[int] | None = None,
+    beyond: Told | None = None,
 ) -> Strategy:
     """The strategy of a method, given how many measurements are made at most; ``auto`` is chosen here.
 
     ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from. Errors
-    that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked.
+    that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked. ``columns`` says
+    which of the table's columns are those of the task (all, in order). ``beyond`` are known errors at others
+    of the table, which only ``gaussian`` learns from: TableError for the other methods.
 
     >>> from peppp.metalearn.completion import complete_values
     >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
@@ -85,7 +91,12 @@ def strategy(
     """
     chosen = Method.parse(method)
     if chosen.design == "gaussian":
-        return NoiseFree(chosen, learned, task, measurements, tolerance=tolerance)
+        return NoiseFree(
+            chosen, learned, task, measurements, columns=columns, beyond=beyond, tolerance=tolerance
+        )
+    if beyond:
+        raise TableError(f"{chosen} does not learn from the error of fp32; leave it out, or take gaussian")
+    learned = learned if columns is None else learned.take(columns)
     if chosen.design == "two-best":
         return TwoBest(chosen, learned, task, measurements)
     if chosen.design == "auto":
