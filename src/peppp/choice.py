@@ -78,8 +78,7 @@ def pick(
     otherwise. ``method`` is that of :class:`peppp.advisor.Advisor`, by default ``gaussian``; errors that it
     expects within ``tolerance`` tie, and the least memory is picked.
 
-    ``fp32_error`` is the error of an fp32 training on the data, if it is known: the best thing to know before
-    any other training.
+    ``fp32_error`` is the error of an fp32 training on the data, if it is known.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
