@@ -38,7 +38,8 @@ class Advisor:
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
     as they are. The arguments are never changed.
 
-    ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must hold such errors of other tasks, in a column fp32/fp32.
+    ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must hold such
+    errors of other tasks, in a column fp32/fp32.
 
     ``method`` is one of those of :mod:`peppp.metalearn.methods`. The default, ``gaussian``, takes a told
     error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
