@@ -634,6 +634,15 @@ def test_a_compiled_network_is_refused_and_runs_on_without():
     assert torch.equal(net(x), expected)
 
 
+@pytest.mark.case("L")
+def test_an_exported_network_is_refused_and_runs_on_without():
+    net, x = converted(rounding="nearest"), draw(2, 6)
+    expected = net(x)
+    with pytest.raises(NetworkError, match=r"leave out torch.compile, torch.export and torch.jit.trace"):
+        torch.export.export(net, (x,))
+    assert torch.equal(net(x), expected)
+
+
 @pytest.mark.case("N")
 @pytest.mark.parametrize("storage", STORAGES)
 def test_sparse_gradients_are_refused_before_training(storage):

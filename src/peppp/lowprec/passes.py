@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields, is_dataclass, replace
+from types import CodeType
 from typing import Any
 
 import torch
@@ -97,6 +98,12 @@ class Entry:
     def __signature__(self) -> inspect.Signature:
         """That of the method, for who looks at what a network takes."""
         return inspect.signature(self.function if self.bound else self.function.__get__(self.module))
+
+    @property
+    def __code__(self) -> CodeType:
+        """That of the method, which torch.export looks at."""
+        code: CodeType = inspect.unwrap(self.function).__code__
+        return code
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the method, in the pass that runs or in one of its own."""
@@ -269,10 +276,10 @@ def is_compiled() -> bool:
 
 def check_surroundings() -> None:
     """Refuse, in one line, what would compute something else than low precision."""
-    if torch._C._get_tracing_state() is not None or is_compiled():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_compiled():
         raise NetworkError(
             "a low-precision network cannot be traced or compiled: its roundings are decided as it runs; "
-            "leave out torch.compile and torch.jit.trace"
+            "leave out torch.compile, torch.export and torch.jit.trace"
         )
     if (
         torch._C._functorch.peek_interpreter_stack() is not None
