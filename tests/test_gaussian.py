@@ -400,3 +400,15 @@ def test_fp32_is_placed_beside_the_others_and_not_far_away():
     found = coordinates((*grid, FP32_CONFIGURATION))
     np.testing.assert_array_equal(found[:-1], coordinates(grid))
     np.testing.assert_array_equal(found[-1], found[:-1].max(axis=0) + 1)
+
+
+def test_a_run_scatters_more_than_its_noise_free_error_and_one_more_has_a_worth(known):
+    sizes = {c: int(b) for c, b in zip(known.columns, known.bytes[0], strict=True)}
+    table = known.take(np.arange(1, len(known.rows)))
+    advisor = Advisor(table, sizes, "1GB", chance_error=float(known.chance[0]), measurements=1)
+    pick = advisor.recommend()
+    assert pick.run_interval[0] <= pick.interval[0] <= pick.interval[1] <= pick.run_interval[1]
+    assert np.diff(pick.run_interval) > np.diff(pick.interval)
+    assert pick.saving > 0.001
+    assert f"another training is expected to save {pick.saving:.4f}" in str(pick)
+    assert Advisor(table, sizes, "1GB", method="ed-mf").recommend().saving is None

@@ -111,3 +111,19 @@ def test_a_sequential_design_measures_one_after_the_other(lab):
 def test_a_time_that_is_none_is_refused(lab):
     with pytest.raises(BudgetError, match="90s, 10min or 2h"):
         pick(lab, spend=0.0)
+
+
+def test_trainings_that_learned_nothing_are_said_first(lab, monkeypatch):
+    chance = 0.5  # of two digits
+    monkeypatch.setattr(
+        choice,
+        "measure_cells",
+        lambda cells, **_: [SimpleNamespace(key=c.key, test_error=chance, seconds=1.0) for c in cells],
+    )
+    chosen = pick(lab, measurements=2)
+    first = str(chosen).splitlines()[0]
+    assert first.startswith("warning   no training got below the error of guessing, 0.500")
+    assert "--min-steps" in first
+    assert "--learning-rate" in first
+    assert chosen.page_data()["notes"][0] == chosen.to_dict()["warning"] == chosen.warning
+    assert not pick(lab, measurements=0).warning

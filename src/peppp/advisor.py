@@ -242,6 +242,7 @@ class Advisor:
             tolerance=0.0 if self._strategy.settles else self._tolerance,
             stopped=self.stopped,
             reference=self.fp32(),
+            **self._of_noise(),
             hardware=None
             if isinstance(best.configuration, str)
             else self.nearest_hardware(best.configuration),
@@ -286,6 +287,16 @@ class Advisor:
             return Reference(self._fp32_error, None, "given")
         error, low, high = self._strategy.elsewhere(self._by_column(), self._reference)
         return Reference(error, (low, high), "estimated")
+
+    def _of_noise(self) -> dict[str, Any]:
+        """What only a strategy knows that tells noise apart: a run's interval, and another one's worth."""
+        if not isinstance(self._strategy, NoiseFree):
+            return {}
+        told = self._by_column()
+        return {
+            "run_interval": self._strategy.run_interval(told, self._best()),
+            "saving": self._strategy.saving(told),
+        }
 
     def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
         """The table's column of fp32, if it is none of the new task's."""

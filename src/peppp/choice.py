@@ -34,6 +34,8 @@ from peppp.training.measurement import footprint, network_counts, training_opera
 from peppp.transfer import Asked, transfers
 from peppp.units import parse_bytes
 
+_AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
+
 
 def pick(
     data: str | Path,
@@ -163,6 +165,8 @@ def pick(
             seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
+    if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
+        chosen = replace(chosen, warning=_untrained(dataset.chance_error))
     if chosen.reference is not None:
         total = footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
@@ -205,6 +209,13 @@ def _with_fp32(known: Sequence[Measurement]) -> ErrorMatrix:
     found = error_matrix(known, include_reference=True)
     low = np.array([label != FP32_CONFIGURATION for label in found.columns])
     return found.take(found.observed[:, low].any(axis=1))
+
+
+def _untrained(chance: float) -> str:
+    return (
+        f"no training got below the error of guessing, {chance:.3f}, so this pick means little; train longer "
+        "(--min-steps 1000) or at another --learning-rate"
+    )
 
 
 def _spent(count: int, seconds: float) -> str:

@@ -59,8 +59,10 @@ class Pick:
     too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
     those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
     that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
-    how far it serves. ``reference`` is fp32, where the table says something of it. Errors within the
-    ``tolerance`` tie, and the least memory is picked.
+    how far it serves. ``reference`` is fp32, where the table says something of it. ``run_interval`` holds the
+    error of one training at the pick with probability 0.9, where ``interval`` is that of the noise-free
+    error; ``saving`` is the error that another training is expected to save. Errors within the ``tolerance``
+    tie, and the least memory is picked.
     """
 
     configuration: Label
@@ -83,6 +85,9 @@ class Pick:
     planned: tuple[Label, ...] = ()
     tolerance: float = 0.0
     reference: "Reference | None" = None
+    run_interval: tuple[float, float] | None = None
+    saving: float | None = None
+    warning: str = ""
 
     @property
     def measured(self) -> Mapping[Label, float]:
@@ -104,6 +109,7 @@ class Pick:
         )
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
+            *([f"warning   {self.warning}"] if self.warning else []),
             f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             f"memory    {format_bytes(self.footprint.total)}: {parts}",
@@ -127,7 +133,10 @@ class Pick:
             lines.append(f"fp32      {self.reference.told(self.predicted_error, self.budget)}")
         if self.hardware is not None:
             loss = self.hardware.predicted_loss
-            lines.append(f"hardware  nearest is {self.hardware.configuration}: error {loss:+.3f} (estimated)")
+            more = f"{abs(loss):.3f} {'more' if loss >= 0 else 'less'}"
+            lines.append(f"hardware  nearest is {self.hardware.configuration}, which errs {more} (estimated)")
+        if self.saving is not None and not self.stopped:
+            lines.append(f"more      another training is expected to save {self.saving:.4f} of the error")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
         lines += [f"note      {note}" for note in self.notes]
@@ -178,12 +187,15 @@ class Pick:
             "predicted_error": self.predicted_error,
             "source": self.source,
             "interval": self.interval and list(self.interval),
+            "run_interval": self.run_interval and list(self.run_interval),
+            "saving": self.saving,
             "footprint": self.footprint.to_dict() | {"total": self.footprint.total},
             "budget": self.budget,
             "task": self.task,
             "network": self.network,
             "rank": self.rank,
             "reliable": self.reliable,
+            "warning": self.warning,
             "notes": list(self.notes),
             "method": self.method,
             "sureness": self.sureness,
@@ -223,7 +235,7 @@ class Pick:
             "budget": self.budget,
             "rank": self.rank,
             "reliable": self.reliable,
-            "notes": list(self.notes),
+            "notes": [*filter(None, [self.warning]), *self.notes],
             # On the page an interval stands around the estimate; a measured error that counts needs none.
             "rows": [
                 _row(p)

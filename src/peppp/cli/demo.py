@@ -104,9 +104,14 @@ def command(
     console.print(str(chosen), highlight=False)
     console.print(
         f"proof     trained at {chosen.configuration}: error {proof.test_error:.3f} measured, "
-        f"{chosen.predicted_error:.3f} predicted; fp32: {reference.test_error:.3f} measured, "
+        f"{chosen.predicted_error:.3f} predicted{_interval(chosen.run_interval)}; "
+        f"fp32: {reference.test_error:.3f} measured, "
         f"{saved:.0%} less memory than its {format_bytes(reference.footprint.total)} (computed)\n"
         f"page      {page}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _interval(run: tuple[float, float] | None) -> str:
+    return "" if run is None else " (90 % of trainings: {:.3f} to {:.3f})".format(*run)

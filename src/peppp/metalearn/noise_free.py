@@ -107,6 +107,15 @@ class NoiseFree:
         """The error that the best further run is expected to save; 0 where none may be made."""
         return max(0.0, float(savings(self._now(told), self.task, list(told)).max()))
 
+    def run_interval(self, told: Told, column: int) -> tuple[float, float]:
+        """The 90 % interval of the error of one training at a column: with the noise of a run."""
+        now = self._now(told)
+        if self._tasks < _FEWEST_TASKS:
+            return 0.0, 1.0
+        mean, variance = float(now.mean[column]), float(now.deviation[column] ** 2 + now.noise[column])
+        reach = GAUSSIAN_90 * variance**0.5
+        return max(mean - reach, 0.0), min(mean + reach, 1.0)
+
     def elsewhere(self, told: Told, column: int) -> tuple[float, float, float]:
         """The expected error at a column of the table that is none of the task's, and its 90 % interval."""
         now = self._everywhere(told)
