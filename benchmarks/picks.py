@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from peppp.formats import FP32_CONFIGURATION
-from peppp.known import SHIPPED_TABLE, read_measurements
+from peppp.known import SHIPPED_TABLE, read_current
 from peppp.metalearn.belief import GAUSSIAN_90
 from peppp.metalearn.methods import Task, outcomes
 from peppp.metalearn.noise_free import belief_of
@@ -124,7 +124,7 @@ def summary(records):
 
 
 def settings(only, methods):
-    measurements = read_measurements(SHIPPED_TABLE)
+    measurements = read_current(SHIPPED_TABLE)
     common = largest_slice(measurements)
     known = known_part(error_matrix(common))
     told = one_run(by_seed(common), known)

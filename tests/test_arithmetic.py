@@ -1,6 +1,7 @@
 """Rows of arithmetic version 1 go on serving where version 2 repeats them, and nowhere else."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,10 @@ from peppp.campaign.runner import run_campaign
 from peppp.campaign.store import Store
 from peppp.cli import app
 from peppp.errors import TableError
-from peppp.known import open_table
+from peppp.known import SHIPPED_TABLE, open_table, read_current, read_measurements
 from peppp.lowprec.convolutions import holds_narrow
 from peppp.records import ARITHMETIC_VERSION
+from peppp.replay.slices import largest_slice
 from peppp.tables import error_matrix
 from peppp.tasks.networks import NETWORKS, build
 from peppp.textable import write_table
@@ -160,3 +162,14 @@ def test_pick_measure_and_table_show_say_how_many_rows_are_not_used(tmp_path, mo
     told = CliRunner().invoke(app, line)
     assert "1 measurement is not used: runs.db holds them" in told.stdout
     assert json.loads(CliRunner().invoke(app, [*line, "--json"]).stdout)["outdated"] == 1
+
+
+def test_what_is_compared_on_the_shipped_table_is_of_one_version():
+    """Figures that compare networks take rows of equal recipes; some of the table's are of version 1."""
+    versions = Counter(m.recipe.arithmetic_version for m in read_measurements(SHIPPED_TABLE))
+    assert set(versions) == {1, 2}
+    assert {m.recipe.arithmetic_version for m in read_current(SHIPPED_TABLE)} == {ARITHMETIC_VERSION}
+    networks = {
+        m.recipe.network for m in largest_slice(read_current(SHIPPED_TABLE), {"network": "resnet8-w8"})
+    }
+    assert networks == {"resnet8-w8"}

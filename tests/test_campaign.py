@@ -203,13 +203,13 @@ def test_an_interrupted_campaign_keeps_what_was_done(store, fake):
 
 DRIVER = """
 import json, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start what it runs with Ctrl-C ignored
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.progress import Display
 from peppp.campaign.store import Store
 from test_campaign import Fake, forty_cells, run_campaign
-if __name__ == "__main__":
+if __name__ == "__main__":  # workers import this file, and must not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start things with Ctrl-C ignored
     folder = Path({folder!r})
     with Store.open(folder / "runs.db") as store, Display() as display:
         cells = forty_cells("sleeps 0.02")[:20] + forty_cells("sleeps 1000")[20:]

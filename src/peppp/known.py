@@ -47,7 +47,7 @@ def alike(
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
-    others = [current(m) for m in read_measurements(path) if m.fingerprint != without]
+    others = [m for m in read_current(path) if m.fingerprint != without]
     if not others:
         raise TableError(
             f"{path} holds no measurements of other data; name another table, or measure some: "
@@ -70,6 +70,14 @@ def alike(
     tasks, columns = ({getattr(m, of) for m in same} for of in ("fingerprint", "configuration"))
     enough = len(tasks) >= _FEW_TASKS and len(columns) >= _FEW_COLUMNS
     return same if enough or not different else different, unused
+
+
+def read_current(place: str | Path) -> list[Measurement]:
+    """:func:`read_measurements`, as today's arithmetic version names them: what is learned from and compared.
+
+    Measurements of an older version that today's would repeat are of today's (:mod:`peppp.arithmetic`).
+    """
+    return [current(m) for m in read_measurements(place)]
 
 
 def read_measurements(place: str | Path) -> list[Measurement]:

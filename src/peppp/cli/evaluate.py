@@ -177,10 +177,10 @@ def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]
 
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
     """The measurements of a table, by default the one that ships, that are evaluated."""
-    from peppp.known import SHIPPED_TABLE, read_measurements
+    from peppp.known import SHIPPED_TABLE, read_current
     from peppp.replay.slices import largest_slice, parse_where
 
-    return largest_slice(read_measurements(table or SHIPPED_TABLE), parse_where(where))
+    return largest_slice(read_current(table or SHIPPED_TABLE), parse_where(where))
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:

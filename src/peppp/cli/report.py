@@ -26,11 +26,11 @@ def command(
 
     Example: peppp report runs.db --budget 100MB --html report.html
     """
-    from peppp.known import read_measurements
+    from peppp.known import read_current
     from peppp.page.overview import overview, task_page
     from peppp.page.report import write_report
 
-    measurements = read_measurements(place)
+    measurements = read_current(place)
     page = overview(measurements, budget=budget)
     observed = sum(one["observed"].count("1") for one in page["tasks"])
     entries = len(page["tasks"]) * len(page["configurations"])

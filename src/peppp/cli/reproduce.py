@@ -113,9 +113,9 @@ def _study(
 
     if errors or memory is not None:
         return Study(matrices=known_from(table, errors, memory, where)[0], **how)
-    from peppp.known import SHIPPED_TABLE, read_measurements
+    from peppp.known import SHIPPED_TABLE, read_current
 
-    return Study(read_measurements(table or SHIPPED_TABLE), where=parse_where(where), **how)
+    return Study(read_current(table or SHIPPED_TABLE), where=parse_where(where), **how)
 
 
 def _place(path: Path, name: str, suffix: str, several: bool) -> Path:

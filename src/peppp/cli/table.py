@@ -110,11 +110,11 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
     Example: peppp table show table.csv.gz
     """
-    from peppp.arithmetic import current, outdated, outdated_note
-    from peppp.known import SHIPPED_TABLE, read_measurements
+    from peppp.arithmetic import outdated, outdated_note
+    from peppp.known import SHIPPED_TABLE, read_current
 
     place = table or SHIPPED_TABLE
-    measurements = [current(m) for m in read_measurements(place)]
+    measurements = read_current(place)
     rows = _summaries(measurements)
     if not rows:
         raise TableError(f"{place} holds no measurements")
@@ -164,11 +164,11 @@ def matrix(
 
     Example: peppp table matrix runs.db E.csv
     """
-    from peppp.known import read_measurements
+    from peppp.known import read_current
     from peppp.matrices import write_matrix
     from peppp.tables import error_matrix
 
-    found = error_matrix(read_measurements(table), recipe_digest=recipe)
+    found = error_matrix(read_current(table), recipe_digest=recipe)
     names = [row.task for row in found.rows]
     if len(set(names)) < len(names):  # a task under several recipes, or several data sets of one name
         names = [f"{row.task} {row.recipe_digest} {row.fingerprint}" for row in found.rows]
