@@ -169,7 +169,7 @@ def test_what_is_compared_on_the_shipped_table_is_of_one_version():
     versions = Counter(m.recipe.arithmetic_version for m in read_measurements(SHIPPED_TABLE))
     assert set(versions) == {1, 2}
     assert {m.recipe.arithmetic_version for m in read_current(SHIPPED_TABLE)} == {ARITHMETIC_VERSION}
-    networks = {
-        m.recipe.network for m in largest_slice(read_current(SHIPPED_TABLE), {"network": "resnet8-w8"})
+    narrow = largest_slice(read_current(SHIPPED_TABLE), {"network": "resnet8-w8"})
+    assert {m.recipe.network for m in narrow} == {"resnet8-w8"}
     }
     assert networks == {"resnet8-w8"}
