@@ -171,5 +171,3 @@ def test_what_is_compared_on_the_shipped_table_is_of_one_version():
     assert {m.recipe.arithmetic_version for m in read_current(SHIPPED_TABLE)} == {ARITHMETIC_VERSION}
     narrow = largest_slice(read_current(SHIPPED_TABLE), {"network": "resnet8-w8"})
     assert {m.recipe.network for m in narrow} == {"resnet8-w8"}
-    }
-    assert networks == {"resnet8-w8"}
