@@ -95,7 +95,7 @@ def strategy(
             chosen, learned, task, measurements, columns=columns, beyond=beyond, tolerance=tolerance
         )
     if beyond:
-        raise TableError(f"{chosen} does not learn from the error of fp32; leave it out, or take gaussian")
+        raise TableError(f"{chosen} does not learn from errors beyond the task's columns; gaussian does")
     learned = learned if columns is None else learned.take(columns)
     if chosen.design == "two-best":
         return TwoBest(chosen, learned, task, measurements)
