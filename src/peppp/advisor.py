@@ -85,7 +85,7 @@ class Advisor:
     ) -> None:
         chosen = check_request(method, until_sure)
         if fp32_error is not None and chosen.design != DEFAULT_METHOD:
-            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out, or take gaussian")
+            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out or take gaussian")
         if fp32_error is not None and not 0 <= fp32_error <= 1:
             raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
         if chance_error is not None and not 0 < chance_error <= 1:
