@@ -241,7 +241,7 @@ class Advisor:
             network=self.network,
             sureness=best.near_best,
             method=self.method,
-            tolerance=0.0 if self._strategy.settles else self._tolerance,
+            tolerance=self._strategy.tolerance,
             stopped=self.stopped,
             reference=self.fp32(),
             **self._of_noise(),

@@ -51,7 +51,7 @@ class NoiseFree:
         tolerance: float = TOLERANCE,
     ) -> None:
         self.method, self.task, self.rank = method, task, 0
-        self._measurements, self._worth, self._tolerance = measurements, worth, tolerance
+        self._measurements, self._worth, self.tolerance = measurements, worth, tolerance
         self._prior = belief_of(learned).times(task.scale)
         self._columns = list(range(len(task.memory))) if columns is None else list(columns)
         self._beyond = dict(beyond or {})
@@ -84,7 +84,7 @@ class NoiseFree:
     def pick(self, told: Told) -> int:
         """The column of least expected error that fits, or of less memory within the tolerance."""
         errors = np.where(self.task.feasible, pareto.settled(self.predict(told)), np.inf)
-        near = np.flatnonzero(errors <= errors.min() + self._tolerance)
+        near = np.flatnonzero(errors <= errors.min() + self.tolerance)
         return int(near[np.lexsort((errors[near], self.task.memory[near]))[0]])
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:

@@ -24,7 +24,8 @@ from peppp.metalearn.two_best import TwoBest
 class Strategy(Protocol):
     """What to measure on a task, and what is believed of it. Errors told, by column, are fractions.
 
-    ``settles`` says whether a measured error takes the place of its estimate. ``sequential`` says whether
+    ``settles`` says whether a measured error takes the place of its estimate. Errors within the ``tolerance``
+    tie, and the least memory is picked. ``sequential`` says whether
     what is asked for next depends on the errors told; ``rank`` is the number of components that measurements
     have to determine.
     """
@@ -33,6 +34,7 @@ class Strategy(Protocol):
     task: Task
     sequential: bool
     settles: bool
+    tolerance: float
     rank: int
 
     def next(self, told: Told, count: int = 1) -> list[int]:
@@ -107,7 +109,7 @@ def strategy(
 class _FromTable:
     """A rule on the scale of the task, with intervals that the table's own families calibrate."""
 
-    settles = True
+    settles, tolerance = True, 0.0
 
     @single_thread()
     def __init__(

@@ -16,7 +16,7 @@ from peppp.metalearn.methods import Method, Task, Told
 class TwoBest:
     """A :class:`peppp.metalearn.strategy.Strategy` on one task."""
 
-    sequential, settles = False, False
+    sequential, settles, tolerance = False, False, 0.0
 
     def __init__(self, method: Method, learned: Completion, task: Task, measurements: int) -> None:
         self.method, self.task, self.rank = method, task, 0
@@ -44,10 +44,16 @@ class TwoBest:
         return chosen
 
     def predict(self, told: Told) -> NDArray[np.float64]:
-        """Means of a group's runs where there are some, else the table's means of the group [d]."""
+        """Once both groups were run, the means of their runs, and no other group is thought better [d].
+
+        Before that, one run says nothing against the other group: all are the table's means.
+        """
+        run = {int(self._group[j]) for j in told}
         found = self._of_group.copy()
-        for group in {int(self._group[j]) for j in told}:
-            found[group] = np.mean([error for j, error in told.items() if self._group[j] == group])
+        if len(run) > 1:
+            means = {g: np.mean([e for j, e in told.items() if self._group[j] == g]) for g in run}
+            found = np.maximum(found, max(means.values()))
+            found[list(means)] = list(means.values())
         return np.clip(found[self._group], 0.0, 1.0)
 
     def errors(self, told: Told) -> NDArray[np.float64]:
@@ -55,14 +61,8 @@ class TwoBest:
         return self.predict(told)
 
     def pick(self, told: Told) -> int:
-        """The better one of two groups that were run, else the table's best; of its columns the smallest."""
-        fits = self.task.feasible
-        run = {int(self._group[j]) for j in told if fits[j]}
-        among = fits & np.isin(self._group, list(run)) if len(run) > 1 else fits
-        errors = self.predict(told) if len(run) > 1 else self._of_group[self._group]
-        best = np.where(among, errors, np.inf)
-        near = np.flatnonzero(best <= best.min() + 1e-12)
-        return int(near[self.task.memory[near].argmin()])
+        """The column of least error that fits; of a group's equal columns the one of least memory."""
+        return self.task.pick(self.predict(told), {})
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
         """Nothing: a rule of thumb knows no intervals."""
