@@ -5,12 +5,15 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid, pick
 from peppp.arithmetic import current, current_recipe, outdated
 from peppp.campaign.cells import Cell
+from peppp.campaign.queue import Queue
 from peppp.campaign.runner import run_campaign
+from peppp.campaign.schema import cells
 from peppp.campaign.store import Store
 from peppp.cli import app
 from peppp.errors import TableError
@@ -104,14 +107,10 @@ def test_rows_of_both_versions_meet_in_one_row_of_the_matrix():
     assert matrix.rows[0].recipe == Recipe()
 
 
-class Counting:
-    """An engine that measures by the book, and says what it was asked for."""
+class Idle:
+    """An engine that must not be asked for anything."""
 
     slots = 1
-
-    def __init__(self):
-        self.asked = []
-        self.done = []
 
     def submit(self, cell, limit=None):
         raise AssertionError(f"{cell} was measured again")
@@ -129,7 +128,7 @@ def test_a_campaign_finds_its_cells_measured_under_the_older_version(tmp_path):
         found = store.present()
         assert cells[0].key in found.keys
         assert found.outdated == 1
-        summary = run_campaign(store, cells, Counting())
+        summary = run_campaign(store, cells, Idle())
         assert (summary.already_there, summary.done, summary.left, summary.outdated) == (1, 0, 0, 1)
         assert [m.recipe.arithmetic_version for m in store] == [1, 1, 1]  # stored rows stay as they are
         assert store.seconds()[("digits", Recipe().digest)] == (2, 2.0, 2.0)
@@ -171,3 +170,17 @@ def test_what_is_compared_on_the_shipped_table_is_of_one_version():
     assert {m.recipe.arithmetic_version for m in read_current(SHIPPED_TABLE)} == {ARITHMETIC_VERSION}
     narrow = largest_slice(read_current(SHIPPED_TABLE), {"network": "resnet8-w8"})
     assert {m.recipe.network for m in narrow} == {"resnet8-w8"}
+
+
+def test_cells_that_an_older_version_asked_for_are_asked_for_anew(tmp_path):
+    old, other = (
+        Cell("digits", "digits", "digits", GRID, recipe) for recipe in (OLD, replace(OLD, network="own:net"))
+    )
+    with Store.open(tmp_path / "runs.db") as store:
+        with Queue(store) as queue:
+            queue.ask([old, other])
+        with Queue(store) as queue:
+            queue.ask([replace(old, recipe=Recipe())])
+        with store.reading() as connection:
+            waiting = {digest for (digest,) in connection.execute(select(cells.c.recipe_digest))}
+    assert waiting == {Recipe().digest, other.recipe.digest}

@@ -410,5 +410,5 @@ def test_a_run_scatters_more_than_its_noise_free_error_and_one_more_has_a_worth(
     assert pick.run_interval[0] <= pick.interval[0] <= pick.interval[1] <= pick.run_interval[1]
     assert np.diff(pick.run_interval) > np.diff(pick.interval)
     assert pick.saving > 0.001
-    assert f"another training is expected to save {pick.saving:.4f}" in str(pick)
+    assert f"another training is expected to save {pick.saving:.3f}" in str(pick)
     assert Advisor(table, sizes, "1GB", method="ed-mf").recommend().saving is None

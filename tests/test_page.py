@@ -347,3 +347,14 @@ def test_a_failed_write_keeps_the_older_file(tmp_path, monkeypatch):
         write_report(path, make_page())
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("settled", "kind"), [(True, "measured"), (False, "estimated")])
+def test_what_is_printed_calls_an_error_measured_only_if_it_counts(settled, kind):
+    page = make_page()
+    row = page["rows"][page["pick"]]
+    row |= {"estimated": 0.2341, "measured": 0.1234, "settled": settled}
+    html = render(page)
+    static = html.split("<script")[0]
+    counted = "12.3" if settled else "23.4"
+    assert re.search(rf'<b>{re.escape(counted)}\d?%</b> <span class="kind {kind}">{kind}</span>', static)

@@ -38,6 +38,11 @@ def current_recipe(recipe: Recipe, configuration: Configuration) -> Recipe:
     return replace(recipe, arithmetic_version=ARITHMETIC_VERSION)
 
 
+def older_recipes(recipe: Recipe) -> list[Recipe]:
+    """The same recipe under each older version."""
+    return [replace(recipe, arithmetic_version=version) for version in range(1, ARITHMETIC_VERSION)]
+
+
 def current(measurement: Measurement) -> Measurement:
     """The measurement with :func:`current_recipe`."""
     recipe = current_recipe(measurement.recipe, measurement.configuration)

@@ -47,6 +47,11 @@ class Prediction:
         measured = self.measured_error if self.settled else None
         return self.estimated_error if measured is None else measured
 
+    @property
+    def source(self) -> str:
+        """Where that error comes from: "measured" or "estimated"."""
+        return "measured" if self.settled and self.measured_error is not None else "estimated"
+
 
 @dataclass(frozen=True, slots=True)
 class Pick:
@@ -136,7 +141,8 @@ class Pick:
             more = f"{abs(loss):.3f} {'more' if loss >= 0 else 'less'}"
             lines.append(f"hardware  nearest is {self.hardware.configuration}, which errs {more} (estimated)")
         if self.saving is not None and not self.stopped:
-            lines.append(f"more      another training is expected to save {self.saving:.4f} of the error")
+            saves = f"{self.saving:.3f}" if self.saving >= 0.001 else "less than 0.001"
+            lines.append(f"more      another training is expected to save {saves} of the error")
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
         lines += [f"note      {note}" for note in self.notes]

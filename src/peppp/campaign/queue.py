@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import and_, exists, not_, or_, select, update
+from sqlalchemy import and_, delete, exists, not_, or_, select, update
 
+from peppp.arithmetic import older_recipes
 from peppp.campaign import database
 from peppp.campaign.cells import Cell
 from peppp.campaign.schema import CELL, cells, measurements
@@ -71,7 +72,10 @@ class Queue:
         if not wanted:
             return
         rows = [{**_key_of(cell), "task": cell.task} for cell in wanted]
+        # What an older arithmetic version asked for and never measured is asked for anew, under today's.
+        older = {old.digest for recipe in {cell.recipe for cell in wanted} for old in older_recipes(recipe)}
         with self._store.writing() as connection:
+            connection.execute(delete(cells).where(cells.c.recipe_digest.in_(older)))
             connection.execute(self._insert, rows)
 
     def lease(self, cell: Cell) -> Lease:

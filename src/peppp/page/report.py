@@ -102,26 +102,23 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
     totals = [row["total"] for row in rows]
     for row in rows:  # to nine decimals, as the library compares them
         row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
-    errors = [row["measured"] if _settles(row) else row["estimated"] for row in rows]
+        row["settles"] = row["measured"] is not None and row.get("settled", True)
+    errors = [row["measured"] if row["settles"] else row["estimated"] for row in rows]
     for row in rows:
-        if _settles(row) and row["estimated"] == row["measured"]:
+        if row["settles"] and row["estimated"] == row["measured"]:
             row["estimated"] = None  # overwritten by the measurement: there is no estimate of it to show
     return dict(page) | {
         "rows": rows,
         "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
         "proof": page.get("proof"),
         "tolerance": page.get("tolerance", 0.0),
+        "noisy": any(row["measured"] is not None and not row["settles"] for row in rows),
         "reliable": page.get("reliable", True),
         "notes": page.get("notes", []),
         "costs": page.get("costs", []),
         "cost_frontier": page.get("cost_frontier", []),
         "digits": _digits(errors, max(totals)),
     }
-
-
-def _settles(row: Mapping[str, Any]) -> bool:
-    """Whether the measured error counts: it is there, and more than one noisy run of what is estimated."""
-    return row["measured"] is not None and row.get("settled", True)
 
 
 def _drawn_tasks(page: Mapping[str, Any]) -> dict[str, Any]:
