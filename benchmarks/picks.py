@@ -15,7 +15,6 @@ or length; rows of the commonest recipe teach. nearest: rows that round to neare
 import argparse
 import json
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from peppp.formats import FP32_CONFIGURATION
 from peppp.known import SHIPPED_TABLE, read_current
 from peppp.metalearn.belief import GAUSSIAN_90
 from peppp.metalearn.methods import Task, outcomes
-from peppp.metalearn.noise_free import belief_of
 from peppp.metalearn.strategy import strategy
 from peppp.replay.judges import noise_free
 from peppp.replay.loocv import leave_one_out
@@ -52,7 +50,6 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
         assert i == same
         if rows is not None and i not in rows:
             continue
-        noise = belief_of(broad).times(float(known.chance[i])).noise[low]
         fp32 = wide.values[i, reference]
         truths = {}
         for most in BITS:
@@ -71,7 +68,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
 
                 played = outcomes(build, told.values[i].item, COUNTS)
                 for count, (found, errors) in zip(COUNTS, played, strict=True):
-                    truth = truths.setdefault(tuple(errors), free(i, errors))
+                    truth, runs = truths.setdefault(tuple(errors), free(i, errors))
                     pick = found.pick(errors)
                     record = {"family": known.families[i], "method": method, "count": count}
                     record["rate"] = known.rows[i].recipe.learning_rate
@@ -80,7 +77,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                     if method == "gaussian":
                         belief, judged = found.believe(errors), np.isfinite(truth) & fits
                         # The truth is a mean of few runs: its own error widens what it must lie in.
-                        wider = GAUSSIAN_90 * np.sqrt(noise / runs_of(known, i, errors))
+                        wider = GAUSSIAN_90 * np.sqrt(belief.noise / np.maximum(runs, 1))
                         half = np.hypot((belief.high - belief.low) / 2, wider)
                         middle = found.predict(errors)
                         record["covered"] = float((abs(truth - middle) <= half)[judged].mean())
@@ -96,16 +93,6 @@ def with_fp32(measured, known):
         own = getattr(known, name)
         parts.append(np.column_stack([own, column if name == "values" else np.nan_to_num(column)]))
     return ErrorMatrix(parts[0], known.rows, (*known.columns, FP32_CONFIGURATION), None, *parts[1:])
-
-
-def runs_of(known, i, told):
-    """How many untold runs each column's truth is the mean of: [d]."""
-    ones = replace(known, values=np.where(known.observed, 0.0, np.nan))
-    count = known.counts[i].copy() if known.counts is not None else known.observed[i].astype(float)
-    for j in told:
-        count[j] -= 1
-    groups = np.unique([str(c.format_a) for c in ones.configurations], return_inverse=True)[1]
-    return np.maximum(np.bincount(groups, count)[groups], 1)
 
 
 def summary(records):

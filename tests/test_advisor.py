@@ -58,7 +58,7 @@ def test_a_table_of_planted_rank_predicts_a_new_task_exactly(rank):
     np.testing.assert_allclose(estimates(advisor), new, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["ed-mf", "i-optimal", "frontier"])
+@pytest.mark.parametrize("method", ["ed-mf", "additive"])
 def test_small_errors_are_predicted_as_large_ones_are(method):
     """Errors of half a per cent, as of a digit reader's table: nothing is shrunk to zero."""
     *known, new = errors(2, tasks=20)
@@ -383,13 +383,24 @@ def noisy_table(tasks=16, seed=0, noise=0.01):
     return ErrorMatrix.from_values(known, rows, GRID), values[-1]
 
 
-@pytest.mark.parametrize("method", ["ed-mf", "auto", "ed-mf-rank-1", "i-optimal", "frontier", "ehvi"])
-@pytest.mark.parametrize("measurements", [0, 1, 2, 5])
-def test_every_pick_says_how_sure_it_is(method, measurements):
+@pytest.mark.parametrize("method", ["ed-mf", "ed-mf-rank-1", "two-best", "zero"])
+def test_a_method_without_intervals_claims_none(method):
     known, new = noisy_table()
-    advisor = Advisor(known, FOOTPRINTS, 1100, measurements=measurements, method=method)
+    advisor = Advisor(known, FOOTPRINTS, 1100, measurements=2, method=method)
     pick = measured(advisor, new)[0].recommend()
-    assert len(pick.measured) == measurements
+    assert (pick.interval, pick.run_interval, pick.sureness, pick.saving) == (None, None, None, None)
+    assert {(p.interval, p.near_best, p.on_frontier) for p in pick.predictions} == {(None, None, None)}
+    assert "interval" not in str(pick)
+    with pytest.raises(TableError, match="does not know how sure it is"):
+        Advisor(known, FOOTPRINTS, 1100, method=method, until_sure=0.9)
+
+
+@pytest.mark.parametrize("measurements", [0, 1, 2, 5])
+def test_every_pick_says_how_sure_it_is(measurements):
+    known, new = noisy_table()
+    advisor = advising.Advisor(known, FOOTPRINTS, 1100, measurements=measurements)
+    pick = measured(advisor, new)[0].recommend()
+    assert len(pick.measured) <= measurements
     for p in pick.predictions:
         low, high = p.interval
         assert 0 <= low <= p.error <= high <= 1
@@ -400,49 +411,19 @@ def test_every_pick_says_how_sure_it_is(method, measurements):
     )
     assert 0 < pick.sureness <= 1
     assert f"90 % interval {pick.interval[0]:.3f} to {pick.interval[1]:.3f}" in str(pick)
-    if method != "auto":
-        assert pick.method == method
-
-
-def test_intervals_narrow_as_more_is_measured_and_hold_the_truth_nine_times_in_ten():
-    widths, covered = {0: [], 2: [], 6: []}, []
-    for seed in range(12):
-        known, new = noisy_table(seed=seed)
-        for count, found in widths.items():
-            advisor = Advisor(known, FOOTPRINTS, 1190, measurements=count)
-            predictions = measured(advisor, new)[0].predictions()
-            rest = [p for p in predictions if p.measured_error is None]
-            found += [p.interval[1] - p.interval[0] for p in rest]
-            truth = dict(zip(GRID, new, strict=True))
-            covered += [p.interval[0] <= truth[p.configuration] <= p.interval[1] for p in rest]
-    assert np.mean(widths[0]) > 2 * np.mean(widths[2]) > 2 * np.mean(widths[6])
-    assert 0.8 < np.mean(covered) < 0.98
-
-
-def test_from_two_tasks_intervals_say_nothing():
-    pick = Advisor(table(errors(1, 2)), FOOTPRINTS, 1190, measurements=0).recommend()
-    assert pick.interval == (0.0, 1.0)
-    assert pick.sureness is None
 
 
 def test_it_stops_once_it_is_sure_and_says_so():
     known, new = noisy_table(noise=0.003)
-    advisor = Advisor(known, FOOTPRINTS, 1190, measurements=20, until_sure=0.9, tolerance=0.01)
+    advisor = advising.Advisor(known, FOOTPRINTS, 1190, measurements=20, until_sure=0.9, tolerance=0.01)
     advisor, order = measured(advisor, new)
     pick = advisor.recommend()
     assert len(order) < 20
     assert pick.stopped
     assert f"stopped   {pick.stopped}" in str(pick)
     assert advisor.batch(4) == []
-    strict = Advisor(known, FOOTPRINTS, 1190, measurements=20, until_sure=0.9999, tolerance=0.0)
-    assert len(measured(strict, new)[1]) > len(order)
+    assert pick.sureness >= 0.9 or "not expected to save" in pick.stopped
     assert not Advisor(known, FOOTPRINTS, 1190, measurements=2).recommend().stopped
-
-
-def test_once_all_is_measured_nothing_is_unsure():
-    known, new = noisy_table()
-    advisor = measured(Advisor(known, FOOTPRINTS, 1190, measurements=20), new)[0]
-    assert advisor.recommend().sureness == 1.0
 
 
 def test_batches_are_what_would_be_asked_next():
@@ -451,7 +432,7 @@ def test_batches_are_what_would_be_asked_next():
     assert tuple(advisor.batch(3)) == advisor.plan[:3]
     advisor.tell(advisor.plan[0], 0.5)
     assert tuple(advisor.batch(9)) == advisor.plan[1:]
-    other = Advisor(known, FOOTPRINTS, 1190, measurements=5, method="ehvi")
+    other = Advisor(known, FOOTPRINTS, 1190, measurements=5, method="bo-mf")
     assert len(set(other.batch(9))) == 5
     assert other.ask() == other.batch(3)[0]
 

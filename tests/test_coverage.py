@@ -25,16 +25,16 @@ def test_intervals_cover_as_often_as_they_say_and_the_score_charges_width_and_mi
     assert narrow < wide
 
 
-def test_the_held_out_family_touches_neither_intervals_nor_the_automatic_choice(known):
+def test_the_held_out_family_touches_neither_intervals_nor_picks(known):
     """What is changed in a row that was not asked for changes nothing that is predicted for it."""
     from dataclasses import replace
 
     spoiled = np.array(known.values)
     i = 7
-    before = evaluate(known, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
+    before = evaluate(known, methods=("gaussian",), counts=(0,)).of("pick_error", "I", "gaussian", 0)[i]
     spoiled[i] = 1.0 - spoiled[i]
     changed = replace(known, values=spoiled)
-    after = evaluate(changed, methods=("auto",), counts=(0,)).of("pick_error", "I", "auto", 0)[i]
+    after = evaluate(changed, methods=("gaussian",), counts=(0,)).of("pick_error", "I", "gaussian", 0)[i]
     assert after == pytest.approx(1.0 - before)  # the same configuration, at its new error
     widths = [coverage(t, settings=("I",), counts=(0,)).values[0, 0, i, 2] for t in (known, changed)]
     assert widths[0] == pytest.approx(widths[1])
@@ -42,13 +42,13 @@ def test_the_held_out_family_touches_neither_intervals_nor_the_automatic_choice(
 
 @pytest.mark.slow
 def test_the_comparison_names_its_losers_and_its_coverage(known, monkeypatch):
-    monkeypatch.setattr(better_picks, "METHODS", ("ed-mf", "auto", "zero", "frontier"))
+    monkeypatch.setattr(better_picks, "METHODS", ("ed-mf", "gaussian", "zero"))
     monkeypatch.setattr(better_picks, "SETTINGS", ("I",))
     monkeypatch.setattr(better_picks, "COUNTS", (1, 3))
     monkeypatch.setattr(better_picks, "NAMED", [("hyperdiff", "I", 1), ("regret", "I", 3)])
     figure = better_picks.better_picks(Study(matrices=known))
     rows = [r for r in figure.records if r["part"] == "comparison"]
-    assert {r["method"] for r in rows} == {"ed-mf", "auto", "zero", "frontier"}
+    assert {r["method"] for r in rows} == {"ed-mf", "gaussian", "zero"}
     for r in rows:
         assert r["low"] <= r["ratio"] <= r["high"] or np.isnan(r["ratio"])
         if r["method"] == "ed-mf" and r["value"] > 0:

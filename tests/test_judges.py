@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from peppp.cli import app
 from peppp.errors import TableError
 from peppp.metalearn.completion import learn
-from peppp.replay.judges import judge
+from peppp.replay.judges import judge, repeated
 from peppp.replay.loocv import evaluate
 from peppp.replay.slices import by_seed, known_part, largest_slice, one_run
 from peppp.replay.synthetic import synthetic_table
@@ -27,7 +27,7 @@ def test_other_seeds_are_averaged_and_the_main_one_is_left_out():
     measurements = [*ONE, *seeded(7, 0.02)[:-3], *seeded(9, 0.04)[:-3]]
     main, *others = by_seed(measurements)
     known = known_part(main)
-    found = np.array([judge(known, "seed", others)(i, {}) for i in range(len(known.rows))])
+    found = np.array([judge(known, "seed", others)(i, {}).errors for i in range(len(known.rows))])
     missing = {(m.fingerprint, str(m.configuration)) for m in ONE[-3:]}
     for i, task in enumerate(known.tasks):
         for j, column in enumerate(known.labels):
@@ -64,7 +64,7 @@ def test_noise_free_errors_are_means_of_the_runs_that_were_not_told(rounding):
     free = judge(known, "noise-free")
     for told in ({}, {3: 0.5}, dict.fromkeys(range(9), 0.5)):
         for i in (0, len(known.rows) - 1):
-            np.testing.assert_allclose(free(i, told), by_hand(known, i, told, SAME[rounding]))
+            np.testing.assert_allclose(free(i, told).errors, by_hand(known, i, told, SAME[rounding]))
 
 
 def test_a_told_run_leaves_the_other_seeds_of_its_column_to_judge_by():
@@ -81,7 +81,8 @@ def test_a_told_run_leaves_the_other_seeds_of_its_column_to_judge_by():
             if m.fingerprint == known.tasks[i] and m.configuration.format_a == c.format_a
         ]
         runs.remove(seeds[0].values[i, j])
-        assert free(i, {j: 0.123})[j] == pytest.approx(np.mean(runs))
+        assert free(i, {j: 0.123}).errors[j] == pytest.approx(np.mean(runs))
+        assert free(i, {j: 0.123}).runs[j] == len(runs)
 
 
 def test_columns_that_are_no_formats_are_judged_by_their_own_further_runs():
@@ -92,9 +93,10 @@ def test_columns_that_are_no_formats_are_judged_by_their_own_further_runs():
     )
     known = averaged([one, other])
     free = judge(known, "noise-free", told=one_run([one, other], known))
-    np.testing.assert_allclose(free(0, {0: 0.2}), [0.4, 0.6])
+    np.testing.assert_allclose(free(0, {0: 0.2}).errors, [0.4, 0.6])
     single = judge(one, "noise-free")
-    np.testing.assert_array_equal(single(0, {0: 0.2}), [np.nan, 0.6])
+    np.testing.assert_array_equal(single(0, {0: 0.2}).errors, [np.nan, 0.6])
+    assert (repeated(known), repeated(one)) == (True, False)
 
 
 def test_a_pick_that_nothing_judges_has_no_regret():
@@ -104,6 +106,8 @@ def test_a_pick_that_nothing_judges_has_no_regret():
     assert (found.of("regret", "I", "zero", 0) == 0).all()
     found = evaluate(known, methods=("ed-mf",), counts=(3,), judge=judge(known, "noise-free"))
     assert np.isnan(found.of("regret", "I", "ed-mf", 3)).all()
+    assert found.judged_share == 0
+    assert (found.of("hyperdiff", "I", "ed-mf", 3) == 0).all()  # frontiers are those of the measured errors
 
 
 def test_a_judge_decides_the_regret_and_changes_no_measurement():

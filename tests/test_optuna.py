@@ -26,7 +26,7 @@ def advisor(**how):
     return made, {str(c): float(e) for c, e in zip(GRID, values[0], strict=True)}
 
 
-@pytest.mark.parametrize("method", ["ed-mf", "ehvi"])
+@pytest.mark.parametrize("method", ["ed-mf", "gaussian"])
 def test_it_proposes_what_the_advisor_asks_for_and_then_its_pick(method):
     twin, truth = advisor(measurements=3, method=method)
     expected = []
@@ -37,7 +37,7 @@ def test_it_proposes_what_the_advisor_asks_for_and_then_its_pick(method):
     study = optuna.create_study(sampler=sampler)
     study.optimize(lambda trial: truth[trial.suggest_categorical("precision", sampler.choices)], n_trials=5)
     found = [trial.params["precision"] for trial in study.trials]
-    assert found == [*expected, *[str(twin.recommend().configuration)] * 2][:5]
+    assert found == [*expected, *[str(twin.recommend().configuration)] * 5][:5]
     assert dict(sampler.advisor.recommend().measured).keys() >= dict(twin.recommend().measured).keys()
 
 

@@ -178,19 +178,22 @@ def test_the_head_to_head_judges_by_regret(monkeypatch):
     pytest.importorskip("optuna", reason="needs the optuna extra")
     monkeypatch.setattr(head_to_head, "BUDGETS", (0.75,))
     small = [m for m in synthetic_table(7, further=False) if m.configuration.format_b.bits < 16]
-    other = [replace(m, seed=1, test_error=1 - m.test_error) for m in small if m.task == "synthetic-01"]
-    figure = reproduce("head-to-head", Study([*small, *other]))
+    figure = reproduce("head-to-head", Study(small))
     methods = {r["method"] for r in figure.records}
     assert {
         "peppp",
-        "oracle",
+        "two-best",
         "optuna tpe",
         "optuna gp, warm",
         "random search",
         "largest that fits",
     } <= methods
-    assert all(r["regret"] >= 0 for r in figure.records)
-    assert "14% of the picks judged on another seed" in figure.finding
+    regrets = [
+        r["regret"] for r in figure.records if np.isfinite(r["regret"])
+    ]  # some have no run to judge by
+    assert len(regrets) > len(figure.records) / 2
+    assert min(regrets) >= 0
+    assert "judged by noise-free errors" in figure.finding
 
 
 def test_what_a_sampler_is_told_and_what_it_costs():
@@ -244,18 +247,6 @@ def test_what_a_sampler_is_told_and_what_it_costs():
     assert measured[:2] == [columns[0], columns[2]]  # each once, only what fits and is known
     assert len(measured) == len(set(measured)) == 10
     assert feasible[measured].all()
-
-
-def test_the_oracle_regrets_nothing_where_it_is_judged_on_its_own_seed(monkeypatch):
-    pytest.importorskip("optuna", reason="needs the optuna extra")
-    monkeypatch.setattr(head_to_head, "BUDGETS", (1.0,))
-    small = [m for m in synthetic_table(7, further=False) if m.configuration.format_b.bits < 15]
-    records = reproduce("head-to-head", Study(small)).records
-    assert {r["regret"] for r in records if r["method"] == "oracle"} == {0.0}
-    at_ten = {
-        r["method"]: r["regret"] for r in records if (r["measurements"], r["budget"]) == (10, "all budgets")
-    }
-    assert at_ten["random search"] >= at_ten["oracle"]
 
 
 def test_the_command_writes_numbers_pictures_and_json(tmp_path):

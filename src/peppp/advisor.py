@@ -20,7 +20,7 @@ from peppp.metalearn.belief import Belief, unseen
 from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
 from peppp.metalearn.methods import DEFAULT_METHOD, Method, Task
-from peppp.metalearn.noise_free import TOLERANCE, NoiseFree
+from peppp.metalearn.noise_free import TOLERANCE
 from peppp.metalearn.strategy import strategy
 from peppp.picks import HardwareChoice, Pick, Prediction, Reference
 from peppp.records import Footprint
@@ -44,9 +44,8 @@ class Advisor:
     ``method`` is one of those of :mod:`peppp.metalearn.methods`. The default, ``gaussian``, takes a told
     error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
     and asks for no more once another training is not worth it; ``measurements`` is the most that it asks for.
-    With ``until_sure``, a probability, nothing more is asked for once the choice is, so probably, at most
-    ``tolerance`` above the best, or (other methods) once no single measurement would change it with more than
-    the remaining probability; ``measurements`` then bounds them.
+    With ``until_sure``, a probability, ``gaussian`` also stops once the choice is, so probably, at most
+    ``tolerance`` above the best. The other methods have no intervals and no probabilities.
 
     Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
     ``measurements`` in the cap.
@@ -146,7 +145,7 @@ class Advisor:
 
     @property
     def method(self) -> str:
-        """The method in use; of ``auto``, the one that was chosen."""
+        """The method in use, as its text."""
         return str(self._strategy.method)
 
     @property
@@ -170,7 +169,7 @@ class Advisor:
         enough = self._strategy.enough(self._by_column())
         if enough or self._until_sure is None:
             return enough
-        return self._belief().enough(self._best(), self._until_sure, len(self.told), self._strategy.rank)
+        return self._belief().enough(self._best(), self._until_sure, len(self.told))
 
     def tell(self, configuration: Label, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
@@ -208,7 +207,7 @@ class Advisor:
                 measured_error=self.told.get(configuration),
                 footprint=footprint,
                 permissible=bool(self._permissible[j]),
-                interval=(float(belief.low[j]), float(belief.high[j])),
+                interval=None if belief.unsure else (float(belief.low[j]), float(belief.high[j])),
                 on_frontier=None if belief.on_frontier is None else float(belief.on_frontier[j]),
                 near_best=None if belief.near_best is None else float(belief.near_best[j]),
                 settled=self._strategy.settles,
@@ -244,7 +243,8 @@ class Advisor:
             tolerance=self._strategy.tolerance,
             stopped=self.stopped,
             reference=self.fp32(),
-            **self._of_noise(),
+            run_interval=self._belief().run_interval(self._errors(), self._best()),
+            saving=self._strategy.saving(self._by_column()),
             hardware=None
             if isinstance(best.configuration, str)
             else self.nearest_hardware(best.configuration),
@@ -283,22 +283,12 @@ class Advisor:
 
         Only where fp32 is no configuration of its own, with a footprint.
         """
-        if self._reference is None or not isinstance(self._strategy, NoiseFree):
+        if self._reference is None:
             return None
         if self._fp32_error is not None:
             return Reference(self._fp32_error, None, "given")
-        error, low, high = self._strategy.elsewhere(self._by_column(), self._reference)
-        return Reference(error, (low, high), "estimated")
-
-    def _of_noise(self) -> dict[str, Any]:
-        """What only a strategy knows that tells noise apart: a run's interval, and another one's worth."""
-        if not isinstance(self._strategy, NoiseFree):
-            return {}
-        told = self._by_column()
-        return {
-            "run_interval": self._strategy.run_interval(told, self._best()),
-            "saving": self._strategy.saving(told),
-        }
+        found = self._strategy.elsewhere(self._by_column(), self._reference)
+        return found and Reference(found[0], found[1:], "estimated")
 
     def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
         """The table's column of fp32, if it is none of the new task's."""
@@ -333,11 +323,14 @@ class Advisor:
 def check_request(method: str, until_sure: float | None) -> Method:
     """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
 
-    Raises TableError for an unknown method, BudgetError for a number that is no probability.
+    Raises TableError for an unknown method or one without probabilities, BudgetError for a number that is no
+    probability.
     """
     chosen = Method.parse(method)
     if until_sure is not None and not 0 < until_sure < 1:
         raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+    if until_sure is not None and chosen.design != DEFAULT_METHOD:
+        raise TableError(f"{chosen} does not know how sure it is; leave until-sure out, or take gaussian")
     return chosen
 
 

@@ -140,7 +140,7 @@ def pick(
         task=dataset.name,
         network=network,
         method=method or DEFAULT_METHOD,
-        until_sure=0.9 if stops and until_sure is None else until_sure,
+        until_sure=until_sure,
         tolerance=tolerance,
         fp32_error=fp32_error,
     )

@@ -104,6 +104,6 @@ def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> N
             continue
         found = strategy(asked.method, learned, task, asked.measurements)
         told = run(found, matrix.values[i].item)
-        truth = free(i, told)
+        truth = free(i, told).errors
         regrets[i] = truth[found.pick(told)] - np.nanmin(truth[feasible])
     return regrets

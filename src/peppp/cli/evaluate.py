@@ -45,10 +45,9 @@ def command(
         str,
         typer.Option(
             help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: gaussian, i-optimal, frontier, ehvi, ei, auto; at another rank: "
-            "ed-mf-rank-2."
+            "zero, high-memory; ours: gaussian, two-best; at another rank: ed-mf-rank-2."
         ),
-    ] = "ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
+    ] = "gaussian,two-best,ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
     measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
     shrinkage: Annotated[
@@ -64,10 +63,12 @@ def command(
     judge: Annotated[
         str,
         typer.Option(
-            help="Errors that picks are judged by: same (those measured), seed (the table's other seeds), or "
-            "noise-free (means of the task's runs that were not measured)."
+            help="Errors that picks are judged by: noise-free (means of the task's runs that were not "
+            "measured), same (those measured), or seed (the table's other seeds). Default: noise-free where "
+            "the table has runs to spare, else same.",
+            show_default=False,
         ),
-    ] = "same",
+    ] = "",
     against: Annotated[
         str | None,
         typer.Option(help="Show ratios and differences to this method, as ed-mf, instead of means."),
@@ -84,6 +85,7 @@ def command(
     """
     from peppp.replay.comparison import compare
     from peppp.replay.judges import judge as judge_of
+    from peppp.replay.judges import repeated
     from peppp.replay.loocv import evaluate
     from peppp.replay.slices import one_run
     from peppp.textfiles import writing
@@ -95,6 +97,7 @@ def command(
         raise TableError(f"--leave is family or row, not {leave!r}")
     known, seeds_of, synthetic = known_from(table, errors, memory, where or [])
     single = one_run(seeds_of, known)
+    judge = judge or ("noise-free" if repeated(known) else "same")
     found = evaluate(
         known,
         settings=_names(setting),
@@ -122,6 +125,7 @@ def command(
         "seeds": seeds,
         "leave": leave,
         "judge": judge,
+        "judged_share": found.judged_share,
         "synthetic": synthetic,
     }
     if against is not None:
@@ -222,7 +226,8 @@ def _about(about: dict[str, Any]) -> str:
         f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
         f"{known}{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; "
         f"cap of Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
-        + (f"; judged by {about['judge']}" if about["judge"] != "same" else "")
+        + f"; judged by {about['judge']} errors"
+        + ("" if about["judged_share"] == 1 else f", {about['judged_share']:.0%} of the picks can be judged")
     )
 
 

@@ -1,60 +1,60 @@
-"""How sure the predictions for one new task are: calibrated intervals and probabilities, whatever predicts.
-
-The Gaussian of :mod:`peppp.metalearn.posterior` says which predictions are surer than others and how they
-hang together, the table's own tasks (:mod:`peppp.metalearn.calibration`) by how much in all.
-"""
+"""How sure predictions for a new task are: intervals, probabilities, and columns that the table lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from peppp.formats import Configuration
 from peppp.labels import plain
-from peppp.metalearn.calibration import Calibration
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.descriptors import place
-from peppp.metalearn.methods import Task, Told, kept, prior_of
-from peppp.metalearn.posterior import chance_of_change, near_best, on_frontier
-from peppp.metalearn.threads import single_thread
+from peppp.metalearn.methods import Task
 
 GAUSSIAN_90 = 1.6449
-_SAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
     """About each of d configurations of a new task, and about the choice among them.
 
-    ``low`` and ``high`` [d] are 90 % intervals of the error; ``on_frontier`` and ``near_best`` [d] the
-    probabilities that a configuration is Pareto optimal within the budget, and that it errs no more than the
-    tolerance above the best within the budget; ``covariance`` [d, d] is that of the errors, as wide as the
-    intervals; ``change`` is the probability that the most telling further measurement would
-    change the choice for one better by more than the tolerance. Probabilities are None, and intervals all of
-    [0, 1], where the table has fewer than three rows to learn from.
+    ``low`` and ``high`` [d] are the ends of 90 % intervals of the noise-free error, a fraction.
+    ``on_frontier`` [d] is the probability that a configuration is Pareto optimal within the budget.
+    ``near_best`` [d] is the probability that its error exceeds the least one within the budget by at most the
+    tolerance. ``covariance`` [d, d] is that of the errors, and ``noise`` [d] the variance of one run around
+    them. See :meth:`unknown` for a method that has no intervals.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     on_frontier: NDArray[np.float64] | None
     near_best: NDArray[np.float64] | None
-    change: float | None
     covariance: NDArray[np.float64] | None = None
+    noise: NDArray[np.float64] | None = None
 
-    def enough(self, best: int, until_sure: float, count: int, rank: int) -> str:
-        """Why ``count`` measurements suffice to choose the configuration ``best``; nothing if they do not.
+    @classmethod
+    def unknown(cls, d: int) -> "Belief":
+        """Nothing is known: intervals are [0, 1], and probabilities are None."""
+        return cls(np.zeros(d), np.ones(d), None, None)
 
-        They do if the choice is sure enough, or if another one would hardly change it.
-        """
-        if self.near_best is None:
+    @property
+    def unsure(self) -> bool:
+        """Whether nothing is known of how sure the predictions are."""
+        return self.near_best is None
+
+    def run_interval(self, errors: NDArray[np.float64], column: int) -> tuple[float, float] | None:
+        """The 90 % interval of the error of one training at a column, given the expected ``errors`` [d]."""
+        if self.covariance is None or self.noise is None:
+            return None
+        reach = GAUSSIAN_90 * float(self.covariance[column, column] + self.noise[column]) ** 0.5
+        return max(float(errors[column]) - reach, 0.0), min(float(errors[column]) + reach, 1.0)
+
+    def enough(self, best: int, until_sure: float, count: int) -> str:
+        """Why ``count`` measurements suffice to choose the configuration ``best``; empty if they do not."""
+        if self.near_best is None or self.near_best[best] < until_sure:
             return ""
-        if self.near_best[best] >= until_sure:
-            return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
-        # Before the embedding is determined a single measurement seems to tell less than it does.
-        if count >= rank and self.change is not None and self.change <= 1 - until_sure:
-            return f"after {counted(count)} another one would hardly change the choice ({self.change:.0%})"
-        return ""
+        return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
 
 
 def counted(count: int) -> str:
@@ -62,42 +62,38 @@ def counted(count: int) -> str:
     return f"{count} measurement{'' if count == 1 else 's'}"
 
 
-@single_thread()
-def believe(
-    learned: Completion,
-    task: Task,
-    told: Told,
-    estimate: NDArray[np.float64],
-    calibration: Calibration,
-    tolerance: float = 0.01,
-) -> Belief:
-    """How sure an ``estimate`` [d] is after the errors ``told``, by how far such estimates miss.
+def on_frontier(
+    samples: NDArray[np.float64], memory: ArrayLike, feasible: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The share of the ``samples`` [q, d] in which each configuration is Pareto optimal: [d].
 
-    A measured error is known; its interval is that of another run, at most as wide as what no other
-    configuration tells.
+    >>> on_frontier(np.array([[0.5, 0.4], [0.5, 0.6]]), [1, 2], np.array([True, True]))
+    array([1. , 0.5])
     """
-    S, errors, scale = list(told), np.array(list(told.values())), task.scale
-    prior = prior_of(learned)
-    posterior = prior.given(S, errors / scale)
-    quantile = calibration.quantile()
-    if not np.isfinite(quantile):
-        return Belief(np.zeros(len(estimate)), np.ones(len(estimate)), None, None, None)
-    reach = scale * quantile * posterior.deviation
-    if prior.noise is not None:
-        reach[S] = (scale * GAUSSIAN_90 * np.sqrt(prior.noise))[S]
-    samples = estimate + scale * calibration.inflation * (posterior.sample(_SAMPLES) - posterior.mean)
-    samples = np.clip(samples, 0.0, 1.0)
-    samples[:, S] = errors
-    believed = kept(estimate, told)
-    covariance = (scale * calibration.inflation) ** 2 * posterior.covariance
-    return Belief(
-        np.clip(believed - reach, 0.0, 1.0),
-        np.clip(believed + reach, 0.0, 1.0),
-        on_frontier(samples, task.memory, task.feasible),
-        near_best(samples, task.feasible, tolerance),
-        chance_of_change(believed, covariance, task.measurable, task.feasible, tolerance),
-        covariance,
-    )
+    m = np.asarray(memory, dtype=np.float64)
+    allowed = np.flatnonzero(feasible)
+    order = allowed[np.argsort(m[allowed], kind="stable")]
+    _, starts, level = np.unique(m[order], return_index=True, return_inverse=True)
+    errors = samples[:, order]
+    least = np.minimum.reduceat(errors, starts, axis=1)  # [q, levels]
+    below = np.minimum.accumulate(least, axis=1)
+    below = np.concatenate([np.full((len(samples), 1), np.inf), below[:, :-1]], axis=1)
+    optimal = (least < below)[:, level] & (errors == least[:, level])
+    shares = np.zeros(len(m))
+    shares[order] = optimal.mean(axis=0)
+    return shares
+
+
+def near_best(
+    samples: NDArray[np.float64], feasible: NDArray[np.bool_], tolerance: float = 0.0
+) -> NDArray[np.float64]:
+    """The share of the ``samples`` [q, d] in which each is within ``tolerance`` of the best feasible: [d].
+
+    >>> near_best(np.array([[0.5, 0.4], [0.5, 0.6]]), np.array([True, True]))
+    array([0.5, 0.5])
+    """
+    best = samples[:, feasible].min(axis=1, keepdims=True)
+    return np.asarray((samples <= best + tolerance).mean(axis=0) * feasible)
 
 
 def unseen(

@@ -11,14 +11,11 @@ bo-full                the same, over columns                    the same
 bo-mf-zero-mean,       as the two before, with the mean zero instead of the columns' means
 bo-full-zero-mean
 additive               as ed-mf                                  a term for Format A and one for Format B
-i-optimal, frontier,   one after the other, by the designs of    the Gaussian learned from the table
-ehvi, ei               :mod:`peppp.metalearn.sequential`         (:mod:`peppp.metalearn.posterior`)
 zero                   nothing                                   the means of the table's columns
 high-memory            nothing                                   more memory, less error
 gaussian (default)     what should improve the pick most,        noise-free errors: see
                        until nothing is worth it                 :mod:`peppp.metalearn.noise_free`
 two-best               the table's two best Formats A in turn    their runs' means
-auto                   as the one of these that the table's own tasks speak for
 =====================  ========================================  ==========================================
 
 Here they work on the scale of the completed table and know no intervals; :mod:`peppp.metalearn.strategy` is
@@ -27,8 +24,7 @@ what advises and what is evaluated.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -41,10 +37,6 @@ from peppp.metalearn.additive import additive_model
 from peppp.metalearn.bayesopt import GaussianProcess, expected_improvement
 from peppp.metalearn.completion import Completion, factorise
 from peppp.metalearn.design import d_optimal, determines, least_squares
-from peppp.metalearn.factors import learn
-from peppp.metalearn.posterior import Posterior
-from peppp.metalearn.sequential import Design, propose
-from peppp.metalearn.threads import single_thread
 
 Told = Mapping[int, float]
 Seed = int | Sequence[int]
@@ -131,8 +123,8 @@ def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None)
 class Method:
     """A design, by the names above, and the rank of the embeddings it uses (None: the completion's).
 
-    >>> Method.parse("ed-mf-rank-2"), str(Method("ehvi"))
-    (Method(design='ed-mf', rank=2), 'ehvi')
+    >>> Method.parse("ed-mf-rank-2"), str(Method("two-best"))
+    (Method(design='ed-mf', rank=2), 'two-best')
     """
 
     design: str
@@ -144,6 +136,8 @@ class Method:
         if isinstance(text, Method):
             return text
         design, ranked, rank = text.partition("-rank-")
+        if text in REMOVED:
+            raise TableError(f"the method {text} was removed: its picks got worse by measuring; use gaussian")
         if design not in METHODS or (ranked and not (design in _EMBEDDED and rank.isdecimal() and int(rank))):
             raise TableError(
                 f"no method {text!r}; there are {', '.join(METHODS)}; with another rank, as ed-mf-rank-2: "
@@ -281,34 +275,12 @@ class _Bayesian(_Rule):
         return self._process.posterior(S, errors)[0]
 
 
-class _Gaussian(_Rule):
-    """The sequential designs, and the Gaussian learned from the table."""
-
-    sequential = True
-
-    def _next(self, told: Told, count: int) -> list[int]:
-        return propose(
-            prior_of(self._learned), told, cast("Design", self._design), count, memory=self._task.memory,
-            measurable=self._task.measurable, feasible=self._task.feasible,
-        )  # fmt: skip
-
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        return np.array(prior_of(self._learned).given(list(told), list(told.values())).mean)
-
-
 class _Largest(_Rule):
     """More memory, less error. Of equal memories one is drawn: by less than two different ones differ."""
 
     def _prepare(self, rng: np.random.Generator) -> None:
         m = self._task.memory
         self._mean = 1.0 - m / m[self._task.feasible].max() + 1e-6 * rng.random(len(m))
-
-
-@lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks and methods
-def prior_of(learned: Completion) -> Posterior:
-    """The Gaussian that the entries which were observed teach."""
-    with single_thread():
-        return learn(learned.estimate, learned.observed, groups=learned.groups)
 
 
 _RULES: Mapping[str, type[_Rule]] = {
@@ -322,16 +294,13 @@ _RULES: Mapping[str, type[_Rule]] = {
     "additive": _Additive,
     "zero": _Rule,
     "high-memory": _Largest,
-    "i-optimal": _Gaussian,
-    "frontier": _Gaussian,
-    "ehvi": _Gaussian,
-    "ei": _Gaussian,
 }
 DRAWN = ("qr-mf", "random-mf", "bo-mf", "bo-full", "bo-mf-zero-mean", "bo-full-zero-mean", "high-memory")
 _EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
 DEFAULT_METHOD = "gaussian"
-METHODS = ("gaussian", *_RULES, "two-best", "auto")
+METHODS = ("gaussian", *_RULES, "two-best")
+REMOVED = ("auto", "i-optimal", "frontier", "ehvi", "ei")  # of earlier versions: they chased noise
 
 
 def outcomes(

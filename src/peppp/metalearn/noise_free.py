@@ -14,12 +14,11 @@ from scipy.special import ndtri
 
 from peppp import pareto
 from peppp.labels import Label, TunedConfiguration, plain
-from peppp.metalearn.belief import GAUSSIAN_90, Belief
+from peppp.metalearn.belief import GAUSSIAN_90, Belief, near_best, on_frontier
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.descriptors import describe
 from peppp.metalearn.gaussian import Gaussian, Runs, learn
 from peppp.metalearn.methods import Method, Task, Told
-from peppp.metalearn.posterior import near_best, on_frontier
 
 WORTH = 1e-3  # of the error: a run that is expected to save less is not made
 TOLERANCE = 2e-3  # estimates this close tie, and the one of least memory is picked
@@ -89,9 +88,9 @@ class NoiseFree:
 
     def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
         """90 % intervals of the noise-free errors, and probabilities; nothing from fewer than three tasks."""
-        now, d = self._now(told), len(self.task.memory)
+        now = self._now(told)
         if self._tasks < _FEWEST_TASKS:
-            return Belief(np.zeros(d), np.ones(d), None, None, None)
+            return Belief.unknown(len(now.mean))
         reach = GAUSSIAN_90 * now.deviation
         samples = np.clip(now.sample(_SAMPLES), 0.0, 1.0)
         return Belief(
@@ -99,22 +98,13 @@ class NoiseFree:
             np.clip(now.mean + reach, 0.0, 1.0),
             on_frontier(samples, self.task.memory, self.task.feasible),
             near_best(samples, self.task.feasible, tolerance),
-            None,
             now.covariance,
+            now.noise,
         )
 
     def saving(self, told: Told) -> float:
         """The error that the best further run is expected to save; 0 where none may be made."""
         return max(0.0, float(savings(self._now(told), self.task, list(told)).max()))
-
-    def run_interval(self, told: Told, column: int) -> tuple[float, float]:
-        """The 90 % interval of the error of one training at a column: with the noise of a run."""
-        now = self._now(told)
-        if self._tasks < _FEWEST_TASKS:
-            return 0.0, 1.0
-        mean, variance = float(now.mean[column]), float(now.deviation[column] ** 2 + now.noise[column])
-        reach = GAUSSIAN_90 * variance**0.5
-        return max(mean - reach, 0.0), min(mean + reach, 1.0)
 
     def elsewhere(self, told: Told, column: int) -> tuple[float, float, float]:
         """The expected error at a column of the table that is none of the task's, and its 90 % interval."""

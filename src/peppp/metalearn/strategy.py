@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import TableError
-from peppp.metalearn.automatic import choose_method
-from peppp.metalearn.belief import Belief, believe
-from peppp.metalearn.calibration import Calibration, calibrate
+from peppp.metalearn.belief import Belief
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.methods import Method, Seed, Task, Told, kept, rule_of
 from peppp.metalearn.noise_free import TOLERANCE, NoiseFree
+from peppp.metalearn.points import PointStrategy
 from peppp.metalearn.threads import single_thread
 from peppp.metalearn.two_best import TwoBest
 
@@ -57,6 +56,14 @@ class Strategy(Protocol):
         """How sure that is: intervals and probabilities."""
         ...
 
+    def saving(self, told: Told) -> float | None:
+        """The error that the best further run is expected to save; None where the method does not know."""
+        ...
+
+    def elsewhere(self, told: Told, column: int) -> tuple[float, float, float] | None:
+        """The expected error at a column of the table that is none of the task's, and its 90 % interval."""
+        ...
+
     def reliable(self, told: Told) -> bool:
         """Whether what was told determines all that the prediction rests on."""
         ...
@@ -77,7 +84,7 @@ def strategy(
     columns: Sequence[int] | None = None,
     beyond: Told | None = None,
 ) -> Strategy:
-    """The strategy of a method, given how many measurements are made at most; ``auto`` is chosen here.
+    """The strategy of a method, given how many measurements are made at most.
 
     ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from. Errors
     that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked. ``columns`` says
@@ -101,15 +108,13 @@ def strategy(
     learned = learned if columns is None else learned.take(columns)
     if chosen.design == "two-best":
         return TwoBest(chosen, learned, task, measurements)
-    if chosen.design == "auto":
-        chosen = choose_method(learned, task, measurements)
     return _FromTable(chosen, learned, task, measurements, seed)
 
 
-class _FromTable:
-    """A rule on the scale of the task, with intervals that the table's own families calibrate."""
+class _FromTable(PointStrategy):
+    """A rule on the scale of the task."""
 
-    settles, tolerance = True, 0.0
+    settles = True
 
     @single_thread()
     def __init__(
@@ -117,10 +122,8 @@ class _FromTable:
     ) -> None:
         self.method, self.task = method, task
         self.rank = learned.configuration_embeddings.shape[1] if method.rank is None else method.rank
-        self._learned = learned
         self._rule = rule_of(method, learned, task, measurements, seed=seed)
         self.sequential = self._rule.sequential
-        self._calibrations: dict[int, Calibration] = {}
 
     @single_thread()
     def next(self, told: Told, count: int = 1) -> list[int]:
@@ -136,19 +139,8 @@ class _FromTable:
     def pick(self, told: Told) -> int:
         return self.task.pick(self.predict(told), told)
 
-    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
-        count = len(told)
-        if count not in self._calibrations:
-            self._calibrations[count] = calibrate(self.method, self._learned, self.task, count)
-        return believe(
-            self._learned, self.task, told, self.predict(told), self._calibrations[count], tolerance
-        )
-
     def reliable(self, told: Told) -> bool:
         return self._rule.reliable(told)
-
-    def enough(self, told: Told) -> str:
-        return ""
 
     def _scaled(self, told: Told) -> dict[int, float]:
         return {j: error / self.task.scale for j, error in told.items()}

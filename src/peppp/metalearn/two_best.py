@@ -8,15 +8,15 @@ less on average. Columns without formats are groups of their own, which are run 
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.belief import Belief
 from peppp.metalearn.completion import Completion
 from peppp.metalearn.methods import Method, Task, Told
+from peppp.metalearn.points import PointStrategy
 
 
-class TwoBest:
+class TwoBest(PointStrategy):
     """A :class:`peppp.metalearn.strategy.Strategy` on one task."""
 
-    sequential, settles, tolerance = False, False, 0.0
+    sequential, settles = False, False
 
     def __init__(self, method: Method, learned: Completion, task: Task, measurements: int) -> None:
         self.method, self.task, self.rank = method, task, 0
@@ -64,15 +64,6 @@ class TwoBest:
         """The column of least error that fits; of a group's equal columns the one of least memory."""
         return self.task.pick(self.predict(told), {})
 
-    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
-        """Nothing: a rule of thumb knows no intervals."""
-        d = len(self._mean)
-        return Belief(np.zeros(d), np.ones(d), None, None, None)
-
     def reliable(self, told: Told) -> bool:
         """Always."""
         return True
-
-    def enough(self, told: Told) -> str:
-        """Never: it measures as often as it may."""
-        return ""

@@ -1,7 +1,9 @@
 """Whether intervals hold what they promise: each family of a known table in turn is the new one.
 
-Nothing about the held out family is used: the completion, the Gaussian and the calibration see the other rows
-only. The interval score of Gneiting and Raftery (2007) charges width, and 2 / 0.1 times what lies outside.
+Nothing about the held out family is used: the Gaussian learns from the other rows only. Intervals are those
+of noise-free errors. The table knows these as means of few runs (:mod:`peppp.replay.judges`), so each
+interval is widened by what such a mean scatters. The interval score of Gneiting and Raftery (2007) charges
+width, and 2 / 0.1 times what lies outside.
 """
 
 from collections.abc import Sequence
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.methods import DRAWN, Method, run
+from peppp.metalearn.belief import GAUSSIAN_90
+from peppp.metalearn.methods import DEFAULT_METHOD, run
 from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import Interval, family_mean
+from peppp.replay.judges import Judge, noise_free
 from peppp.replay.loocv import SETTINGS, Leave, leave_one_out, new_task
 from peppp.tables import ErrorMatrix
 
@@ -26,9 +30,9 @@ _ALPHA = 0.1
 class Coverage:
     """``values`` [settings, counts, rows, 4]: mean over seeds of ``COLUMNS``; NaN where nothing fits.
 
-    ``covered`` is the share of a row's unmeasured known errors that their 90 % interval holds, ``score`` the
-    mean interval score, ``width`` the mean width, ``pick_covered`` whether the interval of the picked
-    configuration holds its error, where it was not measured: the choice favours what was underestimated.
+    ``covered`` is the share of a row's noise-free errors that their 90 % interval holds, ``score`` the mean
+    interval score, ``width`` the mean width, ``pick_covered`` whether the interval of the picked
+    configuration holds its error: the choice favours what was underestimated.
     """
 
     settings: tuple[str, ...]
@@ -62,16 +66,15 @@ def coverage(
     settings: Sequence[str] = ("I", "II", "IV"),
     counts: Sequence[int] = (0, 1, 2, 3, 5, 8),
     seeds: Sequence[int] = (0,),
-    method: str = "ed-mf",
-    rank: int = 3,
     share: float = 0.2,
     cap: float | None = None,
     leave: Leave = "family",
+    judge: Judge | None = None,
 ) -> Coverage:
-    """How often the 90 % intervals around the predictions of ``method`` hold the error, by replay.
+    """How often the default method's 90 % intervals hold the noise-free error, by replay.
 
-    Arguments are those of :func:`peppp.replay.loocv.evaluate`; all is as in a pick. Raises Lacking for a
-    table that is too small.
+    The ``judge`` knows these errors (default: the means of the table's runs). Other arguments are those of
+    :func:`peppp.replay.loocv.evaluate`; all is as in a pick. Raises Lacking for a table that is too small.
 
     >>> from peppp.replay.synthetic import synthetic_table
     >>> from peppp.tables import error_matrix
@@ -81,29 +84,34 @@ def coverage(
     True
     """
     known.require()
+    truth_of = noise_free(known) if judge is None else judge
     limit = float(np.median(known.bytes)) if cap is None else cap
     shape = (len(settings), len(counts), len(seeds), len(known.rows), len(COLUMNS))
     values = np.full(shape, np.nan)
     for r, seed in enumerate(seeds):
         for s, name in enumerate(settings):
-            if r and SETTINGS[name].sampling == "full" and Method.parse(method).design not in DRAWN:
+            if r and SETTINGS[name].sampling == "full":
                 continue  # nothing is drawn anew
             for i, learned in leave_one_out(
-                known, sampling=SETTINGS[name].sampling, seed=seed, leave=leave, share=share, rank=rank
+                known, sampling=SETTINGS[name].sampling, seed=seed, leave=leave, share=share
             ):
                 task = new_task(known, i, limit=limit if SETTINGS[name].capped else np.inf)
                 if task is None:
                     continue
                 for c, count in enumerate(counts):
-                    found = strategy(method, learned, task, count, seed=[seed, i])
+                    found = strategy(DEFAULT_METHOD, learned, task, count)
                     told = run(found, known.values[i].item)
-                    belief = found.believe(told)
-                    judged = known.observed[i].copy()
-                    judged[list(told)] = False
-                    values[s, c, r, i] = _scored(known.values[i], belief.low, belief.high, judged)
+                    belief, truth = found.believe(told), truth_of(i, told)
+                    if belief.noise is None:
+                        continue  # too few tasks to learn from
+                    wider = GAUSSIAN_90 * np.sqrt(belief.noise / np.maximum(truth.runs, 1))
+                    middle, half = (belief.high + belief.low) / 2, (belief.high - belief.low) / 2
+                    half = np.hypot(half, wider)
+                    judged = known.observed[i] & np.isfinite(truth.errors)
+                    values[s, c, r, i] = _scored(truth.errors, middle - half, middle + half, judged)
                     pick = found.pick(told)
                     if judged[pick]:
-                        held_it = belief.low[pick] <= known.values[i, pick] <= belief.high[pick]
+                        held_it = abs(truth.errors[pick] - middle[pick]) <= half[pick]
                         values[s, c, r, i, -1] = float(held_it)
     counted = np.isfinite(values).sum(axis=2)
     means = np.where(counted, np.nansum(values, axis=2) / np.maximum(counted, 1), np.nan)

@@ -7,6 +7,7 @@ the mantissa of Format B matters as well. Of other columns only further runs of 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,23 @@ from peppp.tables import ErrorMatrix, Lacking, Row, averaged, placed
 
 JUDGES = ("same", "seed", "noise-free")
 Array = NDArray[np.float64]
-# The true errors [d] of a row (index) once some errors of it (by column) were told; NaN where there is none.
-Judge = Callable[[int, Mapping[int, float]], Array]
+
+
+class Truth(NamedTuple):
+    """True ``errors`` [d] of one task (NaN: not known), and how many ``runs`` [d] each is the mean of."""
+
+    errors: Array
+    runs: Array
+
+
+# The truth of a row (by its index) once some errors of it (by column) were told.
+Judge = Callable[[int, Mapping[int, float]], Truth]
 
 
 def judge(
     matrix: ErrorMatrix, name: str, others: Sequence[ErrorMatrix] = (), *, told: ErrorMatrix | None = None
 ) -> Judge | None:
-    """What judges picks on ``matrix``; None are its own errors.
+    """What judges picks on ``matrix``; None for its own errors.
 
     ``same`` are its own, ``seed`` the means over the matrices of ``others``, the other seeds. ``noise-free``
     are the means of the runs that were not told; ``told`` says which run of each entry is told, by default
@@ -42,14 +52,21 @@ def judge(
             raise Lacking("the table lacks another seed to judge picks by")
         return fixed(found)
     free = noise_free(matrix, told)
-    if not any(np.isfinite(free(i, {})).any() for i in range(len(matrix.rows))):
+    if not any(np.isfinite(free(i, {}).errors).any() for i in range(len(matrix.rows))):
         raise Lacking("the table lacks runs to judge picks by")
     return free
 
 
 def fixed(errors: Array) -> Judge:
     """The judge that finds the same errors [n, d], whatever was told."""
-    return lambda i, told: errors[i]
+    return lambda i, told: Truth(errors[i], np.ones(errors.shape[1]))
+
+
+def repeated(matrix: ErrorMatrix) -> bool:
+    """Whether most of the known entries have more than one run of equal noise-free error."""
+    free = noise_free(matrix)
+    runs = np.array([free(i, {}).runs for i in range(len(matrix.rows))])
+    return bool((runs > 1)[matrix.observed].mean() > 0.5)
 
 
 def noise_free(matrix: ErrorMatrix, told: ErrorMatrix | None = None) -> Judge:
@@ -58,16 +75,17 @@ def noise_free(matrix: ErrorMatrix, told: ErrorMatrix | None = None) -> Judge:
     told_sums, told_counts = _summed(told or matrix)
     alike = {kind: _alike(matrix.columns, kind) for kind in {_kind(row) for row in matrix.rows}}
 
-    def errors(i: int, given: Mapping[int, float]) -> Array:
+    def truth(i: int, given: Mapping[int, float]) -> Truth:
         total, count = sums[i].copy(), counts[i].copy()
         for j in given:
             total[j] -= told_sums[i, j]
             count[j] -= told_counts[i, j]
         group = alike[_kind(matrix.rows[i])]
-        runs = np.bincount(group, count)[group]
-        return np.where(runs > 0, np.bincount(group, total)[group] / np.maximum(runs, 1), np.nan)
+        runs = np.bincount(group, count)[group].astype(np.float64)
+        errors = np.where(runs > 0, np.bincount(group, total)[group] / np.maximum(runs, 1), np.nan)
+        return Truth(errors, runs)
 
-    return errors
+    return truth
 
 
 def _summed(matrix: ErrorMatrix) -> tuple[Array, Array]:

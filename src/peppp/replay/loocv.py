@@ -179,6 +179,13 @@ class Evaluation:
         """The mean over families of a metric and its interval; the mean over rows if rows were left out."""
         return family_mean(self.of(metric, setting, method, count), self.families)
 
+    @property
+    def judged_share(self) -> float:
+        """The share of the picks that could be judged."""
+        played = np.isfinite(self.values[..., self.metrics.index(MEASURED)])
+        judged = np.isfinite(self.values[..., self.metrics.index("regret")])
+        return float(judged[played].mean()) if played.any() else 1.0
+
     def summary(self, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """One record for each setting, method and count: mean, interval and standard error over rows."""
         records = []
@@ -239,9 +246,9 @@ def evaluate(
     Arguments are those of :func:`leave_one_out`; by default all is as in a pick, and the paper's figures
     compare plain errors with its lambda. ``cap`` is that of Settings II, IV and VI, by default the median of
     the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
-    asks for, which are those of ``runs`` [n, d] if given. With a ``judge`` (:mod:`peppp.replay.judges`, or
-    errors [n, d]) all metrics are taken with its errors as the true ones, on the columns that have one; a
-    pick that has none is not judged (NaN).
+    asks for, which are those of ``runs`` [n, d] if given. A ``judge`` (:mod:`peppp.replay.judges`, or
+    errors [n, d]) has the true errors of picks; ``pick_error`` and ``regret`` are NaN where it has none. The
+    other metrics compare estimated frontiers with those of the measured errors, as the paper does.
 
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
@@ -257,7 +264,9 @@ def evaluate(
     limit = _checked(known, settings, methods, counts, share, cap)
     told = known.values if runs is None else runs
     truth = fixed(told) if judge is None else judge if callable(judge) else fixed(judge)
-    judged = np.array([np.isfinite(told[i]) & np.isfinite(truth(i, {})) for i in range(len(known.rows))])
+    judged = np.array(
+        [np.isfinite(told[i]) & np.isfinite(truth(i, {}).errors) for i in range(len(known.rows))]
+    )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.rows), len(METRICS) + 2)
     values = np.full(shape, np.nan)
     how: dict[str, Any] = {
@@ -286,7 +295,9 @@ def evaluate(
                             counts,
                         )
                         for c, (found, errors) in enumerate(played):
-                            values[s, j, c, r, i, :-2] = _scored(task, truth(i, errors), found, errors)
+                            values[s, j, c, r, i, :-2] = _scored(
+                                task, told[i], truth(i, errors).errors, found, errors
+                            )
                         everything = task.memory[task.feasible].sum()
                         used = [task.memory[list(errors)].sum() / everything for _, errors in played]
                         values[s, j, :, r, i, -2] = used
@@ -295,14 +306,14 @@ def evaluate(
     return Evaluation(known, tuple(settings), texts, tuple(counts), tuple(seeds), limit, leave, values)
 
 
-def _scored(task: Task, truth: NDArray[np.float64], found: Strategy, told: Told) -> list[float]:
-    """The ``METRICS`` of what a strategy believes and picks; NaN where the truth does not say."""
-    judged = task.feasible & np.isfinite(truth)
-    if not judged.any():
-        return [np.nan] * len(METRICS)
-    scored = scores(task.memory, truth, found.errors(told), judged)
-    error = truth[found.pick(told)]
-    scored |= {"pick_error": error, "regret": error - truth[judged].min()}
+def _scored(
+    task: Task, errors: NDArray[np.float64], truth: NDArray[np.float64], found: Strategy, told: Told
+) -> list[float]:
+    """The ``METRICS``: the frontier's against the measured errors, the pick's by the truth (NaN: unknown)."""
+    scored = scores(task.memory, errors, found.errors(told), task.feasible)
+    judged, error = task.feasible & np.isfinite(truth), truth[found.pick(told)]
+    least = truth[judged].min() if judged.any() else np.nan
+    scored |= {"pick_error": error, "regret": error - least}
     return [float(np.squeeze(scored[metric])) for metric in METRICS]
 
 

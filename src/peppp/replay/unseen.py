@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.metalearn.belief import unseen
+from peppp.metalearn.belief import GAUSSIAN_90, unseen
 from peppp.metalearn.descriptors import point
-from peppp.metalearn.methods import run
+from peppp.metalearn.methods import DEFAULT_METHOD, run
 from peppp.metalearn.strategy import strategy
 from peppp.metalearn.threads import single_thread
 from peppp.replay.intervals import family_mean, family_ratio
+from peppp.replay.judges import noise_free
 from peppp.replay.loocv import leave_one_out, new_task
 from peppp.tables import ErrorMatrix
 
@@ -57,8 +58,12 @@ class Unseen:
 
 
 @single_thread()
-def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method: str = "ed-mf") -> Unseen:
+def replay_unseen(
+    known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method: str = DEFAULT_METHOD
+) -> Unseen:
     """Leave out one family and one Format A at a time; predict the errors of the one at the other.
+
+    Judged by noise-free errors, as in :mod:`peppp.replay.coverage`.
 
     ``counts`` are the measurements made by ``method`` at the configurations that remain. Raises Lacking for
     a table that is too small.
@@ -68,6 +73,7 @@ def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method:
     points = np.array([point(c) for c in known.configurations])
     formats = tuple(dict.fromkeys(of.tolist()))
     values = np.full((len(counts), len(formats), len(known.rows), len(COLUMNS)), np.nan)
+    truth_of = noise_free(known)
     for f, name in enumerate(formats):
         out = of == name
         rest = known.take(np.arange(len(known.rows)), ~out)
@@ -79,11 +85,15 @@ def replay_unseen(known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method:
             if not judged.any() or task is None:
                 continue
             for c, count in enumerate(counts):
-                found = strategy(method, learned, task, count)
+                found = strategy(DEFAULT_METHOD, learned, task, count)
                 told = run(found, rest.values[i].item)
                 belief, errors = found.believe(told), found.errors(told)
                 error, low, high = (ends[judged] for ends in unseen(learned, task, gone, errors, belief))
-                truth = known.values[i, out][judged]
+                truth, runs = (of_all[out][judged] for of_all in truth_of(i, {}))
+                if belief.noise is not None:  # the truth is a mean of few runs
+                    wider = GAUSSIAN_90 * np.sqrt(belief.noise.mean() / np.maximum(runs, 1))
+                    half, middle = np.hypot((high - low) / 2, wider), (high + low) / 2
+                    low, high = middle - half, middle + half
                 outside = np.maximum(low - truth, 0.0) + np.maximum(truth - high, 0.0)
                 open_to = np.delete(belief.high - belief.low, list(told))
                 values[c, f, i] = [

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from peppp.formats import Configuration
 from peppp.records import Measurement, Recipe
+from peppp.replay.judges import Judge, noise_free
 from peppp.replay.slices import known_part, largest_slice, main_seed, meets
-from peppp.tables import ErrorMatrix, Lacking, error_matrix
+from peppp.tables import ErrorMatrix, Lacking, error_matrix, placed
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,17 @@ class Study:
         """The commonest way of training."""
         return self._slice[0].recipe
 
-    def judge(self, i: int) -> tuple[NDArray[np.float64], bool]:
-        """Errors [d] of a task on another seed, and whether there are such, or else the task's own.
-
-        What was picked by an error should not be judged by it: a lucky run would be taken for a good choice.
-        """
-        known = self.known
-        for other in self._judges:
-            if known.tasks[i] in other.tasks and other.labels == known.labels and other.share == 1:
-                return np.asarray(other.values[other.tasks.index(known.tasks[i])]), True
-        return np.asarray(known.values[i]), False
-
     @cached_property
-    def _judges(self) -> list[ErrorMatrix]:
-        return self.other_seeds() if self.matrices is None else []
+    def judge(self) -> Judge:
+        """Noise-free errors of the tasks of :attr:`known`, whose own seed is the one that is told."""
+        known = self.known
+        if self.matrices is not None:
+            return noise_free(known)
+        every = error_matrix([m for m in self._slice if not m.configuration.is_fp32])
+        runs = np.ones(every.values.shape) if every.counts is None else every.counts
+        values, counts = (placed(x, every, known.keys, known.columns) for x in (every.values, runs))
+        values = np.where(known.observed, values, np.nan)
+        return noise_free(replace(known, values=values, counts=np.nan_to_num(counts)), told=known)
 
     def other_seeds(self) -> list[ErrorMatrix]:
         """The same way of training with other seeds: one table a seed, complete rows only."""
