@@ -461,3 +461,38 @@ def test_a_frontier_over_memory_is_the_frontier_and_over_more_costs_holds_it():
                 assert other == mine
     with pytest.raises(TableError, match="has no finite cost"):
         pick.frontier_over({})
+
+
+@pytest.mark.parametrize("count", [0, 2, 6])
+def test_with_the_noise_stated_intervals_hold_whatever_the_columns_share(count):
+    """These columns hang together in ways that their bits do not say, so one run each cannot tell the noise."""
+    covered = []
+    for seed in range(12):
+        known, new = noisy_table(seed=seed, noise=0.01)
+        advisor = advising.Advisor(known, FOOTPRINTS, 1190, measurements=count, noise=0.01)
+        for j in np.linspace(0, 19, count).astype(int):
+            advisor.tell(GRID[j], new[j])
+        free = errors(3, 17, seed)[-1]
+        for p, e in zip(advisor.predictions(), free, strict=True):
+            if p.measured_error is None:
+                covered.append(p.interval[0] <= e <= p.interval[1])
+    assert 0.8 < np.mean(covered) < 0.99
+
+
+def test_the_noise_is_stated_or_said_to_be_a_guess():
+    values = np.random.default_rng(0).random((5, 4))
+    rows = [Row(f"task{i}", "", f"family{i}") for i in range(5)]
+    columns = ["amp", "bf16", "fp8", "int8"]
+    texts = ErrorMatrix(values, rows, columns)
+    sizes = {c: i + 1 for i, c in enumerate(columns)}
+    guessed = advising.Advisor(texts, sizes, budget=9).recommend()
+    assert "so the noise of a training is a guess; state it with --noise" in str(guessed)
+    stated = advising.Advisor(texts, sizes, budget=9, noise=0.03).recommend()
+    assert "note      the noise of a training, 0.03, is the one that was stated" in str(stated)
+    low, high = stated.run_interval
+    assert high - low > 2 * 1.6449 * 0.03 or low == 0 or high == 1
+    assert advising.Advisor(noisy_table()[0], FOOTPRINTS, 1190).recommend().notes == ()
+    with pytest.raises(TableError, match="noise of a training is 3; give a standard deviation"):
+        advising.Advisor(texts, sizes, budget=9, noise=3)
+    with pytest.raises(TableError, match="ed-mf takes a training's error as it is"):
+        Advisor(texts, sizes, budget=9, noise=0.03)

@@ -41,6 +41,9 @@ class Advisor:
     ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must hold such
     errors of other tasks, in a column fp32/fp32.
 
+    ``noise`` is the standard deviation of the error over trainings that differ in their seed alone. Without
+    it, ``gaussian`` learns it from the table; that takes columns that are configurations or repeated runs.
+
     ``method`` is one of those of :mod:`peppp.metalearn.methods`. The default, ``gaussian``, takes a told
     error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
     and asks for no more once another training is not worth it; ``measurements`` is the most that it asks for.
@@ -81,8 +84,9 @@ class Advisor:
         until_sure: float | None = None,
         tolerance: float = TOLERANCE,
         fp32_error: float | None = None,
+        noise: float | None = None,
     ) -> None:
-        chosen = check_request(method, until_sure)
+        chosen = check_request(method, until_sure, noise)
         if fp32_error is not None and chosen.design != DEFAULT_METHOD:
             raise TableError(f"{chosen} does not learn from the error of fp32; leave it out or take gaussian")
         if fp32_error is not None and not 0 <= fp32_error <= 1:
@@ -120,8 +124,10 @@ class Advisor:
         self._fp32_error = fp32_error
         beyond = {} if fp32_error is None or self._reference is None else {self._reference: fp32_error}
         self._strategy = strategy(
-            chosen, learned, self.new_task, measurements, tolerance=tolerance, columns=columns, beyond=beyond
-        )
+            chosen, learned, self.new_task, measurements, tolerance=tolerance, columns=columns, beyond=beyond,
+            noise=noise,
+        )  # fmt: skip
+        self._notes = _of_noise(noise, table) if chosen.design == DEFAULT_METHOD else ()
         self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
         self._told: dict[Label, float] = {}
@@ -243,6 +249,7 @@ class Advisor:
             tolerance=self._strategy.tolerance,
             stopped=self.stopped,
             reference=self.fp32(),
+            notes=self._notes,
             run_interval=self._belief().run_interval(self._errors(), self._best()),
             saving=self._strategy.saving(self._by_column()),
             hardware=None
@@ -320,13 +327,29 @@ class Advisor:
         return np.asarray(self._memory <= limit)  # [d]
 
 
-def check_request(method: str, until_sure: float | None) -> Method:
+def _of_noise(noise: float | None, table: ErrorMatrix) -> tuple[str, ...]:
+    """What has to be said of the noise that a pick rests on."""
+    if noise is not None:
+        return (f"the noise of a training, {noise:g}, is the one that was stated",)
+    repeated = table.counts is not None and bool((table.counts > 1).any())
+    if repeated or not any(isinstance(label, str) for label in table.columns):
+        return ()
+    return (
+        "the table has one run of each column, so the noise of a training is a guess; state it with --noise",
+    )
+
+
+def check_request(method: str, until_sure: float | None, noise: float | None = None) -> Method:
     """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
 
     Raises TableError for an unknown method or one without probabilities, BudgetError for a number that is no
     probability.
     """
     chosen = Method.parse(method)
+    if noise is not None and not 0 < noise < 0.5:
+        raise TableError(f"the noise of a training is {noise:g}; give a standard deviation as 0.02")
+    if noise is not None and chosen.design != DEFAULT_METHOD:
+        raise TableError(f"{chosen} takes a training's error as it is; leave the noise out, or take gaussian")
     if until_sure is not None and not 0 < until_sure < 1:
         raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
     if until_sure is not None and chosen.design != DEFAULT_METHOD:

@@ -58,6 +58,7 @@ def pick(
     workers: int = 0,
     device: str = "cpu",
     fp32_error: float | None = None,
+    noise: float | None = None,
     costs: Sequence[str] = (),
     progress: Progress | None = None,
     dry_run: bool = False,
@@ -80,7 +81,8 @@ def pick(
     otherwise. ``method`` is that of :class:`peppp.advisor.Advisor`, by default ``gaussian``; errors that it
     expects within ``tolerance`` tie, and the least memory is picked.
 
-    ``fp32_error`` is the error of an fp32 training on the data, if it is known.
+    ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
+    deviation of the error over seeds, if the table cannot tell.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.costs`: ``memory``, ``time`` (as the table's
     trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
@@ -93,7 +95,7 @@ def pick(
     budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
-    check_request(method or DEFAULT_METHOD, until_sure)
+    check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(costs)
     networks.check_name(network)
 
@@ -143,6 +145,7 @@ def pick(
         until_sure=until_sure,
         tolerance=tolerance,
         fp32_error=fp32_error,
+        noise=noise,
     )
     notes = (*([unused] if unused else ()), *_notes(errors, recipe, advisor, rank))
     task = source(str(data), dataset)
@@ -172,7 +175,11 @@ def pick(
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
-        chosen, stopped=stopped or chosen.stopped, costs=tuple(found), notes=notes, planned=planned
+        chosen,
+        stopped=stopped or chosen.stopped,
+        costs=tuple(found),
+        notes=(*chosen.notes, *notes),
+        planned=planned,
     )
 
 

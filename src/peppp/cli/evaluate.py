@@ -69,6 +69,10 @@ def command(
             show_default=False,
         ),
     ] = "",
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of the error over seeds, for gaussian (default: learned)."),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(help="Show ratios and differences to this method, as ed-mf, instead of means."),
@@ -111,6 +115,7 @@ def command(
         leave="row" if leave == "row" else "family",
         runs=None if judge == "same" else single.values,
         judge=judge_of(known, judge, seeds_of[1:], told=single),
+        noise=noise,
     )
     if rows is not None:
         with writing(rows) as file:

@@ -68,6 +68,12 @@ def command(
         float | None,
         typer.Option(help="Error of an fp32 training on the data, if you know it, as 0.05: it tells much."),
     ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of the error over seeds, as 0.02 (default: learned from the table)."
+        ),
+    ] = None,
     cap: Annotated[
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
@@ -118,7 +124,7 @@ def command(
     from peppp.costs import check_costs
     from peppp.metalearn.methods import DEFAULT_METHOD
 
-    check_request(method or DEFAULT_METHOD, until_sure)
+    check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(cost or ())
     if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
@@ -167,6 +173,7 @@ def command(
                 resolution=resolution,
                 cap=cap,
                 fp32_error=fp32_error,
+                noise=noise,
                 rank=rank,
                 seed=seed,
                 store=store,

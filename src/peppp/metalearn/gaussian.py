@@ -98,42 +98,45 @@ class Gaussian:
 
 
 @single_thread()
-def learn(runs: Runs, coordinates: Array | None, groups: NDArray[np.intp]) -> Gaussian:
+def learn(
+    runs: Runs, coordinates: Array | None, groups: NDArray[np.intp], *, noise: float | None = None
+) -> Gaussian:
     """The belief about a new task's errors, from the runs of others.
 
     ``coordinates`` [d, k] place the columns, as the bits of their formats do; None where they have no place.
     ``groups`` [d] number the columns whose runs are equally noisy. How unsure the mean is, as where the table
-    has gaps, is added to the covariance. Raises ValueError where there is no run.
+    has gaps, is added to the covariance. ``noise`` is a run's variance, where it is known and need not be
+    learned. Raises ValueError where there is no run.
     """
     if not (runs.counts > 0).any():
         raise ValueError("there is no run, so nothing can be learned")
     table = _Table(runs, groups)
-    components = _components(coordinates, runs.counts.shape[1])
-    shares, noise = (
-        np.full(len(components), table.spread / len(components)),
-        np.full(groups.max() + 1, 0.05 * table.spread),
-    )
+    components = _components(coordinates, runs.counts.shape[1], alone=noise is not None)
+    shares = np.full(len(components), table.spread / len(components))
+    variance = np.full(groups.max() + 1, 0.05 * table.spread if noise is None else max(noise, table.least))
     for _ in range(_KERNEL_STEPS):
-        found = table.look(np.tensordot(shares, components, 1), noise)
+        found = table.look(np.tensordot(shares, components, 1), variance)
         up, down = (np.tensordot(components, s, 2) for s in (found.pulls, found.precision))
         shares = np.maximum(shares * np.sqrt(np.maximum(up, 0.0) / np.maximum(down, 1e-300)), table.least)
-        noise = table.noise_by_likelihood(found, noise)
+        if noise is None:
+            variance = table.noise_by_likelihood(found, variance)
     shares = np.where(shares < LEAST_SHARE * shares.sum(), 0.0, shares)
     kernel = np.tensordot(shares, components, 1)
     K = kernel
     for _ in range(_SHAPE_STEPS):
-        found = table.look(K, noise)
+        found = table.look(K, variance)
         total = table.tasks * K + K @ (found.pulls - found.precision) @ K
-        noise = table.noise_by_residuals(found, noise)
+        if noise is None:
+            variance = table.noise_by_residuals(found, variance)
         K = (KERNEL_WEIGHT * kernel + 0.5 * (total + total.T)) / (KERNEL_WEIGHT + table.tasks)
-    found = table.look(K, noise)
-    return Gaussian(found.mean, K + found.unsure, noise[groups])
+    found = table.look(K, variance)
+    return Gaussian(found.mean, K + found.unsure, variance[groups])
 
 
-def _components(coordinates: Array | None, d: int) -> Array:
-    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column alone.
+def _components(coordinates: Array | None, d: int, *, alone: bool) -> Array:
+    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column ``alone``.
 
-    The last only where runs are repeated, or where columns have no coordinates: else it is taken for noise.
+    The last only where the noise is known, or where columns have no coordinates: else it is taken for noise.
     """
     found = [np.ones((d, d))]
     if coordinates is not None:
@@ -143,7 +146,7 @@ def _components(coordinates: Array | None, d: int) -> Array:
         found += single + [a * b for a, b in combinations(single, 2)]
         if len(single) > 2:
             found.append(np.prod(single, axis=0))
-    else:
+    if coordinates is None or alone:
         found.append(np.eye(d))
     return np.array(found)
 

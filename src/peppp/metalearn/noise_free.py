@@ -32,7 +32,7 @@ class NoiseFree:
 
     ``columns`` says which of the table's columns are those of the task (all, in order). ``beyond`` are known
     errors at other columns of the table, as that of fp32. ``worth`` and ``tolerance`` are errors, as
-    fractions.
+    fractions. ``noise`` is the standard deviation of a run's error (None: learned from the table).
     """
 
     sequential, settles = True, False
@@ -48,10 +48,12 @@ class NoiseFree:
         beyond: Told | None = None,
         worth: float = WORTH,
         tolerance: float = TOLERANCE,
+        noise: float | None = None,
     ) -> None:
         self.method, self.task, self.rank = method, task, 0
         self._measurements, self._worth, self.tolerance = measurements, worth, tolerance
-        self._prior = belief_of(learned).times(task.scale)
+        variance = None if noise is None else (noise / task.scale) ** 2
+        self._prior = belief_of(learned, variance).times(task.scale)
         self._columns = list(range(len(task.memory))) if columns is None else list(columns)
         self._beyond = dict(beyond or {})
         self._tasks = int(learned.observed.any(axis=1).sum())
@@ -155,8 +157,11 @@ def savings(now: Gaussian, task: Task, told: list[int]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks
-def belief_of(learned: Completion) -> Gaussian:
-    """What the measured entries of a completed table say of a new task, on the table's scale."""
+def belief_of(learned: Completion, noise: float | None = None) -> Gaussian:
+    """What the measured entries of a completed table say of a new task, on the table's scale.
+
+    ``noise`` is a run's variance on that scale, where it need not be learned.
+    """
     counts = np.where(learned.observed, 1.0 if learned.counts is None else learned.counts, 0.0)
     squares = np.zeros_like(counts) if learned.squares is None else learned.squares
     groups = learned.groups
@@ -164,6 +169,7 @@ def belief_of(learned: Completion) -> Gaussian:
         Runs(learned.estimate, counts, squares, _weights(learned)),
         coordinates(learned.columns),
         np.zeros(counts.shape[1], dtype=np.intp) if groups is None else groups,
+        noise=noise,
     )
 
 

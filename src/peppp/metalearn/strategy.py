@@ -83,13 +83,15 @@ def strategy(
     tolerance: float = TOLERANCE,
     columns: Sequence[int] | None = None,
     beyond: Told | None = None,
+    noise: float | None = None,
 ) -> Strategy:
     """The strategy of a method, given how many measurements are made at most.
 
     ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from. Errors
     that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked. ``columns`` says
     which of the table's columns are those of the task (all, in order). ``beyond`` are known errors at others
-    of the table, which only ``gaussian`` learns from: TableError for the other methods.
+    of the table, which only ``gaussian`` learns from: TableError for the other methods. ``noise`` is the
+    standard deviation of a run's error, which ``gaussian`` else learns from the table.
 
     >>> from peppp.metalearn.completion import complete_values
     >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
@@ -101,8 +103,9 @@ def strategy(
     chosen = Method.parse(method)
     if chosen.design == "gaussian":
         return NoiseFree(
-            chosen, learned, task, measurements, columns=columns, beyond=beyond, tolerance=tolerance
-        )
+            chosen, learned, task, measurements, columns=columns, beyond=beyond, tolerance=tolerance,
+            noise=noise,
+        )  # fmt: skip
     if beyond:
         raise TableError(f"{chosen} does not learn from errors beyond the task's columns; gaussian does")
     learned = learned if columns is None else learned.take(columns)

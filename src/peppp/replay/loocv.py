@@ -240,6 +240,7 @@ def evaluate(
     relative_to_chance: bool = True,
     runs: NDArray[np.float64] | None = None,
     judge: Judge | NDArray[np.float64] | None = None,
+    noise: float | None = None,
 ) -> Evaluation:
     """Every method in every setting on every task of a known table, as if the task were new.
 
@@ -248,7 +249,8 @@ def evaluate(
     the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
     asks for, which are those of ``runs`` [n, d] if given. A ``judge`` (:mod:`peppp.replay.judges`, or
     errors [n, d]) has the true errors of picks; ``pick_error`` and ``regret`` are NaN where it has none. The
-    other metrics compare estimated frontiers with those of the measured errors, as the paper does.
+    other metrics compare estimated frontiers with those of the measured errors, as the paper does. ``noise``
+    is the standard deviation of a run's error, for ``gaussian`` (default: learned from the table).
 
     Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
 
@@ -289,7 +291,7 @@ def evaluate(
                             continue
                         played = outcomes(
                             lambda count, m=method, t=task, c=learned, key=(seed, i): strategy(  # type: ignore[misc]
-                                m, c, t, count, seed=key
+                                m, c, t, count, seed=key, noise=noise
                             ),
                             told[i].item,
                             counts,
