@@ -465,7 +465,7 @@ def test_a_frontier_over_memory_is_the_frontier_and_over_more_costs_holds_it():
 
 @pytest.mark.parametrize("count", [0, 2, 6])
 def test_with_the_noise_stated_intervals_hold_whatever_the_columns_share(count):
-    """These columns hang together in ways that their bits do not say, so one run each cannot tell the noise."""
+    """What these columns share is not in their bits, so one run each cannot tell the noise."""
     covered = []
     for seed in range(12):
         known, new = noisy_table(seed=seed, noise=0.01)

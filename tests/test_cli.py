@@ -356,7 +356,9 @@ def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images,
     line = (*line, "--rounding", "nearest")
     *others, note = answer(*line, cwd=tmp_path)["notes"]
     assert others == before
-    assert note.startswith("the table has no rows to learn from of rounding nearest, only of stochastic")
+    assert note.startswith(
+        "the table has few or no rows of rounding nearest, so the pick learned from stochastic"
+    )
     assert "could not be measured" in note  # all its rows round alike
     assert f"note      {note}" in peppp(*line, cwd=tmp_path).stdout
     assert note in (tmp_path / "report.html").read_text()

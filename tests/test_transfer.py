@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peppp.formats import paper_grid
-from peppp.known import alike
+from peppp.formats import FP32_CONFIGURATION, paper_grid
+from peppp.known import alike, taught_by
 from peppp.metalearn.methods import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.tables import error_matrix
@@ -40,7 +40,7 @@ def transferred(measurements, recipe, method="ed-mf", count=6, budget=np.inf):
     matrix = error_matrix(measurements)
     memory = np.arange(1.0, 1.0 + len(matrix.columns))
     fits = memory <= budget
-    return transfers(matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
+    return transfers(matrix, matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
 
 
 def asked(**fields):
@@ -63,6 +63,25 @@ def test_rows_of_the_same_rounding_teach_unless_they_are_few(tmp_path, tasks, co
     assert (len(found), unused) == (len(nearest), "")
 
 
+def test_a_pick_learns_from_its_own_recipe_where_that_has_enough_tasks_and_else_from_the_commonest():
+    few, many = table(["a"], tasks=9), table(["b"], tasks=12)
+    fp32 = [replace(m, configuration=FP32_CONFIGURATION) for m in few[: len(GRID)] + many[: len(GRID)]]
+    everything = [*few, *many, *fp32]
+
+    def networks(measurements, recipe):
+        return {m.recipe.network for m in taught_by(measurements or everything, recipe)}
+
+    assert networks(None, recipe=asked(network="b")) == {"b"}
+    assert networks(None, recipe=asked(network="a")) == {"b"}  # nine tasks are few
+    assert networks(None, recipe=asked(network="c")) == {"b"}
+    more = table(["a"], tasks=10)
+    assert networks([*more, *many], recipe=asked(network="a")) == {"a"}
+    assert networks(table(["a", "b"], tasks=2), recipe=asked(network="a")) == {"a", "b"}  # all that there is
+    rates = [replace(m, recipe=replace(m.recipe, learning_rate=0.1)) for m in more]
+    assert len(taught_by([*more, *rates, *many], asked(), every_rate=True)) == len(more) + len(rates)
+    assert {m.recipe.learning_rate for m in taught_by([*more, *rates], asked())} == {0.001}
+
+
 def test_nothing_is_said_of_what_the_table_has():
     assert transferred(table(["a"]), asked()) == ()
 
@@ -71,7 +90,7 @@ def test_rows_of_one_network_alone_cannot_tell_how_another_fares():
     (found,) = transferred(table(["a"]), asked(network="mine"))
     assert (found.field, found.value, found.known) == ("network", "mine", ("a",))
     assert found.across is None
-    assert "no rows to learn from of network mine, only of a" in str(found)
+    assert "few or no rows of network mine, so the pick learned from a" in str(found)
     assert "could not be measured" in str(found)
 
 

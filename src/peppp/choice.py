@@ -19,7 +19,7 @@ from peppp.campaign.worker import measure_cell, source
 from peppp.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
-from peppp.known import alike
+from peppp.known import alike, taught_by
 from peppp.labels import Label, TunedConfiguration, plain
 from peppp.metalearn.belief import counted
 from peppp.metalearn.methods import DEFAULT_METHOD, Method
@@ -111,18 +111,18 @@ def pick(
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
     known: list[Measurement] = []
-    unused = ""
+    unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
     if not isinstance(table, ErrorMatrix):
         known, unused = alike(table, recipe, without=dataset.fingerprint)
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
-        if len(learning_rates) > 1 and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
+        if rates and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
-        rates = learning_rates if len(learning_rates) > 1 else ()
         # fp32's errors tell much of the others; the paper's methods know nothing of them.
         fp32 = not rates and Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
-        errors = _with_fp32(known) if fp32 else error_matrix(known, learning_rates=rates)
+        taught = taught_by(known, recipe, every_rate=bool(rates))
+        errors = _with_fp32(taught) if fp32 else error_matrix(taught, learning_rates=rates)
     # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
@@ -147,7 +147,8 @@ def pick(
         fp32_error=fp32_error,
         noise=noise,
     )
-    notes = (*([unused] if unused else ()), *_notes(errors, recipe, advisor, rank))
+    everything = error_matrix(known, learning_rates=rates) if known else errors
+    notes = (*([unused] if unused else ()), *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}
@@ -204,11 +205,14 @@ def _cost(
     return column_cost(name, plain(sizes))
 
 
-def _notes(errors: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int) -> tuple[str, ...]:
-    """What the table lacks of this training, and how far picks like this one serve without it."""
+def _notes(
+    errors: ErrorMatrix, everything: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int
+) -> tuple[str, ...]:
+    """What the rows learned from lack of this training, and how far picks like this one serve without it."""
     asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
-    own = [j for j, label in enumerate(errors.columns) if label in advisor.footprints]
-    return tuple(map(str, transfers(errors.take(np.arange(len(errors.rows)), own), recipe, asked)))
+    own = [everything.columns.index(label) for label in advisor.configurations]
+    known = everything.take(np.arange(len(everything.rows)), own)
+    return tuple(map(str, transfers(errors, known, recipe, asked)))
 
 
 def _with_fp32(known: Sequence[Measurement]) -> ErrorMatrix:

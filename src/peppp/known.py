@@ -1,6 +1,8 @@
 """What is known already: the table that ships, a store or a text table, and what of it serves a recipe."""
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from peppp.arithmetic import current, outdated_note
@@ -14,6 +16,36 @@ SHIPPED_TABLE = Path(__file__).parent / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _ROUNDING = ("rounding", "error_format", "accumulator")
 _FEW_TASKS, _FEW_COLUMNS = 3, 10  # of fewer, nothing is learned of a mode of rounding
+_ENOUGH_TASKS = 10  # of one recipe, to leave the rows of others out
+
+
+def taught_by(
+    measurements: Sequence[Measurement], recipe: Recipe, *, every_rate: bool = False
+) -> list[Measurement]:
+    """Those of the measurements that a task trained by ``recipe`` learns from: all of one recipe.
+
+    It is the recipe itself where ten data sets or more were trained by it, and else the commonest one. Rows
+    of other networks, rates or lengths made picks no better beside them (docs/picking.md). The resolution
+    belongs to the task, and with ``every_rate`` so does the learning rate. All are kept where the commonest
+    recipe has few data sets or columns.
+    """
+
+    def way(r: Recipe) -> Recipe:
+        return replace(r, resolution=0, learning_rate=0.0 if every_rate else r.learning_rate)
+
+    low = [m for m in measurements if not m.configuration.is_fp32]
+    tasks: dict[Recipe, set[str]] = defaultdict(set)
+    for m in low:
+        tasks[way(m.recipe)].add(m.fingerprint)
+    if not tasks:
+        return list(measurements)
+    own = way(recipe)
+    if len(tasks.get(own, ())) < _ENOUGH_TASKS:
+        own = max(tasks, key=lambda one: (len(tasks[one]), one.to_json()))
+    columns = {m.configuration for m in low if way(m.recipe) == own}
+    if len(tasks[own]) < _FEW_TASKS or len(columns) < _FEW_COLUMNS:
+        return list(measurements)
+    return [m for m in measurements if way(m.recipe) == own]
 
 
 def open_table(
@@ -25,12 +57,14 @@ def open_table(
 ) -> ErrorMatrix:
     """The error matrix of a store or a text table; None is the table that ships.
 
-    Rows that round as ``recipe`` does, or the others where few do (see :func:`alike`). Rows of the data set
-    with the fingerprint ``without`` are left out: a task does not teach about itself. Several
+    Rows of ``recipe``, or of another where few are (see :func:`alike`, :func:`taught_by`). Rows of the data
+    set with the fingerprint ``without`` are left out: a task does not teach about itself. Several
     ``learning_rates`` make columns of configurations at each of them.
     """
     several = learning_rates if len(learning_rates) > 1 else ()
-    return error_matrix(alike(place, recipe, without=without)[0], learning_rates=several)
+    known, _ = alike(place, recipe, without=without)
+    taught = known if recipe is None else taught_by(known, recipe, every_rate=bool(several))
+    return error_matrix(taught, learning_rates=several)
 
 
 def alike(

@@ -14,7 +14,7 @@ from peppp.replay.judges import noise_free
 from peppp.replay.loocv import leave_one_out
 from peppp.tables import ErrorMatrix
 
-FIELDS = ("network", "resolution", "rounding", "error_format", "accumulator")
+FIELDS = ("network", "learning_rate", "resolution", "rounding", "error_format", "accumulator")
 _FEWEST_ROWS, _FEWEST_ERRORS = 3, 10
 
 
@@ -48,7 +48,8 @@ class Transfer:
 
     def __str__(self) -> str:
         name = self.field.replace("_", " ")
-        told = f"the table has no rows to learn from of {name} {self.value}, only of {', '.join(self.known)}"
+        known = ", ".join(self.known)
+        told = f"the table has few or no rows of {name} {self.value}, so the pick learned from {known}"
         if self.across is None:
             return f"{told}; how well it serves another {name} could not be measured on it"
         beside = "" if self.within is None else f", from rows of the same one {self.within:.3f} above it"
@@ -59,12 +60,16 @@ class Transfer:
         )
 
 
-def transfers(matrix: ErrorMatrix, recipe: Recipe, asked: Asked) -> tuple[Transfer, ...]:
-    """What ``recipe`` has that no row of the matrix has, of :data:`FIELDS`, each with its leave-one-out."""
+def transfers(taught: ErrorMatrix, matrix: ErrorMatrix, recipe: Recipe, asked: Asked) -> tuple[Transfer, ...]:
+    """What ``recipe`` has that no row ``taught`` has, of :data:`FIELDS`, each with its leave-one-out.
+
+    The leave-one-out is over all rows of the ``matrix``, whose columns are the new task's.
+    """
     found = []
     for field in FIELDS:
         values = [getattr(row.recipe, field, None) for row in matrix.rows]
-        value, known = getattr(recipe, field), {one for one in values if one is not None}
+        value = getattr(recipe, field)
+        known = {getattr(row.recipe, field) for row in taught.rows if row.recipe is not None}
         if known and value not in known:
             texts = tuple(str(one) for one in sorted(known))
             found.append(Transfer(field, str(value), texts, *_leave_one_out(matrix, values, asked), asked))
