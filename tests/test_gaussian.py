@@ -254,6 +254,32 @@ def test_a_lucky_run_is_not_believed():
     assert prediction.error == prediction.estimated_error
 
 
+def test_an_answer_names_what_is_as_good_as_the_pick():
+    rng = np.random.default_rng(3)
+    grid = paper_grid()
+    free, runs = simulated(25, 0.03, rng)
+    rows = [Row(f"t{i}", "", f"t{i}") for i in range(24)]
+    bits = {c: 100 * c.format_a.bits + c.format_b.bits for c in grid}
+    table = ErrorMatrix(runs[:24], rows, grid, np.tile(list(map(float, bits.values())), (24, 1)))
+    advisor = Advisor(table, bits, budget=10**6)
+    before = advisor.recommend()
+    assert "measured  nothing: the estimates rest on other tasks alone" in str(before)
+    line = "format B  any that fits is expected to err as little (within 0.002); "
+    assert line in str(before)  # stochastic rounding: Format B vanishes
+    cheapest = min((c for c in grid if c.format_a == before.configuration.format_a), key=bits.get)
+    assert before.configuration == cheapest
+    # One run of another Format A that comes out as well as it is expected to: no estimate is that sure.
+    other = next(p for p in before.predictions if p.configuration.format_a != cheapest.format_a)
+    advisor.tell(other.configuration, round(before.predicted_error, 3))
+    after = advisor.recommend()
+    if after.configuration.format_a != other.configuration.format_a:
+        said = [note for note in after.notes if "which was trained, is expected to err" in note]
+        assert said[0].startswith(f"{other.configuration}, ")
+    # What is trained itself is not set beside itself.
+    advisor.tell(after.configuration, after.predicted_error)
+    assert not advisor.recommend().notes
+
+
 def test_two_runs_of_one_format_a_tell_more_than_one(known):
     learned = complete(known, np.arange(1, len(known.rows)), relative_to_chance=True)
     prior = belief_of(learned)

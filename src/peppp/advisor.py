@@ -16,7 +16,7 @@ from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.labels import Label, as_label, plain
-from peppp.metalearn.belief import Belief, unseen
+from peppp.metalearn.belief import GAUSSIAN_90, Belief, unseen
 from peppp.metalearn.completion import complete
 from peppp.metalearn.descriptors import nearest_hardware
 from peppp.metalearn.methods import DEFAULT_METHOD, Method, Task
@@ -249,7 +249,7 @@ class Advisor:
             tolerance=self._strategy.tolerance,
             stopped=self.stopped,
             reference=self.fp32(),
-            notes=self._notes,
+            notes=(*self._notes, *self._as_good(best)),
             run_interval=self._belief().run_interval(self._errors(), self._best()),
             saving=self._strategy.saving(self._by_column()),
             hardware=None
@@ -296,6 +296,25 @@ class Advisor:
             return Reference(self._fp32_error, None, "given")
         found = self._strategy.elsewhere(self._by_column(), self._reference)
         return found and Reference(found[0], found[1:], "estimated")
+
+    def _as_good(self, best: Prediction) -> tuple[str, ...]:
+        """What was trained and may be as good as a pick whose Format A was not: the estimates cannot tell."""
+        covariance, told = self._belief().covariance, self._by_column()
+        groups = self._learned.groups
+        if covariance is None or not told or groups is None:
+            return ()
+        j, errors = self._column[best.configuration], self._errors()
+        tried = [k for k in told if self._permissible[k]]
+        if not tried or groups[j] in groups[tried]:
+            return ()
+        k = min(tried, key=lambda k: (errors[k], self._memory[k]))
+        spread = float(covariance[j, j] + covariance[k, k] - 2 * covariance[j, k]) ** 0.5
+        if errors[k] - errors[j] > GAUSSIAN_90 * spread:
+            return ()
+        return (
+            f"{self.configurations[k]}, which was trained, is expected to err {errors[k] - errors[j]:.3f} "
+            "more; the estimates cannot tell the two apart",
+        )
 
     def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
         """The table's column of fp32, if it is none of the new task's."""

@@ -119,8 +119,15 @@ class Pick:
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             f"memory    {format_bytes(self.footprint.total)}: {parts}",
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
-            "measured  " + (", ".join(f"{c} {error:.3f}" for c, error in self.measured.items()) or "nothing"),
+            "measured  "
+            + (
+                ", ".join(f"{c} {error:.3f}" for c, error in self.measured.items())
+                or "nothing: the estimates rest on other tasks alone"
+            ),
         ]
+        if alike := self.equally_good:
+            format_a, format_b = str(self.configuration).split("/", 1)
+            lines.insert(-3, f"format B  {alike}; {format_b} takes the least memory with {format_a}")
         if self.planned:
             total = {p.configuration: p.footprint.total for p in self.predictions}
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
@@ -157,6 +164,24 @@ class Pick:
             return self.source
         run = self.measured.get(self.configuration)
         return "estimated" if run is None else f"estimated; a run had {run:.3f}"
+
+    @property
+    def equally_good(self) -> str:
+        """Which Formats B are expected to err as little as the pick's, in words; empty where none is."""
+        if isinstance(self.configuration, str):
+            return ""
+        own = [
+            p
+            for p in self.predictions
+            if p.permissible
+            and not isinstance(p.configuration, str)
+            and p.configuration.format_a == self.configuration.format_a
+        ]
+        near = [p for p in own if p.error <= self.predicted_error + self.tolerance]
+        if self.settled or len(near) < 2:
+            return ""
+        which = "any that fits is" if len(near) == len(own) else f"{len(near)} of {len(own)} that fit are"
+        return f"{which} expected to err as little (within {self.tolerance:g})"
 
     @property
     def settled(self) -> bool:
