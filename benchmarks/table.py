@@ -33,8 +33,8 @@ FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
 OLDER_A = ",".join(f"{text}@qpytorch-0.2" for text in FORMATS_A.split(","))
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
 SEEDS = ["--seed", "0,1,2"]
-# Trained until fp32 stops improving (twice as many epochs are no better by more than the seed's noise), at the
-# rate at which fp32 errs least of 0.1, 0.03, 0.01 and 0.003.
+# Trained until fp32 stops improving (twice as many epochs are no better), at the rate of 0.1, 0.03, 0.01 and
+# 0.003 at which fp32 errs least.
 END = ["--epochs", "100", "--augmentation", "flip-crop", "--min-steps", "0"]
 DEEP = ["--network", "resnet18-w16", "--min-steps", "780"]  # at 32 pixels a side, as the paper trains
 KEPT = Path(__file__).parents[1] / "measurements"

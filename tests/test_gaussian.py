@@ -257,7 +257,7 @@ def test_a_lucky_run_is_not_believed():
 def test_an_answer_names_what_is_as_good_as_the_pick():
     rng = np.random.default_rng(3)
     grid = paper_grid()
-    free, runs = simulated(25, 0.03, rng)
+    _, runs = simulated(25, 0.03, rng)
     rows = [Row(f"t{i}", "", f"t{i}") for i in range(24)]
     bits = {c: 100 * c.format_a.bits + c.format_b.bits for c in grid}
     table = ErrorMatrix(runs[:24], rows, grid, np.tile(list(map(float, bits.values())), (24, 1)))
