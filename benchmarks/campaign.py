@@ -19,16 +19,16 @@ from functools import partial
 from pathlib import Path
 
 from peppp.campaign.cells import Cell
-from peppp.campaign.database import making
 from peppp.campaign.processes import Processes
 from peppp.campaign.runner import run_campaign
-from peppp.campaign.schema import measurements, recipes
 from peppp.campaign.status import status
-from peppp.campaign.store import Store
 from peppp.campaign.worker import load_data, measure_cell, source
-from peppp.flat import to_record
 from peppp.formats import Configuration, FloatFormat
 from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.table.columns import to_record
+from peppp.table.store.database import making
+from peppp.table.store.schema import measurements, recipes
+from peppp.table.store.store import Store
 from peppp.tasks.readers import load
 
 DATA = "digits:01234?train=320&test=300"

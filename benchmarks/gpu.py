@@ -27,15 +27,17 @@ import torch
 from torch import nn
 
 from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
-from peppp.lowprec import device as gpu
-from peppp.lowprec import device_packing, packing
-from peppp.lowprec.conversion import low_precision, low_precision_state
-from peppp.lowprec.convolutions import repair
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.rounding import quantize, quantize_eagerly, seed_key
+from peppp.lowprec.gpu import device as gpu
+from peppp.lowprec.gpu import device_packing
+from peppp.lowprec.network.conversion import low_precision, low_precision_state
+from peppp.lowprec.network.convolutions import repair
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.packing import codes as packing
+from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training import exactness, loop, replay
+from peppp.training import exactness, loop
+from peppp.training import graphs as replay
 from peppp.training.measurement import footprint, provenance
 
 CONFIGURATION = Configuration.parse("1-4-1/1-6-7")

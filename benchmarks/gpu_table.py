@@ -24,8 +24,8 @@ from peppp.campaign.engines import local
 from peppp.campaign.worker import measure_cell, source
 from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.records import Measurement, Recipe
+from peppp.table.csv import read_table, write_table
 from peppp.tasks.readers import load
-from peppp.textable import read_table, write_table
 
 _BETWEEN_WRITES = 30  # seconds
 

@@ -24,10 +24,10 @@ from peppp.footprint.counting import count_elements
 from peppp.footprint.measuring import MeasuredMemory, measure_step
 from peppp.footprint.rehearsal import rehearse
 from peppp.formats import FP32_CONFIGURATION, PAPER_FORMATS_A, PAPER_FORMATS_B, Configuration
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.packing import PackedTensor, pack_into, unpack_into
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.packing.codes import PackedTensor, pack_into, unpack_into
+from peppp.lowprec.rounding.quantize import quantize
 from peppp.tasks import networks
 from peppp.training.measurement import provenance
 

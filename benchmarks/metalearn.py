@@ -9,14 +9,14 @@ import argparse
 import json
 from time import process_time
 
-from peppp.metalearn.completion import factorise
-from peppp.metalearn.convex import relaxed_d_optimal
-from peppp.metalearn.design import d_optimal
-from peppp.metalearn.methods import PAPER_METHODS
-from peppp.metalearn.threads import single_thread
-from peppp.replay.loocv import SETTINGS, evaluate
-from peppp.replay.synthetic import synthetic_table
-from peppp.tables import error_matrix
+from peppp.evaluate.leave_one_out import SETTINGS, evaluate
+from peppp.learn.completion import factorise
+from peppp.learn.design import d_optimal
+from peppp.learn.methods import PAPER_METHODS
+from peppp.learn.threads import single_thread
+from peppp.paper.convex import relaxed_d_optimal
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.matrix import error_matrix
 
 
 def timed(work, repeats: int = 1) -> float:

@@ -1,8 +1,8 @@
 """Regret of the product's picks after 0 to 6 trainings, judged by noise-free errors. Nothing is trained.
 
 Each task of the shipped table in turn is new; its family teaches nothing. Strategies are those that advise
-(``peppp.metalearn.strategy``), told one run at a time. A pick is judged by the means of the runs that were
-not told, of equal noise-free error (``peppp.replay.judges``). Budgets are the memory of the largest
+(``peppp.learn.strategy``), told one run at a time. A pick is judged by the means of the runs that were
+not told, of equal noise-free error (``peppp.evaluate.judges``). Budgets are the memory of the largest
 configuration whose Format A has 6, 7, 8 or 9 bits. Regret is the error of the pick above the least possible
 one, the mean over budgets, then over families; standard errors are over families.
 
@@ -19,15 +19,15 @@ from collections import defaultdict
 
 import numpy as np
 
+from peppp.evaluate.judges import noise_free
+from peppp.evaluate.leave_one_out import leave_one_out
 from peppp.formats import FP32_CONFIGURATION
-from peppp.known import SHIPPED_TABLE, read_current
-from peppp.metalearn.belief import GAUSSIAN_90
-from peppp.metalearn.methods import Task, outcomes
-from peppp.metalearn.strategy import strategy
-from peppp.replay.judges import noise_free
-from peppp.replay.loocv import leave_one_out
-from peppp.replay.slices import by_seed, known_part, largest_slice, one_run
-from peppp.tables import ErrorMatrix, error_matrix, placed
+from peppp.learn.belief import GAUSSIAN_90
+from peppp.learn.methods import Task, outcomes
+from peppp.learn.strategy import strategy
+from peppp.table.matrix import ErrorMatrix, error_matrix, placed
+from peppp.table.select import SHIPPED_TABLE, read_current
+from peppp.table.slices import by_seed, known_part, largest_slice, one_run
 
 COUNTS = range(7)
 BITS = (6, 7, 8, 9)

@@ -22,8 +22,8 @@ import torch
 
 import peppp
 from peppp.formats import FloatFormat
-from peppp.lowprec import kernels
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.quantize import quantize
 
 FORMAT = FloatFormat.parse("1-4-1")
 # size: (rounds, calls of each quick contestant in a round)

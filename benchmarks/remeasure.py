@@ -15,8 +15,8 @@ from table import text
 
 from peppp.campaign.worker import load_data, measure_cell
 from peppp.campaign.worker import source as source_of
-from peppp.known import SHIPPED_TABLE, read_measurements
 from peppp.records import Measurement
+from peppp.table.select import SHIPPED_TABLE, read_measurements
 from peppp.tasks.readers import load
 
 RESULTS = Path(__file__).parent / "results" / "remeasured.json"

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 
 from peppp.formats import Configuration
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.optimizers import low_precision_optimizer
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.tasks import networks
 from peppp.training.measurement import provenance
 

@@ -1,7 +1,7 @@
 """How well formats are predicted that a table lacks. Nothing is trained.
 
 Each Format A in turn is taken out of the table, together with the family of the task that is predicted. The
-predictions at its nine configurations are judged by noise-free errors (``peppp.replay.unseen``).
+predictions at its nine configurations are judged by noise-free errors (``peppp.evaluate.unseen``).
 
     python benchmarks/unseen.py [--json FILE]
 """
@@ -9,10 +9,10 @@ predictions at its nine configurations are judged by noise-free errors (``peppp.
 import argparse
 import json
 
-from peppp.known import SHIPPED_TABLE, read_current
-from peppp.replay.slices import known_part, largest_slice
-from peppp.replay.unseen import replay_unseen
-from peppp.tables import error_matrix
+from peppp.evaluate.unseen import replay_unseen
+from peppp.table.matrix import error_matrix
+from peppp.table.select import SHIPPED_TABLE, read_current
+from peppp.table.slices import known_part, largest_slice
 
 
 def markdown(result) -> str:

@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from peppp import advisor as advising
+from peppp.advise import advisor as advising
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.formats import Configuration, paper_grid
-from peppp.metalearn.design import d_optimal
+from peppp.learn.design import d_optimal
 from peppp.pareto import frontier
 from peppp.records import Footprint
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 
 # Of ED-MF and of what all methods have in common; the default method is tested in test_gaussian.py.
 Advisor = partial(advising.Advisor, method="ed-mf")
@@ -369,7 +369,7 @@ def test_the_report_is_one_html_page(tmp_path):
 
 
 def test_the_advisor_needs_no_torch():
-    code = "import sys, peppp.advisor; sys.exit('torch' in sys.modules)"
+    code = "import sys, peppp.advise.advisor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

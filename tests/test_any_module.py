@@ -10,8 +10,8 @@ from torch import nn
 
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
-from peppp.lowprec.conversion import low_precision, rounding_points
-from peppp.lowprec.optimizers import low_precision_optimizer
+from peppp.lowprec.network.conversion import low_precision, rounding_points
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from test_low_precision import rounded
 
 

@@ -40,8 +40,8 @@ def test_imports_point_up_the_list_of_rooms():
     [
         ("import peppp", ("torch", "sqlalchemy", "ray", "numba", "scipy")),
         ("import peppp.cli", ("torch", "sqlalchemy", "ray", "numba", "scipy", "sklearn")),
-        ("import peppp.tables, peppp.textable, peppp.pareto", ("torch", "sqlalchemy", "numba")),
-        ("import peppp.advisor", ("torch", "sqlalchemy", "numba")),
+        ("import peppp.table.matrix, peppp.table.csv, peppp.pareto", ("torch", "sqlalchemy", "numba")),
+        ("import peppp.advise.advisor", ("torch", "sqlalchemy", "numba")),
     ],
 )
 def test_light_doors_open_without_heavy_libraries(code, kept_out):

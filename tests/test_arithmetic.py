@@ -13,17 +13,17 @@ from peppp.arithmetic import current, current_recipe, outdated
 from peppp.campaign.cells import Cell
 from peppp.campaign.queue import Queue
 from peppp.campaign.runner import run_campaign
-from peppp.campaign.schema import cells
-from peppp.campaign.store import Store
 from peppp.cli import app
 from peppp.errors import TableError
-from peppp.known import SHIPPED_TABLE, open_table, read_current, read_measurements
-from peppp.lowprec.convolutions import holds_narrow
+from peppp.lowprec.network.convolutions import holds_narrow
 from peppp.records import ARITHMETIC_VERSION
-from peppp.replay.slices import largest_slice
-from peppp.tables import error_matrix
+from peppp.table.csv import write_table
+from peppp.table.matrix import error_matrix
+from peppp.table.select import SHIPPED_TABLE, open_table, read_current, read_measurements
+from peppp.table.slices import largest_slice
+from peppp.table.store.schema import cells
+from peppp.table.store.store import Store
 from peppp.tasks.networks import NETWORKS, build
-from peppp.textable import write_table
 
 OLD = Recipe(arithmetic_version=1)
 GRID = Configuration.parse("1-4-1/1-6-7")

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peppp.metalearn.belief import Belief, near_best, on_frontier
+from peppp.learn.belief import Belief, near_best, on_frontier
 from peppp.pareto import nondominated
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from peppp import pareto
-from peppp.advisor import Advisor
+from peppp.advise.advisor import Advisor
 from peppp.formats import paper_grid
 from peppp.page.overview import overview
 from peppp.page.report import write_report
 from peppp.records import Footprint
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 from test_overview import campaign
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'peppp[browser]'")

@@ -21,7 +21,7 @@ from peppp.campaign.processes import Processes
 from peppp.campaign.progress import Display
 from peppp.campaign.runner import TRIES, Summary
 from peppp.campaign.runner import run_campaign as run_on
-from peppp.campaign.store import Store
+from peppp.table.store.store import Store
 from test_engines import Fake, cells_of
 
 
@@ -206,7 +206,7 @@ import json, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.progress import Display
-from peppp.campaign.store import Store
+from peppp.table.store.store import Store
 from test_campaign import Fake, forty_cells, run_campaign
 if __name__ == "__main__":  # workers import this file, and must not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start things with Ctrl-C ignored

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from peppp.campaign.store import Store
 from peppp.cli import main
 from peppp.formats import paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.textable import read_table, write_table
+from peppp.table.csv import read_table, write_table
+from peppp.table.store.store import Store
 
 
 @dataclass
@@ -434,7 +434,7 @@ def test_a_stopped_pick_says_whether_the_same_line_goes_on(tmp_path, images, tab
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peppp.choice.run_campaign", interrupted)
+    monkeypatch.setattr("peppp.advise.session.run_campaign", interrupted)
     line = (
         "pick",
         images,

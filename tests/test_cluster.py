@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from peppp.campaign.runner import run_campaign
-from peppp.campaign.store import Store
 from peppp.errors import PepppError
 from peppp.records import Measurement
+from peppp.table.store.store import Store
 from test_campaign import forty_cells
 from test_engines import Fake, cells_of, check_engine, descendants, run
 

@@ -6,11 +6,11 @@ from threadpoolctl import threadpool_info
 import reference
 from peppp.errors import TableError
 from peppp.formats import paper_grid
-from peppp.metalearn.completion import complete, complete_values, factorise, inverse_propensity
-from peppp.metalearn.effects import row_and_column_effects
-from peppp.metalearn.softimpute import soft_impute
-from peppp.metalearn.threads import single_thread
-from peppp.tables import ErrorMatrix, Row
+from peppp.learn.completion import complete, complete_values, factorise, inverse_propensity
+from peppp.learn.effects import row_and_column_effects
+from peppp.learn.softimpute import soft_impute
+from peppp.learn.threads import single_thread
+from peppp.table.matrix import ErrorMatrix, Row
 
 SHAPES = [(12, 7), (7, 12)]
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import peppp
-from peppp.lowprec import convolutions
-from peppp.lowprec.convolutions import holds_narrow, is_channels_last, is_narrow, repair
+from peppp.lowprec.network import convolutions
+from peppp.lowprec.network.convolutions import holds_narrow, is_channels_last, is_narrow, repair
 from peppp.tasks import networks
 
 pytestmark = pytest.mark.case("0")

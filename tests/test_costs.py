@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from torch import nn
 
-from peppp.advisor import Advisor
-from peppp.costs import add_energy, column_cost, energy_cost, memory_cost, multiply_energy, time_cost
+from peppp.advise.advisor import Advisor
+from peppp.advise.costs import add_energy, column_cost, energy_cost, memory_cost, multiply_energy, time_cost
 from peppp.errors import NetworkError, TableError
 from peppp.footprint.operations import count_multiply_adds
 from peppp.formats import Configuration, paper_grid, parse_format
 from peppp.page.report import render
 from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 from peppp.tasks.readers import load
 from peppp.training.measurement import training_operations
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from peppp.replay.coverage import coverage
-from peppp.replay.loocv import evaluate
-from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import better_picks
-from peppp.reproduce.study import Study
-from peppp.tables import error_matrix
+from peppp.evaluate.coverage import coverage
+from peppp.evaluate.leave_one_out import evaluate
+from peppp.paper import better_picks
+from peppp.paper.study import Study
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.matrix import error_matrix
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from peppp.advisor import Advisor
+from peppp.advise.advisor import Advisor
 from peppp.errors import FormatError
+from peppp.evaluate.unseen import replay_unseen
 from peppp.formats import Configuration, paper_grid, parse_format
-from peppp.metalearn.descriptors import describe, place
+from peppp.learn.descriptors import describe, place
 from peppp.records import Footprint
-from peppp.replay.unseen import replay_unseen
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 
 GRID = paper_grid()
 FOOTPRINTS = {c: Footprint(c.format_a.bits, 0, c.format_b.bits, {}) for c in GRID}

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import reference
 from peppp.errors import BudgetError
-from peppp.metalearn.design import d_optimal, determines, least_squares, rank_one_update
+from peppp.learn.design import d_optimal, determines, least_squares, rank_one_update
 
 
 def embeddings(d, k, seed=0):

@@ -8,7 +8,7 @@ import pytest
 from fixtures.make_digests import FILE, NETWORKS, QUICK, cases, digest, machine
 from peppp.campaign.worker import load_data, measure_cell
 from peppp.campaign.worker import source as source_of
-from peppp.known import read_measurements
+from peppp.table.select import read_measurements
 from peppp.tasks.readers import load
 
 KNOWN = json.loads(FILE.read_text()).get(machine())

@@ -15,11 +15,11 @@ import pytest
 import typer
 from PIL import Image
 
-import peppp.known
+import peppp.table.select
 from peppp.cli import app
 from peppp.formats import paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.textable import write_table
+from peppp.table.csv import write_table
 from test_cli import peppp as run_line
 
 ROOT = Path(__file__).parents[1]
@@ -128,9 +128,9 @@ def synthetic_table(path):
 
 @pytest.mark.slow
 def test_the_tutorials_lines_run_one_after_another(tmp_path, monkeypatch):
-    if not peppp.known.SHIPPED_TABLE.exists():
+    if not peppp.table.select.SHIPPED_TABLE.exists():
         synthetic_table(tmp_path / "table.csv.gz")
-        monkeypatch.setattr(peppp.known, "SHIPPED_TABLE", tmp_path / "table.csv.gz")
+        monkeypatch.setattr(peppp.table.select, "SHIPPED_TABLE", tmp_path / "table.csv.gz")
     rng = np.random.default_rng(0)
     for label, name in enumerate(("zero", "one", "two", "three")):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(peppp.known, "read_measurements", interrupted)
+    monkeypatch.setattr(peppp.table.select, "read_measurements", interrupted)
     done = run_line("report", "runs.db")
     assert done.returncode == 130
     assert done.stderr.strip() == "peppp: stopped; run the same line again to go on"

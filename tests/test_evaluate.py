@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from peppp.cli import app
 from peppp.errors import PepppError
-from peppp.known import SHIPPED_TABLE
-from peppp.matrices import write_matrix
-from peppp.replay.synthetic import synthetic_table
-from peppp.tables import error_matrix
-from peppp.textable import write_table
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.csv import write_table
+from peppp.table.matrices import write_matrix
+from peppp.table.matrix import error_matrix
+from peppp.table.select import SHIPPED_TABLE
 
 
 @pytest.fixture(scope="module")

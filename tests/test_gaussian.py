@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from peppp import FP32_CONFIGURATION, Advisor, paper_grid
 from peppp.errors import TableError
-from peppp.metalearn.completion import learn as complete
-from peppp.metalearn.gaussian import Gaussian, Runs, learn
-from peppp.metalearn.methods import Method, Task
-from peppp.metalearn.noise_free import NoiseFree, belief_of, coordinates, savings
-from peppp.metalearn.strategy import strategy
-from peppp.replay.synthetic import synthetic_table
-from peppp.tables import ErrorMatrix, Row, error_matrix
+from peppp.learn.completion import learn as complete
+from peppp.learn.gaussian import Gaussian, Runs, learn
+from peppp.learn.methods import Method, Task
+from peppp.learn.noise_free import NoiseFree, belief_of, coordinates, savings
+from peppp.learn.strategy import strategy
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.matrix import ErrorMatrix, Row, error_matrix
 
 
 def twin(runs, coordinates, groups, steps=30, shape_steps=8):

@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from peppp.formats import FP32_CONFIGURATION, Configuration
-from peppp.lowprec import device
-from peppp.lowprec.keytable import KeyTable, evaluation_roots, training_roots
-from peppp.lowprec.streams import Clock, PathKey, mix, mix_words, signed64
+from peppp.lowprec.gpu import device
+from peppp.lowprec.gpu.keytable import KeyTable, evaluation_roots, training_roots
+from peppp.lowprec.rounding.streams import Clock, PathKey, mix, mix_words, signed64
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import cut
 from peppp.tasks.readers import load
-from peppp.training import exactness, loop, replay
+from peppp.training import exactness, loop
+from peppp.training import graphs as replay
 
 RECIPE = Recipe(network="resnet8-w8", epochs=3, batch_size=32, learning_rate=0.05)
 

@@ -13,8 +13,8 @@ from peppp.campaign.cells import plan, rows_of
 from peppp.campaign.worker import source
 from peppp.formats import Configuration, paper_grid
 from peppp.records import Recipe
+from peppp.table.csv import read_table
 from peppp.tasks.readers import load
-from peppp.textable import read_table
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from peppp.cli import app
+from peppp.evaluate.hardware import frontier_counts, hardware_view, smallest_set
 from peppp.formats import paper_grid
-from peppp.matrices import write_matrix
-from peppp.replay.hardware import frontier_counts, hardware_view, smallest_set
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrices import write_matrix
+from peppp.table.matrix import ErrorMatrix, Row
 
 
 @given(seed=st.integers(0, 40), epsilon=st.sampled_from([0.0, 0.1, 0.3]))

@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from peppp.cli import app
 from peppp.errors import TableError
-from peppp.metalearn.completion import learn
-from peppp.replay.judges import judge, repeated
-from peppp.replay.loocv import evaluate
-from peppp.replay.slices import by_seed, known_part, largest_slice, one_run
-from peppp.replay.synthetic import synthetic_table
-from peppp.tables import ErrorMatrix, Lacking, Row, averaged, error_matrix
-from peppp.textable import write_table
+from peppp.evaluate.judges import judge, repeated
+from peppp.evaluate.leave_one_out import evaluate
+from peppp.learn.completion import learn
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.csv import write_table
+from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged, error_matrix
+from peppp.table.slices import by_seed, known_part, largest_slice, one_run
 
 ONE = largest_slice(synthetic_table(8, further=False))
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from peppp.errors import StoreError
 from peppp.formats import FP32_CONFIGURATION, Configuration
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding.quantize import quantize
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training.kept import CHECKPOINT, train_in_folder
+from peppp.training.checkpoint import CHECKPOINT, train_in_folder
 from peppp.training.loop import Run, train
 
 COARSE = Configuration.parse("1-4-1/1-6-7")

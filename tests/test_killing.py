@@ -14,7 +14,7 @@ import pytest
 
 from peppp import Recipe, paper_grid
 from peppp.campaign.cells import Source, plan, rows_of
-from peppp.campaign.store import Store
+from peppp.table.store.store import Store
 from test_engines import Fake, descendants
 
 DRIVER = """
@@ -23,7 +23,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.processes import Processes
 from peppp.campaign.runner import run_campaign
-from peppp.campaign.store import Store
+from peppp.table.store.store import Store
 from test_killing import cells
 from test_engines import Fake
 if __name__ == "__main__":

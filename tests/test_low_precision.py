@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import NetworkError
 from peppp.formats import FP32, Configuration, FloatFormat, paper_grid
-from peppp.lowprec.conversion import low_precision, low_precision_state, rounding_points
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.network.conversion import low_precision, low_precision_state, rounding_points
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.rounding.quantize import quantize
 
 CONFIGURATION = Configuration.parse("1-4-2/1-6-7")
 A, B = CONFIGURATION.format_a, CONFIGURATION.format_b

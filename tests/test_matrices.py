@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from peppp.errors import StoreError, TableError
 from peppp.formats import Configuration, paper_grid
-from peppp.matrices import read_errors, read_matrix, read_memory, write_matrix
+from peppp.table.matrices import read_errors, read_matrix, read_memory, write_matrix
 
 E = "task,1-4-1/1-6-7,1-5-2/1-8-9\ndigits,0.25,\nletters,1,0.125\n"
 

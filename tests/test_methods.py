@@ -11,13 +11,13 @@ from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 from peppp import paper_grid
 from peppp.errors import BudgetError, TableError
-from peppp.metalearn.additive import additive_model
-from peppp.metalearn.bayesopt import GaussianProcess, expected_improvement
-from peppp.metalearn.completion import complete_values
-from peppp.metalearn.convex import relaxed_d_optimal
-from peppp.metalearn.effects import row_and_column_effects
-from peppp.metalearn.methods import METHODS, Method, Task, outcomes, rule_of
-from peppp.metalearn.strategy import strategy
+from peppp.learn.additive import additive_model
+from peppp.learn.bayesopt import GaussianProcess, expected_improvement
+from peppp.learn.completion import complete_values
+from peppp.learn.effects import row_and_column_effects
+from peppp.learn.methods import METHODS, Method, Task, outcomes, rule_of
+from peppp.learn.strategy import strategy
+from peppp.paper.convex import relaxed_d_optimal
 from reference import log_determinant
 
 GRID = paper_grid()

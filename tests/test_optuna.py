@@ -5,12 +5,12 @@ import numpy as np
 import optuna
 import pytest
 
-from peppp.advisor import Advisor
+from peppp.advise.advisor import Advisor
+from peppp.advise.optuna import PrecisionSampler
 from peppp.errors import TableError
 from peppp.formats import paper_grid
-from peppp.integrations.optuna import PrecisionSampler
 from peppp.records import Footprint
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 GRID = paper_grid()[:20]
@@ -91,6 +91,6 @@ def test_an_error_that_is_none_is_said_to_be():
 
 
 def test_without_optuna_it_says_how_to_get_it():
-    code = "import sys; sys.modules['optuna'] = None; import peppp.integrations.optuna"
+    code = "import sys; sys.modules['optuna'] = None; import peppp.advise.optuna"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'peppp[optuna]'" in done.stderr.strip().splitlines()[-1]

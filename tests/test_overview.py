@@ -12,8 +12,8 @@ from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.page.overview import overview, task_page
 from peppp.page.report import render
 from peppp.records import Measurement, Outcome, Recipe
-from peppp.tables import footprint_at
-from peppp.textable import write_table
+from peppp.table.csv import write_table
+from peppp.table.matrix import footprint_at
 from test_cli import answer, peppp, refused
 
 COUNTS = ElementCounts(78_004, 1_301_317, 6532)

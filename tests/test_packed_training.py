@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
-from peppp.lowprec import kernels
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.pooling import max_pool2d, pack_places, unpack_places
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.quantize import quantize
+from peppp.lowprec.storage.pooling import max_pool2d, pack_places, unpack_places
 from peppp.tasks import networks
 
 CONFIGURATION = "1-4-1/1-6-7"
@@ -177,7 +177,7 @@ def test_steps_of_resnet18_whose_layers_are_stepped_in_segments(rounding):
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_segments_of_one_layer_draw_the_bits_of_the_whole(channels_last, monkeypatch):
-    monkeypatch.setattr("peppp.lowprec.weights.SEGMENT", 100)
+    monkeypatch.setattr("peppp.lowprec.storage.weights.SEGMENT", 100)
     options = {"channels_last": channels_last}
     ours, theirs = (build(Small, "stochastic", s, **options) for s in ("packed", "simulated"))
     assert len(ours[1].packed[ours[0].conv.weight]["accumulator"].segments()) == 8
@@ -193,7 +193,7 @@ def test_without_kernels_and_without_an_accumulator(monkeypatch):
         assert train(*ours) == expected
         with monkeypatch.context() as patch:
             patch.setattr(kernels, "_loops", lambda: None)
-            patch.setattr("peppp.lowprec.packing._loops", lambda: None)
+            patch.setattr("peppp.lowprec.packing.codes._loops", lambda: None)
             plain = build(Small, "stochastic", "packed", **options)
             assert train(*plain) == expected
             assert same_states(plain[0], theirs[0])

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from peppp.campaign.queue import Lease, Queue
-from peppp.campaign.schema import cells as table
-from peppp.campaign.store import Store
+from peppp.table.store.schema import cells as table
+from peppp.table.store.store import Store
 from test_engines import Fake, cells_of
 
 

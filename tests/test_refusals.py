@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from peppp.choice import pick
+from peppp.advise.session import pick
 from peppp.cli import app
 from peppp.errors import BudgetError, NetworkError, PepppError
 from peppp.formats import Configuration
-from peppp.known import SHIPPED_TABLE
 from peppp.records import Recipe
+from peppp.table.select import SHIPPED_TABLE
 from peppp.tasks import folders
 from peppp.tasks.readers import load
 from peppp.training.measurement import footprint

@@ -12,8 +12,8 @@ from peppp.footprint.estimate import Choices, estimate, inference_footprint, lar
 from peppp.footprint.measuring import measure_step
 from peppp.footprint.rehearsal import Moment, rehearse
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.optimizers import low_precision_optimizer
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.tasks import networks
 
 COARSE = Configuration.parse("1-4-1/1-6-7")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from peppp.errors import BudgetError, PepppError, TableError
-from peppp.metalearn.methods import METHODS
-from peppp.metalearn.strategy import strategy
-from peppp.replay.intervals import family_mean, family_ratio
-from peppp.replay.loocv import evaluate, held_together, leave_one_out, new_task
-from peppp.replay.slices import by_seed, complete_block, known_part, largest_slice, main_seed, parse_where
-from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import newtasks
-from peppp.tables import ErrorMatrix, Lacking, Row, averaged, error_matrix
+from peppp.evaluate.bootstrap import family_mean, family_ratio
+from peppp.evaluate.leave_one_out import evaluate, held_together, leave_one_out, new_task
+from peppp.learn.methods import METHODS
+from peppp.learn.strategy import strategy
+from peppp.paper import newtasks
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged, error_matrix
+from peppp.table.slices import by_seed, complete_block, known_part, largest_slice, main_seed, parse_where
 
 TABLE = synthetic_table(12, seed=3)  # invented errors
 

@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 from peppp import Configuration
 from peppp.cli import app
 from peppp.errors import PepppError, TableError
-from peppp.replay.slices import largest_slice
-from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import frontiers, head_to_head, pictures
-from peppp.reproduce.figures import ELSEWHERE, FIGURES, canonical, reproduce
-from peppp.reproduce.page import draw_all, write_page
-from peppp.reproduce.scale import paper_scale
-from peppp.reproduce.study import Study
-from peppp.tables import Lacking, error_matrix
-from peppp.textable import write_table
+from peppp.paper import frontiers, head_to_head, pictures
+from peppp.paper.figures import ELSEWHERE, FIGURES, canonical, reproduce
+from peppp.paper.page import draw_all, write_page
+from peppp.paper.scale import paper_scale
+from peppp.paper.study import Study
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.csv import write_table
+from peppp.table.matrix import Lacking, error_matrix
+from peppp.table.slices import largest_slice
 
 TABLE = synthetic_table(12)  # invented errors
 QUICK = [name for name in FIGURES if name not in ("head-to-head", "better-picks")]

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from peppp import Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.cli import app
-from peppp.replay.synthetic import synthetic_table
-from peppp.reproduce import pictures
-from peppp.reproduce.figure import Panel
-from peppp.reproduce.figures import reproduce
-from peppp.reproduce.study import Study
-from peppp.textable import write_table
+from peppp.paper import pictures
+from peppp.paper.figure import Panel
+from peppp.paper.figures import reproduce
+from peppp.paper.study import Study
+from peppp.paper.synthetic import synthetic_table
+from peppp.table.csv import write_table
 
 GRID = paper_grid()[:18]  # Formats A 1-3-1 and 1-3-2, each with the nine Formats B
 D = len(GRID)

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import arrays
 import reference
 from peppp.errors import FormatError
 from peppp.formats import FP32, PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
-from peppp.lowprec.rounding import quantize, quantize_eagerly, round_bits, seed_key
-from peppp.lowprec.streams import mix, random_bits
+from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly, round_bits, seed_key
+from peppp.lowprec.rounding.streams import mix, random_bits
 
 SHARED = Path(os.environ.get("PEPPP_SHARED", Path(__file__).parents[2] / "shared"))
 VECTORS = SHARED / "reference" / "quant_reference.npz"

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from peppp.campaign.sampling import nonuniform, uniform
 from peppp.errors import BudgetError, TableError
+from peppp.table.sampling import nonuniform, uniform
 
 SHAPES = [(1, 1), (3, 99), (20, 99), (99, 3), (50, 40)]
 

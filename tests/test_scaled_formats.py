@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from peppp.errors import FormatError
 from peppp.formats import BlockFormat, Configuration, parse_format
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.rounding.quantize import quantize
 
 MX = ["mx-1-5-2/32", "mx-1-4-3/32", "mx-1-3-2/32", "mx-1-2-3/32", "mx-1-2-1/32", "mx-1-2-1/3"]
 ALL = [*MX, "int8", "int4", "int2", "fixed-8-6", "fixed-8-0", "fixed-4--2"]

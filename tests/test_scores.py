@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from peppp import pareto
 from peppp.errors import BudgetError
-from peppp.replay.scores import METRICS, scores
+from peppp.evaluate.scores import METRICS, scores
 
 few = st.integers(1, 4).map(lambda level: level * 25)
 tenths = st.integers(0, 10).map(lambda tenth: tenth / 10)

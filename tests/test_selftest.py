@@ -1,8 +1,8 @@
 import torch
 
-import peppp.lowprec.selftest as selftest
-from peppp.lowprec import kernels
-from peppp.lowprec.rounding import quantize
+import peppp.lowprec.rounding.selftest as selftest
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.quantize import quantize
 
 
 def verdicts():

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peppp import Outcome, Recipe
-from peppp.campaign.store import Store
-from peppp.flat import COLUMNS, json_schema, to_record
-from peppp.matrices import read_errors
-from peppp.merging import merge
-from peppp.textable import read_table, write_table
+from peppp.table.columns import COLUMNS, json_schema, to_record
+from peppp.table.csv import read_table, write_table
+from peppp.table.matrices import read_errors
+from peppp.table.merge import merge
+from peppp.table.store.store import Store
 from test_cli import answer, peppp, refused
 from test_tables import MEASURED, measured
 

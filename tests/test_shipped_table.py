@@ -8,10 +8,10 @@ import pytest
 
 from peppp.arithmetic import current
 from peppp.formats import paper_grid
-from peppp.known import SHIPPED_TABLE, open_table
 from peppp.records import ARITHMETIC_VERSION, Recipe
+from peppp.table.csv import read_table
+from peppp.table.select import SHIPPED_TABLE, open_table
 from peppp.tasks.readers import load
-from peppp.textable import read_table
 from peppp.training.measurement import measure, provenance
 
 NOISE = 0.03  # of one error over seeds; docs/table.md measures 0.035 in all, 0.021 in the median cell

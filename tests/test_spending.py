@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from peppp import choice
+from peppp.advise import session as choice
 from peppp.errors import BudgetError
 from peppp.formats import paper_grid
 from peppp.records import Recipe
-from peppp.tables import ErrorMatrix, Row
+from peppp.table.matrix import ErrorMatrix, Row
 
 GRID = paper_grid()[:24]
 RECIPE = Recipe(network="resnet8-w4", resolution=8)

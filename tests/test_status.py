@@ -6,7 +6,7 @@ from peppp.campaign.engines import local
 from peppp.campaign.queue import Queue
 from peppp.campaign.runner import run_campaign
 from peppp.campaign.status import TaskStatus, failures, forget, status
-from peppp.campaign.store import Store
+from peppp.table.store.store import Store
 from test_cli import answer, peppp, refused
 from test_engines import Fake, cells_of
 

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import event
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe
-from peppp.campaign import database, schema
-from peppp.campaign.store import SCHEMA_VERSION, Store
 from peppp.errors import PepppError, StoreError, TableError
-from peppp.flat import COLUMNS, from_record, to_record
-from peppp.tables import error_matrix
+from peppp.table.columns import COLUMNS, from_record, to_record
+from peppp.table.matrix import error_matrix
+from peppp.table.store import database, schema
+from peppp.table.store.store import SCHEMA_VERSION, Store
 
 MEASURED = Measurement(
     task="digits",

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from peppp import Advisor
-from peppp.known import SHIPPED_TABLE, read_measurements
-from peppp.metalearn.methods import Task, run
-from peppp.metalearn.strategy import strategy
-from peppp.replay.loocv import SETTINGS, evaluate, held_together, leave_one_out, new_task
-from peppp.replay.slices import known_part, largest_slice
-from peppp.tables import error_matrix
+from peppp.evaluate.leave_one_out import SETTINGS, evaluate, held_together, leave_one_out, new_task
+from peppp.learn.methods import Task, run
+from peppp.learn.strategy import strategy
+from peppp.table.matrix import error_matrix
+from peppp.table.select import SHIPPED_TABLE, read_measurements
+from peppp.table.slices import known_part, largest_slice
 
 METHODS = ("gaussian", "two-best", "ed-mf", "ed-mf-rank-2", "zero", "bo-mf", "random-mf")
 

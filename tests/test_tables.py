@@ -10,8 +10,8 @@ import pytest
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.errors import StoreError, TableError
-from peppp.flat import COLUMNS, check, from_record, to_record
-from peppp.tables import ErrorMatrix, Row, error_matrix, read_table, write_table
+from peppp.table.columns import COLUMNS, check, from_record, to_record
+from peppp.table.matrix import ErrorMatrix, Row, error_matrix, read_table, write_table
 
 MEASURED = Measurement(
     task="digits",
@@ -321,5 +321,5 @@ def test_an_error_matrix_cannot_contradict_itself():
 
 
 def test_tables_need_neither_torch_nor_sqlalchemy():
-    code = "import sys, peppp.tables; assert not {'torch', 'sqlalchemy', 'scipy'} & set(sys.modules)"
+    code = "import sys, peppp.table.matrix; assert not {'torch', 'sqlalchemy', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

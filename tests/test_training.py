@@ -9,7 +9,7 @@ import torch
 
 from peppp.errors import FormatError, NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration, FloatFormat
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding.quantize import quantize
 from peppp.records import Outcome, Recipe
 from peppp.tasks.readers import load
 from peppp.training.batches import flip_crop

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from peppp.advise.caution import Asked, transfers
 from peppp.formats import FP32_CONFIGURATION, paper_grid
-from peppp.known import alike, taught_by
-from peppp.metalearn.methods import Task
+from peppp.learn.methods import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.tables import error_matrix
-from peppp.textable import write_table
-from peppp.transfer import Asked, transfers
+from peppp.table.csv import write_table
+from peppp.table.matrix import error_matrix
+from peppp.table.select import alike, taught_by
 
 GRID = paper_grid()[:33]
 

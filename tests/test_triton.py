@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from peppp.formats import FP32, FloatFormat
-from peppp.lowprec import device, device_packing, kernels
-from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.rounding import quantize_eagerly
-from peppp.lowprec.streams import mix, signed64
+from peppp.lowprec.gpu import device, device_packing
+from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.quantize import quantize_eagerly
+from peppp.lowprec.rounding.streams import mix, signed64
 from peppp.records import RoundingModes
 from test_rounding import FORMATS, difficult, float32, same_bits
 
@@ -178,8 +179,8 @@ def test_a_gpu_whose_torch_turns_minus_zero_into_zero_keeps_it(interpreted, monk
 
 
 def test_without_triton_one_warning_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "peppp.lowprec.triton_kernels", None)
-    monkeypatch.delattr("peppp.lowprec.triton_kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "peppp.lowprec.gpu.triton_kernels", None)
+    monkeypatch.delattr("peppp.lowprec.gpu.triton_kernels", raising=False)
     device._triton.cache_clear()
     try:
         with pytest.warns(UserWarning, match="no Triton kernels on cuda"):
@@ -275,7 +276,8 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from peppp.lowprec import triton_kernels as kernels, triton_packing as packing
+from peppp.lowprec.gpu import triton_kernels as kernels
+from peppp.lowprec.gpu import triton_packing as packing
 
 def compiled(kernel, constants, divided=(), **types):
     # ``divided`` by 16, as Triton finds addresses and sizes of most tensors to be

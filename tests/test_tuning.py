@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from peppp import Advisor, Configuration, Recipe, pick
 from peppp.errors import FormatError, TableError
-from peppp.labels import TunedConfiguration, parse_label, parse_rates
 from peppp.records import Footprint, Measurement, Outcome
-from peppp.tables import error_matrix
-from peppp.textable import write_table
+from peppp.table.csv import write_table
+from peppp.table.labels import TunedConfiguration, parse_label, parse_rates
+from peppp.table.matrix import error_matrix
 
 A, B = Configuration.parse("1-4-3/1-6-7"), Configuration.parse("1-5-2/1-6-7")
 ERRORS = {(A, 0.1): 0.2, (A, 0.001): 0.6, (B, 0.1): 0.4, (B, 0.001): 0.5}
@@ -108,7 +108,7 @@ def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):
     assert isinstance(picked.configuration, TunedConfiguration)
     assert " at " in str(picked)
     assert {c.learning_rate for c in picked.measured} <= {0.1, 0.001}
-    from peppp.known import read_measurements
+    from peppp.table.select import read_measurements
 
     stored = {(m.configuration, m.recipe.learning_rate): m.test_error for m in read_measurements(store)}
     assert {(c.configuration, c.learning_rate): e for c, e in picked.measured.items()} == stored

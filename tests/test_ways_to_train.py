@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import peppp
 from peppp.errors import NetworkError
 from peppp.formats import parse_format
-from peppp.lowprec.rounding import quantize
+from peppp.lowprec.rounding.quantize import quantize
 
 STORAGES = ["simulated", "packed"]
 ROUNDINGS = ["nearest", "stochastic"]

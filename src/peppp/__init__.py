@@ -13,28 +13,28 @@ from peppp.records import Footprint, Measurement, Outcome, Recipe, RoundingModes
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Advisor": "peppp.advisor",
-    "ErrorMatrix": "peppp.tables",
-    "Pick": "peppp.picks",
-    "low_precision": "peppp.lowprec.conversion",
-    "low_precision_optimizer": "peppp.lowprec.optimizers",
+    "Advisor": "peppp.advise.advisor",
+    "ErrorMatrix": "peppp.table.matrix",
+    "Pick": "peppp.advise.pick",
+    "low_precision": "peppp.lowprec.network.conversion",
+    "low_precision_optimizer": "peppp.lowprec.optimizers.low_precision",
     "measure": "peppp.training.measurement",
-    "open_table": "peppp.known",
-    "pick": "peppp.choice",
-    "quantize": "peppp.lowprec.rounding",
-    "read_measurements": "peppp.known",
-    "rounding_points": "peppp.lowprec.conversion",
+    "open_table": "peppp.table.select",
+    "pick": "peppp.advise.session",
+    "quantize": "peppp.lowprec.rounding.quantize",
+    "read_measurements": "peppp.table.select",
+    "rounding_points": "peppp.lowprec.network.conversion",
 }
 
 if TYPE_CHECKING:
-    from peppp.advisor import Advisor
-    from peppp.choice import pick
-    from peppp.known import open_table, read_measurements
-    from peppp.lowprec.conversion import low_precision, rounding_points
-    from peppp.lowprec.optimizers import low_precision_optimizer
-    from peppp.lowprec.rounding import quantize
-    from peppp.picks import Pick
-    from peppp.tables import ErrorMatrix
+    from peppp.advise.advisor import Advisor
+    from peppp.advise.pick import Pick
+    from peppp.advise.session import pick
+    from peppp.lowprec.network.conversion import low_precision, rounding_points
+    from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+    from peppp.lowprec.rounding.quantize import quantize
+    from peppp.table.matrix import ErrorMatrix
+    from peppp.table.select import open_table, read_measurements
     from peppp.training.measurement import measure
 
 __all__ = [

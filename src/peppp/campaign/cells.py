@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.campaign.sampling import nonuniform, uniform
 from peppp.formats import Configuration
 from peppp.records import Recipe
+from peppp.table.sampling import nonuniform, uniform
 
 
 class Source(NamedTuple):

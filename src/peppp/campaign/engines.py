@@ -12,8 +12,8 @@ from typing import Protocol
 
 from peppp.campaign.cells import Cell
 from peppp.errors import BudgetError, PepppError
-from peppp.flat import check
 from peppp.records import Measurement
+from peppp.table.columns import check
 
 Measure = Callable[[Cell], Measurement]
 

@@ -18,11 +18,11 @@ from typing import Self
 from sqlalchemy import and_, delete, exists, not_, or_, select, update
 
 from peppp.arithmetic import older_recipes
-from peppp.campaign import database
 from peppp.campaign.cells import Cell
-from peppp.campaign.schema import CELL, cells, measurements
-from peppp.campaign.store import Store
 from peppp.errors import StoreError
+from peppp.table.store import database
+from peppp.table.store.schema import CELL, cells, measurements
+from peppp.table.store.store import Store
 
 # Seconds after which a driver that shows no sign of life has lost its leases.
 LEASE = 120.0

@@ -12,9 +12,9 @@ from peppp.campaign.cells import Cell, balanced
 from peppp.campaign.engines import Engine, Failure, Result
 from peppp.campaign.estimates import Estimates
 from peppp.campaign.queue import LEASE, Lease, Queue
-from peppp.campaign.store import Store
-from peppp.lowprec import convolutions
+from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
+from peppp.table.store.store import Store
 
 # How often a cell is tried that raises, or whose worker dies or hangs; and one that crashes its worker.
 TRIES = 3

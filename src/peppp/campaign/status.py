@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import and_, case, exists, func, not_, select
 
-from peppp.campaign import database
-from peppp.campaign.schema import CELL, cells, measurements
-from peppp.campaign.store import Store
 from peppp.records import Outcome
+from peppp.table.store import database
+from peppp.table.store.schema import CELL, cells, measurements
+from peppp.table.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

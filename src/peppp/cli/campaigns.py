@@ -42,7 +42,7 @@ def find_rows(
     if data is not None:
         return rows_of([found(text) for text in dict.fromkeys(data.split(","))], recipes), size, []
 
-    from peppp.campaign.plans import named_plan
+    from peppp.paper.plans import named_plan
 
     rows: list[Row] = []
     sources: dict[str, Source] = {}
@@ -160,7 +160,7 @@ def dry_run_facts(
 ) -> dict[str, Any]:
     """What a campaign would do, from what the store holds; the store is only read, if there is one."""
     from peppp.campaign.estimates import Estimates, Times
-    from peppp.campaign.store import Key, Store
+    from peppp.table.store.store import Key, Store
 
     present: set[Key] = set()
     times: Times = {}
@@ -192,7 +192,7 @@ def say(facts: dict[str, Any], store: str, json: bool) -> None:
         print_json(facts)
         return
     from peppp.arithmetic import outdated_note
-    from peppp.campaign.database import shown
+    from peppp.table.store.database import shown
 
     smallest, largest = format_bytes(facts["smallest_bytes"]), format_bytes(facts["largest_bytes"])
     kept = smallest if smallest == largest else f"{smallest} to {largest}"

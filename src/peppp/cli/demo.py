@@ -29,13 +29,13 @@ def command(
     """
     from statistics import median
 
+    from peppp.advise.session import footprints, measure_cells, pick, training_of
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
-    from peppp.choice import footprints, measure_cells, pick, training_of
     from peppp.formats import FP32_CONFIGURATION, paper_grid
-    from peppp.known import open_table
     from peppp.page.report import write_report
     from peppp.records import Recipe
+    from peppp.table.select import open_table
     from peppp.tasks.readers import load
 
     try:

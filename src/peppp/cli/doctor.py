@@ -25,8 +25,8 @@ def command(
     """
     import torch
 
-    from peppp.lowprec import convolutions
-    from peppp.lowprec.selftest import self_test
+    from peppp.lowprec.network import convolutions
+    from peppp.lowprec.rounding.selftest import self_test
 
     check_device(device)
     facts = {name: _version(name) for name in _PACKAGES} | {
@@ -40,7 +40,7 @@ def command(
         "convolutions by": convolutions.library(),
     }
     if store is not None:
-        from peppp.known import read_measurements
+        from peppp.table.select import read_measurements
 
         facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
     checks = self_test(device)

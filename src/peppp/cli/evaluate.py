@@ -12,7 +12,7 @@ from peppp.errors import PepppError, StoreError, TableError
 
 if TYPE_CHECKING:
     from peppp.records import Measurement
-    from peppp.tables import ErrorMatrix
+    from peppp.table.matrix import ErrorMatrix
 
 Where = Annotated[
     list[str] | None,
@@ -87,12 +87,12 @@ def command(
 
     Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
     """
-    from peppp.replay.comparison import compare
-    from peppp.replay.judges import judge as judge_of
-    from peppp.replay.judges import repeated
-    from peppp.replay.loocv import evaluate
-    from peppp.replay.slices import one_run
-    from peppp.textfiles import writing
+    from peppp.evaluate.comparison import compare
+    from peppp.evaluate.judges import judge as judge_of
+    from peppp.evaluate.judges import repeated
+    from peppp.evaluate.leave_one_out import evaluate
+    from peppp.files import writing
+    from peppp.table.slices import one_run
     from peppp.units import parse_bytes
 
     if rows is not None and not rows.parent.is_dir():
@@ -150,8 +150,8 @@ def known_from(
     table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str]
 ) -> "tuple[ErrorMatrix, list[ErrorMatrix], bool]":
     """The part of a table or of matrices to evaluate, that of each seed, and whether it is invented."""
-    from peppp.replay.slices import by_seed, known_part
-    from peppp.tables import averaged, error_matrix
+    from peppp.table.matrix import averaged, error_matrix
+    from peppp.table.slices import by_seed, known_part
 
     if table is not None and (errors or memory is not None):
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
@@ -169,8 +169,8 @@ def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]
     """The matrices of each seed, with their memory."""
     from dataclasses import replace
 
-    from peppp.matrices import read_memory, read_seeds
-    from peppp.tables import averaged, placed
+    from peppp.table.matrices import read_memory, read_seeds
+    from peppp.table.matrix import averaged, placed
 
     if not errors:
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
@@ -186,8 +186,8 @@ def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]
 
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
     """The measurements of a table, by default the one that ships, that are evaluated."""
-    from peppp.known import SHIPPED_TABLE, read_current
-    from peppp.replay.slices import largest_slice, parse_where
+    from peppp.table.select import SHIPPED_TABLE, read_current
+    from peppp.table.slices import largest_slice, parse_where
 
     return largest_slice(read_current(table or SHIPPED_TABLE), parse_where(where))
 

@@ -31,7 +31,7 @@ def command(
 
     Example: peppp hardware runs.db --epsilon 0.02
     """
-    from peppp.replay.hardware import hardware_view
+    from peppp.evaluate.hardware import hardware_view
 
     if epsilon is not None and most is not None:
         raise TableError(

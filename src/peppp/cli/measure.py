@@ -180,9 +180,9 @@ def command(
     from peppp.campaign.estimates import Estimates
     from peppp.campaign.progress import Display
     from peppp.campaign.runner import run_campaign
-    from peppp.campaign.store import Store
-    from peppp.lowprec.functions import Precision
+    from peppp.lowprec.rounding.functions import Precision
     from peppp.records import Recipe
+    from peppp.table.store.store import Store
     from peppp.tasks.networks import check_name
 
     # A machine that only drives others needs no device of theirs.

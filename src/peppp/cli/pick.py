@@ -120,9 +120,9 @@ def command(
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
     seconds = None if spend is None else parse_seconds(spend, "--spend")
-    from peppp.advisor import check_request
-    from peppp.costs import check_costs
-    from peppp.metalearn.methods import DEFAULT_METHOD
+    from peppp.advise.advisor import check_request
+    from peppp.advise.costs import check_costs
+    from peppp.learn.methods import DEFAULT_METHOD
 
     check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(cost or ())
@@ -132,12 +132,12 @@ def command(
         raise BudgetError("--out is the folder of --train; give both, or neither")
     folder = out or Path("peppp-run")
 
+    from peppp.advise.session import pick
     from peppp.campaign.progress import Display
-    from peppp.choice import pick
-    from peppp.labels import parse_rates
-    from peppp.matrices import read_errors
     from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
+    from peppp.table.labels import parse_rates
+    from peppp.table.matrices import read_errors
 
     check_device(device)
     use_data_root(data_root)
@@ -196,7 +196,7 @@ def command(
     if train and not dry_run:
         from dataclasses import replace
 
-        from peppp.choice import training_of
+        from peppp.advise.session import training_of
         from peppp.cli.train import run
         from peppp.tasks.readers import load
 

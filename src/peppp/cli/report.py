@@ -26,9 +26,9 @@ def command(
 
     Example: peppp report runs.db --budget 100MB --html report.html
     """
-    from peppp.known import read_current
     from peppp.page.overview import overview, task_page
     from peppp.page.report import write_report
+    from peppp.table.select import read_current
 
     measurements = read_current(place)
     page = overview(measurements, budget=budget)

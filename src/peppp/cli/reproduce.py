@@ -48,8 +48,8 @@ def command(
 
     Example: peppp reproduce 11 table.csv.gz --seeds 5 --csv fig11.csv --plot fig11.svg
     """
-    from peppp.reproduce.figures import FIGURES, canonical
-    from peppp.reproduce.page import draw_all, write_page
+    from peppp.paper.figures import FIGURES, canonical
+    from peppp.paper.page import draw_all, write_page
     from peppp.units import parse_bytes
 
     if leave not in ("family", "row"):
@@ -73,7 +73,7 @@ def command(
         if csv is not None:
             _write_text(_place(csv, figure.name, ".csv", several), as_csv(list(figure.records)))
         if plot is not None:
-            from peppp.reproduce.pictures import draw
+            from peppp.paper.pictures import draw
 
             if figure.panels:
                 draw(figure, _place(plot, figure.name, ".svg", several))
@@ -108,12 +108,12 @@ def _setting(name: str, value: Any) -> str:
 def _study(
     table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str], **how: Any
 ) -> Any:
-    from peppp.replay.slices import parse_where
-    from peppp.reproduce.study import Study
+    from peppp.paper.study import Study
+    from peppp.table.slices import parse_where
 
     if errors or memory is not None:
         return Study(matrices=known_from(table, errors, memory, where)[0], **how)
-    from peppp.known import SHIPPED_TABLE, read_current
+    from peppp.table.select import SHIPPED_TABLE, read_current
 
     return Study(read_current(table or SHIPPED_TABLE), where=parse_where(where), **how)
 
@@ -126,7 +126,7 @@ def _place(path: Path, name: str, suffix: str, several: bool) -> Path:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from peppp.textfiles import writing
+    from peppp.files import writing
 
     with writing(path) as file:
         file.write(text)

@@ -36,7 +36,7 @@ def command(
     from dataclasses import asdict
 
     from peppp.campaign import status as of
-    from peppp.campaign.store import Store
+    from peppp.table.store.store import Store
 
     with Store.open(store, create=forget) as kept:
         if forget:

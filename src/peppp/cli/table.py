@@ -14,8 +14,8 @@ from peppp.cli.options import Json, print_json
 from peppp.errors import TableError
 
 if TYPE_CHECKING:
-    from peppp.merging import Merged
     from peppp.records import Measurement
+    from peppp.table.merge import Merged
 
 _SIGNAL = 0.25
 _COLUMNS_OF_THEIR_OWN = ("network", "resolution", "learning_rate", "rounding")
@@ -37,8 +37,8 @@ def export(store: _Place, table: _Output, json: Json = False) -> None:
 
     Example: peppp table export runs.db table.csv.gz
     """
-    from peppp.known import read_measurements
-    from peppp.textable import write_table
+    from peppp.table.csv import write_table
+    from peppp.table.select import read_measurements
 
     measurements = read_measurements(store)
     write_table(table, measurements)
@@ -56,9 +56,9 @@ def import_(
 
     Example: peppp table import runs.db theirs.csv.gz
     """
-    from peppp.campaign.store import Store
-    from peppp.known import read_measurements
-    from peppp.merging import merge
+    from peppp.table.merge import merge
+    from peppp.table.select import read_measurements
+    from peppp.table.store.store import Store
 
     read = [read_measurements(table) for table in tables]
     with Store.open(store) as kept:
@@ -79,9 +79,9 @@ def merge(
 
     Example: peppp table merge all.csv.gz ours.csv.gz theirs.csv.gz
     """
-    from peppp.known import read_measurements
-    from peppp.merging import merge as put_together
-    from peppp.textable import write_table
+    from peppp.table.csv import write_table
+    from peppp.table.merge import merge as put_together
+    from peppp.table.select import read_measurements
 
     merged = put_together(*(read_measurements(table) for table in tables))
     write_table(output, merged.measurements)
@@ -95,8 +95,8 @@ def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
     Example: peppp table validate theirs.csv.gz
     """
-    from peppp.known import SHIPPED_TABLE, read_measurements
-    from peppp.merging import merge
+    from peppp.table.merge import merge
+    from peppp.table.select import SHIPPED_TABLE, read_measurements
 
     place = table or SHIPPED_TABLE
     merged = merge(read_measurements(place))
@@ -111,7 +111,7 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
     Example: peppp table show table.csv.gz
     """
     from peppp.arithmetic import outdated, outdated_note
-    from peppp.known import SHIPPED_TABLE, read_current
+    from peppp.table.select import SHIPPED_TABLE, read_current
 
     place = table or SHIPPED_TABLE
     measurements = read_current(place)
@@ -164,9 +164,9 @@ def matrix(
 
     Example: peppp table matrix runs.db E.csv
     """
-    from peppp.known import read_current
-    from peppp.matrices import write_matrix
-    from peppp.tables import error_matrix
+    from peppp.table.matrices import write_matrix
+    from peppp.table.matrix import error_matrix
+    from peppp.table.select import read_current
 
     found = error_matrix(read_current(table), recipe_digest=recipe)
     names = [row.task for row in found.rows]
@@ -184,7 +184,7 @@ def schema() -> None:
 
     Example: peppp table schema
     """
-    from peppp.flat import json_schema
+    from peppp.table.columns import json_schema
 
     print_json(json_schema())
 

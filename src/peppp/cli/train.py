@@ -91,7 +91,7 @@ def run(
     json: bool,
 ) -> None:
     """Train, and print the estimate and what was measured side by side."""
-    from peppp.training.kept import to_plain, train_in_folder
+    from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.measurement import with_resolution
 
     recipe = with_resolution(recipe, dataset)

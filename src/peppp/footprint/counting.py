@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from peppp.errors import NetworkError, PepppError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.operations import KINDS, Kind
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.network.operations import KINDS, Kind
 from peppp.records import Footprint
 
 # States that live in Format B beside the gradient, by optimizer.

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from peppp.errors import NetworkError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration
-from peppp.lowprec.conversion import low_precision
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.packed_optimizer import PackedOptimizer
-from peppp.lowprec.packing import PackedTensor
-from peppp.lowprec.weights import weak_storage
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.optimizers.packed import PackedOptimizer
+from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.storage.weights import weak_storage
 
 STORAGES = ("fp32", "simulated", "packed")
 
@@ -73,7 +73,7 @@ def rehearse(
     """Rehearse two steps of classification by ``network`` (fresh, on the meta device).
 
     ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the other
-    options are those of :func:`peppp.lowprec.optimizers.low_precision_optimizer`. Memory that an operation
+    options are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. Memory that an operation
     needs within is that of torch on CPUs. Raises NetworkError where the network cannot run on such inputs.
     """
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from peppp import pareto
+from peppp.advise.pick import page_format
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
-from peppp.metalearn.completion import complete
-from peppp.picks import page_format
+from peppp.learn.completion import complete
 from peppp.records import Measurement, Recipe
-from peppp.tables import ErrorMatrix, error_matrix, footprint_at
+from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes
 
 _LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
@@ -23,7 +23,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     """What :func:`peppp.page.report.render` draws of all tasks: matrix, singular values, frontiers, picks.
 
     A task is a data set under one recipe. Its errors are as measured where they were and else those of
-    :func:`peppp.metalearn.completion.complete` (section 3.1), relative to chance and clipped to [0, 1]; its
+    :func:`peppp.learn.completion.complete` (section 3.1), relative to chance and clipped to [0, 1]; its
     memory is what the measurements' footprints say, carried over to the other formats. ``budget`` (default:
     the middle of all footprints) is one for all tasks. Errors are fractions, sizes bytes.
 

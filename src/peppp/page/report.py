@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from peppp import pareto
 from peppp.errors import StoreError
-from peppp.textfiles import whole
+from peppp.files import whole
 
 _FOLDER = Path(__file__).parent
 _KINDS = ("estimated", "measured")

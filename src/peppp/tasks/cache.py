@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from peppp.files import whole
 from peppp.tasks.dataset import Dataset
-from peppp.textfiles import whole
 
 
 def folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from peppp.formats import Configuration, FloatFormat, Format
-from peppp.lowprec.functions import Precision
+from peppp.lowprec.rounding.functions import Precision
 from peppp.records import Recipe
 
 

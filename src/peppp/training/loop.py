@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import Configuration
-from peppp.lowprec.conversion import low_precision, low_precision_state
-from peppp.lowprec.convolutions import holds_narrow, repair
-from peppp.lowprec.optimizers import low_precision_optimizer
-from peppp.lowprec.streams import mix, mix_text
+from peppp.lowprec.network.conversion import low_precision, low_precision_state
+from peppp.lowprec.network.convolutions import holds_narrow, repair
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.rounding.streams import mix, mix_text
 from peppp.records import Outcome, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
@@ -78,7 +78,7 @@ def train(
 class Run:
     """A training between its epochs: the network, its optimizer, its data and where its draws stand.
 
-    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision_optimizer`.
+    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`.
     """
 
     def __init__(

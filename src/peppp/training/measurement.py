@@ -21,7 +21,7 @@ from peppp.formats import Configuration
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
-from peppp.training import replay
+from peppp.training import graphs as replay
 from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss

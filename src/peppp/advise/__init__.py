@@ -1,0 +1,1 @@
+"""From data, a network and a budget to a configuration."""

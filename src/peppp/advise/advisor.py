@@ -1,0 +1,391 @@
+"""The advisor: asks for the errors of a few configurations on a new task, is told, and picks one.
+
+By default a Gaussian learned from the errors of other tasks says what to measure and what to believe
+(:mod:`peppp.learn.noise_free`); the paper's ED-MF and other methods can be asked for. Training is left to
+the caller, so nothing here needs torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp import pareto
+from peppp.advise.pick import HardwareChoice, Pick, Prediction, Reference
+from peppp.errors import BudgetError, TableError
+from peppp.formats import FP32_CONFIGURATION, Configuration
+from peppp.learn.belief import GAUSSIAN_90, Belief, unseen
+from peppp.learn.completion import complete
+from peppp.learn.descriptors import nearest_hardware
+from peppp.learn.methods import DEFAULT_METHOD, Method, Task
+from peppp.learn.noise_free import TOLERANCE
+from peppp.learn.strategy import strategy
+from peppp.records import Footprint
+from peppp.table.labels import Label, as_label, plain
+from peppp.table.matrix import ErrorMatrix
+from peppp.units import format_bytes, parse_bytes
+
+
+class Advisor:
+    """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
+
+    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each of its columns, by
+    part or in all. Columns that only one of them knows are left out. ``cap`` bounds the memory of the
+    measurements (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the
+    factorisation and of the completion of the table (:func:`peppp.learn.completion.complete`). With
+    ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
+    as they are. The arguments are never changed.
+
+    ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must hold such
+    errors of other tasks, in a column fp32/fp32.
+
+    ``noise`` is the standard deviation of the error over trainings that differ in their seed alone. Without
+    it, ``gaussian`` learns it from the table; that takes columns that are configurations or repeated runs.
+
+    ``method`` is one of those of :mod:`peppp.learn.methods`. The default, ``gaussian``, takes a told
+    error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
+    and asks for no more once another training is not worth it; ``measurements`` is the most that it asks for.
+    With ``until_sure``, a probability, ``gaussian`` also stops once the choice is, so probably, at most
+    ``tolerance`` above the best. The other methods have no intervals and no probabilities.
+
+    Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
+    ``measurements`` in the cap.
+
+    >>> from peppp.formats import paper_grid
+    >>> from peppp.table.matrix import Row
+    >>> a, b, c = paper_grid()[:3]
+    >>> errors = np.outer([0.5, 1.0], [0.8, 0.4, 0.2])  # the second task is twice as hard throughout
+    >>> table = ErrorMatrix.from_values(errors, [Row("easy", "", ""), Row("hard", "", "")], [a, b, c])
+    >>> footprints = {x: Footprint(10, 0, 0, {"momentum": i}) for i, x in enumerate([a, b, c])}
+    >>> advisor = Advisor(table, footprints, budget=11, measurements=1, method="ed-mf")  # a tiny table
+    >>> while (configuration := advisor.ask()) is not None:
+    ...     advisor.tell(configuration, error={a: 0.6, b: 0.3}[configuration])  # trained by the caller
+    >>> pick = advisor.recommend()  # c is beyond the budget
+    >>> dict(pick.measured) == {a: 0.6}, pick.configuration == b, round(pick.predicted_error, 3)
+    (True, True, 0.3)
+    """
+
+    def __init__(
+        self,
+        table: ErrorMatrix,
+        footprints: Mapping[Configuration, Footprint] | Mapping[Label, Footprint | int],
+        budget: int | str,
+        *,
+        measurements: int = 6,
+        cap: int | str | None = None,
+        rank: int = 3,
+        shrinkage: float | None = None,
+        chance_error: float | None = None,
+        task: str = "",
+        network: str = "",
+        method: str = DEFAULT_METHOD,
+        until_sure: float | None = None,
+        tolerance: float = TOLERANCE,
+        fp32_error: float | None = None,
+        noise: float | None = None,
+    ) -> None:
+        chosen = check_request(method, until_sure, noise)
+        if fp32_error is not None and chosen.design != DEFAULT_METHOD:
+            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out or take gaussian")
+        if fp32_error is not None and not 0 <= fp32_error <= 1:
+            raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
+        if chance_error is not None and not 0 < chance_error <= 1:
+            raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
+        columns = [j for j, label in enumerate(table.columns) if label in footprints]
+        if not columns:
+            raise TableError("no configuration of the table has a footprint; give footprints for its columns")
+        self.configurations = tuple(table.columns[j] for j in columns)
+        sizes: Mapping[Any, Footprint | int] = footprints
+        self.footprints = {c: _footprint(sizes[c]) for c in self.configurations}
+        self.budget, self.measurements = parse_bytes(budget), measurements
+        self.task, self.network = task, network
+        self._memory = np.array([footprint.total for footprint in self.footprints.values()])  # [d] bytes
+        self._permissible = self._within(self.budget, "a budget")
+        measurable = self._permissible if cap is None else self._within(parse_bytes(cap), "a cap")
+        if chosen.design == DEFAULT_METHOD:  # which measures at most so many
+            measurements = self.measurements = min(measurements, int(measurable.sum()))
+        if not 0 <= measurements <= measurable.sum():
+            raise BudgetError(
+                f"{measurements} measurements were asked for, but {measurable.sum()} configurations fit in "
+                f"the memory; ask for 0 to {measurable.sum()} or allow more memory"
+            )
+        # All of the table serves to learn the embeddings, the columns without a footprint too.
+        learned = complete(table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None)
+        self._learned = learned.take(columns)
+        scale = 1.0 if chance_error is None else chance_error
+        self.new_task = Task(self._memory, self._permissible, measurable, scale)
+        self._reference = self._place_of_fp32(table)
+        if fp32_error is not None and self._reference is None:
+            raise TableError(
+                "the table has no errors of fp32/fp32 to compare with; leave the error of fp32 out"
+            )
+        self._fp32_error = fp32_error
+        beyond = {} if fp32_error is None or self._reference is None else {self._reference: fp32_error}
+        self._strategy = strategy(
+            chosen, learned, self.new_task, measurements, tolerance=tolerance, columns=columns, beyond=beyond,
+            noise=noise,
+        )  # fmt: skip
+        self._notes = _of_noise(noise, table) if chosen.design == DEFAULT_METHOD else ()
+        self._until_sure, self._tolerance = until_sure, tolerance
+        self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
+        self._told: dict[Label, float] = {}
+        self._judged: dict[int, Belief] = {}  # by how many errors were told
+        self.plan: tuple[Label, ...] = self._labels(self._strategy.next({}, measurements))
+
+    def ask(self) -> Label | None:
+        """The next configuration to measure, or None once enough is known.
+
+        Of ``ed-mf`` it is the next of ``plan``, which lists the most informative first; all of them can also
+        be measured at once. The other designs look at what was told. Asking alone changes nothing, and errors
+        told unasked count as measurements.
+        """
+        return next(iter(self.batch(1)), None)
+
+    def batch(self, count: int) -> list[Label]:
+        """The next ``count`` configurations to measure at once, or as many as are still wanted."""
+        if self.stopped:
+            return []
+        return list(self._labels(self._strategy.next(self._by_column(), count)))
+
+    @property
+    def method(self) -> str:
+        """The method in use, as its text."""
+        return str(self._strategy.method)
+
+    @property
+    def told(self) -> Mapping[Label, float]:
+        """The errors told so far, in their order."""
+        return MappingProxyType(self._told)
+
+    @property
+    def measurable(self) -> tuple[Label, ...]:
+        """The configurations within the cap, in the table's order."""
+        return self._labels(np.flatnonzero(self.new_task.measurable).tolist())
+
+    @property
+    def sequential(self) -> bool:
+        """Whether what is asked for next depends on the errors told."""
+        return self._strategy.sequential
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing more is asked for though it might be; nothing where that is not so."""
+        enough = self._strategy.enough(self._by_column())
+        if enough or self._until_sure is None:
+            return enough
+        return self._belief().enough(self._best(), self._until_sure, len(self.told))
+
+    def tell(self, configuration: Label, error: float) -> None:
+        """Take note of a measured error, a fraction in [0, 1], asked for or not.
+
+        Raises TableError for an unknown configuration, an error outside [0, 1], and a second, different error
+        for the same configuration.
+        """
+        configuration, error = as_label(configuration), float(error)
+        if configuration not in self._column:
+            raise TableError(
+                f"{configuration} is not among the {len(self._column)} configurations that have a "
+                "column in the table and a footprint; tell the error of one of those"
+            )
+        if not 0 <= error <= 1:  # refuses NaN as well
+            raise TableError(
+                f"the error of {configuration} is {error}; give a fraction between 0 and 1, and the error "
+                "of guessing where training diverged"
+            )
+        known = self._told.setdefault(configuration, error)
+        if known != error:
+            raise TableError(
+                f"the error of {configuration} was told to be {known}, now {error}; tell it once"
+            )
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """What is believed of each configuration, in the table's order, clipped to [0, 1].
+
+        Without any measurement these are the means of the completed table's columns, or the Gaussian's.
+        """
+        belief = self._belief()
+        return tuple(
+            Prediction(
+                configuration=configuration,
+                estimated_error=float(estimate),
+                measured_error=self.told.get(configuration),
+                footprint=footprint,
+                permissible=bool(self._permissible[j]),
+                interval=None if belief.unsure else (float(belief.low[j]), float(belief.high[j])),
+                on_frontier=None if belief.on_frontier is None else float(belief.on_frontier[j]),
+                near_best=None if belief.near_best is None else float(belief.near_best[j]),
+                settled=self._strategy.settles,
+            )
+            for j, (estimate, (configuration, footprint)) in enumerate(
+                zip(self._strategy.predict(self._by_column()), self.footprints.items(), strict=True)
+            )
+        )
+
+    def recommend(self) -> Pick:
+        """The configuration of least error within the budget, of ties the one of least memory.
+
+        It is the Pareto optimal one with the highest allowed memory, as in section 3.2. Errors count as
+        measured where they were, else as predicted. It can be asked for at any time.
+        """
+        predictions = self.predictions()
+        optimal = pareto.frontier(self._memory, self._errors(), self._permissible)
+        best = predictions[self._best()]
+        return Pick(
+            configuration=best.configuration,
+            predicted_error=best.error,
+            interval=best.interval,
+            footprint=best.footprint,
+            budget=self.budget,
+            predictions=predictions,
+            frontier=self._labels(optimal.tolist()),
+            rank=self._strategy.rank,
+            reliable=self._strategy.reliable(self._by_column()),
+            task=self.task,
+            network=self.network,
+            sureness=best.near_best,
+            method=self.method,
+            tolerance=self._strategy.tolerance,
+            stopped=self.stopped,
+            reference=self.fp32(),
+            notes=(*self._notes, *self._as_good(best)),
+            run_interval=self._belief().run_interval(self._errors(), self._best()),
+            saving=self._strategy.saving(self._by_column()),
+            hardware=None
+            if isinstance(best.configuration, str)
+            else self.nearest_hardware(best.configuration),
+        )
+
+    def predict(
+        self, configurations: Sequence[Configuration | str]
+    ) -> dict[Configuration, tuple[float, float, float]]:
+        """Predicted error and its 90 % interval of configurations that the table lacks, as MX or int8.
+
+        They are placed among the table's by precision and range alone, with the wider interval that this
+        calls for. Raises FormatError for a text that is no configuration.
+        """
+        wanted = [Configuration.parse(c) for c in configurations]
+        errors, low, high = unseen(self._learned, self.new_task, wanted, self._errors(), self._belief())
+        rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
+        return {c: (error, a, b) for c, error, a, b in rows}
+
+    def nearest_hardware(self, configuration: Label) -> HardwareChoice:
+        """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
+
+        Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
+        ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
+        interpolated errors, so that what interpolation misses everywhere cancels.
+        """
+        (configuration,) = plain([as_label(configuration)])
+        nearest = Configuration(
+            nearest_hardware(configuration.format_a), nearest_hardware(configuration.format_b)
+        )
+        found = self.predict([nearest, configuration])
+        error, low, high = found[nearest]
+        return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
+
+    def fp32(self) -> Reference | None:
+        """What is believed of fp32 on the new task; None where the table or the method does not say.
+
+        Only where fp32 is no configuration of its own, with a footprint.
+        """
+        if self._reference is None:
+            return None
+        if self._fp32_error is not None:
+            return Reference(self._fp32_error, None, "given")
+        found = self._strategy.elsewhere(self._by_column(), self._reference)
+        return found and Reference(found[0], found[1:], "estimated")
+
+    def _as_good(self, best: Prediction) -> tuple[str, ...]:
+        """What was trained and may be as good as a pick whose Format A was not: the estimates cannot tell."""
+        covariance, told = self._belief().covariance, self._by_column()
+        groups = self._learned.groups
+        if covariance is None or not told or groups is None:
+            return ()
+        j, errors = self._column[best.configuration], self._errors()
+        tried = [k for k in told if self._permissible[k]]
+        if not tried or groups[j] in groups[tried]:
+            return ()
+        k = min(tried, key=lambda k: (errors[k], self._memory[k]))
+        spread = float(covariance[j, j] + covariance[k, k] - 2 * covariance[j, k]) ** 0.5
+        if errors[k] - errors[j] > GAUSSIAN_90 * spread:
+            return ()
+        return (
+            f"{self.configurations[k]}, which was trained, is expected to err {errors[k] - errors[j]:.3f} "
+            "more; the estimates cannot tell the two apart",
+        )
+
+    def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
+        """The table's column of fp32, if it is none of the new task's."""
+        found = [j for j, label in enumerate(table.columns) if label == FP32_CONFIGURATION]
+        return found[0] if found and FP32_CONFIGURATION not in self.footprints else None
+
+    def _labels(self, columns: Sequence[int]) -> tuple[Label, ...]:
+        return tuple(self.configurations[j] for j in columns)
+
+    def _belief(self) -> Belief:
+        count = len(self.told)  # errors told are never taken back
+        if count not in self._judged:
+            self._judged[count] = self._strategy.believe(self._by_column(), self._tolerance)
+        return self._judged[count]
+
+    def _errors(self) -> NDArray[np.float64]:
+        """Errors [d] that the pick is made by: measured, or else estimated."""
+        return pareto.settled(self._strategy.errors(self._by_column()))
+
+    def _best(self) -> int:
+        return self._strategy.pick(self._by_column())
+
+    def _by_column(self) -> dict[int, float]:
+        """The errors told, by the column's index."""
+        return {self._column[c]: error for c, error in self._told.items()}
+
+    def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
+        check_limit(limit, name, dict(zip(self.configurations, self._memory.tolist(), strict=True)))
+        return np.asarray(self._memory <= limit)  # [d]
+
+
+def _of_noise(noise: float | None, table: ErrorMatrix) -> tuple[str, ...]:
+    """What has to be said of the noise that a pick rests on."""
+    if noise is not None:
+        return (f"the noise of a training, {noise:g}, is the one that was stated",)
+    repeated = table.counts is not None and bool((table.counts > 1).any())
+    if repeated or not any(isinstance(label, str) for label in table.columns):
+        return ()
+    return (
+        "the table has one run of each column, so the noise of a training is a guess; state it with --noise",
+    )
+
+
+def check_request(method: str, until_sure: float | None, noise: float | None = None) -> Method:
+    """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
+
+    Raises TableError for an unknown method or one without probabilities, BudgetError for a number that is no
+    probability.
+    """
+    chosen = Method.parse(method)
+    if noise is not None and not 0 < noise < 0.5:
+        raise TableError(f"the noise of a training is {noise:g}; give a standard deviation as 0.02")
+    if noise is not None and chosen.design != DEFAULT_METHOD:
+        raise TableError(f"{chosen} takes a training's error as it is; leave the noise out, or take gaussian")
+    if until_sure is not None and not 0 < until_sure < 1:
+        raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+    if until_sure is not None and chosen.design != DEFAULT_METHOD:
+        raise TableError(f"{chosen} does not know how sure it is; leave until-sure out, or take gaussian")
+    return chosen
+
+
+def check_limit(limit: int, name: str, sizes: Mapping[Any, int]) -> None:
+    """Raises BudgetError where ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
+    cheapest = min(sizes, key=lambda configuration: sizes[configuration])
+    smallest = sizes[cheapest]
+    if smallest > limit:
+        raise BudgetError(
+            f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
+            f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
+        )
+
+
+def _footprint(size: Footprint | int) -> Footprint:
+    return size if isinstance(size, Footprint) else Footprint(0, 0, 0, {}, raw=int(size))

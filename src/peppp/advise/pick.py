@@ -1,0 +1,386 @@
+"""What an advisor answers: a prediction for each configuration, and the pick with what it rests on."""
+
+import html
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from peppp.advise.costs import Cost
+from peppp.errors import TableError
+from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
+from peppp.records import Footprint
+from peppp.table.labels import Label
+from peppp.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is believed of one configuration: its error in [0, 1], measured or only estimated.
+
+    ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
+    measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
+    ``permissible`` says whether the footprint is within the budget (inclusive). ``interval`` holds the error
+    of a training with probability 0.9, as often as it did on the table's own tasks; of a measured
+    configuration, that of another run. ``on_frontier`` is the probability of being Pareto optimal within the
+    budget, ``near_best`` that of erring at most the tolerance more than the best within the budget; None
+    where the table has too few rows to tell.
+    """
+
+    configuration: Label
+    estimated_error: float
+    measured_error: float | None
+    footprint: Footprint
+    permissible: bool
+    interval: tuple[float, float] | None = None
+    on_frontier: float | None = None
+    near_best: float | None = None
+    settled: bool = True
+
+    @property
+    def error(self) -> float:
+        """The error that the pick goes by."""
+        measured = self.measured_error if self.settled else None
+        return self.estimated_error if measured is None else measured
+
+    @property
+    def source(self) -> str:
+        """Where that error comes from: "measured" or "estimated"."""
+        return "measured" if self.settled and self.measured_error is not None else "estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The configuration to train with, and what that rests on.
+
+    ``predictions`` are in the table's order; ``frontier`` lists the configurations that are Pareto optimal
+    within the budget, by ascending memory. ``reliable`` is False where the measurements do not determine all
+    ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
+    probability that no permissible configuration errs more than the tolerance less; None where the table is
+    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
+    those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
+    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
+    how far it serves. ``reference`` is fp32, where the table says something of it. ``run_interval`` holds the
+    error of one training at the pick with probability 0.9, where ``interval`` is that of the noise-free
+    error; ``saving`` is the error that another training is expected to save. Errors within the ``tolerance``
+    tie, and the least memory is picked.
+    """
+
+    configuration: Label
+    predicted_error: float
+    interval: tuple[float, float] | None
+    footprint: Footprint
+    budget: int
+    predictions: tuple[Prediction, ...]
+    frontier: tuple[Label, ...]
+    rank: int
+    reliable: bool
+    task: str = ""
+    network: str = ""
+    sureness: float | None = None
+    method: str = "gaussian"
+    stopped: str = ""
+    hardware: "HardwareChoice | None" = None
+    costs: tuple[Cost, ...] = ()
+    notes: tuple[str, ...] = ()
+    planned: tuple[Label, ...] = ()
+    tolerance: float = 0.0
+    reference: "Reference | None" = None
+    run_interval: tuple[float, float] | None = None
+    saving: float | None = None
+    warning: str = ""
+
+    @property
+    def measured(self) -> Mapping[Label, float]:
+        """The measured errors, in the table's order."""
+        return MappingProxyType(
+            {p.configuration: p.measured_error for p in self.predictions if p.measured_error is not None}
+        )
+
+    @property
+    def source(self) -> str:
+        """Where the predicted error comes from: "measured" or "estimated"."""
+        return "measured" if self.settled and self.configuration in self.measured else "estimated"
+
+    def __str__(self) -> str:
+        subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
+        interval = "" if self.interval is None else ", 90 % interval {:.3f} to {:.3f}".format(*self.interval)
+        parts = ", ".join(
+            f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size
+        )
+        permissible = sum(prediction.permissible for prediction in self.predictions)
+        lines = [
+            *([f"warning   {self.warning}"] if self.warning else []),
+            f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
+            f"error     {self.predicted_error:.3f}, {self._source}{interval}",
+            f"memory    {format_bytes(self.footprint.total)}: {parts}",
+            f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
+            "measured  "
+            + (
+                ", ".join(f"{c} {error:.3f}" for c, error in self.measured.items())
+                or "nothing: the estimates rest on other tasks alone"
+            ),
+        ]
+        if alike := self.equally_good:
+            format_a, format_b = str(self.configuration).split("/", 1)
+            lines.insert(-3, f"format B  {alike}; {format_b} takes the least memory with {format_a}")
+        if self.planned:
+            total = {p.configuration: p.footprint.total for p in self.predictions}
+            planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
+            lines.append(f"planned   {planned}")
+        if self.costs:
+            lines.append(
+                "costs     " + ", ".join(f"{c.name} {c.shown(self.configuration)}" for c in self.costs)
+            )
+            lines.append(
+                f"          Pareto optimal in error and {_listed(c.name for c in self.costs)}: "
+                + ", ".join(map(str, self.cost_frontier))
+            )
+            lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
+        if self.reference is not None:
+            lines.append(f"fp32      {self.reference.told(self.predicted_error, self.budget)}")
+        if self.hardware is not None:
+            loss = self.hardware.predicted_loss
+            more = f"{abs(loss):.3f} {'more' if loss >= 0 else 'less'}"
+            lines.append(f"hardware  nearest is {self.hardware.configuration}, which errs {more} (estimated)")
+        if self.saving is not None and not self.stopped:
+            saves = f"{self.saving:.3f}" if self.saving >= 0.001 else "less than 0.001"
+            lines.append(f"more      another training is expected to save {saves} of the error")
+        if self.stopped:
+            lines.append(f"stopped   {self.stopped}")
+        lines += [f"note      {note}" for note in self.notes]
+        if not self.reliable:
+            lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
+        return "\n".join(lines)
+
+    @property
+    def _source(self) -> str:
+        """What the error is, in words: of a noisy run and an estimate, both."""
+        if self.settled:
+            return self.source
+        run = self.measured.get(self.configuration)
+        return "estimated" if run is None else f"estimated; a run had {run:.3f}"
+
+    @property
+    def equally_good(self) -> str:
+        """Which Formats B are expected to err as little as the pick's, in words; empty where none is."""
+        if isinstance(self.configuration, str):
+            return ""
+        own = [
+            p
+            for p in self.predictions
+            if p.permissible
+            and not isinstance(p.configuration, str)
+            and p.configuration.format_a == self.configuration.format_a
+        ]
+        near = [p for p in own if p.error <= self.predicted_error + self.tolerance]
+        if self.settled or len(near) < 2:
+            return ""
+        which = "any that fits is" if len(near) == len(own) else f"{len(near)} of {len(own)} that fit are"
+        return f"{which} expected to err as little (within {self.tolerance:g})"
+
+    @property
+    def settled(self) -> bool:
+        """Whether measured errors take the place of estimates."""
+        return all(prediction.settled for prediction in self.predictions)
+
+    @property
+    def cost_frontier(self) -> tuple[Label, ...]:
+        """:meth:`frontier_over` all ``costs``; nothing where there are none."""
+        return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
+
+    def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
+        """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
+
+        A cost is any number of each configuration, less is better: seconds, joules, money, or
+        ``{p.configuration: p.footprint.total for p in pick.predictions}``. Nothing is trained. By ascending
+        first cost, then error. Raises TableError where a permissible configuration has no finite cost.
+        """
+        rows = [p for p in self.predictions if p.permissible]
+        points = np.array(
+            [[*(float(cost.get(p.configuration, np.nan)) for cost in costs), round(p.error, 9)] for p in rows]
+        )
+        for p, point in zip(rows, points, strict=True):
+            if not np.isfinite(point).all():
+                raise TableError(f"{p.configuration} has no finite cost; give one for each within the budget")
+        beaten = [((points <= point).all(axis=1) & (points < point).any(axis=1)).any() for point in points]
+        order = np.lexsort((points[:, -1], points[:, 0]))
+        return tuple(rows[j].configuration for j in order if not beaten[j])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
+        return {
+            "configuration": str(self.configuration),
+            "predicted_error": self.predicted_error,
+            "source": self.source,
+            "interval": self.interval and list(self.interval),
+            "run_interval": self.run_interval and list(self.run_interval),
+            "saving": self.saving,
+            "footprint": self.footprint.to_dict() | {"total": self.footprint.total},
+            "budget": self.budget,
+            "task": self.task,
+            "network": self.network,
+            "rank": self.rank,
+            "reliable": self.reliable,
+            "warning": self.warning,
+            "notes": list(self.notes),
+            "method": self.method,
+            "sureness": self.sureness,
+            "stopped": self.stopped,
+            "fp32": self.reference and self.reference.to_dict(),
+            "hardware": self.hardware
+            and {
+                "configuration": str(self.hardware.configuration),
+                "predicted_error": self.hardware.predicted_error,
+                "interval": list(self.hardware.interval),
+                "predicted_loss": self.hardware.predicted_loss,
+            },
+            "measured": {str(configuration): error for configuration, error in self.measured.items()},
+            "planned": [str(configuration) for configuration in self.planned],
+            "frontier": [str(configuration) for configuration in self.frontier],
+            "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
+            "cost_frontier": [str(configuration) for configuration in self.cost_frontier],
+            "predictions": [
+                _row(p)
+                | {"costs": {cost.name: cost.values.get(p.configuration) for cost in self.costs}}
+                | {"permissible": p.permissible, "on_frontier": p.on_frontier, "near_best": p.near_best}
+                for p in self.predictions
+            ],
+        }
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def page_data(self) -> dict[str, Any]:
+        """What :func:`peppp.page.report.render` draws; frontier and pick are indices of rows."""
+        index = {p.configuration: i for i, p in enumerate(self.predictions)}
+        return {
+            "title": f"{self.configuration} within {format_bytes(self.budget)}",
+            "task": self.task,
+            "network": self.network,
+            "budget": self.budget,
+            "rank": self.rank,
+            "reliable": self.reliable,
+            "notes": [*filter(None, [self.warning]), *self.notes],
+            # On the page an interval stands around the estimate; a measured error that counts needs none.
+            "rows": [
+                _row(p)
+                | {"settled": p.settled}
+                | ({"interval": None} if p.settled and p.measured_error is not None else {})
+                for p in self.predictions
+            ],
+            "tolerance": self.tolerance,
+            "frontier": [index[configuration] for configuration in self.frontier],
+            "pick": index[self.configuration],
+            "costs": [
+                {
+                    "name": cost.name,
+                    "unit": cost.unit,
+                    "source": cost.source,
+                    "values": [cost.values.get(p.configuration) for p in self.predictions],
+                }
+                for cost in self.costs
+            ],
+            "cost_frontier": [index[configuration] for configuration in self.cost_frontier],
+        }
+
+    def report(self, path: str | Path) -> None:
+        """Write one self-contained HTML page that shows the pick, the frontier and all predictions."""
+        from peppp.page.report import write_report
+
+        write_report(path, self.page_data())
+
+    def _repr_html_(self) -> str:
+        from peppp.page.report import render
+
+        # A frame, so that the page's styles and the notebook's do not meet.
+        page = html.escape(render(self.page_data()), quote=True)
+        return (
+            f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
+            'sandbox="allow-scripts" style="width: 100%; height: 46em; border: 0"></iframe>'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """fp32 on the same task: its error, ``given`` or ``estimated`` (with a 90 % interval), and its bytes."""
+
+    error: float
+    interval: tuple[float, float] | None
+    source: str
+    total: int | None = None
+
+    def told(self, picked: float, budget: int) -> str:
+        """In words: the error, whether it fits, and what the pick loses against it."""
+        interval = "" if self.interval is None else " {:.3f} to {:.3f}".format(*self.interval)
+        text = f"error {self.error:.3f}, {self.source}{interval}"
+        if self.total is not None:
+            fits = "fits the budget" if self.total <= budget else "does not fit"
+            text += f"; needs {format_bytes(self.total)}, which {fits}"
+        lost = picked - self.error
+        return f"{text}; the pick is expected to " + (
+            f"lose {lost:.3f}" if lost >= 0.0005 else "lose nothing"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "error": self.error,
+            "interval": self.interval and list(self.interval),
+            "source": self.source,
+            "total": self.total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareChoice:
+    """A configuration of hardware formats, its predicted error with a 90 % interval, and what is lost."""
+
+    configuration: Configuration
+    predicted_error: float
+    interval: tuple[float, float]
+    predicted_loss: float
+
+
+def _listed(names: Iterable[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _memory(footprint: Footprint) -> dict[str, int]:
+    """The parts of a footprint's total."""
+    return {part: getattr(footprint, part) for part in ("weights", "activations", "optimizer", "raw")}
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    label = prediction.configuration
+    return {
+        "configuration": str(label),
+        "format_a": page_format(label if isinstance(label, str) else label.format_a),
+        "format_b": page_format("" if isinstance(label, str) else label.format_b),
+        "estimated": prediction.estimated_error,
+        "measured": prediction.measured_error,
+        "interval": prediction.interval and list(prediction.interval),
+        "memory": _memory(prediction.footprint),
+        "total": prediction.footprint.total,
+    }
+
+
+def page_format(fmt: Format | str) -> dict[str, str | int]:
+    """A format as the page draws it: its text and how many bits of each kind its cells show."""
+    if isinstance(fmt, str):  # a column that is no configuration
+        return {"text": fmt, "exponent_bits": 0, "mantissa_bits": 0}
+    element = fmt.element if isinstance(fmt, BlockFormat) else fmt
+    if not isinstance(element, FloatFormat):  # integers: a sign and the rest
+        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}
+    return {
+        "text": str(fmt),
+        "exponent_bits": element.exponent_bits,
+        "mantissa_bits": element.mantissa_bits,
+    }

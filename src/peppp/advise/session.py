@@ -1,0 +1,277 @@
+"""``pick``: data, a network and a budget in; a few measurements later, the precision to train at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import numpy as np
+
+from peppp.advise.advisor import Advisor, check_limit, check_request
+from peppp.advise.caution import Asked, transfers
+from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
+from peppp.advise.pick import Pick
+from peppp.arithmetic import current
+from peppp.campaign.cells import Cell
+from peppp.campaign.engines import local
+from peppp.campaign.runner import Progress, run_campaign
+from peppp.campaign.worker import measure_cell, source
+from peppp.errors import BudgetError, PepppError, TableError
+from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
+from peppp.learn.belief import counted
+from peppp.learn.methods import DEFAULT_METHOD, Method
+from peppp.learn.noise_free import TOLERANCE
+from peppp.records import Footprint, Measurement, Recipe
+from peppp.table.labels import Label, TunedConfiguration, plain
+from peppp.table.matrix import ErrorMatrix, error_matrix
+from peppp.table.select import alike, taught_by
+from peppp.table.store.store import Store
+from peppp.tasks import networks
+from peppp.tasks.dataset import Dataset
+from peppp.tasks.readers import load
+from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
+from peppp.units import parse_bytes
+
+_AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
+
+
+def pick(
+    data: str | Path,
+    *,
+    budget: int | str,
+    network: str = "resnet8",
+    measurements: int | None = None,
+    spend: float | None = None,
+    until_sure: float | None = None,
+    method: str | None = None,
+    tolerance: float = TOLERANCE,
+    table: str | Path | ErrorMatrix | None = None,
+    recipe: Recipe | None = None,
+    learning_rates: Sequence[float] = (),
+    resolution: int = 0,
+    cap: int | str | None = None,
+    rank: int = 3,
+    seed: int = 0,
+    store: str | Path | None = None,
+    workers: int = 0,
+    device: str = "cpu",
+    fp32_error: float | None = None,
+    noise: float | None = None,
+    costs: Sequence[str] = (),
+    progress: Progress | None = None,
+    dry_run: bool = False,
+) -> Pick:
+    """The configuration of least predicted error on ``data`` within a memory ``budget``.
+
+    ``data`` is a text that :func:`peppp.tasks.readers.load` knows, most often a folder of images;
+    ``table`` a store, a text table or an error matrix of other tasks (default: the table that ships), of
+    which rows of the same data are left out (a matrix names no data: rows of the task's name).
+    ``measurements`` configurations that fit in ``cap`` (default: the budget) are trained, in ``workers``
+    processes or (0) in this one, and kept in ``store`` if one is named; all others are predicted. With
+    several ``learning_rates`` the table's columns are configurations at each of them, and the answer is a
+    pair, a :class:`peppp.table.labels.TunedConfiguration`. Raises a child of PepppError: one line that says
+    what to change.
+
+    By default at most 6 are measured, and none once another one is not worth it. ``spend`` is a number of
+    seconds that the measurements may take: none is begun if the last ones took so long that it would end
+    later. ``until_sure``, a probability, has it stop as soon as the choice is, so probably, at most
+    ``tolerance`` above the best. With either, as many are measured as fit unless ``measurements`` says
+    otherwise. ``method`` is that of :class:`peppp.advise.advisor.Advisor`, by default ``gaussian``; errors that it
+    expects within ``tolerance`` tie, and the least memory is picked.
+
+    ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
+    deviation of the error over seeds, if the table cannot tell.
+
+    ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the table's
+    trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
+    in error and all of these, within the budget.
+
+    Where the table has no rows of the network, the resolution or the rounding asked for, ``notes`` of the
+    pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:
+    what it would train is ``planned``, and everything else what is believed before.
+    """
+    budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
+    if spend is not None and not 0 < spend < float("inf"):
+        raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
+    check_request(method or DEFAULT_METHOD, until_sure, noise)
+    check_costs(costs)
+    networks.check_name(network)
+
+    def seen(classes: int, side: int) -> None:
+        """Refuse limits below everything before pixels are decoded; other tables have other columns."""
+        if table is None:
+            sizes = grid_footprints(network, recipe or Recipe(), classes, side)
+            check_limit(budget, "a budget", sizes)
+            check_limit(cap, "a cap", sizes)
+
+    dataset = load(str(data), resolution=resolution, seen=seen)
+    recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
+    if len(learning_rates) == 1:
+        recipe = replace(recipe, learning_rate=learning_rates[0])
+    known: list[Measurement] = []
+    unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
+    if not isinstance(table, ErrorMatrix):
+        known, unused = alike(table, recipe, without=dataset.fingerprint)
+    if isinstance(table, ErrorMatrix):
+        errors = table.without(dataset.name)
+        if rates and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
+            raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
+    else:
+        # fp32's errors tell much of the others; the paper's methods know nothing of them.
+        fp32 = not rates and Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
+        taught = taught_by(known, recipe, every_rate=bool(rates))
+        errors = _with_fp32(taught) if fp32 else error_matrix(taught, learning_rates=rates)
+    # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
+    stated = any(row.chance_error != 1.0 for row in errors.rows)
+    chance_error = dataset.chance_error if stated else None
+    sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
+    priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
+    stops = spend is not None or until_sure is not None
+    if measurements is None:
+        measurements = sum(size.total <= cap for size in sizes.values()) if stops else 6
+    advisor = Advisor(
+        errors,
+        sizes,
+        budget,
+        measurements=measurements,
+        cap=cap,
+        rank=rank,
+        chance_error=chance_error,
+        task=dataset.name,
+        network=network,
+        method=method or DEFAULT_METHOD,
+        until_sure=until_sure,
+        tolerance=tolerance,
+        fp32_error=fp32_error,
+        noise=noise,
+    )
+    everything = error_matrix(known, learning_rates=rates) if known else errors
+    notes = (*([unused] if unused else ()), *_notes(errors, everything, recipe, advisor, rank))
+    task = source(str(data), dataset)
+    started, longest, stopped = monotonic(), 0.0, ""
+    seconds: dict[Label, float] = {}
+    planned = advisor.plan if dry_run else ()
+    at_once = max(1, workers) if stops or advisor.sequential else measurements
+    while not dry_run and (wanted := advisor.batch(at_once)):
+        begun = monotonic()
+        if spend is not None and begun - started + longest > spend:
+            stopped = _spent(len(advisor.told), spend)
+            break
+        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
+        asked = {cell.key: configuration for cell, configuration in plan.items()}
+        for measurement in measure_cells(
+            list(plan), store=store, workers=workers, device=device, progress=progress
+        ):
+            configuration = asked[measurement.key]
+            advisor.tell(configuration, measurement.test_error)
+            seconds[configuration] = measurement.seconds
+        longest = max(longest, monotonic() - begun)
+    chosen = advisor.recommend()
+    if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
+        chosen = replace(chosen, warning=_untrained(dataset.chance_error))
+    if chosen.reference is not None:
+        total = footprint(dataset, FP32_CONFIGURATION, recipe).total
+        chosen = replace(chosen, reference=replace(chosen.reference, total=total))
+    found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
+    return replace(
+        chosen,
+        stopped=stopped or chosen.stopped,
+        costs=tuple(found),
+        notes=(*chosen.notes, *notes),
+        planned=planned,
+    )
+
+
+def _cost(
+    name: str,
+    sizes: Mapping[Label, Footprint],
+    dataset: Dataset,
+    recipe: Recipe,
+    known: Sequence[Measurement],
+) -> Cost:
+    """A cost by its name, for the configurations that have ``sizes``."""
+    if any(isinstance(c, TunedConfiguration) for c in sizes):
+        raise TableError("costs are those of one learning rate; give one, or leave the costs out")
+    if name == "memory":
+        return memory_cost(sizes)
+    if name == "energy":
+        return energy_cost(plain(sizes), *training_operations(dataset, recipe))
+    if name == "time":
+        if not known:
+            raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
+        return time_cost(known, plain(sizes))
+    return column_cost(name, plain(sizes))
+
+
+def _notes(
+    errors: ErrorMatrix, everything: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int
+) -> tuple[str, ...]:
+    """What the rows learned from lack of this training, and how far picks like this one serve without it."""
+    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
+    own = [everything.columns.index(label) for label in advisor.configurations]
+    known = everything.take(np.arange(len(everything.rows)), own)
+    return tuple(map(str, transfers(errors, known, recipe, asked)))
+
+
+def _with_fp32(known: Sequence[Measurement]) -> ErrorMatrix:
+    """The error matrix with fp32 as its last column; rows of fp32 alone teach nothing of formats."""
+    found = error_matrix(known, include_reference=True)
+    low = np.array([label != FP32_CONFIGURATION for label in found.columns])
+    return found.take(found.observed[:, low].any(axis=1))
+
+
+def _untrained(chance: float) -> str:
+    return (
+        f"no training got below the error of guessing, {chance:.3f}, so this pick means little; train longer "
+        "(--min-steps 1000) or at another --learning-rate"
+    )
+
+
+def _spent(count: int, seconds: float) -> str:
+    return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
+
+
+def training_of(label: Label, recipe: Recipe) -> tuple[Configuration, Recipe]:
+    """What is trained for a column of the table: with its own learning rate, if it has one."""
+    (configuration,) = plain([label])
+    if isinstance(label, TunedConfiguration):
+        return configuration, replace(recipe, learning_rate=label.learning_rate)
+    return configuration, recipe
+
+
+def measure_cells(
+    cells: Sequence[Cell],
+    *,
+    store: str | Path | None = None,
+    workers: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """Measurements of all cells, made or found in the store; PepppError when one cannot be had."""
+    with TemporaryDirectory() as folder, Store.open(store or Path(folder) / "measurements.db") as kept:
+        engine = local(partial(measure_cell, device=device), workers)
+        summary = run_campaign(kept, cells, engine, progress=progress)
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        for cell, failure in (*summary.failed, *summary.lost):
+            raise PepppError(f"{cell.configuration} on {cell.task} could not be measured: {failure.message}")
+        wanted = {cell.key for cell in cells}
+        return [m for m in map(current, kept) if m.key in wanted]
+
+
+def grid_footprints(network: str, recipe: Recipe, classes: int, side: int) -> dict[Configuration, int]:
+    """Bytes that a training on images of ``side`` pixels keeps, at each configuration of the paper's grid."""
+    shape = (3, side, side)
+    counts = network_counts(network, classes, 3, shape, False, (), False, "cross_entropy", recipe.batch_size)
+    return {
+        c: counts.footprint(c, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
+        for c in paper_grid()
+    }
+
+
+def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
+    """The footprint of a training on ``dataset`` at each column, all of which are configurations."""
+    plain_ones = plain(labels)
+    return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

@@ -1,0 +1,1 @@
+"""Whether methods work: tasks of a known table in the place of a new one."""

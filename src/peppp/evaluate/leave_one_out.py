@@ -1,0 +1,348 @@
+"""Meta-leave-one-out: each task of a known table in turn is the new one (section 4.2, Table 1).
+
+:func:`leave_one_out` is the loop; whatever is evaluated visits it with the strategies that
+:mod:`peppp.learn.strategy` makes, which are those that advise.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.errors import BudgetError, TableError
+from peppp.evaluate.bootstrap import Interval, family_mean
+from peppp.evaluate.judges import Judge, fixed
+from peppp.evaluate.scores import METRICS, scores
+from peppp.learn.completion import Completion, inverse_propensity, learn
+from peppp.learn.methods import DRAWN, PAPER_METHODS, Method, Task, Told, outcomes
+from peppp.learn.strategy import Strategy, strategy
+from peppp.learn.threads import single_thread
+from peppp.table.matrix import ErrorMatrix, Lacking
+from peppp.table.sampling import nonuniform, uniform
+
+Leave = Literal["family", "row"]
+Sampling = Literal["full", "uniform", "nonuniform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How much of the meta-training table is known, and whether a new task's memory is capped."""
+
+    sampling: Sampling
+    capped: bool
+
+
+# Table 1.
+SETTINGS = {
+    "I": Setting("full", False),
+    "II": Setting("full", True),
+    "III": Setting("uniform", False),
+    "IV": Setting("uniform", True),
+    "V": Setting("nonuniform", False),
+    "VI": Setting("nonuniform", True),
+}
+MEMORY_USED = "memory_used"
+MEASURED = "measured"
+
+
+def leave_one_out(
+    matrix: ErrorMatrix,
+    *,
+    leave: Leave = "family",
+    teaches: NDArray[np.bool_] | None = None,
+    sampling: Sampling = "full",
+    share: float = 0.2,
+    rank: int = 3,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = True,
+    seed: int = 0,
+) -> Iterator[tuple[int, Completion]]:
+    """Each row as the new task, with what the others teach: its index, and their completion.
+
+    ``leave="family"`` learns from the rows of other families and other data, ``"row"`` from all other rows,
+    as the paper does. With ``teaches`` [n, n] row i learns from row j only where it is true; rows that
+    nothing teaches are left out. Of the others' entries ``sampling`` draws a ``share``, anew for each family
+    and ``seed``, uniformly or with probabilities that fall with memory (and weighs them by the inverse).
+    Nothing of the row itself is looked at. Errors are compared as multiples of chance, as in a pick, or as
+    they are, as in the paper. Raises Lacking where there is no second family.
+    """
+    labels = held_together(matrix, leave)
+    number = {label: split for split, label in enumerate(np.unique(labels))}
+    if teaches is None and len(number) < 2:
+        raise Lacking(
+            "the table lacks a second family to learn from; leave out rows instead of families: --leave row"
+        )
+    last: tuple[bytes, Completion] | None = None
+    for i in np.argsort(labels, kind="stable"):
+        others = labels != labels[i]
+        if teaches is not None:
+            others &= teaches[i]
+        if not matrix.observed[others].any():
+            continue
+        if last is None or last[0] != others.tobytes():
+            sampled, weights = _sampled(matrix.take(others), sampling, share, [seed, number[labels[i]]])
+            last = others.tobytes(), learn(
+                sampled, np.arange(len(sampled.rows)), rank=rank, shrinkage=shrinkage,
+                relative_to_chance=relative_to_chance, weights=weights,
+            )  # fmt: skip
+        yield int(i), last[1]
+
+
+def new_task(
+    matrix: ErrorMatrix,
+    i: int,
+    *,
+    within: NDArray[np.bool_] | None = None,
+    limit: float = np.inf,
+    relative_to_chance: bool = True,
+) -> Task | None:
+    """Row i as a new task: its memory, and what of its known columns (of those ``within``) fits the limit."""
+    feasible = matrix.observed[i] & (matrix.bytes[i] <= limit)
+    if within is not None:
+        feasible &= within
+    if not feasible.any():
+        return None
+    scale = float(matrix.chance[i]) if relative_to_chance else 1.0
+    return Task(matrix.bytes[i], feasible, feasible, scale)
+
+
+def held_together(matrix: ErrorMatrix, leave: Leave) -> NDArray[np.intp]:
+    """A label for each row [n]; rows of one label are held out together."""
+    if leave not in ("family", "row"):
+        raise TableError(f"what is left out is a family or a row, not {leave!r}")
+    if leave == "row":
+        return np.arange(len(matrix.rows))
+    # A family, and whatever shares its data: all rows that a chain of equal families or data connects.
+    labels = np.unique(np.asarray(matrix.families), return_inverse=True)[1].astype(np.intp)
+    tasks = np.unique(np.asarray(matrix.tasks), return_inverse=True)[1]
+    for task in np.unique(tasks):
+        for label in np.unique(labels[tasks == task]):
+            labels[labels == label] = labels[tasks == task].min()
+    return labels
+
+
+def _sampled(
+    matrix: ErrorMatrix, sampling: Sampling, share: float, seed: Sequence[int]
+) -> tuple[ErrorMatrix, NDArray[np.float64] | None]:
+    """The matrix with a share of its entries, and their weights.
+
+    Of rows that are partly observed, the share of all entries is sampled among those that are.
+    """
+    if sampling == "full":
+        return matrix, None
+    if matrix.share < 1:
+        share = min(share / matrix.share, 0.5 if sampling == "nonuniform" else 1.0)
+    drawn = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+    weights = None
+    if sampling == "uniform":
+        mask = uniform(matrix.values.shape, share, seed=drawn)
+    else:
+        mask, probabilities = nonuniform(matrix.bytes, share=share, seed=drawn)
+        weights = inverse_propensity(probabilities)
+    mask = mask & matrix.observed
+    return (matrix.masked(mask) if mask.any() else matrix), weights
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """``values`` [settings, methods, counts, seeds, rows, metrics]; NaN where nothing fits the cap.
+
+    The metrics are those of :mod:`peppp.evaluate.scores`, then ``memory_used``, the memory of the
+    measurements as a share of that of all permissible ones (the x axis of Figure 11), and ``measured``, how
+    many they are.
+    """
+
+    known: ErrorMatrix
+    settings: tuple[str, ...]
+    methods: tuple[str, ...]
+    counts: tuple[int, ...]
+    seeds: tuple[int, ...]
+    cap: float
+    leave: Leave
+    values: NDArray[np.float64]
+    metrics: tuple[str, ...] = (*METRICS, MEMORY_USED, MEASURED)
+
+    def of(self, metric: str, setting: str, method: str, count: int) -> NDArray[np.float64]:
+        """A metric of each row, the mean over seeds: [n]."""
+        place = self.settings.index(setting), self.methods.index(method), self.counts.index(count)
+        values: NDArray[np.float64] = self.values[place][..., self.metrics.index(metric)].mean(axis=0)
+        return values
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What intervals are drawn over: families, or rows if rows were left out."""
+        return self.known.families if self.leave == "family" else self.known.names
+
+    def interval(self, metric: str, setting: str, method: str, count: int) -> Interval:
+        """The mean over families of a metric and its interval; the mean over rows if rows were left out."""
+        return family_mean(self.of(metric, setting, method, count), self.families)
+
+    @property
+    def judged_share(self) -> float:
+        """The share of the picks that could be judged."""
+        played = np.isfinite(self.values[..., self.metrics.index(MEASURED)])
+        judged = np.isfinite(self.values[..., self.metrics.index("regret")])
+        return float(judged[played].mean()) if played.any() else 1.0
+
+    def summary(self, metrics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """One record for each setting, method and count: mean, interval and standard error over rows."""
+        records = []
+        for setting in self.settings:
+            for method in self.methods:
+                for count in self.counts:
+                    record: dict[str, Any] = {"setting": setting, "method": method, "measurements": count}
+                    for metric in metrics or self.metrics:
+                        values = self.of(metric, setting, method, count)
+                        values = values[np.isfinite(values)]
+                        found = self.interval(metric, setting, method, count)
+                        record[metric] = found.mean
+                        record[f"{metric}_low"], record[f"{metric}_high"] = found.low, found.high
+                        spread = values.std(ddof=1) if len(values) > 1 else np.nan
+                        record[f"{metric}_se"] = float(spread / np.sqrt(max(len(values), 1)))
+                    records.append(record)
+        return records
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record for each setting, method, count, seed and task."""
+        return [
+            {
+                "setting": setting,
+                "method": method,
+                "measurements": count,
+                "seed": seed,
+                "task": self.known.names[i],
+                "family": self.known.families[i],
+                **dict(zip(self.metrics, self.values[s, m, c, r, i].tolist(), strict=True)),
+            }
+            for s, setting in enumerate(self.settings)
+            for m, method in enumerate(self.methods)
+            for c, count in enumerate(self.counts)
+            for r, seed in enumerate(self.seeds)
+            for i in range(len(self.known.names))
+        ]
+
+
+@single_thread()
+def evaluate(
+    known: ErrorMatrix,
+    *,
+    settings: Sequence[str] = ("I",),
+    methods: Sequence[str] = PAPER_METHODS,
+    counts: Sequence[int] = (1, 2, 3, 5, 8),
+    seeds: Sequence[int] = (0,),
+    rank: int = 3,
+    shrinkage: float | None = None,
+    share: float = 0.2,
+    cap: float | None = None,
+    leave: Leave = "family",
+    relative_to_chance: bool = True,
+    runs: NDArray[np.float64] | None = None,
+    judge: Judge | NDArray[np.float64] | None = None,
+    noise: float | None = None,
+) -> Evaluation:
+    """Every method in every setting on every task of a known table, as if the task were new.
+
+    Arguments are those of :func:`leave_one_out`; by default all is as in a pick, and the paper's figures
+    compare plain errors with its lambda. ``cap`` is that of Settings II, IV and VI, by default the median of
+    the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
+    asks for, which are those of ``runs`` [n, d] if given. A ``judge`` (:mod:`peppp.evaluate.judges`, or
+    errors [n, d]) has the true errors of picks; ``pick_error`` and ``regret`` are NaN where it has none. The
+    other metrics compare estimated frontiers with those of the measured errors, as the paper does. ``noise``
+    is the standard deviation of a run's error, for ``gaussian`` (default: learned from the table).
+
+    Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
+
+    >>> from peppp.paper.synthetic import synthetic_table
+    >>> from peppp.table.matrix import error_matrix
+    >>> known = error_matrix(synthetic_table(11, further=False))  # invented errors
+    >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
+    >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)
+    True
+    """
+    known.require()
+    parsed = [Method.parse(name) for name in methods]
+    limit = _checked(known, settings, methods, counts, share, cap)
+    told = known.values if runs is None else runs
+    truth = fixed(told) if judge is None else judge if callable(judge) else fixed(judge)
+    judged = np.array(
+        [np.isfinite(told[i]) & np.isfinite(truth(i, {}).errors) for i in range(len(known.rows))]
+    )
+    shape = (len(settings), len(methods), len(counts), len(seeds), len(known.rows), len(METRICS) + 2)
+    values = np.full(shape, np.nan)
+    how: dict[str, Any] = {
+        "leave": leave, "share": share, "rank": rank, "shrinkage": shrinkage,
+        "relative_to_chance": relative_to_chance,
+    }  # fmt: skip
+    for r, seed in enumerate(seeds):
+        for kind in dict.fromkeys(SETTINGS[name].sampling for name in settings):
+            for i, learned in leave_one_out(known, sampling=kind, seed=seed, **how):
+                for s, name in enumerate(settings):
+                    task = new_task(
+                        known, i, within=judged[i], limit=limit if SETTINGS[name].capped else np.inf,
+                        relative_to_chance=relative_to_chance,
+                    )  # fmt: skip
+                    if SETTINGS[name].sampling != kind or task is None:
+                        continue
+                    for j, method in enumerate(parsed):
+                        if r and kind == "full" and method.design not in DRAWN:  # nothing is drawn anew
+                            values[s, j, :, r, i] = values[s, j, :, 0, i]
+                            continue
+                        played = outcomes(
+                            lambda count, m=method, t=task, c=learned, key=(seed, i): strategy(  # type: ignore[misc]
+                                m, c, t, count, seed=key, noise=noise
+                            ),
+                            told[i].item,
+                            counts,
+                        )
+                        for c, (found, errors) in enumerate(played):
+                            values[s, j, c, r, i, :-2] = _scored(
+                                task, told[i], truth(i, errors).errors, found, errors
+                            )
+                        everything = task.memory[task.feasible].sum()
+                        used = [task.memory[list(errors)].sum() / everything for _, errors in played]
+                        values[s, j, :, r, i, -2] = used
+                        values[s, j, :, r, i, -1] = [len(errors) for _, errors in played]
+    texts = tuple(str(method) for method in parsed)
+    return Evaluation(known, tuple(settings), texts, tuple(counts), tuple(seeds), limit, leave, values)
+
+
+def _scored(
+    task: Task, errors: NDArray[np.float64], truth: NDArray[np.float64], found: Strategy, told: Told
+) -> list[float]:
+    """The ``METRICS``: the frontier's against the measured errors, the pick's by the truth (NaN: unknown)."""
+    scored = scores(task.memory, errors, found.errors(told), task.feasible)
+    judged, error = task.feasible & np.isfinite(truth), truth[found.pick(told)]
+    least = truth[judged].min() if judged.any() else np.nan
+    scored |= {"pick_error": error, "regret": error - least}
+    return [float(np.squeeze(scored[metric])) for metric in METRICS]
+
+
+def _checked(
+    known: ErrorMatrix,
+    settings: Sequence[str],
+    methods: Sequence[str],
+    counts: Sequence[int],
+    share: float,
+    cap: float | None,
+) -> float:
+    """The cap of the even settings, once all has been found to be sound."""
+    for name in settings:
+        if name not in SETTINGS:
+            raise TableError(f"no setting {name!r}; there are {', '.join(SETTINGS)} (Table 1 of the paper)")
+    if not settings or not methods or not counts:
+        raise TableError(
+            "an evaluation needs a setting, a method and a number of measurements, as I, ed-mf, 3"
+        )
+    if any(count < 0 for count in counts):
+        raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
+    if not 0 < share <= 1:
+        raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
+    limit = float(np.median(known.bytes)) if cap is None else float(cap)
+    if any(SETTINGS[s].capped for s in settings) and not (known.bytes <= limit).any():
+        raise BudgetError(
+            f"a cap of {limit:.0f}B is below every footprint of the table; the smallest is "
+            f"{known.bytes.min():.0f}B"
+        )
+    return limit

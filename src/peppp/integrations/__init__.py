@@ -1,1 +1,0 @@
-"""Where people already are: other tools that use what peppp knows."""

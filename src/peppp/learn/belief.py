@@ -1,0 +1,118 @@
+"""How sure predictions for a new task are: intervals, probabilities, and columns that the table lacks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peppp.formats import Configuration
+from peppp.learn.completion import Completion
+from peppp.learn.descriptors import place
+from peppp.learn.methods import Task
+from peppp.table.labels import plain
+
+GAUSSIAN_90 = 1.6449
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """About each of d configurations of a new task, and about the choice among them.
+
+    ``low`` and ``high`` [d] are the ends of 90 % intervals of the noise-free error, a fraction.
+    ``on_frontier`` [d] is the probability that a configuration is Pareto optimal within the budget.
+    ``near_best`` [d] is the probability that its error exceeds the least one within the budget by at most the
+    tolerance. ``covariance`` [d, d] is that of the errors, and ``noise`` [d] the variance of one run around
+    them. See :meth:`unknown` for a method that has no intervals.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    on_frontier: NDArray[np.float64] | None
+    near_best: NDArray[np.float64] | None
+    covariance: NDArray[np.float64] | None = None
+    noise: NDArray[np.float64] | None = None
+
+    @classmethod
+    def unknown(cls, d: int) -> "Belief":
+        """Nothing is known: intervals are [0, 1], and probabilities are None."""
+        return cls(np.zeros(d), np.ones(d), None, None)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether nothing is known of how sure the predictions are."""
+        return self.near_best is None
+
+    def run_interval(self, errors: NDArray[np.float64], column: int) -> tuple[float, float] | None:
+        """The 90 % interval of the error of one training at a column, given the expected ``errors`` [d]."""
+        if self.covariance is None or self.noise is None:
+            return None
+        reach = GAUSSIAN_90 * float(self.covariance[column, column] + self.noise[column]) ** 0.5
+        return max(float(errors[column]) - reach, 0.0), min(float(errors[column]) + reach, 1.0)
+
+    def enough(self, best: int, until_sure: float, count: int) -> str:
+        """Why ``count`` measurements suffice to choose the configuration ``best``; empty if they do not."""
+        if self.near_best is None or self.near_best[best] < until_sure:
+            return ""
+        return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
+
+
+def counted(count: int) -> str:
+    """``1 measurement``, ``2 measurements``."""
+    return f"{count} measurement{'' if count == 1 else 's'}"
+
+
+def on_frontier(
+    samples: NDArray[np.float64], memory: ArrayLike, feasible: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The share of the ``samples`` [q, d] in which each configuration is Pareto optimal: [d].
+
+    >>> on_frontier(np.array([[0.5, 0.4], [0.5, 0.6]]), [1, 2], np.array([True, True]))
+    array([1. , 0.5])
+    """
+    m = np.asarray(memory, dtype=np.float64)
+    allowed = np.flatnonzero(feasible)
+    order = allowed[np.argsort(m[allowed], kind="stable")]
+    _, starts, level = np.unique(m[order], return_index=True, return_inverse=True)
+    errors = samples[:, order]
+    least = np.minimum.reduceat(errors, starts, axis=1)  # [q, levels]
+    below = np.minimum.accumulate(least, axis=1)
+    below = np.concatenate([np.full((len(samples), 1), np.inf), below[:, :-1]], axis=1)
+    optimal = (least < below)[:, level] & (errors == least[:, level])
+    shares = np.zeros(len(m))
+    shares[order] = optimal.mean(axis=0)
+    return shares
+
+
+def near_best(
+    samples: NDArray[np.float64], feasible: NDArray[np.bool_], tolerance: float = 0.0
+) -> NDArray[np.float64]:
+    """The share of the ``samples`` [q, d] in which each is within ``tolerance`` of the best feasible: [d].
+
+    >>> near_best(np.array([[0.5, 0.4], [0.5, 0.6]]), np.array([True, True]))
+    array([0.5, 0.5])
+    """
+    best = samples[:, feasible].min(axis=1, keepdims=True)
+    return np.asarray((samples <= best + tolerance).mean(axis=0) * feasible)
+
+
+def unseen(
+    learned: Completion,
+    task: Task,
+    configurations: Sequence[Configuration],
+    errors: NDArray[np.float64],
+    belief: Belief,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
+
+    The ``errors`` [d] at its own are interpolated (:mod:`peppp.learn.descriptors`). Intervals reach as
+    far as what is interpolated between is uncertain, together with what interpolation misses on the table,
+    more the further a configuration lies from the table's.
+    """
+    placed = place(configurations, plain(learned.columns), learned.estimate, learned.observed)
+    found = np.clip(placed.weights @ errors, 0.0, 1.0)
+    if belief.covariance is None:
+        return found, np.zeros(len(found)), np.ones(len(found))
+    variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
+    reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (task.scale * placed.deviation) ** 2)
+    return found, np.clip(found - reach, 0.0, 1.0), np.clip(found + reach, 0.0, 1.0)

@@ -1,0 +1,214 @@
+"""Matrix completion: a partly observed error matrix filled in, and what it says of each configuration.
+
+SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives the embeddings of section 3.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peppp.errors import TableError
+from peppp.learn.effects import row_and_column_effects
+from peppp.learn.softimpute import soft_impute
+from peppp.learn.threads import single_thread
+from peppp.table.labels import Label, groups
+from peppp.table.matrix import ErrorMatrix
+
+SHRINKAGE = 0.1  # of the root mean square error; between 0.01 and 0.3 held-out errors hardly differ
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """A completed error matrix. Arrays are read-only copies.
+
+    ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
+    ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
+    of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
+    entries are no estimates but the given ones. ``families`` [n] and ``columns`` [d] are the
+    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion. ``counts`` and
+    ``squares`` [n, d] are those of the matrix, in the units of ``estimate``; None where each is of one run.
+    """
+
+    estimate: NDArray[np.float64]
+    singular_values: NDArray[np.float64]
+    configuration_embeddings: NDArray[np.float64]
+    observed: NDArray[np.bool_]
+    families: tuple[str, ...] = ()
+    columns: tuple[Label, ...] = ()
+    shrinkage: float = 0.0
+    counts: NDArray[np.float64] | None = None
+    squares: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("estimate", "singular_values", "configuration_embeddings", "observed"):
+            kind = bool if name == "observed" else np.float64
+            array = np.array(getattr(self, name), dtype=kind, order="C")  # sums depend on the layout
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+
+    @property
+    def groups(self) -> NDArray[np.intp] | None:
+        """Which columns differ in Format B only [d]; None where they are not configurations."""
+        return groups(self.columns)
+
+    def take(self, columns: Sequence[int]) -> "Completion":
+        """What it says of some of the columns; embeddings stay those of all."""
+        j = list(columns)
+        return replace(
+            self,
+            estimate=self.estimate[:, j],
+            configuration_embeddings=self.configuration_embeddings[j],
+            observed=self.observed[:, j],
+            columns=tuple(self.columns[k] for k in j) if self.columns else (),
+            counts=None if self.counts is None else self.counts[:, j],
+            squares=None if self.squares is None else self.squares[:, j],
+        )
+
+
+def complete(
+    matrix: ErrorMatrix,
+    *,
+    rank: int = 5,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = False,
+    weights: NDArray[np.float64] | None = None,
+) -> Completion:
+    """The error matrix with its gaps filled by :func:`soft_impute`; measured entries are kept (section 3.1).
+
+    Keeping them changes no embedding: where Algorithm 1 stands still, its estimate is the kept matrix with
+    smaller singular values and the same singular vectors (without ``weights``).
+
+    ``relative_to_chance`` divides each row by its chance error first, which keeps tasks of few and of many
+    classes comparable. ``weights`` [n, d] are inverse sampling probabilities.
+
+    ``shrinkage`` is lambda. By default it is :data:`SHRINKAGE` times the root mean square of the observed
+    entries, so that errors of any size are completed alike; the paper's 0.1 is absolute.
+
+    Raises TableError for a row or a column without any measurement: completion would call its errors zero.
+
+    >>> from peppp.formats import paper_grid
+    >>> from peppp.table.matrix import Row
+    >>> rows = [Row(name, "", name) for name in ("digits", "letters")]
+    >>> matrix = ErrorMatrix.from_values(np.array([[0.8, 0.4], [0.4, np.nan]]), rows, paper_grid()[:2])
+    >>> complete(matrix, shrinkage=1e-3).estimate.round(2)
+    array([[0.8, 0.4],
+           [0.4, 0.2]])
+    """
+    _refuse_empty_lines(matrix)
+    return learn(
+        matrix, np.arange(len(matrix.rows)), rank=rank, shrinkage=shrinkage,
+        relative_to_chance=relative_to_chance, weights=weights,
+    )  # fmt: skip
+
+
+def learn(
+    matrix: ErrorMatrix,
+    rows: ArrayLike,
+    *,
+    rank: int = 3,
+    shrinkage: float | None = None,
+    relative_to_chance: bool = False,
+    weights: NDArray[np.float64] | None = None,
+) -> Completion:
+    """:func:`complete` of some rows (indices or a mask), of which any may be empty: what they teach."""
+    part = matrix.take(rows)
+    unit = part.chance[:, None] if relative_to_chance else np.ones((len(part.rows), 1))
+    found = complete_values(
+        part.values / unit, part.observed, rank=rank, shrinkage=shrinkage, weights=weights,
+        families=part.families, columns=part.columns,
+    )  # fmt: skip
+    squares = None if part.squares is None else part.squares / unit**2
+    return replace(found, counts=part.counts, squares=squares)
+
+
+def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
+    """The errors [n, d] of a matrix, estimated where they were not observed: to look at, not to judge by."""
+    return np.clip(complete_values(matrix.values, matrix.observed).estimate, 0.0, 1.0)
+
+
+@single_thread()
+def complete_values(
+    values: NDArray[np.float64],
+    observed: NDArray[np.bool_],
+    *,
+    rank: int = 5,
+    shrinkage: float | None = None,
+    weights: NDArray[np.float64] | None = None,
+    families: tuple[str, ...] = (),
+    columns: tuple[Label, ...] = (),
+) -> Completion:
+    """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
+
+    ``families`` and ``columns`` label rows and columns; completion itself makes no use of them.
+
+    >>> complete_values(np.array([[0.8, 0.4], [0.4, np.nan]]), np.array([[True, True], [True, False]]),
+    ...     shrinkage=1e-3).estimate.round(2)
+    array([[0.8, 0.4],
+           [0.4, 0.2]])
+    """
+    mask = np.asarray(observed, dtype=bool)
+    E = np.asarray(values, dtype=np.float64)
+    if shrinkage is None:
+        shrinkage = SHRINKAGE * float(np.sqrt(np.mean(E[mask] ** 2)))
+    if not mask.all():
+        fit = row_and_column_effects(E, mask)
+        # Where SoftImpute starts changes what it finds by its tolerance only, and the time by half or more.
+        filled = soft_impute(E, mask, shrinkage=shrinkage, weights=weights, start=fit)
+        # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
+        E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
+    S, Vt = _singular(E)
+    return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, families, columns, shrinkage)
+
+
+@single_thread()
+def factorise(estimate: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
+    """Configuration embeddings [d, k] of an error matrix [n, d]: its leading right singular vectors.
+
+    With E = U S V^T the embedding of configuration j is row j of V: orthonormal columns, as Oboe has them
+    (section 3.2 leaves the scale open). k = ``rank``, or less where the matrix has a lower rank.
+
+    >>> abs(factorise(np.array([[0.3, 0.4], [0.6, 0.8]]), rank=2)).round(6)
+    array([[0.6],
+           [0.8]])
+    """
+    S, Vt = _singular(estimate)
+    return _embeddings(S, Vt, rank, max(estimate.shape))
+
+
+def inverse_propensity(probabilities: NDArray[np.float64], *, floor: float = 0.02) -> NDArray[np.float64]:
+    """Weights 1 / P of entries sampled with probabilities P, no P taken below ``floor`` (section 3.1).
+
+    >>> inverse_propensity(np.array([0.5, 0.001]))
+    array([ 2., 50.])
+    """
+    return np.asarray(1.0 / np.maximum(probabilities, floor))
+
+
+def _singular(E: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Singular values and right singular vectors (as rows)."""
+    _, S, Vt = np.linalg.svd(E, full_matrices=False)
+    return np.asarray(S), np.asarray(Vt)
+
+
+def _embeddings(
+    S: NDArray[np.float64], Vt: NDArray[np.float64], rank: int, longest: int
+) -> NDArray[np.float64]:
+    if rank < 1:
+        raise ValueError(f"a factorisation has rank 1 or more, not {rank}")
+    rounding = S[0] * longest * np.finfo(np.float64).eps
+    numerical_rank = int((rounding < S).sum())  # beyond it, singular vectors are noise
+    return np.array(Vt[: min(rank, numerical_rank)].T)
+
+
+def _refuse_empty_lines(matrix: ErrorMatrix) -> None:
+    if not matrix.observed.any():
+        raise TableError("the table is empty; measure some configurations on some tasks first")
+    tasks = [row.task for row in matrix.rows]
+    for axis, names in ((1, tasks), (0, matrix.columns)):
+        unknown = np.flatnonzero(~np.any(matrix.observed, axis=axis))
+        if len(unknown):
+            raise TableError(
+                f"the table has no error of {names[unknown[0]]}; measure one at least or leave it out"
+            )

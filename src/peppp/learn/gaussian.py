@@ -1,0 +1,276 @@
+"""What a table of noisy runs says of a new task: a Gaussian over its noise-free errors.
+
+The error of a run of task t at column j is y = f_t(j) + e. The run's noise e has a variance of its own for
+each group of columns (each Format A). A pick is about the noise-free errors f_t ~ N(mu, K). The mean ``mu``
+is drawn around a level with covariance K / 0.3. The covariance ``K`` is learned in two steps. First, the
+components of an analysis-of-variance kernel over the bits of the formats, and the noise, maximise the
+marginal likelihood (by minorise-maximise: Zhou et al., 2019). Then a few steps of expectation maximisation
+give K a shape of its own around that kernel (an inverse-Wishart prior: Schwaighofer, Tresp and Yu, 2005). A
+new task's f has an exact Gaussian posterior. Not in the paper.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peppp.learn.threads import single_thread
+
+Array = NDArray[np.float64]
+
+LEVEL_WEIGHT = 0.3  # tasks' worth of belief that the mean is level
+KERNEL_WEIGHT = 10.0  # tasks' worth of belief in the kernel's covariance
+NOISE_WEIGHT = 3.0  # runs' worth of the pooled noise in each group's own
+SCALE_WEIGHT = 8.0  # told errors' worth of belief that the new task scatters as the table's do
+LENGTH = 1.3  # of the kernel, in standard deviations of a coordinate
+LEAST_SHARE = 2e-3  # a component that explains less of the covariance is left out
+_KERNEL_STEPS, _SHAPE_STEPS = 30, 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Runs of n tasks at d columns: means [n, d], how many each is of [n, d], and each task's weight [n].
+
+    ``squares`` [n, d] sums the squared distances of the runs from their mean. Where the count is 0, the mean
+    and the squares do not matter.
+    """
+
+    means: Array
+    counts: Array
+    squares: Array
+    weights: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaussian:
+    """The belief N(``mean`` [d], ``covariance`` [d, d]) about noise-free errors, and a run's variance [d]."""
+
+    mean: Array
+    covariance: Array
+    noise: Array
+
+    @property
+    def deviation(self) -> Array:
+        """Of the noise-free errors [d]."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+    def times(self, scale: float) -> "Gaussian":
+        """The same in other units."""
+        return Gaussian(scale * self.mean, scale**2 * self.covariance, scale**2 * self.noise)
+
+    def take(self, columns: Sequence[int]) -> "Gaussian":
+        """The belief about some of the columns."""
+        j = list(columns)
+        return Gaussian(self.mean[j], self.covariance[np.ix_(j, j)], self.noise[j])
+
+    @single_thread()
+    def given(self, told: Mapping[int, float]) -> "Gaussian":
+        """The belief after one run at each of some columns; a run is noisy and never settles an error.
+
+        A task that scatters more or less than the table's do stretches the covariance: one inverse-gamma
+        factor, learned from what was told (a Student-t process: Shah et al., 2014).
+
+        >>> prior = Gaussian(np.array([0.4, 0.6]), np.array([[0.02, 0.01], [0.01, 0.02]]), np.full(2, 0.02))
+        >>> prior.given({0: 0.2}).mean.round(3)
+        array([0.3 , 0.55])
+        """
+        if not told:
+            return self
+        j, errors = list(told), np.array(list(told.values()))
+        r, inner, noise = errors - self.mean[j], self.covariance[np.ix_(j, j)], np.diag(self.noise[j])
+        stretch = 1.0
+        for _ in range(3):
+            distance = r @ np.linalg.solve(stretch * inner + noise, r)
+            stretch = max(0.5, stretch * float(SCALE_WEIGHT + distance) / (SCALE_WEIGHT + len(j)))
+        K = stretch * self.covariance
+        gain = np.linalg.solve(stretch * inner + noise, K[j]).T
+        covariance = K - gain @ K[j]
+        return replace(self, mean=self.mean + gain @ r, covariance=0.5 * (covariance + covariance.T))
+
+    def sample(self, count: int, seed: int = 0) -> Array:
+        """Noise-free errors of the task as they may be: [count, d]."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        draws = np.random.default_rng(seed).standard_normal((count, len(values)))
+        return np.asarray(self.mean + draws @ root.T)
+
+
+@single_thread()
+def learn(
+    runs: Runs, coordinates: Array | None, groups: NDArray[np.intp], *, noise: float | None = None
+) -> Gaussian:
+    """The belief about a new task's errors, from the runs of others.
+
+    ``coordinates`` [d, k] place the columns, as the bits of their formats do; None where they have no place.
+    ``groups`` [d] number the columns whose runs are equally noisy. How unsure the mean is, as where the table
+    has gaps, is added to the covariance. ``noise`` is a run's variance, where it is known and need not be
+    learned. Raises ValueError where there is no run.
+    """
+    if not (runs.counts > 0).any():
+        raise ValueError("there is no run, so nothing can be learned")
+    table = _Table(runs, groups)
+    components = _components(coordinates, runs.counts.shape[1], alone=noise is not None)
+    shares = np.full(len(components), table.spread / len(components))
+    variance = np.full(groups.max() + 1, 0.05 * table.spread if noise is None else max(noise, table.least))
+    for _ in range(_KERNEL_STEPS):
+        found = table.look(np.tensordot(shares, components, 1), variance)
+        up, down = (np.tensordot(components, s, 2) for s in (found.pulls, found.precision))
+        shares = np.maximum(shares * np.sqrt(np.maximum(up, 0.0) / np.maximum(down, 1e-300)), table.least)
+        if noise is None:
+            variance = table.noise_by_likelihood(found, variance)
+    shares = np.where(shares < LEAST_SHARE * shares.sum(), 0.0, shares)
+    kernel = np.tensordot(shares, components, 1)
+    K = kernel
+    for _ in range(_SHAPE_STEPS):
+        found = table.look(K, variance)
+        total = table.tasks * K + K @ (found.pulls - found.precision) @ K
+        if noise is None:
+            variance = table.noise_by_residuals(found, variance)
+        K = (KERNEL_WEIGHT * kernel + 0.5 * (total + total.T)) / (KERNEL_WEIGHT + table.tasks)
+    found = table.look(K, variance)
+    return Gaussian(found.mean, K + found.unsure, variance[groups])
+
+
+def _components(coordinates: Array | None, d: int, *, alone: bool) -> Array:
+    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column ``alone``.
+
+    The last only where the noise is known, or where columns have no coordinates: else it is taken for noise.
+    """
+    found = [np.ones((d, d))]
+    if coordinates is not None:
+        spread = coordinates.std(axis=0)
+        X = (coordinates - coordinates.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+        single = [np.exp(-0.5 * ((x[:, None] - x) / LENGTH) ** 2) for x in X.T]
+        found += single + [a * b for a, b in combinations(single, 2)]
+        if len(single) > 2:
+            found.append(np.prod(single, axis=0))
+    if coordinates is None or alone:
+        found.append(np.eye(d))
+    return np.array(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the table says at a covariance and a noise. Sums over tasks, weighted.
+
+    ``mean`` [d] and how ``unsure`` it is [d, d]. With Q the inverse covariance of a task's entries and r
+    their distances from the mean: ``precision`` [d, d] sums Q, ``pulls`` [d, d] sums Q r (Q r)'.
+    ``a`` and ``q`` [entries] are Q r and the diagonals of Q.
+    """
+
+    mean: Array
+    unsure: Array
+    precision: Array
+    pulls: Array
+    a: Array
+    q: Array
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Tasks that know m columns each: ``rows`` [t], their ``columns`` [t, m].
+
+    Tasks that know the same columns equally often are of one ``kind`` [t]; ``first`` has an example of each.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    first: NDArray[np.intp]
+    kind: NDArray[np.intp]
+
+
+class _Table:
+    """The runs, sorted by how many columns a task knows: tasks of one number go through together."""
+
+    def __init__(self, runs: Runs, groups: NDArray[np.intp]) -> None:
+        known = runs.counts > 0
+        self.d, self.groups = runs.counts.shape[1], groups
+        self.tasks = float(runs.weights[known.any(axis=1)].sum())
+        sizes = known.sum(axis=1)
+        self._batches = []
+        for size in np.unique(sizes[sizes > 0]):
+            rows = np.flatnonzero(sizes == size)
+            columns = np.nonzero(known[rows])[1].reshape(len(rows), size)
+            kinds = np.concatenate([columns, np.take_along_axis(runs.counts[rows], columns, axis=1)], axis=1)
+            _, first, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
+            self._batches.append(_Batch(rows, columns, first, kind.ravel()))
+        entries = [(np.repeat(b.rows, b.columns.shape[1]), b.columns.ravel()) for b in self._batches]
+        self._row = np.concatenate([row for row, _ in entries])
+        self._column = np.concatenate([column for _, column in entries])
+        at = self._row, self._column
+        self._y, self._count, self._square = runs.means[at], runs.counts[at], runs.squares[at]
+        self._weight, self._group = runs.weights[self._row], groups[self._column]
+        self.level = float(np.average(self._y, weights=self._weight))
+        # Errors that are all equal still leave some doubt: a hundredth of them.
+        self.spread = float(self._y.var()) + (0.01 * self.level) ** 2 + 1e-12
+        self.least = 1e-4 * self.spread
+
+    def look(self, K: Array, noise: Array) -> _Look:
+        """All that the steps of learning need to know."""
+        d, variance = self.d, noise[self._group] / self._count
+        inverses: list[Array] = []
+        start = 0
+        precision = np.zeros(d * d)
+        for batch in self._batches:
+            end, m = start + batch.columns.size, batch.columns.shape[1]
+            columns = batch.columns[batch.first]
+            inner = K[columns[:, :, None], columns[:, None, :]]  # [kinds, m, m]
+            inner[:, np.arange(m), np.arange(m)] += variance[start:end].reshape(-1, m)[batch.first]
+            Q = np.linalg.inv(inner).astype(np.float64)
+            inverses.append(Q[batch.kind])
+            weights = np.asarray(np.bincount(batch.kind, self._weight[start:end:m], len(Q)), np.float64)
+            precision += self._summed(Q, weights, columns)
+            start = end
+        from_level = self._through(inverses, self._y - self.level)
+        pull = np.bincount(self._column, self._weight * from_level, d)
+        P = precision.reshape(d, d)
+        unsure = np.linalg.solve(LEVEL_WEIGHT * np.eye(d) + K @ P, K)
+        unsure = 0.5 * (unsure + unsure.T)
+        mean = self.level + unsure @ pull
+        a = self._through(inverses, self._y - mean[self._column])
+        pulls, start = np.zeros(d * d), 0
+        for batch in self._batches:
+            end, m = start + batch.columns.size, batch.columns.shape[1]
+            of = a[start:end].reshape(batch.columns.shape)
+            pulls += self._summed(of[:, :, None] * of[:, None, :], self._weight[start:end:m], batch.columns)
+            start = end
+        q = np.concatenate([np.diagonal(Q, axis1=1, axis2=2).ravel() for Q in inverses])
+        return _Look(mean, unsure, P, pulls.reshape(d, d), a, q)
+
+    def noise_by_likelihood(self, found: _Look, noise: Array) -> Array:
+        """The next noise of each group on the way to the greatest marginal likelihood."""
+        old, w, k = noise[self._group], self._weight, self._count
+        up = self._by_group(w * (found.a**2 / k + self._square / old**2))
+        down = self._by_group(w * (found.q / k + (k - 1) / old))
+        return np.maximum(noise * np.sqrt(up / np.maximum(down, 1e-300)), self.least)
+
+    def noise_by_residuals(self, found: _Look, noise: Array) -> Array:
+        """The expected squares of what runs are off by, around the pooled one of all groups."""
+        old, k = noise[self._group], self._count
+        variance = old / k
+        off = (variance * found.a) ** 2 + variance - variance**2 * found.q
+        squares = self._by_group(self._weight * (self._square + k * off))
+        counts = self._by_group(self._weight * k)
+        pooled = squares.sum() / counts.sum()
+        own = (squares + NOISE_WEIGHT * pooled) / (counts + NOISE_WEIGHT)
+        return np.asarray(np.maximum(own, self.least))
+
+    def _by_group(self, values: Array) -> Array:
+        return np.bincount(self._group, values, self.groups.max() + 1).astype(np.float64)
+
+    def _through(self, inverses: list[Array], values: Array) -> Array:
+        """Each task's inverse covariance times its values [entries]."""
+        found, start = [], 0
+        for Q in inverses:
+            end = start + Q.shape[0] * Q.shape[1]
+            found.append((Q @ values[start:end].reshape(*Q.shape[:2], 1)).ravel())
+            start = end
+        return np.concatenate(found)
+
+    def _summed(self, matrices: Array, weights: Array, columns: NDArray[np.intp]) -> Array:
+        """The weighted sum [d * d] of matrices [k, m, m], each put in its columns [k, m]."""
+        place = (columns[:, :, None] * self.d + columns[:, None, :]).ravel()
+        values = (matrices * weights[:, None, None]).ravel()
+        return np.bincount(place, values, self.d**2).astype(np.float64)

@@ -1,0 +1,1 @@
+"""The same arithmetic on a GPU, by Triton."""

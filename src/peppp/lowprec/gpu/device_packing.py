@@ -1,0 +1,78 @@
+"""packing.py's functions for tensors on a GPU: Triton's kernels, once they are shown to be right there.
+
+**They have run in Triton's interpreter only, not on a GPU.**
+"""
+
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peppp.formats import FloatFormat
+from peppp.lowprec.gpu.device import any_numbers, current, same_bits, trusted
+from peppp.lowprec.rounding.quantize import quantize_eagerly
+
+# What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
+# the first code and the bits of the first number of infinities and NaN, where these are moved.
+Code = tuple[tuple[int, int, int, float, int, int, int], tuple[int, int] | None]
+
+
+def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) -> bool | None:
+    """Pack a row of float32 on a GPU, in blocks of 32 * ``width`` numbers of ``bits`` bits.
+
+    Whether all numbers had a code (for which it waits), or None where Triton cannot be had.
+    """
+    triton = packer(flat.device)
+    if triton is None:
+        return None
+    with current(flat):
+        return not bool(triton.pack(flat, words, bits, code_words(code, flat.device), width).item())
+
+
+def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
+    """Unpack what :func:`pack_into` packed; whether it did."""
+    triton = packer(flat.device)
+    if triton is not None:
+        with current(flat):
+            triton.unpack(words, flat, bits, code_words(code, flat.device), width)
+    return triton is not None
+
+
+@lru_cache(maxsize=256)
+def code_words(code: Code, device: torch.device) -> Tensor:
+    """The constants of a format's codes as the kernels read them: int32 [7] or [9]."""
+    numbers, special = code
+    words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
+    return torch.tensor([*words, *(special or ())], dtype=torch.int32).to(device)
+
+
+@lru_cache(maxsize=8)
+def packer(device: torch.device) -> ModuleType | None:
+    """The Triton kernels that pack, once they have shown on the device that they are right."""
+    return trusted(device, "triton_packing", check, "packing")
+
+
+def check(triton: ModuleType, device: torch.device) -> str:
+    """Compare the kernels with packing on the CPU; what is wrong, or nothing.
+
+    Whole blocks and the rest, and a number without a code.
+    """
+    from peppp.lowprec.packing import codes as packing
+
+    for text in ("1-4-1", "1-3-2@ieee"):
+        fmt = FloatFormat.parse(text)
+        x = quantize_eagerly(any_numbers((32 * packing.WIDTH + 100,)), fmt, None)
+        x[x.isnan()] = 0.0
+        words, constants = packing.PackedTensor.pack(x, fmt).words, packing.plain_constants(fmt)
+        x, expected, code = x.to(device), words.to(device), code_words(constants, device)
+        found, out = torch.zeros_like(expected), torch.empty_like(x)
+        wrong = triton.pack(x, found, fmt.bits, code, packing.WIDTH).item()
+        triton.unpack(found, out, fmt.bits, code, packing.WIDTH)
+        if wrong or not torch.equal(found, expected) or not same_bits(out, x):
+            return f"other bits than they should in packing {fmt}"
+        x[-3] = 0.3
+        if not triton.pack(x, found, fmt.bits, code, packing.WIDTH).item():
+            return f"no word of a number that {fmt} does not have"
+    return ""

@@ -1,0 +1,1 @@
+"""Any module, its values rounded where arithmetic makes new ones."""

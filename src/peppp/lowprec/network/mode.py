@@ -1,0 +1,298 @@
+"""Every torch operation of a pass, those inside layers and those written by hand, seen and rounded.
+
+The rule. An operation that reads numbers of the network and computes makes numbers that wait to be rounded:
+its results in memory of their own, and memory that it changed (whose version rose). Whatever waits is rounded
+in place before any operation reads or writes its memory, through whichever tensor or view. So a result that
+no operation uses, the network's own in whatever container, stays as it was computed. An operation that reads
+constants alone makes constants, which stay as they are and are reported where the network's numbers meet
+them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from peppp.lowprec.network import reports
+from peppp.lowprec.network.memory import (
+    LOSS,
+    NOTE,
+    Constant,
+    Pending,
+    memories_of,
+    memory_of,
+    note_on,
+    settle,
+    write_note,
+)
+from peppp.lowprec.network.operations import (
+    COMPLEX,
+    EMPTY,
+    KINDS,
+    NORMS_WITH_STATISTICS,
+    POLES,
+    RELUS,
+    Kind,
+)
+from peppp.lowprec.network.state import LowPrecision
+from peppp.lowprec.rounding.functions import relu_round, round_copy
+
+_ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
+_ROUNDED_TYPES = (torch.float32, torch.complex64)
+_NO_TENSORS = frozenset({type(None), int, float, bool, str, torch.dtype, torch.device})
+# Of the networks that run, the innermost last: the operations are its own.
+RUNNING: list[LowPrecision] = []
+
+
+class RoundingMode(TorchFunctionMode):
+    """Sees every torch operation of a pass and applies the rule to it."""
+
+    def __init__(self, state: LowPrecision) -> None:
+        super().__init__()
+        self.state = state
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Round what waits and is used; run ``func``; let what it made wait in turn."""
+        kind, state = KINDS.get(func), self.state
+        if (
+            kind is Kind.UNTOUCHED
+            or (func is _ADD_IN_PLACE and args[0].dtype == torch.int64)
+            or RUNNING[-1] is not state
+        ):
+            return func(*args, **kwargs) if kwargs else func(*args)
+        kwargs = kwargs or {}
+        if kind is Kind.LOSS:
+            return self._lost(self._run(func, args, kwargs))
+        if state.passes[-1].inputs:
+            args, kwargs = _mapped((args, kwargs), self._rounded_input)
+        if func in RELUS and len(args) == 1 and not kwargs.get("inplace"):
+            fused = self._relu(args[0])
+            if fused is not None:
+                return fused
+        operands = tensors_in(args, [])
+        if kwargs:
+            tensors_in(kwargs, operands)
+        if kind is Kind.RESHAPED:
+            return self._reshape(func, args, kwargs, operands)
+        if kind is Kind.KEPT and func in COMPLEX and args[0].is_complex():
+            kind = Kind.ROUNDED_COPY
+        memories, constants = memories_of(operands), []
+        for operand, memory in zip(operands, memories, strict=True):
+            note = None if memory is None else memory.__dict__.get(NOTE)
+            if note.__class__ is not tuple:
+                constants.append((operand, note))
+            elif note:
+                settle(memory)  # type: ignore[arg-type]
+        if len(constants) == len(operands) or any(note is LOSS for _, note in constants):
+            return self._constant(func, constants, self._run(func, args, kwargs))
+        if constants and kind is not Kind.MADE and func not in NORMS_WITH_STATISTICS:
+            reports.meeting(state, func, constants, kwargs.get("out"))
+        versions = _versions(operands)
+        packed = state.packed
+        if func is torch.conv2d and not state.repaired:
+            state.look_at_convolution(*args, **kwargs)
+        result = func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
+        changed: Sequence[Tensor] = ()
+        if (after := _versions(operands)) != versions:
+            pairs = zip(operands, versions, after, strict=True)
+            changed = [operand for operand, before, now in pairs if before != now]
+        if (
+            kind is Kind.KEPT
+            and changed
+            and isinstance(result, Tensor)
+            and all(x is not result for x in changed)
+        ):
+            kind = Kind.ROUNDED  # it did more than move values, as an embedding with max_norm does
+        if kind is Kind.KEPT:
+            reports.scalars(state, func, (*args[1:], *kwargs.values()))
+            for tensor in (*tensors_in((result,), []), *changed):
+                if tensor.is_floating_point() and note_on(memory_of(tensor)) is None:
+                    write_note(tensor, ())
+        elif kind is Kind.MADE:
+            for operand in changed:
+                self._drawn(func, operand)
+            if func in EMPTY:
+                write_note(result, ())
+        else:
+            if kind is None or func in POLES:
+                reports.infinities(state, func, args, operands, tensors_in((result,), []))
+            result = self._results(func, kind, memories, result)
+            for operand in changed:
+                self._wait(func, kind, _whole(operand))
+        return result
+
+    def _relu(self, x: Tensor) -> Tensor | None:
+        """ReLU of a result that waits takes its rounding over, in one pass; it waits on for other uses."""
+        memory = memory_of(x)
+        note = note_on(memory)
+        if memory is None or not isinstance(note, tuple) or len(note) != 1:
+            return None
+        waiting = note[0]
+        if waiting.tensor is not x or waiting.copies or x._is_view() or x.dtype != torch.float32:
+            return None
+        result = relu_round(x, waiting.point)
+        waiting.lend(memory)
+        write_note(result, ())
+        return result
+
+    def _lost(self, result: Any) -> Any:
+        """A loss, and what is computed from one, stays float32."""
+        for tensor in tensors_in((result,), []):
+            write_note(tensor, LOSS)
+        return result
+
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        packed = self.state.packed
+        if func is torch.conv2d:
+            self.state.look_at_convolution(*args, **kwargs)
+        return func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
+
+    def _results(
+        self,
+        func: Callable[..., Any],
+        kind: Kind | None,
+        memories: list[Any],
+        result: Any,
+    ) -> Any:
+        """The results of arithmetic, whatever tuple or list holds them; those in new memory wait."""
+        if isinstance(result, Tensor):
+            memory = memory_of(result)
+            if memory is not None and any(memory is other for other in memories):
+                return result  # a view of an operand, or the operand itself
+            own = kind is not Kind.ROUNDED and result.requires_grad  # the operation may keep it
+            if own and result.dtype in _ROUNDED_TYPES and result.layout == torch.strided:
+                result = result.clone()
+            self._wait(func, kind, result)
+            return result
+        if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
+            parts = [self._results(func, kind, memories, part) for part in result]
+            named = isinstance(result, tuple) and hasattr(result, "_fields")
+            if named or type(result) in (tuple, list):
+                return type(result)(*parts) if named else type(result)(parts)
+            return type(result)(parts)  # torch's own, as of torch.max
+        return result
+
+    def _wait(self, func: Callable[..., Any], kind: Kind | None, tensor: Tensor) -> None:
+        """Give a new or changed result its rounding point."""
+        state, dtype, name, memory = self.state, tensor.dtype, func.__name__, memory_of(tensor)
+        if dtype not in _ROUNDED_TYPES or tensor.layout is not torch.strided:
+            if dtype.is_floating_point or dtype.is_complex:
+                what = f"in {dtype}" if tensor.layout == torch.strided else "in sparse form"
+                state.report(f"{name} {what}", f"the results of {name}, which are {what}")
+            return
+        if memory is None or memory.__dict__.get(NOTE).__class__ is Constant:
+            return  # a buffer that the network writes keeps its numbers
+        if kind is None:
+            state.report(name, f"what {name} computes inside, in several steps (its results are rounded)")
+        state.wait(tensor, memory, state.next_point(name, listed=kind is not None))
+
+    def _reshape(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
+    ) -> Any:
+        """A view shares its memory and so what is known of it; a copy of what waits waits with it."""
+        result = self._run(func, args, kwargs)
+        notes = [
+            (memory, memory.__dict__.get(NOTE)) for x in operands if (memory := memory_of(x)) is not None
+        ]
+        parts = tensors_in((result,), [])
+        for number, part in enumerate(parts):
+            memory = memory_of(part)
+            if memory is None or any(memory is other for other, _ in notes):
+                continue
+            waiting: list[Pending] = [p for _, note in notes if type(note) is tuple for p in note]
+            if part.dtype not in _ROUNDED_TYPES:
+                if part.dtype.is_floating_point and any(type(note) is tuple for _, note in notes):
+                    self.state.report(
+                        f"{part.dtype}", f"numbers in {part.dtype}, which {func.__name__} makes"
+                    )
+            elif waiting:
+
+                def again(number: int = number) -> Tensor:
+                    with torch.no_grad():
+                        return tensors_in((self._run(func, args, kwargs),), [])[number]
+
+                waiting[-1].copies.append((part, again))
+                memory.__dict__[NOTE] = tuple(waiting)
+                self.state.passes[-1].waiting[id(memory)] = memory
+            else:
+                found = [note for _, note in notes if note is not None]
+                memory.__dict__[NOTE] = () if () in found else (found[0] if found else None)
+        return result
+
+    def _drawn(self, func: Callable[..., Any], tensor: Tensor) -> None:
+        """Numbers drawn into memory: all of it is a constant now, or part of what the network computed."""
+        memory = memory_of(tensor)
+        if memory is not None and tensor.numel() * tensor.element_size() == memory.nbytes():
+            memory.__dict__[NOTE] = None
+        else:
+            self._wait(func, Kind.MADE, _whole(tensor))
+
+    def _rounded_input(self, tensor: Tensor) -> Tensor:
+        """The rounded copy of what the caller gave to a method, made when it is first used."""
+        inputs = self.state.passes[-1].inputs
+        kept, copy = inputs.get(id(tensor), (None, None))
+        if kept is None:
+            return tensor
+        if copy is None:
+            copy = round_copy(tensor, self.state.next_point("input"))
+            write_note(copy, ())
+            inputs[id(tensor)] = kept, copy
+        return copy
+
+    def _constant(self, func: Callable[..., Any], constants: list[tuple[Tensor, Any]], result: Any) -> Any:
+        """What is computed from constants alone, or from the loss, is a constant; a name goes with it."""
+        if func in EMPTY:  # no numbers yet: what is written there counts
+            write_note(result, ())
+            return result
+        named = [note for _, note in constants if note is not None]
+        if LOSS in named:
+            return self._lost(result)
+        if named:
+            note = Constant(named[0].name)
+            for tensor in tensors_in((result,), []):
+                if note_on(memory_of(tensor)) is None:
+                    write_note(tensor, note)
+        return result
+
+
+def _whole(x: Tensor) -> Tensor:
+    """What a view is a view of."""
+    return x._base if x._is_view() and x._base is not None else x
+
+
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """How often each was changed in place."""
+    try:
+        return [tensor._version for tensor in tensors]
+    except RuntimeError:  # one from an inference mode outside, which nobody may change here
+        return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def tensors_in(values: Any, found: list[Tensor]) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts, appended to ``found``."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if value.__class__ in _NO_TENSORS:
+            continue
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list, dict)):
+            tensors_in(value, found)
+    return found
+
+
+def _mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(values, Tensor):
+        return function(values)
+    if isinstance(values, dict):
+        return {key: _mapped(value, function) for key, value in values.items()}
+    if type(values) in (tuple, list):
+        return type(values)(_mapped(value, function) for value in values)
+    return values

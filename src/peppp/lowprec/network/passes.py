@@ -1,0 +1,314 @@
+"""How a pass begins and ends: what takes the place of each module's forward, and of its other methods.
+
+Within a pass it opens the scope of a container. Outside of one it begins a pass of its own, so that an
+encoder called by itself, or another method than forward, is rounded as the network is.
+"""
+
+import inspect
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import fields, is_dataclass, replace
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import _get_current_function_mode_stack
+
+from peppp.errors import NetworkError
+from peppp.lowprec.network import recompute
+from peppp.lowprec.network.memory import write_note
+from peppp.lowprec.network.mode import RUNNING, RoundingMode, tensors_in
+from peppp.lowprec.network.parameters import Parameters, round_gradients
+from peppp.lowprec.network.replicas import agree
+from peppp.lowprec.network.state import LowPrecision, Pass, Scope
+from peppp.lowprec.rounding.functions import round_copy
+from peppp.lowprec.rounding.streams import Key, mix, mix_text
+
+_WRAPPED = "_checkpoint_wrapped_module"  # how torch's wrapper for checkpointing names what it wraps
+
+
+def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
+    """Take the place of the forward methods of a module and all modules within, and of their other
+    methods.
+    """
+    recompute.follow_checkpoints()
+    for path, submodule in module.named_modules():
+        if isinstance(submodule.__dict__.get("forward"), Entry) and not _is_empty(submodule):
+            raise NetworkError(
+                f"{path} is part of another low-precision network already; convert a fresh network"
+            )
+    for path, submodule in module.named_modules():
+        if isinstance(submodule.__dict__.get("forward"), Entry):
+            continue  # an activation of another network's, which serves both
+        is_wrapper = hasattr(submodule, _WRAPPED)
+        path = ".".join(part for part in path.split(".") if part != _WRAPPED)
+        for name in ("forward", *_own_methods(type(submodule))):
+            entry = Entry(state, parameters, module, submodule, path, name, is_wrapper=is_wrapper)
+            object.__setattr__(submodule, name, entry)
+        if isinstance(submodule, nn.Sequential) and submodule is not module:
+            for number, child in enumerate(submodule.children()):
+                child = getattr(child, _WRAPPED, child)
+                child.__dict__.setdefault(_PLACE, (submodule, path, number))
+
+
+_PLACE = "_peppp_place"  # on a child of an nn.Sequential: that, its path, and which of its children it is
+
+
+def _is_empty(module: nn.Module) -> bool:
+    """Whether a module holds nothing: a ReLU that is an argument's default belongs to many networks."""
+    return not (module._parameters or module._buffers or module._modules)
+
+
+def _own_methods(kind: type) -> list[str]:
+    """The public methods that a class does not have from torch."""
+    names = {}
+    for base in reversed(kind.__mro__):
+        theirs = base.__module__.partition(".")[0] in ("torch", "builtins", "typing", "abc")
+        for name, value in vars(base).items():
+            plain = inspect.isfunction(value) and not inspect.isgeneratorfunction(value)
+            names[name] = plain and not theirs and not name.startswith("_") and not hasattr(nn.Module, name)
+    return [name for name, wanted in names.items() if wanted]
+
+
+class Entry:
+    """What is called instead of a method of a module."""
+
+    def __init__(
+        self,
+        state: LowPrecision,
+        parameters: Parameters,
+        root: nn.Module,
+        module: nn.Module,
+        path: str,
+        name: str,
+        *,
+        is_wrapper: bool,
+    ) -> None:
+        self.state, self.parameters, self.root, self.module = state, parameters, root, module
+        self.path, self.name, self.key = path, name, mix_text(0, path)
+        self.is_forward = name == "forward"
+        self.is_root = module is root and self.is_forward
+        self.is_container = name == "forward" and not is_wrapper and next(module.children(), None) is not None
+        own = module.__dict__.get(name)
+        self.function: Callable[..., Any] = own if own is not None else getattr(type(module), name)
+        self.bound = own is not None
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """That of the method, for who looks at what a network takes."""
+        return inspect.signature(self.function if self.bound else self.function.__get__(self.module))
+
+    @property
+    def __code__(self) -> CodeType:
+        """That of the method, which torch.export looks at."""
+        code: CodeType = inspect.unwrap(self.function).__code__
+        return code
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the method, in the pass that runs or in one of its own."""
+        state = self.state
+        if not state.passes or self.is_root:
+            if RUNNING and RUNNING[-1] is not state and _is_empty(self.module):
+                return self._run(args, kwargs)  # as part of another network
+            return self._begin(args, kwargs)
+        if not self.is_forward:
+            return self._run(args, kwargs)
+        running = state.passes[-1]
+        if _by_hand(running, self.module):
+            scope = _sequence(running.scope(), *self.module.__dict__[_PLACE])
+            running.scopes.append(scope)
+            try:
+                return self._within(running, args, kwargs)
+            finally:
+                running.scopes.pop()
+        return self._within(running, args, kwargs)
+
+    def _within(self, running: Pass, args: Any, kwargs: Any) -> Any:
+        """Run as part of a pass; a container opens a scope of its own."""
+        if not self.is_container:
+            if not torch.is_grad_enabled():
+                self._note(running)
+            return self._run(args, kwargs)
+        outer = running.scope()
+        assert outer.key is not None
+        scope = Scope(mix(mix(outer.key, self.key), outer.calls), owner=self.module)
+        outer.calls += 1
+        running.scopes.append(scope)
+        try:
+            self._note(running)
+            return self._run(args, kwargs)
+        finally:
+            running.scopes.pop()
+
+    def _run(self, args: Any, kwargs: Any) -> Any:
+        return self.function(*args, **kwargs) if self.bound else self.function(self.module, *args, **kwargs)
+
+    def _note(self, running: Pass) -> None:
+        """Note where a module begins that a Function of the network's own may run again by hand."""
+        if not torch.is_grad_enabled() and self.state.training:
+            self.state.issued.setdefault(self.path, []).append((running.scope().copy(), True))
+
+    def _begin(self, args: Any, kwargs: Any) -> Any:
+        """Run as a pass of its own."""
+        check_surroundings()
+        state = self.state
+        noted = state.issued.get(self.path) if torch._C._current_graph_task_id() != -1 else None
+        again, inside = noted.pop() if noted else (None, False)  # the last call is run again first
+        training = self.root.training and (torch.is_grad_enabled() or recompute.is_first_run())
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():  # whose tensors do not say whether they were changed
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.no_grad())
+            state.training, state.root = training, self.root
+            if state.passes:  # a method that calls the network is a loop: what it was given is the input
+                state.passes[-1].inputs.clear()
+            if again is not None:
+                running = Pass([again])
+            else:
+                running = Pass([Scope(None, owner=self.module)], lambda: self._first_key(training))
+            state.passes.append(running)
+            stack.callback(state.leave, running)
+            if self.is_forward and again is None:
+                running.scope()
+            for function, arguments in reversed(self.parameters.prepare(state, training=training)):
+                stack.callback(function, *arguments)
+            if state.packed is not None:
+                stack.enter_context(state.packed.keeping(fresh=self.is_root and again is None))
+            if inside:
+                for tensor in tensors_in((args, kwargs), []):
+                    write_note(tensor, () if tensor.is_floating_point() else None)
+            elif self.is_forward:
+                args, kwargs = _map_tensors((args, kwargs), self._input)
+            else:
+                given = tensors_in((args, kwargs), [])
+                running.inputs = {id(x): (x, None) for x in given if x.is_floating_point()}
+            stack.enter_context(running_mode(state))
+            return self._run(args, kwargs)
+
+    def _first_key(self, training: bool) -> Key:
+        state = self.state
+        if training:
+            agree(state, self.parameters)
+            if state.clock.training_pass >= 0:
+                round_gradients(self.root.parameters(), state.precision, state.clock.update_key())
+        key = state.clock.begin_pass(training)
+        state.begun(self.path if self.is_forward else "", Scope(key, owner=self.module))
+        return key
+
+    def _input(self, tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.float32 and tensor.layout == torch.strided:
+            rounded = round_copy(tensor, self.state.next_point("input"))
+            write_note(rounded, ())
+            return rounded
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise NetworkError(f"an input is {kind}; low precision is simulated in float32: give it .float()")
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+def running_mode(state: LowPrecision) -> ExitStack:
+    """The mode that rounds what ``state``'s network computes, until the stack is closed."""
+    with ExitStack() as stack:
+        modes = _get_current_function_mode_stack() if RUNNING else ()  # type: ignore[no-untyped-call]
+        if not any(isinstance(mode, RoundingMode) and mode.state is state for mode in modes):
+            stack.enter_context(RoundingMode(state))
+        RUNNING.append(state)
+        stack.callback(RUNNING.pop)
+        return stack.pop_all()
+
+
+def _by_hand(running: Pass, child: nn.Module) -> bool:
+    """Whether a checkpointed function runs the children of an nn.Sequential that is called otherwise.
+
+    What it leaves for later, as checkpoint_sequential does with the last children, goes on by hand.
+    """
+    scope = running.scopes[-1]
+    place = child.__dict__.get(_PLACE)
+    if place is None or scope.owner is place[0]:
+        return False
+    return running.by_hand > 0 or _goes_on(scope, *place)
+
+
+def _goes_on(scope: Scope, module: nn.Module, path: str, number: int) -> bool:
+    """Whether earlier children of an nn.Sequential, or of one around it, ran by hand in a scope."""
+    if path in scope.sequences:
+        return scope.sequences[path][1] < number
+    above = module.__dict__.get(_PLACE)
+    if above is None:
+        return False
+    if above[1] not in scope.sequences:
+        return _goes_on(scope, *above)
+    inner, last = scope.sequences[above[1]]
+    return last < above[2] or (last == above[2] and _goes_on(inner, module, path, number))
+
+
+def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
+    """The scope of an nn.Sequential whose children are run by hand: as if it had been called.
+
+    It may be a child itself of one that is run by hand, whose scope is the outer one then.
+    """
+    above = module.__dict__.get(_PLACE)
+    if above is not None and outer.owner is not above[0]:
+        known = outer.sequences.get(above[1])
+        if known is not None and known[1] == above[2] and _goes_on(known[0], module, path, number):
+            outer = known[0]
+        else:
+            outer = _sequence(outer, *above)
+    known = outer.sequences.get(path)
+    if known is None or known[1] >= number:
+        assert outer.key is not None
+        scope = Scope(mix(mix(outer.key, mix_text(0, path)), outer.calls), owner=module)
+        outer.calls += 1
+    else:
+        scope = known[0]
+    outer.sequences[path] = scope, number
+    return scope
+
+
+def is_compiled() -> bool:
+    """Whether torch.compile looks at every frame that runs."""
+    frames: Any = torch._C._dynamo.eval_frame
+    callback = frames.set_eval_frame(None)
+    frames.set_eval_frame(callback)
+    return callback not in (None, False)
+
+
+def check_surroundings() -> None:
+    """Refuse, in one line, what would compute something else than low precision."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_compiled():
+        raise NetworkError(
+            "a low-precision network cannot be traced or compiled: its roundings are decided as it runs; "
+            "leave out torch.compile, torch.export and torch.jit.trace"
+        )
+    if (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    ):
+        raise NetworkError(
+            "a low-precision network runs under none of torch.func's transforms (vmap, grad, jvp) and "
+            "forward-mode differentiation; call it on a batch and use backward()"
+        )
+    for kind in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(kind):
+            raise NetworkError(
+                "autocast would compute a low-precision network in another type, unrounded; call it outside "
+                "of torch.autocast"
+            )
+
+
+def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same nested tuples, lists, dicts and dataclasses with ``function`` applied to each tensor."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if isinstance(values, dict):
+        changed = {key: _map_tensors(value, function) for key, value in values.items()}
+        return type(values)(changed) if type(values) is not dict else changed
+    if isinstance(values, tuple) and hasattr(values, "_fields"):
+        return type(values)(*(_map_tensors(value, function) for value in values))
+    if isinstance(values, (tuple, list)):
+        return type(values)(_map_tensors(value, function) for value in values)
+    if is_dataclass(values) and not isinstance(values, type):
+        parts = {f.name: _map_tensors(getattr(values, f.name), function) for f in fields(values) if f.init}
+        return replace(values, **parts)
+    return values

@@ -1,0 +1,136 @@
+"""Activation checkpointing: what torch computes again is rounded as it was the first time.
+
+Torch's two forms of checkpointing call the function once more during the backward pass, and offer no hook
+around that. Here the function is given to them together with where the network stood: the container's key
+and how many operations it had seen. So any function can be recomputed: a module, a method, a lambda. The two
+names of torch.utils.checkpoint that are private are tested for each version of torch that is allowed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils import checkpoint as checkpointing
+
+from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
+from peppp.lowprec.network.mode import RUNNING, RoundingMode, tensors_in
+from peppp.lowprec.network.state import LowPrecision, Pass
+
+_first_runs: list[object] = []  # reentrant functions that run for the first time, without gradients
+
+
+def is_first_run() -> bool:
+    """Whether torch computes something without gradients that it will compute again with them."""
+    return bool(_first_runs)
+
+
+def follow_checkpoints() -> None:
+    """Have torch's checkpointing give its functions to us; once for the process."""
+    names: Any = checkpointing
+    original = names._checkpoint_without_reentrant_generator
+    if getattr(original, "_peppp", False):
+        return
+
+    def generator(function: Callable[..., Any], *rest: Any, **kwargs: Any) -> Any:
+        again = _again(function, (*rest, kwargs), reentrant=False)
+        with again.by_hand() if isinstance(again, _Again) else nullcontext():
+            yield from original(again, *rest, **kwargs)
+
+    generator._peppp = True  # type: ignore[attr-defined]
+    names.__dict__["_checkpoint_without_reentrant_generator"] = generator
+
+    class CheckpointFunction(names.CheckpointFunction):  # type: ignore[misc]
+        @classmethod
+        def apply(cls, function: Callable[..., Any], *rest: Any) -> Any:
+            again = _again(function, rest, reentrant=True)
+            _first_runs.append(again)
+            try:
+                return super().apply(again, *rest)
+            finally:
+                _first_runs.pop()
+
+    names.__dict__["CheckpointFunction"] = CheckpointFunction
+
+
+def _again(function: Callable[..., Any], args: Any, *, reentrant: bool) -> Callable[..., Any]:
+    """The function as the network that runs now would run it again."""
+    if not RUNNING:
+        return function
+    values = []
+    with (
+        torch._C.DisableTorchFunction()
+    ):  # the network's mode would take our own operations for the network's
+        for tensor in tensors_in(args, []):
+            memory = memory_of(tensor)
+            values.append(type(note_on(memory)) is tuple)
+            if memory is not None and values[-1]:
+                settle(memory)  # what is kept is what is used
+    return _Again(RUNNING[-1], function, values, reentrant)
+
+
+class _Again:
+    """A function; each call is one more computation, the first of a reentrant one apart."""
+
+    def __init__(
+        self, state: LowPrecision, function: Callable[..., Any], values: list[bool], reentrant: bool
+    ) -> None:
+        self.state, self.function, self.values, self.reentrant = state, function, values, reentrant
+        self.scope = state.passes[-1].scope().copy()
+        self.first = reentrant
+        self.waited: list[Any] = []
+        owner = getattr(function, "func", function)  # of a partial
+        owner = getattr(owner, "__self__", owner)
+        self.is_module = isinstance(owner, nn.Module) or isinstance(getattr(owner, "module", None), nn.Module)
+
+    @contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """Let the running pass know that a function runs which may run a container's children one by one."""
+        running = self.state.passes[-1]
+        running.by_hand += not self.is_module
+        try:
+            yield
+        finally:
+            running.by_hand -= not self.is_module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.first:
+            self.first = False
+            with self.by_hand():
+                results = self.function(*args, **kwargs)
+            self.waited = [note_on(memory_of(result)) for result in tensors_in((results,), [])]
+            return results
+        state = self.state
+        for tensor, is_value in zip(tensors_in((args, kwargs), []), self.values, strict=False):
+            if is_value:  # which may have been packed meanwhile, and lie in new memory
+                write_note(tensor, ())
+        with ExitStack() as stack:
+            running = Pass([self.scope.copy()], by_hand=int(not self.is_module))
+            state.passes.append(running)
+            stack.callback(state.leave, running)
+            RUNNING.append(state)
+            stack.callback(RUNNING.pop)
+            if state.packed is not None and self.reentrant:
+                stack.enter_context(state.packed.keeping(fresh=False))
+            stack.enter_context(_RecomputingMode(state))
+            results = self.function(*args, **kwargs)
+            with torch._C.DisableTorchFunction():
+                for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
+                    # A result that was rounded the first time, whose error came back through torch's node.
+                    memory, waiting = memory_of(result), note_on(memory_of(result))
+                    if memory is not None and waiting and before and all(pending.done for pending in before):
+                        settle(memory)
+            return results
+
+
+class _RecomputingMode(RoundingMode):
+    """Batch norm has counted this batch already."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.batch_norm:
+            args = (args[0], *(x.clone() if isinstance(x, Tensor) else x for x in args[1:3]), *args[3:])
+        elif func is Tensor.add_ and args[0].dtype == torch.int64 and args[0].dim() == 0:
+            return args[0]
+        return super().__torch_function__(func, types, args, kwargs)

@@ -1,0 +1,1 @@
+"""Format B around torch's optimizers."""

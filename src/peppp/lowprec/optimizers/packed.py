@@ -1,0 +1,346 @@
+"""Optimizers whose accumulator, states, gradients and weights are packed: the same numbers in fewer bytes.
+
+A parameter's step can run as soon as its gradient is complete, in the backward pass, so that no two gradients
+need to be kept; SGD's runs in pieces, so that little of a parameter is unpacked at a time.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+from peppp.lowprec.network.conversion import low_precision_state, parameters_of
+from peppp.lowprec.network.fingerprints import fingerprints
+from peppp.lowprec.network.parameters import SPARSE, known
+from peppp.lowprec.network.state import round_gradient
+from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
+from peppp.lowprec.optimizers.scalers import refuse_scaled_losses
+from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.packing.packed_tensors import UsedGradient, give
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.streams import GRADIENT, WEIGHT, Key, mix
+from peppp.lowprec.storage.packed_network import PackedStorage, packable
+from peppp.lowprec.storage.weights import flat_rows, rows, segment_length
+
+GRADIENTS = ("fp32", "packed", "in_backward")
+WEIGHTS = ("packed", "recomputed")
+_ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
+
+
+class PackedOptimizer(LowPrecisionOptimizer):
+    """Any torch optimizer over packed parameters, one parameter at a time.
+
+    ``gradients`` is what is kept of gradients until the step: ``fp32``, torch's own ``.grad``, which can be
+    read, clipped and scaled; ``packed``, all in Format B until :meth:`step`, so that micro-batches can be
+    added up; ``in_backward``, nothing, as each parameter steps within the backward pass. In the last two
+    ``.grad`` refuses to be read. ``weights`` are ``packed``, or ``recomputed`` from the accumulator where
+    there is one.
+    """
+
+    storage_name = "packed"
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        module: nn.Module,
+        *,
+        accumulator: bool,
+        gradients: str,
+        weights: str,
+    ) -> None:
+        if gradients not in GRADIENTS:
+            raise NetworkError(f"unknown gradients={gradients!r}; known: {', '.join(GRADIENTS)}")
+        if weights not in WEIGHTS:
+            raise NetworkError(f"unknown weights={weights!r}; known: {', '.join(WEIGHTS)}")
+        state, parameters = low_precision_state(module), parameters_of(module)
+        self.format = packable(state.precision.configuration.format_b)
+        before = state.packed
+        self.storage = (
+            before if isinstance(before, PackedStorage) else PackedStorage(module, state, parameters)
+        )
+        self.gradients = gradients
+        self.recompute = weights == "recomputed" and accumulator
+        self.packed: dict[Tensor, dict[str, PackedTensor]] = {}
+        self.packed_gradients: dict[Tensor, PackedTensor | Tensor] = {}
+        self._stepped: set[Tensor] = set()
+        self._hooks: dict[Tensor, list[Any]] = {}
+        super().__init__(optimizer, module, accumulator=accumulator)
+        if gradients == "in_backward":
+            refuse_scaled_losses(self)
+
+    def _begin_all(self, parameters: Iterable[Tensor], *, written: bool = False) -> None:
+        parameters = list(parameters)
+        for parameter in parameters:
+            self.storage.weights.forget_parameter(parameter)
+            for other in self.owned.owners():
+                if other is not self and isinstance(other, PackedOptimizer):
+                    other.let_go(parameter)
+        super()._begin_all(parameters, written=written)
+        for parameter in parameters:
+            if parameter.requires_grad and parameter in self.packed and parameter not in self._hooks:
+                self._hooks[parameter] = [
+                    parameter.register_hook(partial(self._stand_in, parameter)),  # type: ignore[no-untyped-call]
+                    parameter.register_post_accumulate_grad_hook(self._complete),  # type: ignore[no-untyped-call]
+                ]
+
+    def let_go(self, parameter: Tensor) -> None:
+        """Step no more on a parameter, as another optimizer does."""
+        for handle in self._hooks.pop(parameter, ()):
+            handle.remove()
+        self.packed.pop(parameter, None)
+        for group in self.param_groups:
+            group["params"] = [own for own in group["params"] if own is not parameter]
+
+    def adopt(self, parameter: Tensor, fingerprint: int) -> None:
+        """Let the accumulator follow a weight that was loaded, unless it is the accumulator's own."""
+        if self._is_packed(parameter):
+            own = self.fingerprints.get(parameter, known(parameter))
+            if own == fingerprint and self.storage.weights.pack(parameter):
+                return
+        super().adopt(parameter, fingerprint)
+
+    def _is_packed(self, parameter: Tensor) -> bool:
+        return parameter in self.packed
+
+    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: Key | None) -> None:
+        weights = self.storage.weights
+        if not weights.pack(parameter):
+            super()._begin(parameter, accumulator, weight_key)
+            return
+        self.packed[parameter] = {
+            name: state for name, state in self.packed.get(parameter, {}).items() if name != _ACCUMULATOR
+        }
+        if accumulator is not None:
+            self._keep(parameter, _ACCUMULATOR, accumulator)
+            if isinstance(weight_key, int):
+                self._set_key(parameter, weight_key)
+
+    def _keep(self, parameter: Tensor, name: str, values: Tensor) -> None:
+        """Pack a state of a parameter; one with NaN in it spoils the parameter where the format has none."""
+        fmt = self.format
+        packed = PackedTensor.try_pack(values, fmt, segment_length(values))
+        if packed is None:
+            self.storage.weights.spoiled.add(parameter)
+        else:
+            self.packed[parameter][name] = packed
+
+    def _set_key(self, parameter: Tensor, weight_key: int) -> None:
+        """Where weights are recomputed, note with which key."""
+        if self.recompute:
+            weights, stochastic = self.storage.weights, self.precision.modes.values == "stochastic"
+            weights.recomputed[parameter] = (
+                self.packed[parameter][_ACCUMULATOR],
+                weight_key if stochastic else None,
+            )
+            weights.packed.pop(parameter, None)
+
+    def _stand_in(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Let the parameter be its gradient for a moment: torch copies a gradient that lies otherwise."""
+        if gradient.layout != torch.strided:
+            raise NetworkError(SPARSE.format(shape=tuple(parameter.shape)))
+        if isinstance(parameter.grad, UsedGradient):
+            parameter.grad = None
+        if parameter.grad is None:
+            give(parameter, gradient.detach())
+
+    @torch.no_grad()
+    def _complete(self, parameter: Tensor) -> None:
+        """A parameter's gradient is complete for this backward pass."""
+        self.storage.weights.empty(parameter)
+        gradient = parameter.grad
+        if gradient is None or self.gradients == "fp32":
+            return
+        parameter.grad = None
+        assert self.low_precision is not None
+        key = self.low_precision.clock.update_key()
+        if self.gradients == "packed":
+            before = self.packed_gradients.pop(parameter, None)
+            if before is not None:
+                gradient = gradient.add_(before.unpack() if isinstance(before, PackedTensor) else before)
+            number = self.numbers[parameter]
+            round_gradient(gradient, self.precision, mix(mix(key, number), GRADIENT))
+            fmt = self.format
+            packed = PackedTensor.try_pack(gradient, fmt)
+            self.packed_gradients[parameter] = gradient if packed is None else packed
+        elif parameter in self._stepped:
+            raise NetworkError(
+                "a second backward pass before step(): the first one's gradients are used up already; "
+                'take gradients="packed" to add gradients up, or "fp32" to clip or read them'
+            )
+        else:
+            self._stepped.add(parameter)
+            self._step_packed(parameter, gradient, key)
+        parameter.grad = UsedGradient.of(parameter)
+
+    def _update(self, update_key: Key) -> None:
+        assert isinstance(update_key, int)  # no replayed step packs
+        self._stepped.clear()
+        self.fingerprints = {p: f for p, f in self.fingerprints.items() if p not in self.packed}
+        for parameter in self.packed:
+            if isinstance(parameter.grad, UsedGradient):
+                parameter.grad = None
+        kept = {p: p.grad for p in self.packed if p.grad is not None}
+        for parameter, gradient in self.packed_gradients.items():
+            values = gradient.unpack() if isinstance(gradient, PackedTensor) else gradient
+            self._step_packed(parameter, values, update_key)
+        for parameter, values in kept.items():
+            self._step_packed(parameter, values, update_key)
+            parameter.grad = None
+        if any(parameter.grad is not None for parameter in self._parameters()):
+            super()._update(update_key)
+        for parameter, values in kept.items():
+            parameter.grad = values
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        self.packed_gradients.clear()
+        super().zero_grad(set_to_none)
+
+    def _step_packed(self, parameter: Tensor, gradient: Tensor, update_key: int) -> None:
+        """One step of one packed parameter."""
+        if parameter in self.storage.weights.spoiled:
+            return
+        number = self.numbers[parameter]
+        others = {p: p.grad for p in self._parameters() if p.grad is not None}
+        for other in others:
+            other.grad = None
+        give(parameter, self.storage.weights.unpacked(parameter))
+        parameter.grad = gradient
+        self._unpack_states(parameter)
+        super()._update(update_key)
+        parameter.grad = None
+        self._pack_states(parameter)
+        if not self.storage.weights.pack(parameter):
+            self.storage.weights.spoiled.add(parameter)
+            self.storage.weights.empty(parameter)
+        if _ACCUMULATOR in self.packed[parameter]:
+            self._set_key(parameter, mix(mix(update_key, number), WEIGHT))
+        for other, values in others.items():
+            other.grad = values
+
+    def _unpack_states(self, parameter: Tensor) -> None:
+        unpacked = {name: packed.unpack() for name, packed in self.packed[parameter].items()}
+        if _ACCUMULATOR in unpacked:
+            self.accumulators[parameter] = unpacked.pop(_ACCUMULATOR)
+        self.state[parameter] = self.state[parameter] | unpacked
+
+    def _pack_states(self, parameter: Tensor) -> None:
+        accumulator = self.accumulators.pop(parameter, None)
+        if accumulator is not None:
+            self._keep(parameter, _ACCUMULATOR, accumulator)
+        for name, value in list(self.state[parameter].items()):
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
+                self._keep(parameter, name, self.state[parameter].pop(name))
+
+    @contextmanager
+    def _unpacked(self) -> Iterator[None]:
+        """All states as float32 tensors, as the simulation has them."""
+        kept = {parameter: self.state[parameter] for parameter in self.packed}
+        for parameter in self.packed:
+            self._unpack_states(parameter)
+        try:
+            yield
+        finally:
+            for parameter, state in kept.items():
+                self.state[parameter] = state
+                self.accumulators.pop(parameter, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the simulation's optimizer gives, unpacked: each can go on where the other stopped."""
+        with self._unpacked():
+            state = super().state_dict()
+        weights = self.storage.weights
+        state["fingerprints"] = [
+            self.fingerprints[p] if p in self.fingerprints else fingerprints([weights.unpacked(p)])[0]
+            for p in self._parameters()
+        ]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict`, or the simulation's, gave."""
+        weights = self.storage.weights
+        if not state_dict.get("fingerprints"):  # an older state, of the weights as they are
+            prints = [
+                fingerprints([weights.unpacked(p) if self._is_packed(p) else p])[0]
+                for p in self._parameters()
+            ]
+            state_dict = state_dict | {"fingerprints": prints}
+        for parameter in self.packed:
+            if parameter in weights.recomputed:  # of an accumulator that goes
+                give(parameter, weights.unpacked(parameter))
+                del weights.recomputed[parameter]
+                weights.pack(parameter)
+        super().load_state_dict(state_dict)
+        for parameter in self.packed:
+            self.packed[parameter] = {}
+            self._pack_states(parameter)
+
+
+class PackedSGD(PackedOptimizer, LowPrecisionSGD):
+    """SGD over packed parameters, a segment at a time."""
+
+    def _step_packed(self, parameter: Tensor, gradient: Tensor, update_key: int) -> None:
+        weights = self.storage.weights
+        if parameter in weights.spoiled:
+            return
+        if not (kernels.available() and gradient.is_cpu) and not gradient.is_meta:
+            super()._step_packed(parameter, gradient, update_key)
+            return
+        group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
+        packed = self.packed[parameter]
+        accumulator = packed.get(_ACCUMULATOR)
+        if group["momentum"] and _MOMENTUM not in packed:
+            like = accumulator or weights.packed[parameter]
+            fmt = self.format
+            packed[_MOMENTUM] = PackedTensor.empty(
+                like.shape, like.stride, fmt, like.segment, gradient.device
+            )
+            packed[_MOMENTUM].words.zero_()  # the code of 0 is 0
+        momentum = packed[_MOMENTUM] if group["momentum"] else None
+        weight = None if self.recompute else weights.packed.get(parameter)
+        exact = self._stream(parameter, gradient, accumulator, momentum, weight, group, update_key)
+        if not exact:
+            weights.spoiled.add(parameter)
+        if accumulator is not None:
+            self._set_key(parameter, mix(mix(update_key, self.numbers[parameter]), WEIGHT))
+
+    def _stream(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        accumulator: PackedTensor | None,
+        momentum: PackedTensor | None,
+        weight: PackedTensor | None,
+        group: dict[str, Any],
+        update_key: int,
+    ) -> bool:
+        """Unpack, step and pack, segment by segment; whether all numbers had a code."""
+        number, p = self.numbers[parameter], self.precision
+        rates = (group["lr"], group["momentum"], group["weight_decay"])
+        packed = [t for t in (momentum, accumulator, weight) if t is not None]
+        first = accumulator or packed[-1]
+        gradients = flat_rows(gradient, first)
+        exact = True
+        segments = first.segments()
+        for segment, start, stop in segments[:1] if gradient.is_meta else segments:
+            unpacked = {id(t): torch.empty(stop - start, device=gradient.device) for t in packed}
+            for t in packed:
+                if t is not weight or accumulator is None:
+                    t.read(segment, unpacked[id(t)])
+            v, acc, w = (
+                None if t is None else rows(unpacked[id(t)], first) for t in (momentum, accumulator, weight)
+            )
+            g = rows(gradients[start:stop], first)
+            w = torch.empty_like(g) if w is None else w
+            if not gradient.is_meta and not kernels.sgd_step(
+                [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
+                p.configuration, p.modes, *rates, update_key, start,
+            ):  # fmt: skip
+                sgd_step(g, v, acc, w, p, *rates, mix(update_key, number))
+            for t in packed:
+                exact &= t.write(segment, unpacked[id(t)])
+        return exact

@@ -1,0 +1,1 @@
+"""Tensors in as many bits as their format has."""

@@ -1,0 +1,289 @@
+"""Tensors in as many bits as their format has: 1 + E + M a number, exactly, in words of 32 bits.
+
+A code is sign, exponent, mantissa, as in the format's name; subnormals have exponent 0. What no code exists
+for (NaN in formats without one) cannot be packed, and packing says so: nothing is ever rounded here.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peppp.errors import FormatError
+from peppp.formats import FloatFormat
+from peppp.lowprec.gpu import device_packing
+from peppp.lowprec.rounding import kernels
+
+WIDTH = 256  # columns of a block; a block is 32 times as many numbers
+_INF = 0x7F800000
+_Code = tuple[int, int, int, float, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensor:
+    """A dense float32 tensor, packed: its words, and the shape, strides and format that it comes back in.
+
+    ``words`` (int32) hold the numbers in the order in which they lie in memory, in segments of ``segment``
+    numbers that can be packed and unpacked one by one.
+
+    >>> packed = PackedTensor.pack(torch.tensor([1.0, -1.5, 0.0, 3.0]), FloatFormat.parse("1-4-1"))
+    >>> packed.nbytes, packed.unpack()
+    (24, tensor([ 1.0000, -1.5000,  0.0000,  3.0000]))
+    """
+
+    words: Tensor
+    shape: torch.Size
+    stride: tuple[int, ...]
+    format: FloatFormat
+    segment: int
+
+    @classmethod
+    def pack(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor":
+        """``x`` (float32, dense in memory) packed; ``segment`` 0 is one. FormatError where it cannot be."""
+        packed = cls.try_pack(x, fmt, segment)
+        if packed is None:
+            raise FormatError(f"not every number is one of {fmt}; round first, as with quantize(x, fmt)")
+        return packed
+
+    @classmethod
+    def try_pack(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor | None":
+        """:meth:`pack`, or None where a number has no code."""
+        packed = cls.empty_like(x, fmt, segment)
+        if x.is_meta:
+            return packed
+        flat = in_memory_order(x)
+        exact = [packed.write(number, flat[start:stop]) for number, start, stop in packed.segments()]
+        return packed if all(exact) else None
+
+    @classmethod
+    def empty_like(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor":
+        """A packed tensor of ``x``'s shape and strides whose numbers are still to be written."""
+        if x.dtype != torch.float32 or not is_dense(x):
+            raise FormatError(f"can only pack dense float32 tensors, not {x.dtype} with strides {x.stride()}")
+        return cls.empty(x.shape, x.stride(), fmt, segment, x.device)
+
+    @classmethod
+    def empty(
+        cls,
+        shape: torch.Size,
+        stride: tuple[int, ...],
+        fmt: FloatFormat,
+        segment: int = 0,
+        device: torch.device | None = None,
+    ) -> "PackedTensor":
+        """A packed tensor whose numbers are still to be written."""
+        segment = segment or max(shape.numel(), 1)
+        whole, rest = divmod(shape.numel(), segment)
+        size = whole * _words(segment, fmt.bits) + _words(rest, fmt.bits)
+        return cls(torch.empty(size, dtype=torch.int32, device=device), shape, stride, fmt, segment)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the words."""
+        return 4 * self.words.numel()
+
+    def unpack(self) -> Tensor:
+        """The tensor: same bits, shape and strides."""
+        out = torch.empty_strided(self.shape, self.stride, device=self.words.device)
+        self.unpack_to(in_memory_order(out))
+        return out
+
+    def unpack_to(self, flat: Tensor) -> None:
+        """Write the numbers into a row, in the order in which they lay in memory."""
+        if flat.is_meta:
+            return
+        for number, start, stop in self.segments():
+            self.read(number, flat[start:stop])
+
+    def segments(self) -> list[tuple[int, int, int]]:
+        """(number, first, last + 1) of each segment, in memory order."""
+        count = self.shape.numel()
+        starts = range(0, count, self.segment)
+        return [(number, start, min(start + self.segment, count)) for number, start in enumerate(starts)]
+
+    def write(self, number: int, flat: Tensor) -> bool:
+        """Pack one segment's numbers, given as one row; whether all have a code."""
+        return pack_into(flat, self._segment_words(number, flat.numel()), self.format)
+
+    def read(self, number: int, flat: Tensor) -> None:
+        """Unpack one segment into a row."""
+        unpack_into(self._segment_words(number, flat.numel()), flat, self.format)
+
+    def _segment_words(self, number: int, count: int) -> Tensor:
+        first = number * _words(self.segment, self.format.bits)
+        return self.words[first : first + _words(count, self.format.bits)]
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor's numbers fill one stretch of memory, each place once."""
+    expected = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def in_memory_order(x: Tensor) -> Tensor:
+    """A dense tensor's memory as one row: a view."""
+    return x.detach().as_strided((x.numel(),), (1,))
+
+
+def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
+    """Pack a row of float32 into ``words`` (int32); whether every number has a code."""
+    loops = _loops()
+    if flat.is_meta:
+        return True
+    if flat.is_cuda:
+        exact = device_packing.pack_into(flat, words, fmt.bits, plain_constants(fmt), WIDTH)
+        if exact is not None:
+            return exact
+    if loops is None or not flat.is_cpu:
+        bits = flat.view(torch.int32)
+        codes = encode(bits, fmt)
+        pack_codes(codes, words, fmt.bits)
+        return torch.equal(decode(codes, fmt), bits)
+    return bool(loops.pack_all(*_rows(flat, words), fmt.bits, WIDTH, *_constants(fmt)))
+
+
+def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
+    """The row of float32 that :func:`pack_into` packed."""
+    loops = _loops()
+    if flat.is_meta:
+        return
+    if flat.is_cuda and device_packing.unpack_into(words, flat, fmt.bits, plain_constants(fmt), WIDTH):
+        return
+    if loops is None or not flat.is_cpu:
+        flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))
+    else:
+        loops.unpack_all(*_rows(flat, words), fmt.bits, WIDTH, *_constants(fmt))
+
+
+def _rows(flat: Tensor, words: Tensor) -> tuple[int, int, int, int]:
+    """Addresses and sizes: an array of a tensor would forbid its memory to be emptied, for good."""
+    assert flat.is_contiguous()
+    assert words.is_contiguous()
+    return flat.data_ptr(), flat.numel(), words.data_ptr(), words.numel()
+
+
+def encode(x: Tensor, fmt: FloatFormat) -> Tensor:
+    """Codes of the bits (int32) of numbers of a format; the readable form of the compiled loops."""
+    (cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift), special = plain_constants(fmt)
+    magnitude = x & 0x7FFFFFFF
+    value = magnitude.view(torch.float32)
+    tiny = value < threshold
+    code = torch.where(
+        tiny, ((value + threshold).view(torch.int32) >> cut) - tiny_offset, (magnitude >> cut) - offset
+    )
+    if special is not None:
+        first, lowest = special
+        code = torch.where(magnitude >= lowest, first + ((magnitude - lowest) >> cut), code)
+    return (code & magnitudes) | (((x >> 31) & 1) << sign_shift)
+
+
+def decode(codes: Tensor, fmt: FloatFormat) -> Tensor:
+    """The bits (int32) of the numbers of codes."""
+    (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift), special = plain_constants(fmt)
+    magnitude = codes & magnitudes
+    tiny = magnitude < tiny_codes
+    bits = (magnitude + torch.where(tiny, tiny_offset, offset).to(torch.int32)) << cut
+    bits = torch.where(tiny, (bits.view(torch.float32) - threshold).view(torch.int32), bits)
+    if special is not None:
+        first, lowest = special
+        bits = torch.where(magnitude >= first, lowest + ((magnitude - first) << cut), bits)
+    return bits | (((codes >> sign_shift) & 1) << 31)
+
+
+def pack_codes(codes: Tensor, words: Tensor, bits: int) -> None:
+    """Non-negative integers (int32) below 2^bits into ``words``."""
+    block, count = 32 * WIDTH, codes.numel()
+    whole = count // block * block
+    middle = whole // 32 * bits
+    for part, target in ((codes[:whole], words[:middle]), (codes[whole:], words[middle:])):
+        if part.numel():
+            width = min(WIDTH, (part.numel() + 31) // 32)
+            padded = part.new_zeros(-(-part.numel() // (32 * width)), 32, width)
+            padded.view(-1)[: part.numel()] = part
+            columns = target.view(len(padded), bits, width).zero_()
+            for j in range(32):
+                row, shift = divmod(j * bits, 32)
+                columns[:, row] |= padded[:, j] << shift
+                if shift + bits > 32:
+                    columns[:, row + 1] |= (padded[:, j] >> (32 - shift)) & ((1 << (shift + bits - 32)) - 1)
+
+
+def unpack_codes(words: Tensor, count: int, bits: int) -> Tensor:
+    """The integers that :func:`pack_codes` packed."""
+    block = 32 * WIDTH
+    whole = count // block * block
+    middle = whole // 32 * bits
+    mask = (1 << bits) - 1 if bits < 32 else -1
+    found = []
+    for part, length in ((words[:middle], whole), (words[middle:], count - whole)):
+        if length:
+            width = min(WIDTH, (length + 31) // 32)
+            columns = part.view(-1, bits, width)
+            codes = words.new_empty(len(columns), 32, width)
+            for j in range(32):
+                row, shift = divmod(j * bits, 32)
+                code = (columns[:, row] >> shift) & ((1 << (32 - shift)) - 1 if shift else -1)
+                if shift + bits > 32:
+                    code = code | (columns[:, row + 1] << (32 - shift))
+                codes[:, j] = code & mask
+            found.append(codes.view(-1)[:length])
+    return torch.cat(found) if found else words.new_empty(0)
+
+
+def _words(count: int, bits: int) -> int:
+    return (count + 31) // 32 * bits
+
+
+@lru_cache(maxsize=1)
+def _loops() -> ModuleType | None:
+    if not kernels.available():
+        return None
+    from peppp.lowprec.packing import packloops
+
+    return packloops
+
+
+@lru_cache(maxsize=1024)
+def plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
+    """What turns numbers into codes: (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes,
+    sign_shift), and (first code, bits of the first number) of infinities and NaN, where they are moved.
+
+    A number below ``threshold``, the smallest normal one, is taken with it added, which puts its steps in the
+    last kept bit. Formats of 8 exponent bits are float32's own leading bits.
+    """
+    E, M = fmt.exponent_bits, fmt.mantissa_bits
+    exponent = fmt.min_exponent + 127
+    tiny = E < 8
+    constants = (
+        23 - M,
+        (exponent - 1) << M,
+        exponent << M,
+        fmt.min_normal if tiny else 0.0,
+        1 << M if tiny else 0,
+        (1 << (E + M)) - 1,
+        E + M,
+    )
+    special = None
+    if tiny and (fmt.flavour == "ieee" or (fmt.flavour.startswith("ocp") and E == 5)):
+        special = ((1 << E) - 1) << M, _INF
+    elif tiny and fmt.flavour.startswith("ocp") and E == 4:
+        special = (1 << (E + M)) - 1, 0x7FC00000
+    return constants, special
+
+
+@lru_cache(maxsize=1024)
+def _constants(fmt: FloatFormat) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
+    """The same as the loops take them."""
+    (cut, offset, tiny_offset, threshold, *rest), special = plain_constants(fmt)
+    words = tuple(np.uint32(value) for value in (cut, offset, tiny_offset))
+    code = (*words, np.float32(threshold), *(np.uint32(value) for value in rest))
+    return code, None if special is None else tuple(np.uint32(value) for value in special)

@@ -1,0 +1,1 @@
+"""Rounding float32 tensors to formats of few bits."""

@@ -1,0 +1,248 @@
+"""Rounding as a step of automatic differentiation: values forward, errors backward, straight through."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peppp.formats import FP32, Configuration, Format, parse_format
+from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.streams import Key, mix
+from peppp.records import RoundingModes
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The formats and rounding modes of a network: Format A forward, the error format backward."""
+
+    configuration: Configuration
+    modes: RoundingModes
+    error_format: Format
+    rounds_errors: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rounds_errors", self.error_format != FP32)
+
+    @classmethod
+    def of(
+        cls, configuration: Configuration | str, rounding: RoundingModes | str, error_format: str
+    ) -> "Precision":
+        """From texts; ``error_format`` is ``A``, ``B`` or a format."""
+        configuration = Configuration.parse(configuration)
+        chosen = {"A": configuration.format_a, "B": configuration.format_b}.get(error_format)
+        return cls(configuration, RoundingModes.parse(rounding), chosen or parse_format(error_format))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the formats are known here, not places on a device whose format a replay decides."""
+        fmt: object = self.configuration.format_a
+        return isinstance(fmt, Format)
+
+
+class Point:
+    """One rounding of one pass: values in Format A on the way forward, errors on the way back.
+
+    ``used`` says that some value was rounded, ``done`` that the result was rounded where it lies.
+    """
+
+    __slots__ = ("done", "key", "precision", "used")
+
+    def __init__(self, precision: Precision, key: Key) -> None:
+        self.precision = precision
+        self.key = key
+        self.used = False
+        self.done = False
+
+    def round_value(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """``x`` in Format A."""
+        self.used = True
+        precision = self.precision
+        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
+        return round_to(x, precision.configuration.format_a, key, out)
+
+    def relu_value(self, x: Tensor) -> Tensor:
+        """max(round(x), 0) in Format A, in new memory."""
+        self.used = True
+        precision, out = self.precision, torch.empty_like(x)
+        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
+        if x.is_meta or kernels.relu_round_into(x, out, precision.configuration.format_a, key):
+            return out
+        return torch.relu_(round_to(x, precision.configuration.format_a, key, out))
+
+    def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
+        """The error of a ReLU's input; it is rounded here where the ReLU was the input's only use."""
+        if self.done or not self.precision.rounds_errors:
+            return _masked(error, result)
+        if error.stride() != result.stride() and not error.is_meta:  # where layouts are not kept
+            error = torch.empty_like(result).copy_(error)
+        out = error if _is_owned(error, 1) else torch.empty_like(result)
+        key = mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
+        fmt, plain = self.precision.error_format, error.is_meta or error.requires_grad
+        if plain or not kernels.masked_round_into(error, result, out, fmt, key):
+            return self.round_error(_masked(error, result))
+        out.__dict__[_ROUNDED] = out._version
+        return out
+
+    def round_in_place(self, x: Tensor) -> None:
+        """Round a result where it lies, and its error when it comes back.
+
+        Whoever kept the memory for a backward pass has the rounded numbers too. ``data`` counts its changes
+        apart, so torch does not take the memory for changed.
+        """
+        self.done = True
+        values, precision = x.data, self.precision
+        if values.is_complex():
+            values = as_real(values)
+        self.used = True
+        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
+        fmt = precision.configuration.format_a
+        if not kernels.round_into(values, values, fmt, key):
+            round_to(values, fmt, key, values)
+        if x.requires_grad and not x.is_leaf:
+            x.register_hook(self.hook)  # type: ignore[no-untyped-call]
+
+    def round_error(self, error: Tensor, uses: int = 1) -> Tensor:
+        """A back-propagated error in the error format, in place where nobody else can see it.
+
+        A residual addition hands one error to two branches: it is rounded already, and shared. ``uses`` is
+        how often torch itself refers to an error that it hands over for good.
+        """
+        precision = self.precision
+        if not precision.rounds_errors or error.__dict__.get(_ROUNDED, -1) == error._version:
+            return error
+        if error.requires_grad:  # create_graph: the error is differentiated in turn
+            rounded: Tensor = _RoundError.apply(error, self)  # type: ignore[no-untyped-call]
+        else:
+            key = mix(self.key, 1) if precision.modes.errors == "stochastic" else None
+            out = error if _is_owned(error, uses) else None
+            rounded = round_to(error, precision.error_format, key, out)
+        rounded.__dict__[_ROUNDED] = rounded._version  # adding to it raises its version
+        return rounded
+
+    def hook(self, error: Tensor) -> Tensor:
+        """:meth:`round_error` as a tensor's hook."""
+        if error.is_complex():
+            parts = torch.view_as_real(error.resolve_conj()).contiguous()
+            return torch.view_as_complex(self.round_error(parts, 0))
+        return self.round_error(error, _USES_IN_HOOK)
+
+
+def as_real(x: Tensor) -> Tensor:
+    """The real and imaginary parts of complex memory as one more axis; ``x`` itself where it is real."""
+    if not x.is_complex():
+        return x
+    return torch.view_as_real(x.conj() if x.is_conj() else x)
+
+
+def round_copy(x: Tensor, point: Point) -> Tensor:
+    """A rounded copy of ``x``."""
+    return _RoundCopy.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def relu_round(x: Tensor, point: Point) -> Tensor:
+    """max(round(x), 0) as a new tensor; ``x`` stays as it is, unrounded."""
+    return _ReluRound.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def round_parameter(x: Tensor, precision: Precision) -> Tensor:
+    """A copy of a tensor that takes a parameter's place, in Format A, nearest; its gradient is let
+    through.
+    """
+    return _RoundParameter.apply(x, precision)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _masked(error: Tensor, result: Tensor) -> Tensor:
+    """A ReLU's error as torch has it, which can be differentiated in turn."""
+    masked: Tensor = torch.ops.aten.threshold_backward(error, result, 0)
+    return masked
+
+
+# On an error: its version when it was rounded.
+_ROUNDED = "_peppp_rounded"
+
+
+def _is_owned(error: Tensor, uses: int) -> bool:
+    """Whether neither the tensor nor its memory has an owner beside the ``uses`` that hand it over."""
+    storage = error.untyped_storage()
+    return (
+        error._use_count() == uses  # type: ignore[attr-defined]
+        and torch._C._storage_Use_Count(storage._cdata) == _USES_OF_STORAGE
+        and error.numel() * 4 == storage.nbytes()
+    )
+
+
+def _uses_of_storage() -> int:
+    """The count that torch gives for memory of one owner, while a storage object looks at it."""
+    x = torch.empty(1)
+    storage = x.untyped_storage()
+    return int(torch._C._storage_Use_Count(storage._cdata))
+
+
+def _uses_in_hook() -> int:
+    """The count that torch gives in a tensor's hook for an error that nobody else has."""
+    seen: list[int] = []
+    with torch.enable_grad():
+        x = torch.ones(2, requires_grad=True) * 1
+        x.register_hook(lambda error: seen.append(error._use_count()))  # type: ignore[no-untyped-call]
+        (x * x).sum().backward()  # type: ignore[no-untyped-call]
+    return seen[0]
+
+
+_USES_OF_STORAGE, _USES_IN_HOOK = _uses_of_storage(), _uses_in_hook()
+
+
+class _RoundCopy(torch.autograd.Function):
+    """Rounds into new memory: the user owns the old one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
+        ctx.point = point
+        return point.round_value(x)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
+        return ctx.point.round_error(errors[0]), None
+
+
+class _ReluRound(torch.autograd.Function):
+    """ReLU of a rounded value in one pass; it keeps its result, which the next layer keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
+        ctx.point = point
+        result = point.relu_value(x)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
+        (result,) = ctx.saved_tensors
+        return ctx.point.masked_error(errors[0], result), None
+
+
+class _RoundParameter(torch.autograd.Function):
+    """Rounds to nearest; a gradient is no error, and stays as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, precision: Precision) -> Tensor:
+        return round_to(x, precision.configuration.format_a, None)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
+        return errors[0], None
+
+
+class _RoundError(torch.autograd.Function):
+    """The rounding of an error that is differentiated: straight through, its own error rounded in turn."""
+
+    @staticmethod
+    def forward(ctx: Any, error: Tensor, point: Point) -> Tensor:
+        ctx.point = point
+        key = mix(point.key, 1) if point.precision.modes.errors == "stochastic" else None
+        return round_to(error, point.precision.error_format, key)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
+        return ctx.point.round_error(errors[0]), None

@@ -1,0 +1,275 @@
+"""Fast twins of rounding.py's expression on the CPU: each call reads and writes its memory once.
+
+They give the same bits as ``quantize``, and do what they are asked or nothing: every function returns whether
+it did. They do floating-point formats and float32 tensors of equal shape on the CPU that all lie contiguous
+or all channels_last, and need numba, which is imported at the first call.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from peppp.formats import FP32, Configuration, FloatFormat, Format
+from peppp.lowprec.rounding.streams import GOLDEN, Key, PathKey
+from peppp.records import RoundingModes
+
+_Constants = tuple[NDArray[np.uint32], bool | None, bool | None]
+# How memory is walked: pixels, channels, pattern.
+_Order = tuple[int, int, NDArray[np.uint32]]
+_PLAIN = (Tensor, torch.nn.Parameter)
+_BLOCK = 1024  # numbers; small enough for the fastest cache
+
+
+@lru_cache(maxsize=1)
+def _loops() -> ModuleType | None:
+    """The compiled loops, None without a numba that works here."""
+    try:
+        import numba
+
+        from peppp.lowprec.rounding import loops
+    except (ImportError, OSError):  # OSError: LLVM's library cannot be loaded
+        return None
+    return None if numba.config.DISABLE_JIT else loops  # type: ignore[attr-defined]
+
+
+def on_device(x: Tensor, fmt: object) -> bool:
+    """Whether device.py does it: a tensor on a GPU, or a format that only a device knows."""
+    return x.is_cuda or not isinstance(fmt, Format)
+
+
+def _device() -> ModuleType:
+    from peppp.lowprec.gpu import device
+
+    return device
+
+
+def available() -> bool:
+    """Whether the kernels can be used at all; without them the eager form does everything."""
+    return _loops() is not None
+
+
+def round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
+    """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
+    if on_device(x, fmt):
+        return _device().round_into(x, out, fmt, key)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key)
+
+
+def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
+    """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
+    if on_device(x, fmt):
+        return _device().round_into(x, out, fmt, key, relu=True)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key, relu=True)
+
+
+def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
+    """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
+    if on_device(g, fmt):
+        return _device().round_into(g, out, fmt, key, gate=result)  # type: ignore[no-any-return]
+    return isinstance(fmt, FloatFormat) and _round(g, out, result, constants(fmt), key)
+
+
+def sgd_step(
+    gradients: Sequence[Tensor],
+    momenta: Sequence[Tensor] | None,
+    accumulators: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    indices: Sequence[int],
+    configuration: Configuration,
+    modes: RoundingModes,
+    learning_rate: float | Tensor,
+    momentum_factor: float,
+    weight_decay: float,
+    key: Key,
+    start: int = 0,
+) -> bool:
+    """One step of SGD for some parameters, in place; ``gradients`` are left alone.
+
+    g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v); w = qA(acc); v = qB(v): each a
+    float32 operation of its own, in this order. A weight decay of 0 leaves d = g. ``momenta`` None is v = d.
+    Without ``accumulators`` the weight takes their place: w = qA(w - lr * v). The keys of the random bits are
+    those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
+    of its first dimension, says at which of the parameter's elements it begins: ``start``.
+    """
+    a, b = configuration.format_a, configuration.format_b
+    if weights and on_device(weights[0], a):
+        formats, rates = (a, b), (learning_rate, momentum_factor, weight_decay)
+        return _device().sgd_step(  # type: ignore[no-any-return]
+            gradients, momenta, accumulators, weights, indices, formats, modes, *rates, key
+        )
+    loops = _loops()
+    assert not isinstance(key, PathKey)
+    columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
+    orders = [_order(*tensors) for tensors in zip(*columns, strict=True)]
+    if loops is None or None in orders or not (isinstance(a, FloatFormat) and isinstance(b, FloatFormat)):
+        return False
+    layouts, patterns = _layouts(
+        tuple((*order[:2], index) for order, index in zip(orders, indices, strict=True) if order)
+    )
+    rows = (gradients, momenta or weights, accumulators or weights, weights)
+    addresses = [[tensor.data_ptr() for tensor in row] for row in rows]
+    loops.sgd_all(
+        np.array(addresses, dtype=np.int64),
+        np.array([weight.numel() for weight in weights], dtype=np.int64),
+        layouts,
+        patterns,
+        *constants(a),
+        *constants(b),
+        np.array([learning_rate, momentum_factor, weight_decay], dtype=np.float32),
+        *_words(key),
+        start,
+        None if momenta is None else True,
+        None if accumulators is None else True,
+        *(_flag(mode) for mode in (modes.gradient, modes.states, modes.values)),
+    )
+    increment_version([tensor for column in columns[1:] for tensor in column])
+    return True
+
+
+def _flag(mode: str) -> bool | None:
+    return True if mode == "stochastic" else None
+
+
+def _round(
+    x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Key | None, relu: bool = False
+) -> bool:
+    assert not isinstance(key, PathKey)
+    loops = _loops()
+    others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
+    order = _order(x, *others)
+    if loops is None or order is None:
+        return False
+    size, source, target = x.numel(), x.data_ptr(), out.data_ptr()
+    gates = target if gate is None else gate.data_ptr()
+    if 0 < abs(source - target) < 4 * size or 0 < abs(gates - target) < 4 * size:
+        return False  # what is written would be read later
+    loops.round_all(
+        source,
+        None if source == target else target,
+        None if gate is None else gates,
+        size,
+        *fmt,
+        True if relu else None,
+        *_words(key or 0),
+        None if key is None else True,
+        *order,
+    )
+    increment_version(out)
+    return True
+
+
+def _words(key: int) -> tuple[int, int]:
+    """The low and the high word of a 64-bit key."""
+    return key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF
+
+
+def _order(x: Tensor, *others: Tensor) -> _Order | None:
+    """How memory is walked: pixels, channels and pattern, None where the tensors are not what kernels do.
+
+    A contiguous tensor is one image of one channel; its memory's order is that of its indices.
+    """
+    shape, strides, contiguous = x.shape, x.stride(), x.is_contiguous()
+    memory_format = torch.contiguous_format if contiguous else torch.channels_last
+    for t in (x, *others):
+        if type(t) not in _PLAIN or t.dtype is not torch.float32 or not t.is_cpu or t.is_neg():
+            return None
+        if t is x:
+            walkable = contiguous or t.is_contiguous(memory_format=memory_format)
+        else:
+            walkable = t.shape == shape and (
+                t.stride() == strides or t.is_contiguous(memory_format=memory_format)
+            )
+        if not walkable:
+            return None
+    if contiguous:
+        return max(x.numel(), 1), 1, _pattern(1, 1)
+    _, channels, height, width = shape
+    return height * width, channels, _pattern(height * width, channels)
+
+
+@lru_cache(maxsize=256)
+def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
+    """Row-major indices of some whole pixels stored one after another, from the first's, times GOLDEN.
+
+    A table instead of a count, because channels_last memory jumps by ``pixels`` from number to number.
+    """
+    place = np.arange(max(_BLOCK // channels, 1) * channels)
+    index = place % channels * pixels + place // channels
+    return index.astype(np.uint32) * np.uint32(GOLDEN)
+
+
+@lru_cache(maxsize=64)
+def _layouts(parameters: tuple[tuple[int, int, int], ...]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """The layouts of loops.sgd_all of parameters given as (pixels, channels, index), and all patterns."""
+    starts: dict[tuple[int, int], int] = {}
+    patterns, layouts, total = [], [], 0
+    for pixels, channels, index in parameters:
+        kind = (1, 1) if channels == 1 else (pixels, channels)
+        if kind not in starts:
+            patterns.append(_pattern(*kind))
+            starts[kind] = total
+            total += len(patterns[-1])
+        layouts.append((pixels, channels, starts[kind], starts[kind] + len(_pattern(*kind)), index))
+    return np.array(layouts, dtype=np.int64).reshape(-1, 5), np.concatenate(
+        patterns or [np.empty(0, np.uint32)]
+    )
+
+
+def threshold(fmt: FloatFormat) -> float:
+    """What is added below it and taken off again; 0 where float32's own subnormals are the format's."""
+    return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
+
+
+def is_fine(fmt: FloatFormat) -> bool:
+    """Whether stochastic rounding of subnormals looks at more than the 23 - M bits that normal numbers have.
+
+    With fewer than 5 mantissa bits those are 19 or more, which is enough. The formats that the table was
+    measured with keep their numbers.
+    """
+    return fmt.mantissa_bits >= 5 and threshold(fmt) > 0
+
+
+@lru_cache(maxsize=1024)
+def constants(fmt: FloatFormat) -> _Constants:
+    """What the loops need of a format, as bits, and whether they need all of it (else None).
+
+    threshold, half, mask, highest: ``highest`` clamps magnitudes. Then, for ties to even, missing subnormals
+    and an overflow that becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond,
+    of which the unneeded ones change nothing. The first flag says whether these are needed. Then, for
+    stochastic rounding alone: its threshold, and the lowest exponent field below which the mask grows by a
+    bit a binade. The second flag says whether these differ from what nearest rounding takes. fp32 cuts 0
+    bits.
+    """
+    cut = 23 - fmt.mantissa_bits
+    even = fmt.ties == "even"
+    scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
+    words = _bits(
+        threshold(fmt),
+        (1 << cut) >> 1,
+        (1 << cut) - 1,
+        fmt.max if fmt.overflow == "saturate" else 0x7FFFFFFF,
+        ~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF,
+        math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0,
+        fmt.min_normal if scaled else 0.0,
+        0.0 if fmt.subnormals else fmt.min_normal,
+        fmt.max,
+        {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow],
+        fmt.min_subnormal if is_fine(fmt) else threshold(fmt),
+        fmt.min_exponent + 127 if is_fine(fmt) else 0,
+    )
+    rare = fmt != FP32 and (even or not fmt.subnormals)
+    return words, True if rare else None, True if is_fine(fmt) else None
+
+
+def _bits(*numbers: float) -> NDArray[np.uint32]:
+    """32 bits of each number, of a float as of an integer."""
+    return np.array(
+        [np.float32(x).view(np.uint32) if isinstance(x, float) else x for x in numbers], np.uint32
+    )

@@ -1,0 +1,1 @@
+"""What a training really keeps in few bits."""

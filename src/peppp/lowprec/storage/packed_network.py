@@ -1,0 +1,90 @@
+"""A network whose parameters and saved activations are stored in as many bits as their format has."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+from peppp.formats import FloatFormat, Format
+from peppp.lowprec.network.memory import memory_of
+from peppp.lowprec.network.mode import tensors_in
+from peppp.lowprec.network.operations import KINDS, Kind
+from peppp.lowprec.network.parameters import Parameters
+from peppp.lowprec.network.state import LowPrecision
+from peppp.lowprec.storage.pooling import SUBSTITUTES
+from peppp.lowprec.storage.saved import SavedTensors
+from peppp.lowprec.storage.weights import PackedWeights
+
+
+def packable(fmt: Format) -> FloatFormat:
+    """The format, if tensors can be packed in it."""
+    if not isinstance(fmt, FloatFormat):
+        raise NetworkError(f"{fmt} has no packed form; take floating-point formats, or storage='simulated'")
+    return fmt
+
+
+class PackedStorage:
+    """Packs the parameters of a low-precision module and what its forward passes keep.
+
+    ``weights`` and ``saved`` are the two; parameters are packed one by one by who rounds them.
+    """
+
+    def __init__(self, module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
+        fmt = packable(state.precision.configuration.format_a)
+        self.weights = PackedWeights(module, fmt, parameters)
+        self.saved = SavedTensors(fmt, self.weights)
+        self._state = state
+        state.packed = self
+
+    @contextmanager
+    def keeping(self, *, fresh: bool) -> Iterator[None]:
+        """Pack what operations keep for the backward pass meanwhile; ``fresh`` begins a pass of the
+        network.
+        """
+        self.saved.enter(fresh=fresh)
+        try:
+            yield
+        finally:
+            self.saved.leave()
+
+    def holds(self, parameter: Tensor) -> bool:
+        """Whether a parameter is packed."""
+        return self.weights.holds(parameter)
+
+    def pack(self, parameter: Tensor) -> bool:
+        """Pack a parameter that nobody trains; False where it cannot be."""
+        return self.weights.pack(parameter)
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation: what it uses is unpacked for it, and let go of afterwards."""
+        operands = [x for x in tensors_in((args, kwargs), []) if x.layout == torch.strided]
+        parameters = [p for p in operands if isinstance(p, nn.Parameter) and self.weights.holds(p)]
+        for parameter in parameters:
+            self.weights.fill(parameter)
+        for tensor in operands:
+            self.saved.fill(tensor)
+        self.saved.operation = function.__name__
+        versions = [tensor._version for tensor in operands]
+        self.saved.moves = KINDS.get(function) is Kind.KEPT
+        try:
+            result = SUBSTITUTES.get(function, function)(*args, **kwargs)
+        finally:
+            self.saved.operation = ""
+            for parameter in parameters:
+                self.weights.empty(parameter)
+        for tensor, version in zip(operands, versions, strict=True):
+            if tensor._version != version:
+                self.saved.changed(tensor)
+        results = {memory._cdata for r in tensors_in((result,), []) if (memory := memory_of(r)) is not None}
+        for tensor in operands:
+            if tensor.untyped_storage()._cdata not in results:
+                self.saved.empty(tensor)
+        return result
+
+    def release(self) -> None:
+        """Give the module its parameters as float32 tensors, and stop packing."""
+        self.weights.release()
+        self._state.packed = None

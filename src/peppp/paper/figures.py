@@ -1,0 +1,88 @@
+"""All that can be reproduced, by name."""
+
+from collections.abc import Callable
+
+from peppp.errors import TableError
+from peppp.paper import (
+    better_picks,
+    designs,
+    frontiers,
+    head_to_head,
+    matrix,
+    newtasks,
+    sampling,
+    scale,
+    training,
+    transfer,
+)
+from peppp.paper.figure import Figure
+from peppp.paper.study import Study
+
+FIGURES: dict[str, Callable[[Study], Figure]] = {
+    "1a": matrix.figure_1a,
+    "1b": frontiers.figure_1b,
+    "4": matrix.figure_4,
+    "5": scale.figure_5,
+    "6a": matrix.figure_6a,
+    "6b": matrix.figure_6b,
+    "7": newtasks.figure_7,
+    "9": sampling.figure_9,
+    "10": sampling.figure_10,
+    "11": newtasks.figure_11,
+    "12": newtasks.figure_12,
+    "13": training.figure_13,
+    "14": matrix.figure_14,
+    "15": matrix.figure_15,
+    "16": matrix.figure_16,
+    "17": sampling.figure_17,
+    "18": newtasks.figure_18,
+    "19": training.figure_19,
+    "20": training.figure_20,
+    "21": matrix.figure_21,
+    "22": sampling.figure_22,
+    "23": sampling.figure_23,
+    "24": newtasks.figure_24,
+    "25": transfer.figure_25,
+    "26": transfer.figure_26,
+    "D": frontiers.appendix_d,
+    "settings": newtasks.settings_table,
+    "pooled": newtasks.pooled,
+    "variance": matrix.variance,
+    "rounding": training.rounding,
+    "designs": designs.designs,
+    "head-to-head": head_to_head.head_to_head,
+    "better-picks": better_picks.better_picks,
+}
+# What the paper has besides, and where it stands.
+ELSEWHERE = {
+    "2": "the workflow: docs/methods.md",
+    "3": "the drawing of a format: docs/methods.md, `peppp formats 1-3-4`",
+    "8": "the two metrics: docs/methods.md",
+    "table1": "the settings: docs/methods.md",
+    "table2": "the data sets: docs/paper_to_code.md",
+    "table3": "Format A: docs/paper_to_code.md, `peppp formats`",
+    "table4": "Format B: docs/paper_to_code.md, `peppp formats`",
+    "table5": "data sets and learning rates: docs/paper_to_code.md",
+}
+
+
+def canonical(name: str) -> str:
+    """The name of a figure, as ``figure 11``, ``fig11`` or ``11`` may ask for it.
+
+    >>> canonical("Fig. 1A"), canonical("fig11"), canonical("appendix D"), canonical("head-to-head")
+    ('1a', '11', 'D', 'head-to-head')
+    """
+    text = name.strip().lower()
+    for prefix in ("appendix", "figure", "fig.", "fig"):
+        text = text.removeprefix(prefix).strip()
+    text = "D" if text == "d" else text
+    if text in ELSEWHERE:
+        raise TableError(f"{name} needs no table; see {ELSEWHERE[text]}")
+    if text not in FIGURES:
+        raise TableError(f"nothing to reproduce is called {name!r}; there are {', '.join(FIGURES)} and all")
+    return text
+
+
+def reproduce(name: str, study: Study) -> Figure:
+    """The figure of that name, drawn from the study; Lacking where the table lacks its rows."""
+    return FIGURES[canonical(name)](study)

@@ -1,0 +1,1 @@
+"""Measurements and error matrices: read, written, merged, selected, stored."""

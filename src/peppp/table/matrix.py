@@ -1,0 +1,371 @@
+"""The error matrix: errors of tasks (rows) at configurations (columns), most of them not observed."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
+from functools import cached_property
+from math import ceil, floor
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from peppp.arithmetic import current
+from peppp.errors import TableError
+from peppp.formats import Configuration, Format
+from peppp.records import Footprint, Measurement, Recipe
+from peppp.table.csv import read_table, write_table
+from peppp.table.labels import Label, TunedConfiguration, in_order, plain
+
+__all__ = ["ErrorMatrix", "Lacking", "Row", "error_matrix", "read_table", "write_table"]
+
+
+class Lacking(TableError):  # noqa: N818  it reads as what it says: the table is lacking
+    """The table lacks the rows that something needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the error matrix: one task under one recipe; rows of one ``group`` are siblings.
+
+    ``fingerprint`` is that of the task's data: names may repeat, contents do not. ``recipe`` is None where
+    the errors come from a matrix that does not say how they were trained.
+    """
+
+    task: str
+    recipe_digest: str
+    group: str
+    chance_error: float = 1.0
+    fingerprint: str = ""
+    recipe: Recipe | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class ErrorMatrix:
+    """The paper's P_Omega(E): ``values`` [n, d] in [0, 1], NaN where not observed.
+
+    Columns are configurations, configurations at a learning rate, or any other texts; ``memory`` [n, d] holds
+    the bytes of each training, where they are known. A value may be the mean of several runs: ``counts`` [n,
+    d] says of how many, and ``squares`` [n, d] sums their squared distances from it (None: of one). Arrays
+    are read-only copies. Raises TableError where shapes, labels or values contradict each other.
+    """
+
+    values: NDArray[np.float64]
+    rows: tuple[Row, ...]
+    columns: tuple[Label, ...]
+    memory: NDArray[np.float64] | None = None
+    counts: NDArray[np.float64] | None = None
+    squares: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(self.rows))
+        object.__setattr__(self, "columns", tuple(self.columns))
+        shape = (len(self.rows), len(self.columns))
+        for name in ("values", "memory", "counts", "squares"):
+            if getattr(self, name) is None:
+                continue
+            array = np.array(getattr(self, name), dtype=np.float64, order="C")
+            if array.shape != shape:
+                raise TableError(f"{name} of {shape[0]} rows and {shape[1]} columns cannot be {array.shape}")
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if len(set(self.columns)) != len(self.columns):
+            raise TableError("a configuration stands twice in the error matrix; each column needs its own")
+        known = self.values[self.observed]
+        if not np.isfinite(known).all():
+            raise TableError("an error matrix has a number where observed and NaN everywhere else")
+        if ((known < 0) | (known > 1)).any():
+            raise TableError("errors are fractions between 0 and 1; divide percentages by 100")
+        if self.memory is not None and not ((self.memory > 0) & np.isfinite(self.memory)).all():
+            raise TableError("memory is a positive number of bytes in each entry")
+
+    @classmethod
+    def from_values(
+        cls, values: ArrayLike, rows: Sequence[Row], columns: Sequence[Label], memory: ArrayLike | None = None
+    ) -> "ErrorMatrix":
+        """The matrix of ``values`` [n, d] in which NaN means not observed."""
+        return cls(values, tuple(rows), tuple(columns), memory)  # type: ignore[arg-type]
+
+    @cached_property
+    def observed(self) -> NDArray[np.bool_]:
+        """Which entries are known: [n, d]."""
+        return np.asarray(~np.isnan(self.values))
+
+    @property
+    def share(self) -> float:
+        """The share of the entries that is known."""
+        return float(self.observed.mean())
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """The columns as configurations, without learning rates; Lacking where one is any other text."""
+        try:
+            return plain(self.columns)
+        except TableError as error:
+            raise Lacking(f"the table lacks columns that are configurations: {error}") from None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The columns as texts."""
+        return tuple(map(str, self.columns))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A name for each row: its task, and where recipes differ what tells them apart."""
+        recipes = [asdict(replace(row.recipe, resolution=0)) for row in self.rows if row.recipe is not None]
+        differing = [
+            f.name
+            for f in fields(Recipe)
+            if recipes and any(r[f.name] != recipes[0][f.name] for r in recipes)
+        ]
+        return tuple(
+            " ".join([row.task, *(f"{f}={getattr(row.recipe, f)}" for f in differing if row.recipe)])
+            for row in self.rows
+        )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What names each row's data: its fingerprint, or its name where there is none."""
+        return tuple(row.fingerprint or row.task for row in self.rows)
+
+    @property
+    def keys(self) -> tuple[tuple[str, str], ...]:
+        """What identifies each row: its data and the digest of its recipe."""
+        return tuple((row.fingerprint or row.task, row.recipe_digest) for row in self.rows)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The group of each row, or its task where it has none: rows of a family are held out together."""
+        return tuple(row.group or row.task for row in self.rows)
+
+    @property
+    def chance(self) -> NDArray[np.float64]:
+        """The errors of guessing [n]; TableError for one outside (0, 1]."""
+        for row in self.rows:
+            if not 0 < row.chance_error <= 1:
+                raise TableError(f"the chance error of {row.task} is {row.chance_error}; it lies in (0, 1]")
+        return np.array([row.chance_error for row in self.rows])
+
+    @property
+    def bytes(self) -> NDArray[np.float64]:
+        """``memory`` [n, d]; Lacking where it is not known."""
+        if self.memory is None:
+            raise Lacking("the table lacks the memory of its trainings")
+        return self.memory
+
+    def take(self, rows: ArrayLike, columns: ArrayLike | None = None) -> "ErrorMatrix":
+        """The matrix of some rows and, if given, some columns: indices or masks."""
+        i = np.arange(len(self.rows))[np.asarray(rows)]
+        j = np.arange(len(self.columns))[... if columns is None else np.asarray(columns)]
+        return ErrorMatrix(
+            self.values[np.ix_(i, j)],
+            tuple(self.rows[r] for r in i),
+            tuple(self.columns[c] for c in j),
+            *(
+                None if array is None else array[np.ix_(i, j)]
+                for array in (self.memory, self.counts, self.squares)
+            ),
+        )
+
+    def masked(self, mask: NDArray[np.bool_]) -> "ErrorMatrix":
+        """The matrix of which only the entries of a ``mask`` [n, d] are known."""
+        return replace(self, values=np.where(mask, self.values, np.nan))
+
+    def without(self, task: str) -> "ErrorMatrix":
+        """The matrix without the rows of a task that are known by their name alone.
+
+        Raises TableError where no other row is left.
+        """
+        others = [bool(row.fingerprint) or row.task != task for row in self.rows]
+        if not any(others):
+            raise TableError(
+                f"the matrix holds only errors of {task!r} itself; give those of other tasks, too"
+            )
+        return self.take(others)
+
+    def require(self, rows: int = 3, columns: int = 3) -> "ErrorMatrix":
+        """Itself, if it has so many rows and columns; else Lacking."""
+        if len(self.rows) < rows or len(self.columns) < columns:
+            raise Lacking(
+                f"the table lacks rows: {len(self.rows)} are known at {len(self.columns)} common "
+                f"configurations; this needs {rows} at {columns} or more"
+            )
+        return self
+
+
+def error_matrix(
+    measurements: Iterable[Measurement],
+    *,
+    seed: int | None = None,
+    learning_rates: Sequence[float] = (),
+    recipe_digest: str | None = None,
+    include_reference: bool = False,
+) -> ErrorMatrix:
+    """The error matrix of measurements: a row for each data set and recipe, a column for each configuration.
+
+    Repeats and seeds of an entry are averaged, or those of one ``seed`` taken. Columns stand in the order of
+    the paper's grid, others after them by text; rows are sorted by task. With ``learning_rates`` columns are
+    configurations at each of these, and a row is a data set under a recipe, the learning rate apart.
+    ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is no column unless asked for.
+    Different arithmetic versions are different recipes and so never meet in a row, unless
+    :mod:`peppp.arithmetic` knows that they are the same. The result does not depend
+    on the order of the measurements. Memory is that of the measurements' footprints, carried over to the
+    other formats where an entry was not measured.
+
+    Raises TableError where nothing is left, and for a learning rate that the measurements lack.
+
+    >>> from peppp import Footprint, Outcome, Recipe
+    >>> def measured(seed, configuration, error):
+    ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), seed,
+    ...         0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0)
+    >>> matrix = error_matrix([measured(0, "1-4-1/1-6-7", 0.25), measured(1, "1-4-1/1-6-7", 0.75)])
+    >>> matrix.rows[0].task, matrix.values
+    ('digits', array([[0.5]]))
+    """
+    everything = [current(m) for m in measurements if include_reference or not m.configuration.is_fp32]
+    kept = [
+        m
+        for m in everything
+        if (seed is None or m.seed == seed)
+        and (not learning_rates or m.recipe.learning_rate in learning_rates)
+        and (recipe_digest is None or m.recipe.digest == recipe_digest)
+    ]
+    _refuse_nothing(kept, everything, learning_rates, recipe_digest)
+    rows: dict[tuple[str, str], Row] = {}
+    cells: defaultdict[tuple[tuple[str, str], Label], list[float]] = defaultdict(list)
+    sizes: defaultdict[tuple[str, str], dict[Configuration, Footprint]] = defaultdict(dict)
+    for m in kept:
+        recipe = m.recipe
+        label: Label = m.configuration
+        if learning_rates:
+            recipe = replace(m.recipe, learning_rate=0.0)
+            label = TunedConfiguration(m.configuration, m.recipe.learning_rate)
+        key = (m.fingerprint, recipe.digest)
+        row = Row(m.task, recipe.digest, m.group, m.chance_error, m.fingerprint, recipe)
+        # One data set under two names, as two groups may have given it: the first by alphabet stays.
+        rows[key] = min(rows.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
+        cells[key, label].append(m.test_error)
+        sizes[key].setdefault(m.configuration, m.footprint)
+    keys = sorted(rows, key=lambda key: (rows[key].task, key))
+    columns = in_order({label for _, label in cells}, learning_rates)
+    values = [[fmean(cells[key, c]) if (key, c) in cells else np.nan for c in columns] for key in keys]
+    counts = np.array([[len(cells.get((key, c), ())) for c in columns] for key in keys], dtype=np.float64)
+    squares = np.array(
+        [
+            [
+                sum((y - mean) ** 2 for y in cells.get((key, c), ()))
+                for c, mean in zip(columns, means, strict=True)
+            ]
+            for key, means in zip(keys, values, strict=True)
+        ]
+    )
+    memory = None
+    if not include_reference:  # a row of the reference alone says nothing of other formats
+        memory = np.array([[footprint_at(sizes[key], c).total for c in plain(columns)] for key in keys])
+    return ErrorMatrix(
+        np.array(values),
+        tuple(rows[key] for key in keys),
+        tuple(columns),
+        memory if memory is not None and memory.min() > 0 else None,
+        counts,
+        squares,
+    )
+
+
+def _refuse_nothing(
+    kept: Sequence[Measurement],
+    everything: Sequence[Measurement],
+    learning_rates: Sequence[float],
+    recipe_digest: str | None,
+) -> None:
+    for rate in learning_rates:
+        if not any(m.recipe.learning_rate == rate for m in kept):
+            there = sorted({m.recipe.learning_rate for m in everything})
+            raise TableError(
+                f"the table has no measurement at the learning rate {rate:g}; it has "
+                f"{', '.join(f'{r:g}' for r in there) or 'none'}"
+            )
+    if recipe_digest is not None and not kept:
+        raise TableError(
+            f"no measurement has the recipe {recipe_digest!r}; there are "
+            f"{', '.join(sorted({m.recipe.digest for m in everything})) or 'no measurements at all'}"
+        )
+    if not kept:
+        raise Lacking("an error matrix needs at least one measurement at low precision; the table lacks any")
+
+
+def averaged(matrices: Sequence[ErrorMatrix]) -> ErrorMatrix:
+    """The mean of matrices, entry by entry, over those that know it: as of several seeds.
+
+    Rows and columns are those of all of them, by their labels. Memory is known where one of them knows it.
+
+    >>> row = Row("digits", "", "digits")
+    >>> one, other = ErrorMatrix([[0.25]], [row], ["amp"]), ErrorMatrix([[0.75, 0.5]], [row], ["amp", "fp8"])
+    >>> averaged([one, other]).values
+    array([[0.5, 0.5]])
+    """
+    if len(matrices) == 1:
+        return matrices[0]
+    rows = {key: row for matrix in matrices for key, row in zip(matrix.keys, matrix.rows, strict=True)}
+    columns = tuple(dict.fromkeys(column for matrix in matrices for column in matrix.columns))
+    layers = np.array(
+        [placed(matrix.values, matrix, list(rows), columns) for matrix in matrices]
+    )  # [s, n, d]
+    known = ~np.isnan(layers)
+    sums, counts = np.where(known, layers, 0.0).sum(axis=0), known.sum(axis=0)
+    values = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    memory = np.full(values.shape, np.nan)
+    for matrix in matrices:
+        if matrix.memory is not None:
+            memory = np.where(np.isnan(memory), placed(matrix.memory, matrix, list(rows), columns), memory)
+    return ErrorMatrix(
+        values,
+        tuple(rows.values()),
+        columns,
+        None if np.isnan(memory).any() else memory,
+        counts.astype(np.float64),
+        np.where(known, (layers - values) ** 2, 0.0).sum(axis=0),
+    )
+
+
+def placed(
+    array: NDArray[np.float64],
+    matrix: ErrorMatrix,
+    keys: Sequence[tuple[str, str]],
+    columns: Sequence[Label],
+) -> NDArray[np.float64]:
+    """An ``array`` [n, d] of a matrix's shape at other rows and columns; NaN where the matrix lacks them."""
+    at_row = {key: i for i, key in enumerate(matrix.keys)}
+    at_column = {column: j for j, column in enumerate(matrix.columns)}
+    wider = np.full((len(matrix.rows) + 1, len(matrix.columns) + 1), np.nan)  # the last ones are "none"
+    wider[:-1, :-1] = array
+    rows, places = [at_row.get(key, -1) for key in keys], [at_column.get(column, -1) for column in columns]
+    return np.asarray(wider[np.ix_(rows, places)])
+
+
+def footprint_at(known: Mapping[Configuration, Footprint], configuration: Configuration) -> Footprint:
+    """The footprint of a training at a configuration, from those of the same training at others.
+
+    Only its bits change. Exact where one of the ``known`` is at 8 bits or more, else within a byte a part:
+    counts of numbers come back from their packed bytes. At least one of them is at low precision.
+    """
+    if configuration in known:
+        return known[configuration]
+    source = max(
+        (c for c in known if not c.is_fp32), key=lambda c: (c.format_a.bits, c.format_b.bits, str(c))
+    )
+    sizes, (old_a, old_b) = known[source], (source.format_a, source.format_b)
+    new_a, new_b = configuration.format_a, configuration.format_b
+    return Footprint(
+        weights=_carried(sizes.weights, old_a, new_a),
+        activations=_carried(sizes.activations, old_a, new_a),
+        gradients=_carried(sizes.gradients, old_b, new_b),
+        states={name: _carried(size, old_b, new_b) for name, size in sizes.states.items()},
+        raw=sizes.raw,
+    )
+
+
+def _carried(size: int, old: Format, new: Format) -> int:
+    count = floor(Fraction(8 * size) / old.bits)  # the packed bytes were rounded up
+    return ceil(Fraction(count) * new.bits / 8)

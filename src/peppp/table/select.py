@@ -1,0 +1,129 @@
+"""What is known already: the table that ships, a store or a text table, and what of it serves a recipe."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from peppp.arithmetic import current, outdated_note
+from peppp.errors import StoreError, TableError
+from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
+from peppp.table.csv import read_table
+from peppp.table.matrix import ErrorMatrix, error_matrix
+from peppp.table.store.store import Store
+
+SHIPPED_TABLE = Path(__file__).parents[1] / "data" / "table.csv.gz"
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_ROUNDING = ("rounding", "error_format", "accumulator")
+_FEW_TASKS, _FEW_COLUMNS = 3, 10  # of fewer, nothing is learned of a mode of rounding
+_ENOUGH_TASKS = 10  # of one recipe, to leave the rows of others out
+
+
+def taught_by(
+    measurements: Sequence[Measurement], recipe: Recipe, *, every_rate: bool = False
+) -> list[Measurement]:
+    """Those of the measurements that a task trained by ``recipe`` learns from: all of one recipe.
+
+    It is the recipe itself where ten data sets or more were trained by it, and else the commonest one. Rows
+    of other networks, rates or lengths made picks no better beside them (docs/picking.md). The resolution
+    belongs to the task, and with ``every_rate`` so does the learning rate. All are kept where the commonest
+    recipe has few data sets or columns.
+    """
+
+    def way(r: Recipe) -> Recipe:
+        return replace(r, resolution=0, learning_rate=0.0 if every_rate else r.learning_rate)
+
+    low = [m for m in measurements if not m.configuration.is_fp32]
+    tasks: dict[Recipe, set[str]] = defaultdict(set)
+    for m in low:
+        tasks[way(m.recipe)].add(m.fingerprint)
+    if not tasks:
+        return list(measurements)
+    own = way(recipe)
+    if len(tasks.get(own, ())) < _ENOUGH_TASKS:
+        own = max(tasks, key=lambda one: (len(tasks[one]), one.to_json()))
+    columns = {m.configuration for m in low if way(m.recipe) == own}
+    if len(tasks[own]) < _FEW_TASKS or len(columns) < _FEW_COLUMNS:
+        return list(measurements)
+    return [m for m in measurements if way(m.recipe) == own]
+
+
+def open_table(
+    place: str | Path | None,
+    recipe: Recipe | None = None,
+    *,
+    without: str | None = None,
+    learning_rates: Sequence[float] = (),
+) -> ErrorMatrix:
+    """The error matrix of a store or a text table; None is the table that ships.
+
+    Rows of ``recipe``, or of another where few are (see :func:`alike`, :func:`taught_by`). Rows of the data
+    set with the fingerprint ``without`` are left out: a task does not teach about itself. Several
+    ``learning_rates`` make columns of configurations at each of them.
+    """
+    several = learning_rates if len(learning_rates) > 1 else ()
+    known, _ = alike(place, recipe, without=without)
+    taught = known if recipe is None else taught_by(known, recipe, every_rate=bool(several))
+    return error_matrix(taught, learning_rates=several)
+
+
+def alike(
+    place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
+) -> tuple[list[Measurement], str]:
+    """The measurements of a table that a task trained by ``recipe`` can learn from, and what is not used.
+
+    Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
+    does; the others where those are few (of fewer than three data sets, or ten configurations), for
+    :mod:`peppp.advise.caution` to say how far these serve. Never those of the data set with the fingerprint
+    ``without``, nor those of another arithmetic version that today's would not repeat: the second part is a
+    line about these, or "". Raises TableError where nothing is left.
+    """
+    if place is None and not SHIPPED_TABLE.exists():
+        raise TableError("this version ships no table of measurements; name one, as --table runs.db")
+    path = SHIPPED_TABLE if place is None else Path(place)
+    others = [m for m in read_current(path) if m.fingerprint != without]
+    if not others:
+        raise TableError(
+            f"{path} holds no measurements of other data; name another table, or measure some: "
+            "peppp measure runs.db --data ..."
+        )
+    usable = [m for m in others if m.recipe.arithmetic_version == ARITHMETIC_VERSION]
+    if not usable:
+        raise TableError(
+            f"{path} holds only measurements of other arithmetic than version {ARITHMETIC_VERSION}; "
+            "name another table, or measure some: peppp measure runs.db --data ..."
+        )
+    unused = outdated_note(len(others) - len(usable), path.name) if len(usable) < len(others) else ""
+    if recipe is None:
+        return usable, unused
+    asked = [getattr(recipe, field) for field in _ROUNDING]
+    same: list[Measurement] = []
+    different: list[Measurement] = []
+    for m in usable:
+        (same if [getattr(m.recipe, field) for field in _ROUNDING] == asked else different).append(m)
+    tasks, columns = ({getattr(m, of) for m in same} for of in ("fingerprint", "configuration"))
+    enough = len(tasks) >= _FEW_TASKS and len(columns) >= _FEW_COLUMNS
+    return same if enough or not different else different, unused
+
+
+def read_current(place: str | Path) -> list[Measurement]:
+    """:func:`read_measurements`, as today's arithmetic version names them: what is learned from and compared.
+
+    Measurements of an older version that today's would repeat are of today's (:mod:`peppp.arithmetic`).
+    """
+    return [current(m) for m in read_measurements(place)]
+
+
+def read_measurements(place: str | Path) -> list[Measurement]:
+    """All measurements of a store (an SQLite file or a database URL) or of a text table."""
+    if "://" not in str(place):
+        path = Path(place)
+        if not path.is_file():
+            what = "this is a folder, not a file" if path.is_dir() else "no such file"
+            raise StoreError(f"{what}: {path}; give a store or a table of measurements")
+        with path.open("rb") as file:
+            is_store = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+        if not is_store:
+            return read_table(path)
+    with Store.open(place, create=False) as store:
+        return store.measurements()

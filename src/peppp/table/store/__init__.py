@@ -1,0 +1,1 @@
+"""Measurements in a database, shared by many workers."""

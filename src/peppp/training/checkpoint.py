@@ -1,0 +1,202 @@
+"""One training that is kept in a folder: it resumes after any epoch, and leaves its weights there.
+
+The files are safetensors, numbers and one line of JSON: nothing in them is executed when they are read.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from peppp.errors import StoreError
+from peppp.files import whole
+from peppp.footprint.measuring import AllocatorTrace
+from peppp.formats import Configuration
+from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer
+from peppp.records import Outcome, Recipe
+from peppp.tasks.dataset import Dataset
+from peppp.training.exactness import exact_arithmetic
+from peppp.training.loop import Run
+
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+_Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTraining:
+    """How a training in a folder ended: its error, the measured peak of a step in bytes (0: no step run)."""
+
+    configuration: Configuration
+    test_error: float
+    curve: tuple[tuple[int, float], ...]
+    outcome: Outcome
+    epochs: int
+    resumed_after: int
+    peak: int
+    weights: Path
+
+
+def train_in_folder(
+    dataset: Dataset,
+    configuration: Configuration,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    *,
+    storage: str = "packed",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> KeptTraining:
+    """Train as :func:`peppp.training.loop.train` does, bit for bit; ``storage`` is packed or simulated.
+
+    After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
+    state of another training. The peak is that of the second step made here, from torch's own counters.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
+    identity = {
+        "configuration": str(configuration),
+        "recipe": recipe.to_json(),
+        "fingerprint": dataset.fingerprint,
+        "seed": seed,
+    }
+    trace = AllocatorTrace(device)
+    with trace.stretch("build"):
+        run = Run(dataset, configuration, recipe, seed, device=device, storage=storage)
+    done, curve = _resume(folder / CHECKPOINT, identity, run)
+    outcome, resumed_after = Outcome.FINISHED, done
+
+    @contextmanager
+    def traced(step: int) -> Iterator[None]:
+        if step > 2:
+            yield
+            return
+        with trace.stretch(f"step {step}"):
+            yield
+        if step == 1:  # it warms up; its leftovers count as memory at rest
+            trace.peak = 0
+
+    with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
+        for epoch in range(done + 1, run.epochs + 1):
+            if run.train_epoch(traced) is None:
+                curve.append((epoch, dataset.chance_error))
+                outcome = Outcome.DIVERGED
+                break
+            curve.append((epoch, run.test()))
+            _write(folder / CHECKPOINT, *_state(run, identity, epoch, curve))
+            if progress is not None:
+                progress(epoch, run.epochs)
+    about = identity | {
+        "test_error": curve[-1][1],
+        "outcome": str(outcome),
+        "classes": list(dataset.classes),
+    }
+    _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
+    return KeptTraining(
+        configuration,
+        curve[-1][1],
+        tuple(curve),
+        outcome,
+        curve[-1][0],
+        resumed_after,
+        trace.peak if run.steps > 1 else 0,
+        folder / WEIGHTS,
+    )
+
+
+def _state(
+    run: Run, identity: Mapping[str, Any], epoch: int, curve: _Curve
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that going on bit for bit needs: tensors, and plain data about them."""
+    state = run.optimizer.state_dict()
+    tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
+    for index, values in state["state"].items():
+        tensors |= {f"state.{index}.{name}": v for name, v in values.items() if isinstance(v, Tensor)}
+    accumulators = state.get("accumulators", [])
+    tensors |= {f"accumulator.{index}": v for index, v in enumerate(accumulators) if v is not None}
+    tensors |= {"order": run.order.get_state(), "chance": run.chance.get_state()}
+    data = dict(identity) | {"epoch": epoch, "curve": curve, "clock": state.get("clock")}
+    return _contiguous(tensors), data
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Curve]:
+    """(epochs done, curve) of the state in a file, which all is set to; (0, []) where there is none."""
+    if not path.exists():
+        return 0, []
+    try:
+        with safe_open(path, framework="pt") as file:
+            data = json.loads(file.metadata()["peppp"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        different = [name for name, value in identity.items() if data[name] != value]
+        if different:
+            raise StoreError(
+                f"{path} is of another training: {_difference(different[0], data, identity)}; "
+                "take another folder"
+            )
+        own = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
+        run.network.load_state_dict(own)
+        state: dict[int, dict[str, Tensor]] = {}
+        accumulators: dict[int, Tensor] = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "state":
+                index, _, which = rest.partition(".")
+                state.setdefault(int(index), {})[which] = _as_network(value)
+            elif kind == "accumulator":
+                accumulators[int(rest)] = _as_network(value)
+        saved = run.optimizer.state_dict() | {"state": state}
+        if isinstance(run.optimizer, LowPrecisionOptimizer):
+            count = len(saved["accumulators"])
+            saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}
+            saved |= {"fingerprints": None}  # they belong to the weights that were loaded just now
+        run.optimizer.load_state_dict(saved)
+        run.order.set_state(tensors["order"])
+        run.chance.set_state(tensors["chance"])
+        return int(data["epoch"]), [(int(epoch), float(error)) for epoch, error in data["curve"]]
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"{path} is not a checkpoint ({reason}); take another folder, or delete it"
+        ) from None
+
+
+def _difference(name: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What is not the same, in words; of two recipes the first field that differs."""
+    if name != "recipe":
+        return f"its {name} is {saved[name]}, not {wanted[name]}"
+    old, new = json.loads(saved[name]), json.loads(wanted[name])
+    field = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+    return _difference(field, {field: old.get(field)}, {field: new.get(field)})
+
+
+def _as_network(value: Tensor) -> Tensor:
+    """In the memory layout of the network, which is channels_last."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
+
+
+def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # safetensors would let nobody else read the file
+        save_file(tensors, unfinished, metadata={"peppp": json.dumps(data)})
+        unfinished.chmod(mode)
+
+
+def to_plain(training: KeptTraining) -> dict[str, Any]:
+    """What a training gave as plain data."""
+    data = asdict(training)
+    return data | {"configuration": str(training.configuration), "weights": str(training.weights)}

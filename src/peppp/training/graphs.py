@@ -1,0 +1,291 @@
+"""Trainings on a GPU: a step captured once as a CUDA graph and replayed, the same for all configurations.
+
+The CUDA WAY HAS NOT BEEN RUN ON A GPU YET; the tests run the same code on the CPU, where a step is called
+instead of replayed, and get the bits of training/loop.py.
+
+All that differs between trainings of a network lies on the device, where a replayed step reads it: formats,
+keys of the random bits, learning rate, data and their order; weights and states are set anew. Within an epoch
+nothing waits for the device. Convolutions run in TF32 where that is exact for their inputs, all else in
+float32.
+"""
+
+import gc
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from peppp.formats import Configuration, FloatFormat, Format
+from peppp.lowprec.gpu.device import FormatSlot, is_rare
+from peppp.lowprec.gpu.keytable import ReplayClock, evaluation_roots, training_roots
+from peppp.lowprec.network.conversion import low_precision, low_precision_state
+from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer, low_precision_optimizer
+from peppp.lowprec.rounding.functions import Precision
+from peppp.records import Outcome, Recipe
+from peppp.tasks.dataset import Dataset
+from peppp.training import loop
+from peppp.training.batches import Batches
+from peppp.training.exactness import exact_arithmetic, formats_of, is_exact_in_tf32
+from peppp.training.losses import find_loss
+
+_KEPT = 4  # captured networks: each has its memory for good
+_REHEARSALS = 3  # before a capture, in which libraries choose their algorithms and reserve memory
+
+
+def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bool:
+    """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU),
+    and a network and a loss of this package's, which are known not to look at their numbers on the way.
+
+    >>> from peppp.tasks.readers import load
+    >>> configuration = Configuration.parse("1-4-1/1-6-7")
+    >>> [serves(load("digits"), configuration, Recipe(optimizer=name)) for name in ("sgd", "adam")]
+    [True, False]
+    """
+    known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
+    formats = all(isinstance(fmt, FloatFormat) for fmt in formats_of(configuration, recipe))
+    ours = ":" not in recipe.network + recipe.loss
+    return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
+
+
+def train(
+    dataset: Dataset,
+    configuration: Configuration,
+    recipe: Recipe,
+    seed: int,
+    *,
+    device: str = "cuda",
+    progress: Callable[[int, int], None] | None = None,
+) -> loop.Training:
+    """:func:`peppp.training.loop.train` by replaying; whether that is possible says :func:`serves`.
+
+    The first training of a kind captures (seconds), those after it replay. A loss that is not finite is
+    noticed at the end of its epoch. The same call on the same GPU and versions gives the same result; it
+    differs from the CPU's as sums of another order do.
+    """
+    loop.check_recipe(recipe, dataset)
+    on_device = nullcontext() if torch.device(device).type == "cpu" else torch.cuda.device(device)
+    with on_device, exact_arithmetic(configuration, recipe):
+        return _replay(dataset, configuration, recipe, device).train(
+            dataset, configuration, recipe, seed, progress
+        )
+
+
+_replays: dict[Any, "_Replay"] = {}
+
+
+def _replay(dataset: Dataset, configuration: Configuration, recipe: Recipe, device: str) -> "_Replay":
+    """The captured steps for a network and shapes, made where there are none."""
+    rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in formats_of(configuration, recipe))
+    padded = _with_whole_test_batches(dataset)
+    arrays = (padded.train_inputs, padded.train_targets, padded.test_inputs, padded.test_targets)
+    shapes = tuple((array.shape, array.dtype.str) for array in arrays)
+    same = replace(recipe, learning_rate=0.0, epochs=1, min_steps=0, error_format="A")
+    tf32 = is_exact_in_tf32(configuration, recipe)
+    key = (device, same, dataset.outputs, dataset.channels, shapes, tf32, rare)
+    if key not in _replays:
+        while len(_replays) >= _KEPT:
+            del _replays[next(iter(_replays))]
+        _replays[key] = _Replay(padded, recipe, device, rare)
+    return _replays[key]
+
+
+class _Replay:
+    """A network, its optimizer and a data set in memory that stays, and the steps captured over it."""
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, device: str, rare: bool) -> None:
+        self.device, self.loss, self.fingerprint = device, find_loss(recipe.loss), dataset.fingerprint
+        self.part, self.test = Batches(dataset, "train", device), Batches(dataset, "test", device)
+        self.batch = min(recipe.batch_size, len(self.part))
+        self.steps, self.test_steps = len(self.part) // self.batch, len(self.test) // loop.TEST_BATCH
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.order = zeros(self.steps, self.batch, dtype=torch.int64)
+        self.places = torch.arange(loop.TEST_BATCH, device=device)
+        self.position = zeros(1, dtype=torch.int64)  # of the step in its epoch
+        self.misses, self.total, self.rate = zeros(dtype=torch.float64), zeros(), zeros()
+        self.results: Tensor | None = None  # outputs for the test part, once their shape is known
+        self.clock = ReplayClock(device)
+        self.keys = zeros(self.steps, 0, dtype=torch.int64)
+        self.test_keys = zeros(self.test_steps, 0, dtype=torch.int64)
+        self.slots = [FormatSlot.empty(device, rare) for _ in range(3)]
+        self.network, self.optimizer = self._build(dataset, recipe)
+        self.network.train()
+        self.train_step = self._captured(self._train, self._reserve_keys)
+        self.network.eval()
+        self.test_step = self._captured(self._test, self._reserve_test_keys)
+
+    def _build(self, dataset: Dataset, recipe: Recipe) -> tuple[nn.Module, LowPrecisionOptimizer]:
+        """A network whose formats, keys and learning rate are places on the device."""
+        network = loop.fresh_network(dataset, recipe, 0).to(self.device)
+        sgd = loop.make_optimizer(network.parameters(), recipe)
+        low_precision(network, "fp32/fp32", rounding=recipe.rounding, error_format="A", seed=0)
+        optimizer = low_precision_optimizer(sgd, network, accumulator=recipe.accumulator)
+        state = low_precision_state(network)
+        state.repaired = True  # a captured step runs on a GPU
+        a, b, error = (cast(Format, slot) for slot in self.slots)
+        state.precision = Precision(Configuration(a, b), state.precision.modes, error)
+        state.clock = self.clock
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        return network, optimizer
+
+    def _train(self) -> None:
+        """One training step, and its place in the epoch."""
+        self.clock.training.take(self.keys, self.position)
+        indices = self.order.index_select(0, self.position)[0]
+        targets = self.part.targets[indices]
+        outputs = self.network(self.part[indices])
+        loss = self.loss.function(outputs, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.misses += self.loss.misses(outputs.detach(), targets)
+        self.total += loss.detach()
+        self.position += 1
+
+    @torch.no_grad()
+    def _test(self) -> None:
+        """Outputs for one batch of the test part."""
+        self.clock.evaluation.take(self.test_keys, self.position)
+        indices = self.position * loop.TEST_BATCH + self.places
+        outputs = self.network(self.test[indices])
+        if self.results is None:
+            self.results = outputs.new_zeros(len(self.test), *outputs.shape[1:])
+        self.results.index_copy_(0, indices, outputs)
+        self.position += 1
+
+    def _reserve_keys(self) -> None:
+        self.keys = self.clock.training.fill(self.order.new_zeros(self.steps))
+
+    def _reserve_test_keys(self) -> None:
+        self.test_keys = self.clock.evaluation.fill(self.order.new_zeros(self.test_steps))
+
+    def _captured(self, step: Callable[[], None], reserve_keys: Callable[[], None]) -> Callable[[], None]:
+        """What runs a step again: its CUDA graph, or on the CPU the step itself.
+
+        Which keys a step needs, and how large its results are, is known when it has run.
+        """
+        if torch.device(self.device).type == "cpu":
+            self.position.zero_()
+            step()
+            reserve_keys()
+            return step
+        aside = _stream(torch.cuda.current_device())
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_REHEARSALS):
+                self.position.zero_()
+                step()
+                reserve_keys()  # so that the next one takes them: nothing is new to the capture
+            self.position.zero_()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()  # nothing that lies in a cycle shall be freed while it captures
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=aside):
+            step()
+        return graph.replay
+
+    def _load(
+        self, dataset: Dataset, network: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float
+    ) -> None:
+        """Take a training's beginning and its data."""
+        if dataset.fingerprint != self.fingerprint:
+            for mine, part in ((self.part, "train"), (self.test, "test")):
+                theirs = Batches(_with_whole_test_batches(dataset), part, "cpu")
+                names = ("inputs", "targets", *(("scale", "shift") if mine.normalise else ()))
+                for name in names:
+                    getattr(mine, name).copy_(getattr(theirs, name))
+            self.fingerprint = dataset.fingerprint
+        self.rate.fill_(learning_rate)
+        accumulators = getattr(optimizer, "accumulators", {})
+        with torch.no_grad():
+            _copy_state(network, self.network)
+            for mine_too, other in zip(self.network.parameters(), network.parameters(), strict=True):
+                if mine_too in self.optimizer.accumulators:
+                    self.optimizer.accumulators[mine_too].copy_(accumulators.get(other, other))
+                for state in self.optimizer.state[mine_too].values():
+                    state.zero_()
+
+    def train(
+        self,
+        dataset: Dataset,
+        configuration: Configuration,
+        recipe: Recipe,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> loop.Training:
+        """See :func:`train`."""
+        key = loop.run_seed(seed, dataset.fingerprint, configuration)
+        network, optimizer = loop.prepared(dataset, configuration, recipe, key, self.device)
+        self._load(dataset, network, optimizer, recipe.learning_rate)
+        for slot, fmt in zip(self.slots, formats_of(configuration, recipe), strict=True):
+            slot.set(cast(FloatFormat, fmt))
+        rounding, order = loop.rounding_seed(key), loop.order_generator(key)
+        seen = self.steps * self.batch
+        epochs = max(recipe.epochs, math.ceil(recipe.min_steps / self.steps))
+        curve: list[tuple[int, float]] = []
+        train_error, done, outcome = dataset.chance_error, 0, Outcome.FINISHED
+        for epoch in range(1, epochs + 1):
+            permutation = torch.randperm(len(self.part), generator=order)[:seen]
+            self.order.copy_(permutation.view_as(self.order))
+            roots = training_roots(rounding, done, self.steps, self.device)
+            self.keys.copy_(self.clock.training.fill(roots))
+            for counter in (self.position, self.misses, self.total):
+                counter.zero_()
+            self.network.train()
+            for _ in range(self.steps):
+                self.train_step()
+            done += self.steps
+            if not math.isfinite(self.total.item()):
+                outcome, train_error = Outcome.DIVERGED, dataset.chance_error
+                curve.append((epoch, dataset.chance_error))
+                break
+            train_error = self.loss.error(float(self.misses), seen, self.part.targets)
+            if epoch in (*loop.CURVE_EPOCHS, epochs):
+                curve.append((epoch, self._evaluate(rounding, done, len(dataset.test_targets))))
+            if progress is not None:
+                progress(epoch, epochs)
+        _copy_state(self.network, network)
+        return loop.Training(network, curve[-1][1], train_error, tuple(curve), outcome, done)
+
+    def _evaluate(self, rounding: int, done: int, count: int) -> float:
+        """The error on the test part, of which ``count`` are real."""
+        roots = evaluation_roots(rounding, done, self.test_steps, self.device)
+        self.test_keys.copy_(self.clock.evaluation.fill(roots))
+        self.position.zero_()
+        self.network.eval()
+        for _ in range(self.test_steps):
+            self.test_step()
+        assert self.results is not None
+        targets = self.test.targets[:count]
+        return self.loss.error(float(self.loss.misses(self.results[:count], targets)), count, targets)
+
+
+@lru_cache(maxsize=8)
+def _stream(device: int) -> torch.cuda.Stream:
+    """Where the steps of a GPU are rehearsed and captured: one, as libraries keep workspace for each."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _with_whole_test_batches(dataset: Dataset) -> Dataset:
+    """The last test example repeated until the last batch is full: it stands behind its own rows, where it
+    changes no other's random bits, and sets of nearly one size share their captured steps.
+    """
+    count = len(dataset.test_targets)
+    rows = np.minimum(np.arange(-(-count // loop.TEST_BATCH) * loop.TEST_BATCH), count - 1)
+    return replace(dataset, test_inputs=dataset.test_inputs[rows], test_targets=dataset.test_targets[rows])
+
+
+def _copy_state(source: nn.Module, target: nn.Module) -> None:
+    """Parameters and buffers, into memory that stays where it is."""
+    for mine, theirs in zip(target.state_dict().values(), source.state_dict().values(), strict=True):
+        mine.copy_(theirs)
