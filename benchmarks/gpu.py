@@ -33,6 +33,7 @@ from peppp.lowprec.network.conversion import low_precision, low_precision_state
 from peppp.lowprec.network.convolutions import repair
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.packing import codes as packing
+from peppp.lowprec.packing.packed_tensor import PackedTensor, pack_into, unpack_into
 from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
@@ -126,7 +127,7 @@ def rounding(setting: Setting) -> dict[str, Any]:
             ratios[mode] = round(copy / milliseconds(setting, call, captured=True), 3)
             ratios[f"{mode}_called"] = round(copy / milliseconds(setting, call), 3)
         quantize(x, fmt, out=x)
-        packed = packing.PackedTensor.pack(x, fmt)
+        packed = PackedTensor.pack(x, fmt)
         moved = (1 + fmt.bits / 32) / 2
         for name, call in packers(x, packed.words, fmt).items():
             took = milliseconds(setting, call, captured=name.endswith("pack"))
@@ -150,8 +151,8 @@ def packers(x: torch.Tensor, words: torch.Tensor, fmt: FloatFormat) -> dict[str,
     triton = device_packing.packer(x.device)
     if triton is None:
         return {
-            "pack_without_triton": lambda: packing.pack_into(x, words, fmt),
-            "unpack_without_triton": lambda: packing.unpack_into(words, x, fmt),
+            "pack_without_triton": lambda: pack_into(x, words, fmt),
+            "unpack_without_triton": lambda: unpack_into(words, x, fmt),
         }
     args = fmt.bits, device_packing.code_words(packing.plain_constants(fmt), x.device), packing.WIDTH
     return {

@@ -26,7 +26,7 @@ from peppp.footprint.rehearsal import rehearse
 from peppp.formats import FP32_CONFIGURATION, PAPER_FORMATS_A, PAPER_FORMATS_B, Configuration
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
-from peppp.lowprec.packing.codes import PackedTensor, pack_into, unpack_into
+from peppp.lowprec.packing.packed_tensor import PackedTensor, pack_into, unpack_into
 from peppp.lowprec.rounding.quantize import quantize
 from peppp.tasks import networks
 from peppp.training.measurement import provenance

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from peppp import Recipe, paper_grid
 from peppp.campaign.cells import Source, plan, rows_of
-from peppp.campaign.engines import local
 from peppp.campaign.estimates import Estimates
+from peppp.campaign.local import local
 from peppp.campaign.processes import Processes
 from peppp.campaign.progress import Display
 from peppp.campaign.runner import TRIES, Summary

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
 from peppp.campaign.cells import Cell, Source, balanced, plan, rows_of
-from peppp.campaign.engines import Failure, InProcess, local
+from peppp.campaign.engines import Failure, InProcess
+from peppp.campaign.local import local
 from peppp.campaign.processes import Processes
 from peppp.errors import BudgetError, DataError, PepppError
 

@@ -13,7 +13,7 @@ from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
-from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.rounding import kernels
 from peppp.lowprec.rounding.quantize import quantize
 from peppp.lowprec.storage.pooling import max_pool2d, pack_places, unpack_places

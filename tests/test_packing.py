@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from peppp.errors import FormatError
 from peppp.formats import FLAVOURS, FP32, PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
 from peppp.lowprec.packing import codes as packing
-from peppp.lowprec.packing.codes import PackedTensor, is_dense, pack_codes, unpack_codes
+from peppp.lowprec.packing.codes import pack_codes, unpack_codes
+from peppp.lowprec.packing.packed_tensor import PackedTensor, is_dense
 from peppp.lowprec.rounding.quantize import quantize
 
 PAPER = (*PAPER_FORMATS_A, *PAPER_FORMATS_B)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from peppp.campaign.engines import local
+from peppp.campaign.local import local
 from peppp.campaign.queue import Queue
 from peppp.campaign.runner import run_campaign
 from peppp.campaign.status import TaskStatus, failures, forget, status

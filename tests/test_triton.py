@@ -12,7 +12,7 @@ import torch
 
 from peppp.formats import FP32, FloatFormat
 from peppp.lowprec.gpu import device, device_packing
-from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.rounding import kernels
 from peppp.lowprec.rounding.quantize import quantize_eagerly
 from peppp.lowprec.rounding.streams import mix, signed64
@@ -26,7 +26,7 @@ KEYS = [None, mix(11, 12)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
-MODULES = [f"peppp.lowprec.triton_{name}" for name in ("kernels", "packing")]
+MODULES = [f"peppp.lowprec.gpu.triton_{name}" for name in ("kernels", "packing")]
 
 
 @pytest.fixture(scope="module")

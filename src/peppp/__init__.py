@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from peppp.errors import PepppError
 from peppp.formats import FP32, FP32_CONFIGURATION, Configuration, FloatFormat, paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe, RoundingModes
-
-__version__ = "0.1.0"
+from peppp.version import __version__
 
 _LAZY = {
     "Advisor": "peppp.advise.advisor",

@@ -12,7 +12,8 @@ import numpy as np
 
 from peppp.advise.costs import Cost
 from peppp.errors import TableError
-from peppp.formats import BlockFormat, Configuration, FloatFormat, Format
+from peppp.formats import Configuration
+from peppp.page.cells import page_format
 from peppp.records import Footprint
 from peppp.table.labels import Label
 from peppp.units import format_bytes
@@ -369,18 +370,4 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "interval": prediction.interval and list(prediction.interval),
         "memory": _memory(prediction.footprint),
         "total": prediction.footprint.total,
-    }
-
-
-def page_format(fmt: Format | str) -> dict[str, str | int]:
-    """A format as the page draws it: its text and how many bits of each kind its cells show."""
-    if isinstance(fmt, str):  # a column that is no configuration
-        return {"text": fmt, "exponent_bits": 0, "mantissa_bits": 0}
-    element = fmt.element if isinstance(fmt, BlockFormat) else fmt
-    if not isinstance(element, FloatFormat):  # integers: a sign and the rest
-        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}
-    return {
-        "text": str(fmt),
-        "exponent_bits": element.exponent_bits,
-        "mantissa_bits": element.mantissa_bits,
     }

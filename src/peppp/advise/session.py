@@ -15,7 +15,7 @@ from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memo
 from peppp.advise.pick import Pick
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
-from peppp.campaign.engines import local
+from peppp.campaign.local import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.worker import measure_cell, source
 from peppp.errors import BudgetError, PepppError, TableError
@@ -78,15 +78,15 @@ def pick(
     seconds that the measurements may take: none is begun if the last ones took so long that it would end
     later. ``until_sure``, a probability, has it stop as soon as the choice is, so probably, at most
     ``tolerance`` above the best. With either, as many are measured as fit unless ``measurements`` says
-    otherwise. ``method`` is that of :class:`peppp.advise.advisor.Advisor`, by default ``gaussian``; errors that it
-    expects within ``tolerance`` tie, and the least memory is picked.
+    otherwise. ``method`` is that of :class:`peppp.advise.advisor.Advisor`, by default ``gaussian``; errors
+    that it expects within ``tolerance`` tie, and the least memory is picked.
 
     ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
     deviation of the error over seeds, if the table cannot tell.
 
-    ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the table's
-    trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto optimal
-    in error and all of these, within the budget.
+    ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the
+    table's trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto
+    optimal in error and all of these, within the budget.
 
     Where the table has no rows of the network, the resolution or the rounding asked for, ``notes`` of the
     pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from peppp.campaign.cells import Cell
-from peppp.errors import BudgetError, PepppError
+from peppp.errors import PepppError
 from peppp.records import Measurement
 from peppp.table.columns import check
 
@@ -79,15 +79,6 @@ class InProcess:
     def close(self) -> None:
         """Forget what was submitted."""
         self._waiting.clear()
-
-
-def local(measure: Measure, workers: int) -> Engine:
-    """The engine of this machine: ``workers`` processes, or with 0 this one."""
-    from peppp.campaign.processes import Processes
-
-    if workers < 0:
-        raise BudgetError(f"{workers} workers cannot measure; give 0 (in this process) or more")
-    return Processes(measure, workers) if workers else InProcess(measure)
 
 
 def no_limit(cell: Cell) -> float:

@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 
 import typer
 
-from peppp import __version__
 from peppp.cli import (
     datasets,
     demo,
@@ -25,6 +24,7 @@ from peppp.cli import (
     train,
 )
 from peppp.errors import PepppError, Stopped
+from peppp.version import __version__
 
 app = typer.Typer(
     name="peppp",

@@ -74,7 +74,8 @@ def coverage(
     """How often the default method's 90 % intervals hold the noise-free error, by replay.
 
     The ``judge`` knows these errors (default: the means of the table's runs). Other arguments are those of
-    :func:`peppp.evaluate.leave_one_out.evaluate`; all is as in a pick. Raises Lacking for a table that is too small.
+    :func:`peppp.evaluate.leave_one_out.evaluate`; all is as in a pick. Raises Lacking for a table that is too
+    small.
 
     >>> from peppp.paper.synthetic import synthetic_table
     >>> from peppp.table.matrix import error_matrix

@@ -22,7 +22,7 @@ from peppp.formats import Configuration
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.optimizers.packed import PackedOptimizer
-from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.storage.weights import weak_storage
 
 STORAGES = ("fp32", "simulated", "packed")
@@ -73,8 +73,9 @@ def rehearse(
     """Rehearse two steps of classification by ``network`` (fresh, on the meta device).
 
     ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the other
-    options are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. Memory that an operation
-    needs within is that of torch on CPUs. Raises NetworkError where the network cannot run on such inputs.
+    options are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. Memory that
+    an operation needs within is that of torch on CPUs. Raises NetworkError where the network cannot run on
+    such inputs.
     """
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from peppp import pareto
-from peppp.advise.pick import page_format
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
 from peppp.learn.completion import complete
+from peppp.page.cells import page_format
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes

@@ -19,7 +19,7 @@ from peppp.errors import StoreError
 from peppp.files import whole
 from peppp.footprint.measuring import AllocatorTrace
 from peppp.formats import Configuration
-from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer
+from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.exactness import exact_arithmetic

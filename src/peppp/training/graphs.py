@@ -25,7 +25,8 @@ from peppp.formats import Configuration, FloatFormat, Format
 from peppp.lowprec.gpu.device import FormatSlot, is_rare
 from peppp.lowprec.gpu.keytable import ReplayClock, evaluation_roots, training_roots
 from peppp.lowprec.network.conversion import low_precision, low_precision_state
-from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer, low_precision_optimizer
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.lowprec.rounding.functions import Precision
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset

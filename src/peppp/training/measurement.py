@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import peppp
 from peppp.errors import NetworkError
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.footprint.operations import count_multiply_adds
@@ -25,6 +24,7 @@ from peppp.training import graphs as replay
 from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
+from peppp.version import __version__
 
 
 def measure(
@@ -179,7 +179,7 @@ def provenance(device: str) -> dict[str, str]:
     """Versions and models that an error can depend on."""
     names = [name for name in ("numpy", "pillow") if _installed(name)]
     return (
-        {"peppp": peppp.__version__, "torch": torch.__version__}  # with its build, as 2.13.0+cpu
+        {"peppp": __version__, "torch": torch.__version__}  # with its build, as 2.13.0+cpu
         | {name: version(name) for name in names}
         | {
             "python": platform.python_version(),

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from peppp.formats import FP32, FloatFormat, Format
-from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.constants import constants
 from peppp.lowprec.rounding.streams import (
     ACCUMULATOR,
     FIRST_STATE,
@@ -62,11 +62,11 @@ class FormatSlot:
 
 def is_rare(fmt: FloatFormat) -> bool:
     """Whether a format needs what paper's formats do not."""
-    return fmt != FP32 and kernels.constants(fmt)[1] is not None
+    return fmt != FP32 and constants(fmt).rare is not None
 
 
 def _constants(fmt: FloatFormat) -> Tensor:
-    words = torch.from_numpy(kernels.constants(fmt)[0].view("int32").copy())
+    words = torch.from_numpy(constants(fmt).words.view("int32").copy())
     if fmt == FP32:
         words[4] = -1  # no bits are cut, so there are no ties
     return words
@@ -123,7 +123,7 @@ def sgd_step(
     weight_decay: float,
     key: Key,
 ) -> bool:
-    """:func:`peppp.lowprec.rounding.kernels.sgd_step`; ``learning_rate`` may lie on the device (float32 [1])."""
+    """The twin of kernels.sgd_step; ``learning_rate`` may lie on the device (float32 [1])."""
     device = weights[0].device if weights else torch.device("cpu")
     triton = _triton(device)
     slots = [_slot(fmt, device) if isinstance(fmt, FloatFormat) else fmt for fmt in formats]
@@ -238,7 +238,7 @@ def trusted(device: torch.device, module: str, check: _Check, what: str) -> Modu
     if device.type != "cuda":
         return None
     try:
-        kernels_there = import_module(f"peppp.lowprec.{module}")
+        kernels_there = import_module(f"peppp.lowprec.gpu.{module}")
         with torch.cuda.device(device):
             wrong = check(kernels_there, device)
     except Exception as error:  # whatever a compiler, its absence or a driver can raise

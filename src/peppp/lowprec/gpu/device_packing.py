@@ -12,6 +12,7 @@ from torch import Tensor
 
 from peppp.formats import FloatFormat
 from peppp.lowprec.gpu.device import any_numbers, current, same_bits, trusted
+from peppp.lowprec.packing import codes as packing
 from peppp.lowprec.rounding.quantize import quantize_eagerly
 
 # What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
@@ -59,13 +60,15 @@ def check(triton: ModuleType, device: torch.device) -> str:
 
     Whole blocks and the rest, and a number without a code.
     """
-    from peppp.lowprec.packing import codes as packing
-
     for text in ("1-4-1", "1-3-2@ieee"):
         fmt = FloatFormat.parse(text)
         x = quantize_eagerly(any_numbers((32 * packing.WIDTH + 100,)), fmt, None)
         x[x.isnan()] = 0.0
-        words, constants = packing.PackedTensor.pack(x, fmt).words, packing.plain_constants(fmt)
+        words, constants = (
+            torch.empty(packing.words_of(len(x), fmt.bits), dtype=torch.int32),
+            packing.plain_constants(fmt),
+        )
+        packing.pack_into(x, words, fmt)
         x, expected, code = x.to(device), words.to(device), code_words(constants, device)
         found, out = torch.zeros_like(expected), torch.empty_like(x)
         wrong = triton.pack(x, found, fmt.bits, code, packing.WIDTH).item()

@@ -32,10 +32,10 @@ def low_precision(
     """Make ``module`` compute at a configuration: values in Format A, errors in the error format.
 
     The module is changed in place and handed back. Its parameters are rounded by the optimizer
-    (:func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`), or to Format A at the first pass when there is
-    none. Results of the module itself (logits) and its loss stay float32, and so do the running statistics of
-    batch norm and other buffers. Other methods than ``forward``, and modules within that are called by
-    themselves, are rounded as the module is.
+    (:func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`), or to Format A at the first pass
+    when there is none. Results of the module itself (logits) and its loss stay float32, and so do the running
+    statistics of batch norm and other buffers. Other methods than ``forward``, and modules within that are
+    called by themselves, are rounded as the module is.
 
     ``seed`` (drawn from torch's generator when None) decides all random bits. Under stochastic rounding two
     evaluations of one batch differ, as every pass draws its own bits. For an evaluation that repeats, load

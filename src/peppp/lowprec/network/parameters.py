@@ -17,10 +17,10 @@ from peppp.errors import NetworkError
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.memory import NOTE, Constant, write_note
 from peppp.lowprec.network.state import LowPrecision, round_gradient
-from peppp.lowprec.packing.packed_tensors import UsedGradient
 from peppp.lowprec.rounding.functions import Precision, round_parameter
 from peppp.lowprec.rounding.quantize import round_to
 from peppp.lowprec.rounding.streams import GRADIENT, Key, mix
+from peppp.lowprec.storage.placeholders import UsedGradient
 
 _KNOWN = "_peppp_fingerprint"  # on a parameter
 SPARSE = (

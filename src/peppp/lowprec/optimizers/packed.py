@@ -17,13 +17,13 @@ from peppp.lowprec.network.conversion import low_precision_state, parameters_of
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.parameters import SPARSE, known
 from peppp.lowprec.network.state import round_gradient
-from peppp.lowprec.optimizers.low_precision import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.optimizers.scalers import refuse_scaled_losses
-from peppp.lowprec.packing.codes import PackedTensor
-from peppp.lowprec.packing.packed_tensors import UsedGradient, give
-from peppp.lowprec.rounding import kernels
+from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
+from peppp.lowprec.packing.packed_tensor import PackedTensor
+from peppp.lowprec.rounding import backend, kernels
 from peppp.lowprec.rounding.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.storage.packed_network import PackedStorage, packable
+from peppp.lowprec.storage.placeholders import UsedGradient, give
 from peppp.lowprec.storage.weights import flat_rows, rows, segment_length
 
 GRADIENTS = ("fp32", "packed", "in_backward")
@@ -336,7 +336,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
             )
             g = rows(gradients[start:stop], first)
             w = torch.empty_like(g) if w is None else w
-            if not gradient.is_meta and not kernels.sgd_step(
+            if not gradient.is_meta and not backend.sgd_step(
                 [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
                 p.configuration, p.modes, *rates, update_key, start,
             ):  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from peppp.formats import FP32, Configuration, Format, parse_format
-from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.quantize import round_to
 from peppp.lowprec.rounding.streams import Key, mix
 from peppp.records import RoundingModes
@@ -67,7 +67,7 @@ class Point:
         self.used = True
         precision, out = self.precision, torch.empty_like(x)
         key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
-        if x.is_meta or kernels.relu_round_into(x, out, precision.configuration.format_a, key):
+        if x.is_meta or backend.relu_round_into(x, out, precision.configuration.format_a, key):
             return out
         return torch.relu_(round_to(x, precision.configuration.format_a, key, out))
 
@@ -80,7 +80,7 @@ class Point:
         out = error if _is_owned(error, 1) else torch.empty_like(result)
         key = mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
         fmt, plain = self.precision.error_format, error.is_meta or error.requires_grad
-        if plain or not kernels.masked_round_into(error, result, out, fmt, key):
+        if plain or not backend.masked_round_into(error, result, out, fmt, key):
             return self.round_error(_masked(error, result))
         out.__dict__[_ROUNDED] = out._version
         return out
@@ -98,7 +98,7 @@ class Point:
         self.used = True
         key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
         fmt = precision.configuration.format_a
-        if not kernels.round_into(values, values, fmt, key):
+        if not backend.round_into(values, values, fmt, key):
             round_to(values, fmt, key, values)
         if x.requires_grad and not x.is_leaf:
             x.register_hook(self.hook)  # type: ignore[no-untyped-call]

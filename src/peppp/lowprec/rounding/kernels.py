@@ -5,7 +5,6 @@ it did. They do floating-point formats and float32 tensors of equal shape on the
 or all channels_last, and need numba, which is imported at the first call.
 """
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from peppp.formats import FP32, Configuration, FloatFormat, Format
+from peppp.formats import Configuration, FloatFormat, Format
+from peppp.lowprec.rounding.constants import Constants, constants
 from peppp.lowprec.rounding.streams import GOLDEN, Key, PathKey
 from peppp.records import RoundingModes
 
-_Constants = tuple[NDArray[np.uint32], bool | None, bool | None]
 # How memory is walked: pixels, channels, pattern.
 _Order = tuple[int, int, NDArray[np.uint32]]
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -39,17 +38,6 @@ def _loops() -> ModuleType | None:
     return None if numba.config.DISABLE_JIT else loops  # type: ignore[attr-defined]
 
 
-def on_device(x: Tensor, fmt: object) -> bool:
-    """Whether device.py does it: a tensor on a GPU, or a format that only a device knows."""
-    return x.is_cuda or not isinstance(fmt, Format)
-
-
-def _device() -> ModuleType:
-    from peppp.lowprec.gpu import device
-
-    return device
-
-
 def available() -> bool:
     """Whether the kernels can be used at all; without them the eager form does everything."""
     return _loops() is not None
@@ -57,22 +45,16 @@ def available() -> bool:
 
 def round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
-    if on_device(x, fmt):
-        return _device().round_into(x, out, fmt, key)  # type: ignore[no-any-return]
     return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
-    if on_device(x, fmt):
-        return _device().round_into(x, out, fmt, key, relu=True)  # type: ignore[no-any-return]
     return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key, relu=True)
 
 
 def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
     """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
-    if on_device(g, fmt):
-        return _device().round_into(g, out, fmt, key, gate=result)  # type: ignore[no-any-return]
     return isinstance(fmt, FloatFormat) and _round(g, out, result, constants(fmt), key)
 
 
@@ -99,11 +81,6 @@ def sgd_step(
     of its first dimension, says at which of the parameter's elements it begins: ``start``.
     """
     a, b = configuration.format_a, configuration.format_b
-    if weights and on_device(weights[0], a):
-        formats, rates = (a, b), (learning_rate, momentum_factor, weight_decay)
-        return _device().sgd_step(  # type: ignore[no-any-return]
-            gradients, momenta, accumulators, weights, indices, formats, modes, *rates, key
-        )
     loops = _loops()
     assert not isinstance(key, PathKey)
     columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]
@@ -138,7 +115,7 @@ def _flag(mode: str) -> bool | None:
 
 
 def _round(
-    x: Tensor, out: Tensor, gate: Tensor | None, fmt: _Constants, key: Key | None, relu: bool = False
+    x: Tensor, out: Tensor, gate: Tensor | None, fmt: Constants, key: Key | None, relu: bool = False
 ) -> bool:
     assert not isinstance(key, PathKey)
     loops = _loops()
@@ -219,57 +196,4 @@ def _layouts(parameters: tuple[tuple[int, int, int], ...]) -> tuple[NDArray[np.i
         layouts.append((pixels, channels, starts[kind], starts[kind] + len(_pattern(*kind)), index))
     return np.array(layouts, dtype=np.int64).reshape(-1, 5), np.concatenate(
         patterns or [np.empty(0, np.uint32)]
-    )
-
-
-def threshold(fmt: FloatFormat) -> float:
-    """What is added below it and taken off again; 0 where float32's own subnormals are the format's."""
-    return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
-
-
-def is_fine(fmt: FloatFormat) -> bool:
-    """Whether stochastic rounding of subnormals looks at more than the 23 - M bits that normal numbers have.
-
-    With fewer than 5 mantissa bits those are 19 or more, which is enough. The formats that the table was
-    measured with keep their numbers.
-    """
-    return fmt.mantissa_bits >= 5 and threshold(fmt) > 0
-
-
-@lru_cache(maxsize=1024)
-def constants(fmt: FloatFormat) -> _Constants:
-    """What the loops need of a format, as bits, and whether they need all of it (else None).
-
-    threshold, half, mask, highest: ``highest`` clamps magnitudes. Then, for ties to even, missing subnormals
-    and an overflow that becomes something else: mask of a tie, magic, min_normal, smallest, largest, beyond,
-    of which the unneeded ones change nothing. The first flag says whether these are needed. Then, for
-    stochastic rounding alone: its threshold, and the lowest exponent field below which the mask grows by a
-    bit a binade. The second flag says whether these differ from what nearest rounding takes. fp32 cuts 0
-    bits.
-    """
-    cut = 23 - fmt.mantissa_bits
-    even = fmt.ties == "even"
-    scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
-    words = _bits(
-        threshold(fmt),
-        (1 << cut) >> 1,
-        (1 << cut) - 1,
-        fmt.max if fmt.overflow == "saturate" else 0x7FFFFFFF,
-        ~(1 << cut) & 0xFFFFFFFF if even else 0xFFFFFFFF,
-        math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23) if scaled else 0.0,
-        fmt.min_normal if scaled else 0.0,
-        0.0 if fmt.subnormals else fmt.min_normal,
-        fmt.max,
-        {"saturate": fmt.max, "inf": math.inf, "nan": math.nan}[fmt.overflow],
-        fmt.min_subnormal if is_fine(fmt) else threshold(fmt),
-        fmt.min_exponent + 127 if is_fine(fmt) else 0,
-    )
-    rare = fmt != FP32 and (even or not fmt.subnormals)
-    return words, True if rare else None, True if is_fine(fmt) else None
-
-
-def _bits(*numbers: float) -> NDArray[np.uint32]:
-    """32 bits of each number, of a float as of an integer."""
-    return np.array(
-        [np.float32(x).view(np.uint32) if isinstance(x, float) else x for x in numbers], np.uint32
     )

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from peppp.errors import FormatError
 from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat, parse_format
-from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding import backend
+from peppp.lowprec.rounding.constants import is_fine, threshold
 from peppp.lowprec.rounding.scaling import round_blocks, round_fixed, round_integers
 from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
@@ -66,9 +67,9 @@ def round_to(x: Tensor, fmt: Format, key: Key | None, out: Tensor | None = None)
     """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
     if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
-    if isinstance(fmt, FloatFormat) or kernels.on_device(x, fmt):
+    if isinstance(fmt, FloatFormat) or backend.on_device(x, fmt):
         result = torch.empty_like(x) if out is None else out
-        if x.is_meta or kernels.round_into(x, result, fmt, key):
+        if x.is_meta or backend.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
 
@@ -111,8 +112,8 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
 def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
     """The expression itself: nearest, or stochastic with the given random ``bits`` (int32, x's shape)."""
     cut = 23 - fmt.mantissa_bits
-    fine = bits is not None and kernels.is_fine(fmt)
-    half, smallest = 1 << (cut - 1), fmt.min_subnormal if fine else kernels.threshold(fmt)
+    fine = bits is not None and is_fine(fmt)
+    half, smallest = 1 << (cut - 1), fmt.min_subnormal if fine else threshold(fmt)
     mask: Any = (1 << cut) - 1
     magnitude = x.detach().abs()
     tiny = magnitude < smallest

@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
 from peppp.lowprec.network.memory import note_on
-from peppp.lowprec.packing.codes import PackedTensor
+from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.storage.weights import PackedWeights, weak_storage
 
 _SMALLEST = 64  # numbers; packing fewer saves nothing worth a call

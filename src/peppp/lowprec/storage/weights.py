@@ -16,9 +16,9 @@ from peppp.formats import FloatFormat
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.parameters import Parameters, know
-from peppp.lowprec.packing.codes import PackedTensor, in_memory_order, is_dense
-from peppp.lowprec.packing.packed_tensors import Snapshot, emptied, give
+from peppp.lowprec.packing.packed_tensor import PackedTensor, in_memory_order, is_dense
 from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.storage.placeholders import Snapshot, emptied, give
 
 SEGMENT = 1 << 16  # numbers; a step on a parameter needs memory for a few of them
 

@@ -1,8 +1,8 @@
 """The tables of a store, and the steps from each version of them to the next.
 
-``measurements`` holds flat records as the text table does (:mod:`peppp.table.columns`), with recipes once in a table
-of their own. ``cells`` (since version 2) holds what campaigns have asked for and nobody has measured yet: who
-is at it until when, and how it failed.
+``measurements`` holds flat records as the text table does (:mod:`peppp.table.columns`), with recipes once in
+a table of their own. ``cells`` (since version 2) holds what campaigns have asked for and nobody has measured
+yet: who is at it until when, and how it failed.
 """
 
 from collections.abc import Callable

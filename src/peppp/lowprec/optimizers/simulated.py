@@ -1,0 +1,276 @@
+"""Format B around torch's optimizers: gradient, states and accumulator of few bits, weights in Format A.
+
+Each step, with g, v, acc and w the gradient, momentum, accumulator and weight of a parameter:
+g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v), of the unrounded v; w = qA(acc);
+v = qB(v). Multiplications and additions are separate float32 operations, in torch.optim.SGD's order.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+from peppp.lowprec.network.conversion import low_precision_state, parameters_of
+from peppp.lowprec.network.fingerprints import fingerprints
+from peppp.lowprec.network.parameters import Parameters, check_gradient, know, known
+from peppp.lowprec.network.reports import has
+from peppp.lowprec.network.state import LowPrecision, round_gradient
+from peppp.lowprec.rounding import backend
+from peppp.lowprec.rounding.functions import Precision
+from peppp.lowprec.rounding.quantize import round_by
+from peppp.lowprec.rounding.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
+
+
+class LowPrecisionOptimizer(torch.optim.Optimizer):
+    """Any torch optimizer, stepping on the accumulator; its states rounded to Format B after each step."""
+
+    storage_name = "simulated"
+
+    def __init__(self, optimizer: torch.optim.Optimizer, module: nn.Module, *, accumulator: bool) -> None:
+        self.low_precision: LowPrecision | None = None
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self.base = optimizer
+        self.param_groups = optimizer.param_groups
+        self.state = optimizer.state
+        self.low_precision = low_precision_state(module)
+        self.owned: Parameters = parameters_of(module)
+        self.has_accumulator = accumulator
+        self.accumulators: dict[Tensor, Tensor] = {}
+        # Of the weights that the accumulators belong to.
+        self.fingerprints: dict[Tensor, int] = {}
+        # A parameter's random bits hang on its number within the module, not within the optimizer.
+        self.numbers: dict[Tensor, int] = {
+            parameter: number for number, parameter in enumerate(module.parameters())
+        }
+        self.owned.own(self)
+        self._begin_all(self._parameters())
+
+    def _begin_all(self, parameters: Iterable[Tensor], *, written: bool = False) -> None:
+        """Round new parameters, and give them accumulators.
+
+        Of those that were ``written`` later, weights that are of Format A already stay what they are.
+        """
+        assert self.low_precision is not None
+        key = self.low_precision.clock.update_key()
+        parameters = list(parameters)
+        with torch.no_grad():
+            for parameter in parameters:
+                number = self.numbers[parameter]
+                first = self._round_b(parameter.data, mix(mix(key, number), ACCUMULATOR))
+                weight_key: Key | None = mix(mix(key, number), WEIGHT)
+                if written and has(parameter.data, self.precision.configuration.format_a):
+                    weight_key = None
+                else:
+                    self._round_a(first, mix(mix(key, number), WEIGHT), out=parameter.data)
+                self._begin(parameter, first if self.has_accumulator else None, weight_key)
+        self.note_weights(parameters)
+
+    def note_weights(self, parameters: Iterable[Tensor] | None = None) -> None:
+        """Take the weights as they are now for those that the accumulators belong to."""
+        if not self.precision.is_known:
+            return  # nobody writes into a captured step
+        plain = [
+            p for p in (self._parameters() if parameters is None else parameters) if not self._is_packed(p)
+        ]
+        for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
+            self.fingerprints[parameter] = fingerprint
+            know(parameter, fingerprint)
+
+    def owns(self, parameter: Tensor) -> bool:
+        """Whether this optimizer steps on a parameter."""
+        return any(parameter is own for own in self._parameters())
+
+    def adopt(self, parameter: Tensor, fingerprint: int) -> None:
+        """Let the accumulator follow a weight that somebody else wrote, unless it is the accumulator's
+        own.
+        """
+        if self.fingerprints.get(parameter) == fingerprint:
+            know(parameter, fingerprint)
+        else:
+            self._begin_all([parameter], written=True)
+
+    def _is_packed(self, parameter: Tensor) -> bool:
+        return False
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """A group of parameters of the same module, trained like the others from now on."""
+        if self.low_precision is None:  # torch's own construction
+            super().add_param_group(param_group)
+            return
+        given = param_group["params"]
+        parameters = [given] if isinstance(given, Tensor) else list(given)
+        if any(parameter not in self.numbers for parameter in parameters):
+            raise NetworkError("the new group holds a parameter that is not one of the converted module's")
+        self.base.add_param_group(param_group | {"params": parameters})
+        self._begin_all(parameters)
+
+    def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: Key | None) -> None:
+        """Keep what belongs to a parameter; its weight was rounded with ``weight_key``, or is as it was."""
+        if accumulator is not None:
+            self.accumulators[parameter] = accumulator
+
+    @property
+    def precision(self) -> Precision:
+        """The formats and rounding modes."""
+        assert self.low_precision is not None
+        return self.low_precision.precision
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def _round_a(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        return round_by(x, self.precision.configuration.format_a, self.precision.modes.values, key, out)
+
+    def _round_b(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        return round_by(x, self.precision.configuration.format_b, self.precision.modes.states, key, out)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on the rounded gradients; advances the clock of the random bits."""
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        else:
+            loss = None
+        assert self.low_precision is not None
+        with torch._C.DisableTorchFunction():  # of a network whose own method steps
+            parameters = self._parameters()
+            for parameter in parameters:
+                check_gradient(parameter)
+            plain = [p for p in parameters if not self._is_packed(p)]
+            if self.precision.is_known:
+                for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
+                    if known(parameter) != fingerprint:
+                        self.adopt(parameter, fingerprint)
+            self._update(self.low_precision.clock.step_key(id(self)))
+            self.note_weights(plain)
+        return loss
+
+    def _update(self, update_key: Key) -> None:
+        keys = {parameter: mix(update_key, self.numbers[parameter]) for parameter in self._parameters()}
+        weights = {}
+        for parameter, key in keys.items():
+            if parameter.grad is not None:
+                round_gradient(parameter.grad, self.precision, mix(key, GRADIENT))
+                weights[parameter] = parameter.data
+                parameter.data = self.accumulators.get(parameter, parameter.data)
+        self.base.step()
+        for parameter, weight in weights.items():
+            key = keys[parameter]
+            if parameter in self.accumulators:
+                self._round_b(parameter.data, mix(key, ACCUMULATOR), out=parameter.data)
+            self._round_a(parameter.data, mix(key, WEIGHT), out=weight)
+            parameter.data = weight
+            named = sorted((name, value) for name, value in self.state[parameter].items())
+            for number, (_, value) in enumerate(named):
+                if isinstance(value, Tensor) and value.dim() and value.is_floating_point():
+                    self._round_b(value, mix(key, FIRST_STATE + number), out=value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs.
+
+        The accumulators' weights are known by their fingerprints, so that those may be loaded before or
+        after.
+        """
+        assert self.low_precision is not None
+        clock, parameters = self.low_precision.clock, self._parameters()
+        return self.base.state_dict() | {
+            "accumulators": [self.accumulators.get(parameter) for parameter in parameters],
+            "fingerprints": [self.fingerprints.get(parameter) for parameter in parameters],
+            "clock": {"seed": clock.seed, "step": clock.step},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave; the module's own state_dict holds the weights."""
+        assert self.low_precision is not None
+        self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        parameters = self._parameters()
+        for parameter, saved in zip(parameters, state_dict["accumulators"], strict=True):
+            if saved is not None:
+                self.accumulators[parameter] = saved.to(parameter.device).clone()
+        saved_prints = state_dict.get("fingerprints") or fingerprints(
+            parameters
+        )  # or of the weights as they are
+        self.fingerprints = {
+            parameter: fingerprint
+            for parameter, fingerprint in zip(parameters, saved_prints, strict=True)
+            if fingerprint is not None
+        }
+        clock = self.low_precision.clock
+        clock.seed, clock.step = state_dict["clock"]["seed"], state_dict["clock"]["step"]
+        clock.training_pass = clock.evaluation_pass = -1
+
+
+class LowPrecisionSGD(LowPrecisionOptimizer):
+    """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
+
+    def _update(self, update_key: Key) -> None:
+        p = self.precision
+        for group in self.param_groups:
+            weights = [w for w in group["params"] if w.grad is not None]
+            gradients = [w.grad for w in weights]
+            momenta = [self._momentum(w) for w in weights] if group["momentum"] else None
+            accumulators = [self.accumulators[w] for w in weights] if self.has_accumulator else None
+            indices = [self.numbers[w] for w in weights]
+            rates = (group["lr"], group["momentum"], group["weight_decay"])
+            if not backend.sgd_step(
+                gradients,
+                momenta,
+                accumulators,
+                weights,
+                indices,
+                p.configuration,
+                p.modes,
+                *rates,
+                update_key,
+            ):
+                for i, w in enumerate(weights):
+                    sgd_step(
+                        gradients[i],
+                        None if momenta is None else momenta[i],
+                        None if accumulators is None else accumulators[i],
+                        w.data,
+                        p,
+                        *rates,
+                        mix(update_key, indices[i]),
+                    )
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"]
+        return momentum
+
+
+def sgd_step(
+    gradient: Tensor,
+    momentum: Tensor | None,
+    accumulator: Tensor | None,
+    weight: Tensor,
+    precision: Precision,
+    learning_rate: float | Tensor,
+    momentum_factor: float,
+    weight_decay: float,
+    key: Key,
+) -> None:
+    """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
+    configuration, modes = precision.configuration, precision.modes
+
+    def round_b(x: Tensor, mode: str, role: int) -> Tensor:
+        return round_by(x, configuration.format_b, mode, mix(key, role))
+
+    acc = weight if accumulator is None else accumulator
+    v = round_b(gradient, modes.gradient, GRADIENT)
+    if weight_decay:
+        v = v + acc * weight_decay
+    if momentum is not None:
+        v = momentum * momentum_factor + v
+        momentum.copy_(round_b(v, modes.states, FIRST_STATE))
+    acc = acc - v * learning_rate
+    if accumulator is not None:
+        acc = accumulator.copy_(round_b(acc, modes.states, ACCUMULATOR))
+    weight.copy_(round_by(acc, configuration.format_a, modes.values, mix(key, WEIGHT)))
