@@ -20,7 +20,7 @@ SAMPLES = 256  # of each model's ranking in RGPE
 BANDWIDTH = 0.9  # of TST-R: tasks that disagree on this share of the pairs count nothing
 START = 2  # random trials of a cold Optuna study; its default, 10, would leave six trainings all random
 MIXED = 2  # processes of the multi-task process
-BEST = 3  # configurations of each training task that a warm Optuna study knows
+ENQUEUED = 3  # trials of a warm Optuna study that the table chooses
 
 
 class Rival:
@@ -309,8 +309,8 @@ def multi_task(places, errors, runs):
 class Optuna(Rival):
     """An Optuna sampler over the columns' coordinates, each an ordinal parameter.
 
-    What it proposes is moved to the nearest column that fits and was not trained. A ``warm`` study holds the
-    best few trials of each training task, with errors as multiples of chance times the new task's.
+    What it proposes is moved to the nearest column that fits and was not trained. A ``warm`` study starts
+    with the columns that are most often the best of a training task, as with ``enqueue_trial``.
     """
 
     def __init__(self, learned, task, measurements, places, seed=0, *, sampler, warm):
@@ -320,6 +320,8 @@ class Optuna(Rival):
         self._sampler, self._warm = sampler, warm
 
     def _choose(self, told, untried):
+        if self._warm and len(told) < ENQUEUED:
+            return next(j for j in often_best(self.learned.estimate, self.task.feasible) if untried[j])
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -330,7 +332,7 @@ class Optuna(Rival):
             warnings.simplefilter("ignore")  # what is experimental in Optuna
             sampler = getattr(optuna.samplers, self._sampler)(**start)
             study = optuna.create_study(sampler=sampler)
-            for j, error in [*self._others(), *told.items()]:
+            for j, error in told.items():
                 params = {f"x{k}": int(level) for k, level in enumerate(self._levels[j])}
                 study.add_trial(
                     optuna.trial.create_trial(params=params, distributions=space, value=float(error))
@@ -339,14 +341,12 @@ class Optuna(Rival):
         distance = (abs(self._levels - [asked[name] for name in space]) / top).sum(axis=1)
         return np.where(untried, distance, np.inf).argmin()
 
-    def _others(self):
-        """Columns and errors of the best trials of each training task, of those that fit."""
-        if not self._warm:
-            return
-        for row, known in zip(self.learned.estimate, self.learned.observed, strict=True):
-            j = np.flatnonzero(known & self.task.feasible)
-            for best in j[np.argsort(row[j], kind="stable")[:BEST]]:
-                yield best, row[best] * self.task.scale
+
+def often_best(errors, fits):
+    """All columns of ``errors`` [n, d] that fit: most often a task's best first, then by their mean."""
+    best = np.where(fits, errors, np.inf).argmin(axis=1)
+    wins = np.bincount(best, minlength=errors.shape[1])
+    return [j for j in np.lexsort((errors.mean(axis=0), -wins)) if fits[j]]
 
 
 RIVALS = {

@@ -17,7 +17,7 @@ Normalised regret is HPO-B's: the pick's error above the least one, over the ran
 the budget. Ranks are those of the pick's error among all methods on one task, budget and draw. Both are means
 over families (of draws and budgets first), with standard errors over families.
 
-    python benchmarks/strangers.py [--json FILE] [--only I,IV,transfer,I8,hpobench,sparse] [--methods "A;B"]
+    python benchmarks/strangers.py [--json FILE] [--only I,IV,transfer,hpobench,sparse,I8] [--methods "A;B"]
                                    [--draws 5]
 """
 
@@ -160,9 +160,9 @@ GAMES = {
     "I": lambda draws: own_games("I"),
     "IV": lambda draws: own_games("IV"),
     "transfer": lambda draws: own_games("transfer"),
-    "I8": lambda draws: own_games("I", (8,)),
     "hpobench": lambda draws: strange_games(draws=draws),
     "sparse": lambda draws: strange_games(sparse=True, draws=draws),
+    "I8": lambda draws: own_games("I", (8,)),
 }
 
 
