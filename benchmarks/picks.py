@@ -111,42 +111,41 @@ def summary(records):
     return found
 
 
-def settings(only, methods):
+def prepared(setting):
+    """What a setting replays: measurements, known errors, told ones, what teaches each row, and new rows.
+
+    The last two are None where all other rows teach, and where each row is new in turn.
+    """
     measurements = read_current(SHIPPED_TABLE)
-    common = largest_slice(measurements)
-    known = known_part(error_matrix(common))
-    told = one_run(by_seed(common), known)
-    if "IV" in only:
-        yield (
-            "IV",
-            [
-                r
-                for s in range(3)
-                for r in play(measurements, known, told, sampling="uniform", seed=s, methods=methods)
-            ],
-        )
-    if "I" in only or "transfer" in only:
-        rounding = common[0].recipe.rounding
-        alike = [m for m in measurements if m.recipe.rounding == rounding and m.recipe.accumulator]
-        alike = [m for m in alike if m.recipe.error_format == common[0].recipe.error_format]
-        # Columns of other value sets belong to a campaign of their own.
-        alike = [m for m in alike if "@" not in str(m.configuration) and not m.configuration.is_fp32]
-        everything = error_matrix(alike)
-        everything = everything.take(everything.observed.sum(axis=1) >= 10)
-        usual = np.array(
-            [row.recipe_digest in {r.recipe_digest for r in known.rows} for row in everything.rows]
-        )
-        told = one_run(by_seed(alike), everything)
-        teaches = np.broadcast_to(usual, (len(usual), len(usual)))
-        whole = everything.observed.sum(axis=1) >= len(known.columns)
-        for name, rows in (("I", usual & whole), ("transfer", ~usual)):
-            if name in only:
-                rows = set(np.flatnonzero(rows).tolist())
-                yield name, list(play(measurements, everything, told, teaches, rows, methods=methods))
-    if "nearest" in only:
+    if setting == "nearest":
         nearest = largest_slice(measurements, {"rounding": "nearest"})
         matrix = known_part(error_matrix(nearest))
-        yield "nearest", list(play(measurements, matrix, one_run(by_seed(nearest), matrix), methods=methods))
+        return measurements, matrix, one_run(by_seed(nearest), matrix), None, None
+    common = largest_slice(measurements)
+    known = known_part(error_matrix(common))
+    if setting == "IV":
+        return measurements, known, one_run(by_seed(common), known), None, None
+    rounding = common[0].recipe.rounding
+    alike = [m for m in measurements if m.recipe.rounding == rounding and m.recipe.accumulator]
+    alike = [m for m in alike if m.recipe.error_format == common[0].recipe.error_format]
+    # Columns of other value sets belong to a campaign of their own.
+    alike = [m for m in alike if "@" not in str(m.configuration) and not m.configuration.is_fp32]
+    everything = error_matrix(alike)
+    everything = everything.take(everything.observed.sum(axis=1) >= 10)
+    usual = np.array([row.recipe_digest in {r.recipe_digest for r in known.rows} for row in everything.rows])
+    teaches = np.broadcast_to(usual, (len(usual), len(usual)))
+    whole = everything.observed.sum(axis=1) >= len(known.columns)
+    rows = set(np.flatnonzero(usual & whole if setting == "I" else ~usual).tolist())
+    return measurements, everything, one_run(by_seed(alike), everything), teaches, rows
+
+
+def settings(only, methods):
+    for name in ROWS:
+        if name in only:
+            sampling, draws = ("uniform", 3) if name == "IV" else ("full", 1)
+            replayed = prepared(name)
+            how = {"sampling": sampling, "methods": methods}
+            yield name, [r for s in range(draws) for r in play(*replayed, seed=s, **how)]
 
 
 def key(method):
