@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from peppp.campaign.cells import Cell, Source, plan, rows_of
-from peppp.campaign.engines import local
+from peppp.campaign.local import local
 from peppp.campaign.worker import measure_cell, source
 from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.records import Measurement, Recipe

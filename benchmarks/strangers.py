@@ -38,14 +38,14 @@ from picks import BITS, prepared, with_fp32
 from rivals import RIVALS
 from scipy.stats import rankdata
 
-from peppp.metalearn.completion import Completion
-from peppp.metalearn.gaussian import Array
-from peppp.metalearn.methods import Task, outcomes
-from peppp.metalearn.noise_free import coordinates
-from peppp.metalearn.strategy import strategy
-from peppp.replay.judges import noise_free
-from peppp.replay.loocv import leave_one_out
-from peppp.tables import ErrorMatrix, Row
+from peppp.evaluate.judges import noise_free
+from peppp.evaluate.leave_one_out import leave_one_out
+from peppp.learn.completion import Completion
+from peppp.learn.gaussian import Array
+from peppp.learn.methods import Task, outcomes
+from peppp.learn.noise_free import coordinates
+from peppp.learn.strategy import strategy
+from peppp.table.matrix import ErrorMatrix, Row
 
 COUNTS = range(7)
 OURS = ("gaussian", "two-best", "ed-mf")

@@ -14,7 +14,7 @@ from peppp.cli import app
 from peppp.errors import PepppError, TableError
 from peppp.paper import frontiers, head_to_head, pictures
 from peppp.paper.figures import ELSEWHERE, FIGURES, canonical, reproduce
-from peppp.paper.page import draw_all, write_page
+from peppp.paper.results_page import draw_all, write_page
 from peppp.paper.scale import paper_scale
 from peppp.paper.study import Study
 from peppp.paper.synthetic import synthetic_table

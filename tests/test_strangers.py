@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peppp.metalearn.completion import complete_values
-from peppp.metalearn.methods import Task, run
+from peppp.learn.completion import complete_values
+from peppp.learn.methods import Task, run
 
 ROOT = Path(__file__).parents[1]
 

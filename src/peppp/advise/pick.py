@@ -13,7 +13,7 @@ import numpy as np
 from peppp.advise.costs import Cost
 from peppp.errors import TableError
 from peppp.formats import Configuration
-from peppp.page.cells import page_format
+from peppp.page.bits import page_format
 from peppp.records import Footprint
 from peppp.table.labels import Label
 from peppp.units import format_bytes

@@ -49,7 +49,7 @@ def command(
     Example: peppp reproduce 11 table.csv.gz --seeds 5 --csv fig11.csv --plot fig11.svg
     """
     from peppp.paper.figures import FIGURES, canonical
-    from peppp.paper.page import draw_all, write_page
+    from peppp.paper.results_page import draw_all, write_page
     from peppp.units import parse_bytes
 
     if leave not in ("family", "row"):

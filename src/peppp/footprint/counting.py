@@ -15,7 +15,7 @@ from peppp.errors import NetworkError, PepppError
 from peppp.footprint.meta import as_on_cpu
 from peppp.formats import Configuration, Format
 from peppp.lowprec.network.conversion import low_precision
-from peppp.lowprec.network.operations import KINDS, Kind
+from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.records import Footprint
 
 # States that live in Format B beside the gradient, by optimizer.

@@ -11,7 +11,7 @@ from peppp import pareto
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
 from peppp.learn.completion import complete
-from peppp.page.cells import page_format
+from peppp.page.bits import page_format
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes

@@ -3,18 +3,11 @@
 from collections.abc import Callable
 
 from peppp.errors import TableError
-from peppp.paper import (
-    better_picks,
-    designs,
-    frontiers,
-    head_to_head,
-    matrix,
-    newtasks,
-    sampling,
-    scale,
-    training,
-    transfer,
-)
+from peppp.paper import better_picks, designs, frontiers, head_to_head, newtasks, scale
+from peppp.paper import matrix_figures as matrix
+from peppp.paper import network_figures as transfer
+from peppp.paper import sampling_figures as sampling
+from peppp.paper import training_figures as training
 from peppp.paper.figure import Figure
 from peppp.paper.study import Study
 

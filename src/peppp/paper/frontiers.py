@@ -9,7 +9,7 @@ from peppp.evaluate import hardware
 from peppp.evaluate.bootstrap import family_mean
 from peppp.formats import Configuration
 from peppp.paper.figure import Figure, Panel, above, every
-from peppp.paper.matrix import MB
+from peppp.paper.matrix_figures import MB
 from peppp.paper.scale import paper_scale
 from peppp.paper.study import Study
 from peppp.pareto import nondominated

@@ -14,7 +14,7 @@ from peppp.evaluate.leave_one_out import SETTINGS, Evaluation, Leave, evaluate, 
 from peppp.learn.methods import PAPER_METHODS, run
 from peppp.learn.strategy import strategy
 from peppp.paper.figure import Figure, Panel, above, every, leads, no_worse
-from peppp.paper.matrix import MB, example_row
+from peppp.paper.matrix_figures import MB, example_row
 from peppp.paper.study import Study
 from peppp.table.matrix import ErrorMatrix, Lacking
 

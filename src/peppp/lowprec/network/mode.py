@@ -27,7 +27,7 @@ from peppp.lowprec.network.memory import (
     settle,
     write_note,
 )
-from peppp.lowprec.network.operations import (
+from peppp.lowprec.network.rules import (
     COMPLEX,
     EMPTY,
     KINDS,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from peppp.formats import FP32, FixedFormat, FloatFormat, Format
 from peppp.lowprec.network.memory import Constant
-from peppp.lowprec.network.operations import TAME_WITH_SCALARS
+from peppp.lowprec.network.rules import TAME_WITH_SCALARS
 from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.rounding.functions import as_real
 from peppp.lowprec.rounding.quantize import round_to

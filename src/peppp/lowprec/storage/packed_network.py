@@ -11,8 +11,8 @@ from peppp.errors import NetworkError
 from peppp.formats import FloatFormat, Format
 from peppp.lowprec.network.memory import memory_of
 from peppp.lowprec.network.mode import tensors_in
-from peppp.lowprec.network.operations import KINDS, Kind
 from peppp.lowprec.network.parameters import Parameters
+from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.storage.pooling import SUBSTITUTES
 from peppp.lowprec.storage.saved import SavedTensors

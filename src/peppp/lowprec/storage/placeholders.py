@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from peppp.errors import NetworkError
 from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.mode import tensors_in
-from peppp.lowprec.network.operations import KINDS, Kind
+from peppp.lowprec.network.rules import KINDS, Kind
 
 _PROPERTIES: Any = Tensor  # whose properties are seen as functions of their own
 _ALSO = {

@@ -16,7 +16,7 @@ from peppp.learn.threads import single_thread
 from peppp.paper.convex import relaxed_d_optimal
 from peppp.paper.figure import Figure, Panel, above, below, every
 from peppp.paper.frontiers import frontier_counts
-from peppp.paper.matrix import EXAMPLE, MB
+from peppp.paper.matrix_figures import EXAMPLE, MB
 from peppp.paper.study import Study
 from peppp.records import Measurement
 from peppp.table.matrix import Lacking, error_matrix

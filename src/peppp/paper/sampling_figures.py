@@ -11,7 +11,7 @@ from peppp.evaluate.scores import scores
 from peppp.learn.completion import complete_values, inverse_propensity
 from peppp.learn.threads import single_thread
 from peppp.paper.figure import Figure, Panel, below, every
-from peppp.paper.matrix import MB, example_row
+from peppp.paper.matrix_figures import MB, example_row
 from peppp.paper.study import Study
 from peppp.table.matrix import ErrorMatrix
 from peppp.table.sampling import nonuniform, uniform
