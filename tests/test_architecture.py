@@ -1,38 +1,75 @@
-"""The walls: imports point up the list of rooms only, and the front door opens without torch."""
+"""The walls: imports go down the floors of ARCHITECTURE.md, in no circle; the front door opens without torch."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "peppp"
-ROOMS = """
-    errors units floats formats labels records arithmetic flat textfiles textable tables matrices merging
-    lowprec footprint tasks training campaign pareto costs metalearn picks advisor replay transfer
-    known choice reproduce page integrations cli
-""".split()  # noqa: SIM905
-LAZY = {("picks", "page")}  # Pick.report draws a page, which nothing else of a pick needs
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "peppp"
+FILES = {
+    ".".join(("peppp", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
 
 
-def imports():
-    for path in sorted(SOURCE.rglob("*.py")):
-        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            for name in names:
-                if name.startswith("peppp."):
-                    yield path, room, name.split(".")[1]
+def floors():
+    """The floor of each room, as ARCHITECTURE.md has it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    block = text[text.index("## Rooms") :].split("```")[1]
+    found = re.findall(r"^ +(\d+)  (\w+)(?:\.py|/) ", block, re.M)
+    return {room: int(floor) for floor, room in found}
 
 
-def test_imports_point_up_the_list_of_rooms():
-    found = [(room, other) for _, room, other in imports() if not room.startswith("__")]
-    assert found
-    wrong = {(a, b) for a, b in found if ROOMS.index(b) > ROOMS.index(a)} - LAZY
-    assert not wrong
+def room_of(name):
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def imported(name):
+    """The files of ours that a file imports, wherever in it: names of modules."""
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in FILES)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "peppp":
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in FILES else node.module
+
+
+GRAPH = {name: set(imported(name)) - {name} for name in FILES}
+
+
+def test_every_room_has_a_floor_and_every_floor_its_rooms():
+    assert set(floors()) == {room_of(name) for name in FILES}
+
+
+def test_imports_go_down_the_floors():
+    floor = floors()
+    arrows = {(room_of(a), room_of(b)) for a, others in GRAPH.items() for b in others}
+    arrows = {(a, b) for a, b in arrows if a != b}
+    assert len(arrows) > 50
+    assert {(a, b) for a, b in arrows if floor[a] <= floor[b]} == set()
+    lines = sum(len(path.read_text().splitlines()) for path in FILES.values())
+    print(
+        f"\n{len(floor)} rooms on {max(floor.values())} floors, {len(arrows)} arrows, {len(FILES)} files, "
+        f"{lines} lines"
+    )
+
+
+def test_no_files_import_each_other_in_a_circle():
+    try:
+        tuple(TopologicalSorter(GRAPH).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_no_two_files_have_one_name():
+    names = [p.stem for p in FILES.values() if p.stem != "__init__" and p.parent.name != "cli"]
+    assert sorted(set(names)) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +111,8 @@ def test_pinned_versions_lie_in_the_ranges_that_users_may_have():
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    root = SOURCE.parents[1]
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    pins = re.findall(r"^([\w.-]+)==(\S+)", (root / "constraints.txt").read_text(), re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     ranges = [project["dependencies"], *project["optional-dependencies"].values()]
     for requirement in map(Requirement, chain.from_iterable(ranges)):
         versions = [version for name, version in pins if name == canonicalize_name(requirement.name)]
