@@ -1,4 +1,4 @@
-"""The walls: imports go down the floors of ARCHITECTURE.md, in no circle; the front door opens without torch."""
+"""The walls: imports go down the floors of ARCHITECTURE.md, in no circle; the front door needs no torch."""
 
 import ast
 import re
