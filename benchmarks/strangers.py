@@ -225,7 +225,7 @@ SHOWN = ("0", "1", "2", "3", "6")
 
 
 def markdown(result):
-    """The tables of docs/picking.md: normalised regret in percent and mean rank, with standard errors."""
+    """The tables of docs/rivals.md: normalised regret in percent and mean rank, with standard errors."""
     lines = []
     for score, scale, about in (("normalised", 100, "normalised regret, %"), ("rank", 1, "mean rank")):
         lines += ["", f"| {about} | method | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]

@@ -214,7 +214,7 @@ def test_scores_of_a_game_by_hand(strangers):
 
 def test_the_table_of_strangers_is_that_of_the_benchmark(strangers):
     kept = json.loads((ROOT / "benchmarks" / "results" / "strangers.json").read_text())
-    assert strangers.markdown(kept) in (ROOT / "docs" / "picking.md").read_text()
+    assert strangers.markdown(kept) in (ROOT / "docs" / "rivals.md").read_text()
 
 
 @pytest.mark.slow
