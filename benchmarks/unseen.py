@@ -9,7 +9,7 @@ predictions at its nine configurations are judged by noise-free errors (``peppp.
 import argparse
 import json
 
-from peppp.evaluate.unseen import replay_unseen
+from peppp.evaluate.unseen import left_out_formats
 from peppp.table.matrix import error_matrix
 from peppp.table.select import SHIPPED_TABLE, read_current
 from peppp.table.slices import known_part, largest_slice
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--json", default="")
     arguments = parser.parse_args()
     known = known_part(error_matrix(largest_slice(read_current(SHIPPED_TABLE))))
-    found = replay_unseen(known, counts=(0, 3))
+    found = left_out_formats(known, counts=(0, 3))
     by_format = {r["format_a"]: round(r["covered"], 3) for r in found.summary(by_format=True)[-11:]}
     result = {
         "summary": [

@@ -3,7 +3,7 @@ import pytest
 
 from peppp.advise.advisor import Advisor
 from peppp.errors import FormatError
-from peppp.evaluate.unseen import replay_unseen
+from peppp.evaluate.unseen import left_out_formats
 from peppp.formats import Configuration, paper_grid, parse_format
 from peppp.learn.descriptors import describe, place
 from peppp.records import Footprint
@@ -63,7 +63,7 @@ def test_by_replay_intervals_at_a_missing_format_hold_and_beat_the_nearest():
     rows = smooth() + 0.01 * np.random.default_rng(2).normal(size=(12, 99))
     memory = np.tile([c.format_a.bits + c.format_b.bits for c in GRID], (12, 1))
     known = ErrorMatrix(np.clip(rows, 0, 1), [Row(f"t{i}", "", f"t{i}") for i in range(12)], GRID, memory)
-    (found,) = replay_unseen(known.take(range(12), range(0, 99, 3)), counts=(3,)).summary()
+    (found,) = left_out_formats(known.take(range(12), range(0, 99, 3)), counts=(3,)).summary()
     assert found["covered"] > 0.8
     assert found["ratio_high"] < 1
     assert found["width"] < 0.5

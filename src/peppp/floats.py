@@ -16,21 +16,45 @@ Overflow = Literal["saturate", "inf", "nan"]
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """What 1-E-M leaves open: which codes are numbers, where ties go, what overflow gives."""
+    """What 1-E-M leaves open: which codes are numbers, where ties go, what overflow gives.
+
+    ``infinities`` and ``nan`` are numbers of exponent bits. With those of ``infinities`` the top exponent is
+    kept for infinities and NaN; with those of ``nan`` the last code alone is NaN. Overflow gives what there
+    is of these, unless it ``saturates``. All exponents are moved by ``shift``. ``only`` lists the pairs of
+    exponent and mantissa bits that there are (empty: all).
+    """
 
     ties: Ties
     subnormals: bool
     description: str
+    infinities: frozenset[int] = frozenset()
+    nan: frozenset[int] = frozenset()
+    saturates: bool = False
+    shift: int = 0
+    only: frozenset[tuple[int, int]] = frozenset()
 
 
+_OCP = frozenset({(5, 2), (4, 3), (3, 2), (2, 3), (2, 1)})
+_IEEE = frozenset(range(2, 9))
 FLAVOURS: dict[str, Flavour] = {
-    "qpytorch": Flavour("away", True, "QPyTorch 0.3.0: every code a number, subnormals, overflow saturates"),
-    "qpytorch-0.2": Flavour("away", False, "QPyTorch 0.2.0: one binade lower, no subnormals"),
-    "ieee": Flavour("even", True, "IEEE 754: top exponent kept for inf and NaN, overflow gives inf"),
-    "ocp": Flavour("even", True, "OCP 8-bit and MX element formats; overflow as in ml_dtypes"),
-    "ocp-sat": Flavour("even", True, "OCP element formats; overflow saturates"),
-}
-_OCP_FORMATS = {(5, 2), (4, 3), (3, 2), (2, 3), (2, 1)}
+    "qpytorch": Flavour(
+        "away", True, "QPyTorch 0.3.0: every code a number, subnormals, overflow saturates",
+        infinities=frozenset({8}),
+    ),
+    "qpytorch-0.2": Flavour("away", False, "QPyTorch 0.2.0: one binade lower, no subnormals", shift=-1),
+    "ieee": Flavour(
+        "even", True, "IEEE 754: top exponent kept for inf and NaN, overflow gives inf",
+        infinities=_IEEE,
+    ),
+    "ocp": Flavour(
+        "even", True, "OCP 8-bit and MX element formats; overflow as in ml_dtypes",
+        infinities=frozenset({5}), nan=frozenset({4}), only=_OCP,
+    ),
+    "ocp-sat": Flavour(
+        "even", True, "OCP element formats; overflow saturates",
+        infinities=frozenset({5}), nan=frozenset({4}), only=_OCP, saturates=True,
+    ),
+}  # fmt: skip
 
 _TEXT = re.compile(r"(?:1-(\d+)-(\d+)|e(\d+)m(\d+))(?:@([a-z0-9.\-]+))?", re.ASCII)
 _ALIASES = {"bf16": "1-8-7@ieee", "bfloat16": "1-8-7@ieee", "fp16": "1-5-10@ieee", "float16": "1-5-10@ieee"}
@@ -62,8 +86,9 @@ class FloatFormat:
             raise FormatError(
                 f"no such format: 1-{E}-{M}; exponent bits are 2 to 8 and mantissa bits 0 to 22, as in 1-4-3"
             )
-        if flavour.startswith("ocp") and (E, M) not in _OCP_FORMATS:
-            names = ", ".join(f"1-{e}-{m}" for e, m in sorted(_OCP_FORMATS, reverse=True))
+        only = FLAVOURS[flavour].only
+        if only and (E, M) not in only:
+            names = ", ".join(f"1-{e}-{m}" for e, m in sorted(only, reverse=True))
             raise FormatError(
                 f"OCP has no 1-{E}-{M}; it has {names}; for others take flavour ieee or qpytorch"
             )
@@ -102,35 +127,39 @@ class FloatFormat:
     @property
     def min_exponent(self) -> int:
         """Exponent of the smallest normal number."""
-        lowest = (1 if self.flavour == "qpytorch-0.2" else 2) - (1 << (self.exponent_bits - 1))
+        lowest = 2 + FLAVOURS[self.flavour].shift - (1 << (self.exponent_bits - 1))
         return max(lowest, -126)  # fp32's, in which all arithmetic runs
 
     @property
     def max_exponent(self) -> int:
         """Exponent of the largest number; at most fp32's 127, in which all arithmetic runs."""
-        top = 1 << (self.exponent_bits - 1)
-        if self.flavour in ("ieee", "qpytorch-0.2") or (
-            self.flavour.startswith("ocp") and self.exponent_bits == 5
-        ):
-            top -= 1
-        return min(top, 127)
+        top = (1 << (self.exponent_bits - 1)) + FLAVOURS[self.flavour].shift
+        return min(top - 1 if self.has_infinities else top, 127)
+
+    @property
+    def has_infinities(self) -> bool:
+        """Whether the top exponent is kept for infinities and NaN."""
+        return self.exponent_bits in FLAVOURS[self.flavour].infinities
+
+    @property
+    def has_nan_only(self) -> bool:
+        """Whether the last code alone is kept, for NaN."""
+        return self.exponent_bits in FLAVOURS[self.flavour].nan
 
     @property
     def max(self) -> float:
         """The largest finite number."""
         significand = 2 - 2.0**-self.mantissa_bits
-        if self.flavour.startswith("ocp") and self.exponent_bits == 4:
+        if self.has_nan_only:
             significand -= 2.0**-self.mantissa_bits  # the top code is NaN
         return math.ldexp(significand, self.max_exponent)
 
     @property
     def overflow(self) -> Overflow:
         """What a number too large to represent becomes."""
-        if self.flavour == "ieee" or (self.exponent_bits == 8 and self.flavour == "qpytorch"):
-            return "inf"
-        if self.flavour == "ocp" and self.exponent_bits >= 4:
-            return "inf" if self.exponent_bits == 5 else "nan"
-        return "saturate"
+        if FLAVOURS[self.flavour].saturates:
+            return "saturate"
+        return "inf" if self.has_infinities else "nan" if self.has_nan_only else "saturate"
 
     @property
     def ties(self) -> Ties:

@@ -58,7 +58,7 @@ class Unseen:
 
 
 @single_thread()
-def replay_unseen(
+def left_out_formats(
     known: ErrorMatrix, *, counts: Sequence[int] = (0, 3), method: str = DEFAULT_METHOD
 ) -> Unseen:
     """Leave out one family and one Format A at a time; predict the errors of the one at the other.

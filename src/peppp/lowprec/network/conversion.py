@@ -13,7 +13,7 @@ from peppp.formats import Configuration
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
 from peppp.lowprec.network.state import LowPrecision, RoundingPoint
-from peppp.lowprec.rounding.functions import Precision
+from peppp.lowprec.rounding.functions import Precision, uses_in_hook
 from peppp.lowprec.rounding.streams import Clock
 from peppp.records import RoundingModes
 
@@ -55,6 +55,7 @@ def low_precision(
             )
     if seed is None:
         seed = int(torch.randint(1 << 62, (), dtype=torch.int64))
+    uses_in_hook()  # asked now, as it takes a backward pass
     state = LowPrecision(
         Precision.of(Configuration.parse(configuration), rounding, error_format), Clock(seed)
     )

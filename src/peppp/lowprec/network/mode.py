@@ -46,7 +46,7 @@ _NO_TENSORS = frozenset({type(None), int, float, bool, str, torch.dtype, torch.d
 RUNNING: list[LowPrecision] = []
 
 
-class RoundingMode(TorchFunctionMode):
+class RoundingInterceptor(TorchFunctionMode):
     """Sees every torch operation of a pass and applies the rule to it."""
 
     def __init__(self, state: LowPrecision) -> None:

@@ -18,7 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from peppp.errors import NetworkError
 from peppp.lowprec.network import recompute
 from peppp.lowprec.network.memory import write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingMode, tensors_in
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
 from peppp.lowprec.network.parameters import Parameters, round_gradients
 from peppp.lowprec.network.replicas import agree
 from peppp.lowprec.network.state import LowPrecision, Pass, Scope
@@ -211,8 +211,8 @@ def running_mode(state: LowPrecision) -> ExitStack:
     """The mode that rounds what ``state``'s network computes, until the stack is closed."""
     with ExitStack() as stack:
         modes = _get_current_function_mode_stack() if RUNNING else ()  # type: ignore[no-untyped-call]
-        if not any(isinstance(mode, RoundingMode) and mode.state is state for mode in modes):
-            stack.enter_context(RoundingMode(state))
+        if not any(isinstance(mode, RoundingInterceptor) and mode.state is state for mode in modes):
+            stack.enter_context(RoundingInterceptor(state))
         RUNNING.append(state)
         stack.callback(RUNNING.pop)
         return stack.pop_all()

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils import checkpoint as checkpointing
 
 from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingMode, tensors_in
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
 
 _first_runs: list[object] = []  # reentrant functions that run for the first time, without gradients
@@ -114,7 +114,7 @@ class _Again:
             stack.callback(RUNNING.pop)
             if state.packed is not None and self.reentrant:
                 stack.enter_context(state.packed.keeping(fresh=False))
-            stack.enter_context(_RecomputingMode(state))
+            stack.enter_context(_RecomputingInterceptor(state))
             results = self.function(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
@@ -125,7 +125,7 @@ class _Again:
             return results
 
 
-class _RecomputingMode(RoundingMode):
+class _RecomputingInterceptor(RoundingInterceptor):
     """Batch norm has counted this batch already."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -154,9 +154,9 @@ def plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
         E + M,
     )
     special = None
-    if tiny and (fmt.flavour == "ieee" or (fmt.flavour.startswith("ocp") and E == 5)):
+    if tiny and fmt.has_infinities:
         special = ((1 << E) - 1) << M, _INF
-    elif tiny and fmt.flavour.startswith("ocp") and E == 4:
+    elif tiny and fmt.has_nan_only:
         special = (1 << (E + M)) - 1, 0x7FC00000
     return constants, special
 

@@ -1,6 +1,7 @@
 """Rounding as a step of automatic differentiation: values forward, errors backward, straight through."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class Point:
         if error.is_complex():
             parts = torch.view_as_real(error.resolve_conj()).contiguous()
             return torch.view_as_complex(self.round_error(parts, 0))
-        return self.round_error(error, _USES_IN_HOOK)
+        return self.round_error(error, uses_in_hook())
 
 
 def as_real(x: Tensor) -> Tensor:
@@ -168,11 +169,12 @@ def _is_owned(error: Tensor, uses: int) -> bool:
     storage = error.untyped_storage()
     return (
         error._use_count() == uses  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(storage._cdata) == _USES_OF_STORAGE
+        and torch._C._storage_Use_Count(storage._cdata) == _uses_of_storage()
         and error.numel() * 4 == storage.nbytes()
     )
 
 
+@lru_cache(maxsize=1)
 def _uses_of_storage() -> int:
     """The count that torch gives for memory of one owner, while a storage object looks at it."""
     x = torch.empty(1)
@@ -180,17 +182,18 @@ def _uses_of_storage() -> int:
     return int(torch._C._storage_Use_Count(storage._cdata))
 
 
-def _uses_in_hook() -> int:
-    """The count that torch gives in a tensor's hook for an error that nobody else has."""
+@lru_cache(maxsize=1)
+def uses_in_hook() -> int:
+    """The count that torch gives in a tensor's hook for an error that nobody else has.
+
+    It is found by a small backward pass, so a network's conversion asks first, before any pass of its own.
+    """
     seen: list[int] = []
     with torch.enable_grad():
         x = torch.ones(2, requires_grad=True) * 1
         x.register_hook(lambda error: seen.append(error._use_count()))  # type: ignore[no-untyped-call]
         (x * x).sum().backward()  # type: ignore[no-untyped-call]
     return seen[0]
-
-
-_USES_OF_STORAGE, _USES_IN_HOOK = _uses_of_storage(), _uses_in_hook()
 
 
 class _RoundCopy(torch.autograd.Function):
