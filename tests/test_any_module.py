@@ -12,6 +12,7 @@ from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
 from peppp.lowprec.network.conversion import low_precision, rounding_points
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.rounding.functions import uses_in_hook
 from test_low_precision import rounded
 
 
@@ -172,3 +173,14 @@ def test_a_converted_module_that_shares_parameters_with_another_says_so():
     with pytest.raises(NetworkError, match="already"):
         low_precision(outer, "1-4-1/1-6-7")
     assert net is outer["a"]
+
+
+def test_a_network_is_converted_in_inference_mode_too():
+    """What is asked of torch at the first conversion takes a backward pass."""
+    uses_in_hook.cache_clear()
+    network = torch.nn.Linear(2, 2)
+    with torch.inference_mode():
+        low_precision(network, "1-4-1/1-6-7", seed=0)
+    found = uses_in_hook()
+    uses_in_hook.cache_clear()
+    assert found == uses_in_hook()

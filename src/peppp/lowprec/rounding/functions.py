@@ -177,7 +177,7 @@ def _is_owned(error: Tensor, uses: int) -> bool:
 @lru_cache(maxsize=1)
 def _uses_of_storage() -> int:
     """The count that torch gives for memory of one owner, while a storage object looks at it."""
-    x = torch.empty(1)
+    x = torch.empty(1, device="cpu")
     storage = x.untyped_storage()
     return int(torch._C._storage_Use_Count(storage._cdata))
 
@@ -189,8 +189,8 @@ def uses_in_hook() -> int:
     It is found by a small backward pass, so a network's conversion asks first, before any pass of its own.
     """
     seen: list[int] = []
-    with torch.enable_grad():
-        x = torch.ones(2, requires_grad=True) * 1
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(2, requires_grad=True, device="cpu") * 1
         x.register_hook(lambda error: seen.append(error._use_count()))  # type: ignore[no-untyped-call]
         (x * x).sum().backward()  # type: ignore[no-untyped-call]
     return seen[0]
