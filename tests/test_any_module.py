@@ -13,7 +13,7 @@ from peppp.formats import FloatFormat
 from peppp.lowprec.network.conversion import low_precision, rounding_points
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.rounding.functions import uses_in_hook
-from test_low_precision import rounded
+from tensors import rounded
 
 
 class Transformer(nn.Module):

@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from page_data import campaign
 from peppp import pareto
 from peppp.advise.advisor import Advisor
 from peppp.formats import paper_grid
@@ -16,7 +17,6 @@ from peppp.page.overview import overview
 from peppp.page.report import write_report
 from peppp.records import Footprint
 from peppp.table.matrix import ErrorMatrix, Row
-from test_overview import campaign
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'peppp[browser]'")
 CHROMIUM = os.environ.get("PEPPP_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from peppp import Recipe, paper_grid
-from peppp.campaign.cells import Source, plan, rows_of
+from helpers import Fake, cells_of, forty_cells
+from peppp import Recipe
 from peppp.campaign.estimates import Estimates
 from peppp.campaign.local import local
 from peppp.campaign.processes import Processes
@@ -22,7 +22,6 @@ from peppp.campaign.progress import Display
 from peppp.campaign.runner import TRIES, Summary
 from peppp.campaign.runner import run_campaign as run_on
 from peppp.table.store.store import Store
-from test_engines import Fake, cells_of
 
 
 @pytest.fixture
@@ -34,11 +33,6 @@ def store(tmp_path):
 @pytest.fixture
 def fake(tmp_path):
     return Fake(tmp_path)
-
-
-def forty_cells(data="a"):
-    sources = [Source(data, f"print of {name}", name) for name in ("digits", "letters")]
-    return plan(rows_of(sources, [Recipe()]), paper_grid()[:20])
 
 
 def run_campaign(store, cells, measure, workers, **options):
@@ -207,7 +201,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.progress import Display
 from peppp.table.store.store import Store
-from test_campaign import Fake, forty_cells, run_campaign
+from test_campaign import run_campaign
+from helpers import Fake, forty_cells
 if __name__ == "__main__":  # workers import this file, and must not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start things with Ctrl-C ignored
     folder = Path({folder!r})

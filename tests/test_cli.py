@@ -1,64 +1,19 @@
 """The command line as a user types it: answers, JSON, and one line for each wrong input."""
 
-import contextlib
 import importlib
-import io
-import json
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from peppp.cli import main
+from helpers import answer, peppp, refused
 from peppp.formats import paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import read_table, write_table
 from peppp.table.store.store import Store
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def peppp(*arguments, cwd=None):
-    """The command line in this process, as importing torch anew for each line would take minutes."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(cwd or "."),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(sys, "argv", ["peppp", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-    return Done(code, out.getvalue(), err.getvalue())
-
-
-def answer(*arguments, cwd=None):
-    done = peppp(*arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def refused(*arguments, cwd=None):
-    """What is said about wrong input: one line, exit code 2."""
-    done = peppp(*arguments, cwd=cwd)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("peppp: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
 
 
 @pytest.fixture(scope="module")

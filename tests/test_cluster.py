@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers import Fake, cells_of, check_engine, descendants, forty_cells, run
 from peppp.campaign.runner import run_campaign
 from peppp.errors import PepppError
 from peppp.records import Measurement
 from peppp.table.store.store import Store
-from test_campaign import forty_cells
-from test_engines import Fake, cells_of, check_engine, descendants, run
 
 # Only who knows the token may talk to the clusters that are started here. Ray reads this when it is imported.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2}

@@ -16,11 +16,11 @@ import typer
 from PIL import Image
 
 import peppp.table.select
+from helpers import peppp as run_line
 from peppp.cli import app
 from peppp.formats import paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
-from test_cli import peppp as run_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -2,9 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,141 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
-from peppp.campaign.cells import Cell, Source, balanced, plan, rows_of
+from helpers import Fake, cells_of, check_engine, run
+from peppp import Measurement, Recipe, paper_grid
+from peppp.campaign.cells import Source, balanced, plan, rows_of
 from peppp.campaign.engines import Failure, InProcess
 from peppp.campaign.local import local
 from peppp.campaign.processes import Processes
-from peppp.errors import BudgetError, DataError, PepppError
+from peppp.errors import BudgetError, PepppError
 
 # --- a measurement that trains nothing; test_campaign.py uses it too
-
-
-class AcceleratorError(RuntimeError):
-    """Torch's, by name."""
-
-
-@dataclass(frozen=True)
-class Fake:
-    """Measures by what the cell's data says, and notes each attempt in ``folder``."""
-
-    folder: Path
-
-    def __call__(self, cell):
-        attempt = len(self.attempts(cell.data)) + 1
-        with (self.folder / "attempts").open("a") as file:
-            file.write(f"{cell.data} {cell.configuration} {cell.seed}\n")
-        match cell.data.split():
-            case ["raises"]:
-                raise ZeroDivisionError("first line\nsecond line")
-            case ["breaks"]:
-                raise AcceleratorError("CUDA error: an illegal memory access was encountered")
-            case ["refuses"]:
-                raise DataError("no such folder: imgs")
-            case ["kills"]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case ["exits"]:
-                os._exit(3)
-            case ["crashes", name]:
-                os.kill(os.getpid(), signal.Signals[name])
-            case ["crashes", name, "once"] if attempt == 1:
-                os.kill(os.getpid(), signal.Signals[name])
-            case ["kills", "once"] if attempt == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case ["sleeps", seconds]:
-                time.sleep(float(seconds))
-            case ["answers", "nonsense"]:
-                return 42
-            case ["fails", "once"] if attempt == 1:
-                raise OSError("a passing fault")
-            case ["hangs", "once"] if attempt == 1:
-                time.sleep(1000)
-            case ["needs", size]:
-                bytearray(int(size))
-        return Measurement(
-            task=cell.task,
-            fingerprint="changed" if cell.data == "changes" else cell.fingerprint,
-            group=cell.task,
-            configuration=cell.configuration,
-            recipe=cell.recipe,
-            seed=cell.seed,
-            chance_error=0.9,
-            test_error=float("nan") if cell.data == "nan" else 0.9 if cell.data == "diverges" else 0.25,
-            train_error=0.1,
-            curve=((1, 0.25),),
-            footprint=Footprint(1, 2, 3, {"momentum": 3}),
-            outcome=Outcome.DIVERGED if cell.data == "diverges" else Outcome.FINISHED,
-            seconds=0.01,
-            provenance={"process": str(os.getpid()), "threads": os.environ.get("OMP_NUM_THREADS", "unset")},
-        )
-
-    def attempts(self, data=""):
-        path = self.folder / "attempts"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [line for line in lines if line.startswith(data)]
-
-
-def cells_of(*datas, configuration="1-4-1/1-6-7"):
-    configuration = Configuration.parse(configuration)
-    return [
-        Cell(data, f"print {i} of {data}", data, configuration, Recipe(), seed=0)
-        for i, data in enumerate(datas)
-    ]
-
-
-def run(engine, cells):
-    """Each cell with its result as they come, with no more cells at the engine than keep it busy."""
-    waiting, running = list(cells), 0
-    with closing(engine):
-        while waiting or running:
-            while waiting and running < engine.slots:
-                engine.submit(waiting.pop(0))
-                running += 1
-            for cell, result in engine.results(3600):
-                running -= 1
-                yield cell, result
 
 
 def results_of(engine, *datas):
     return {cell.data: result for cell, result in run(engine, cells_of(*datas))}
 
 
-def descendants(pid):
-    """The processes that a process has started, and theirs."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            child, rest = stat.read_text().split(" ", 1)[0], stat.read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            continue
-        children.setdefault(int(rest[1]), []).append(int(child))
-    found = []
-    for child in children.get(pid, []):
-        found += [child, *descendants(child)]
-    return found
-
-
 # --- what any engine of this machine does; test_cluster.py and test_slurm.py say it of theirs
-
-
-def check_engine(engine, fake):
-    """The contract of an engine with ``fake`` as its measure."""
-    cells = cells_of("a", "b", "raises", "c", "refuses", "nan", "answers nonsense", "d")
-    results = list(run(engine, cells))
-    assert sorted(cell.data for cell, _ in results) == sorted(cell.data for cell in cells)
-    for cell, result in results:
-        if len(cell.data) == 1:
-            assert isinstance(result, Measurement)
-            assert result.key == cell.key
-    assert len(fake.attempts()) == len(cells)
-    failures = {cell.data: result for cell, result in results if isinstance(result, Failure)}
-    assert failures["raises"].message == "ZeroDivisionError: first line second line"
-    assert "second line" in failures["raises"].traceback
-    assert failures["refuses"].message == "no such folder: imgs"
-    assert [failures[data].hopeless for data in ("raises", "refuses")] == [False, True]
-    assert "column test_error: 'nan' is not a fraction" in failures["nan"].message
-    assert failures["answers nonsense"].message.startswith("AttributeError: ")
-    assert not any(failure.lost for failure in failures.values())
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -276,7 +155,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from peppp.campaign.processes import Processes
-from test_engines import Fake, cells_of, run
+from helpers import Fake, cells_of, run
 def main():
     cells = cells_of("a", "sleeps 1000", "sleeps 2000")
     for cell, result in run(Processes(Fake(Path({folder!r})), 2), cells):

@@ -10,7 +10,7 @@ from peppp.lowprec.rounding import kernels
 from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly
 from peppp.lowprec.rounding.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, mix
 from peppp.records import RoundingModes
-from test_rounding import FORMATS, LAYOUTS, difficult, float32, same_bits
+from tensors import FORMATS, LAYOUTS, difficult, float32, same_bits
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="numba cannot be imported here")
 

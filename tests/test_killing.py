@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers import Fake, descendants
 from peppp import Recipe, paper_grid
 from peppp.campaign.cells import Source, plan, rows_of
 from peppp.table.store.store import Store
-from test_engines import Fake, descendants
 
 DRIVER = """
 import sys
@@ -25,7 +25,7 @@ from peppp.campaign.processes import Processes
 from peppp.campaign.runner import run_campaign
 from peppp.table.store.store import Store
 from test_killing import cells
-from test_engines import Fake
+from helpers import Fake
 if __name__ == "__main__":
     folder = Path({folder!r})
     with Store.open(folder / "runs.db") as store:

@@ -14,26 +14,7 @@ from peppp.formats import FP32, Configuration, FloatFormat, paper_grid
 from peppp.lowprec.network.conversion import low_precision, low_precision_state, rounding_points
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.rounding.quantize import quantize
-
-CONFIGURATION = Configuration.parse("1-4-2/1-6-7")
-A, B = CONFIGURATION.format_a, CONFIGURATION.format_b
-
-
-class Rounded(torch.autograd.Function):
-    """Nearest to ``a`` forward and to ``e`` backward: what one rounding point does, said plainly."""
-
-    @staticmethod
-    def forward(ctx, x, a, e):
-        ctx.e = e
-        return quantize(x, a)
-
-    @staticmethod
-    def backward(ctx, error):
-        return quantize(error, ctx.e), None, None
-
-
-def rounded(x, e=A):
-    return Rounded.apply(x, A, e)
+from tensors import CONFIGURATION, A, B, equal, representable, rounded
 
 
 class Residual(nn.Module):
@@ -89,14 +70,6 @@ def train(net, optimizer, steps=3, forward=None, start=0):
         loss.backward()
         optimizer.step()
     return [p.detach().clone() for p in net.parameters()]
-
-
-def equal(these, those):
-    return all(torch.equal(a, b) for a, b in zip(these, those, strict=True))
-
-
-def representable(x, fmt):
-    return torch.equal(quantize(x, fmt), x)
 
 
 @pytest.mark.parametrize("error_format", ["A", "B", "fp32", "1-5-2@ocp"])

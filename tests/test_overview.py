@@ -5,40 +5,15 @@ import re
 import numpy as np
 import pytest
 
+from helpers import answer, peppp, refused
+from page_data import COUNTS, campaign, measured
 from peppp import pareto
 from peppp.errors import BudgetError, TableError
-from peppp.footprint.counting import ElementCounts
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.page.overview import overview, task_page
 from peppp.page.report import render
-from peppp.records import Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
 from peppp.table.matrix import footprint_at
-from test_cli import answer, peppp, refused
-
-COUNTS = ElementCounts(78_004, 1_301_317, 6532)
-
-
-def measured(task, configuration, error, counts=COUNTS, recipe=None, seed=0):
-    return Measurement(
-        task, f"f-{task}", task, configuration, recipe or Recipe(), seed, 0.9, error, error, (),
-        counts.footprint(configuration), Outcome.FINISHED, 1.0,
-    )  # fmt: skip
-
-
-def campaign(seed=0, tasks=6, share=0.5, name="task", planned=True):
-    """Planted rank 2, more than half of it measured (or only a share); every task of its own size."""
-    rng = np.random.default_rng(seed)
-    errors = rng.uniform(0.2, 0.45, (tasks, 2)) @ rng.uniform(0.1, 0.9, (2, 99))
-    found = [measured(f"{name}{i}", FP32_CONFIGURATION, 0.05) for i in range(tasks)]
-    for i in range(tasks):
-        counts = ElementCounts(78_000 + i, 400_000 * (i + 1), 500)
-        found += [
-            measured(f"{name}{i}", c, float(errors[i, j]), counts)
-            for j, c in enumerate(paper_grid())
-            if rng.random() < share or (planned and (i + j) % 6 < 3)
-        ]
-    return found
 
 
 @pytest.mark.parametrize("known", ["1-5-3/1-6-11", "1-4-3/1-7-9", "1-3-1/1-6-7"])

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from helpers import Fake, cells_of
 from peppp.campaign.queue import Lease, Queue
 from peppp.table.store.schema import cells as table
 from peppp.table.store.store import Store
-from test_engines import Fake, cells_of
 
 
 @pytest.fixture

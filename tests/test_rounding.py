@@ -15,17 +15,10 @@ from peppp.errors import FormatError
 from peppp.formats import FP32, PAPER_FORMATS_A, PAPER_FORMATS_B, FloatFormat
 from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly, round_bits, seed_key
 from peppp.lowprec.rounding.streams import mix, random_bits
+from tensors import FORMATS, LAYOUTS, difficult, float32, same_bits
 
 SHARED = Path(os.environ.get("PEPPP_SHARED", Path(__file__).parents[2] / "shared"))
 VECTORS = SHARED / "reference" / "quant_reference.npz"
-OCP = [(5, 2), (4, 3), (3, 2), (2, 3), (2, 1)]
-FORMATS = [
-    *PAPER_FORMATS_A,
-    *PAPER_FORMATS_B,
-    *(FloatFormat(e, m, flavour) for flavour in ("qpytorch", "qpytorch-0.2", "ieee")
-      for e, m in [(2, 0), (3, 1), (4, 3), (5, 10), (6, 22), (8, 0), (8, 7), (8, 22)]),
-    *(FloatFormat(e, m, flavour) for flavour in ("ocp", "ocp-sat") for e, m in OCP),
-]  # fmt: skip
 formats = st.sampled_from(FORMATS)
 seeds = st.integers(0, 2**64 - 1)
 numbers = arrays(
@@ -34,32 +27,6 @@ numbers = arrays(
     elements=st.floats(width=32) | st.floats(-16, 16, width=32) | st.floats(-(2.0**-6), 2.0**-6, width=32),
 )
 untimed = settings(deadline=None)  # a first call may compile
-
-
-def same_bits(a, b):
-    return torch.equal(a.contiguous().view(torch.int32), b.contiguous().view(torch.int32))
-
-
-def float32(array):
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def difficult(fmt):
-    """Where rounding goes wrong first: values, ties, their neighbours, subnormals, limits, any bits."""
-    random = np.random.default_rng(7)
-    exponents = random.uniform(fmt.min_exponent - fmt.mantissa_bits - 2, fmt.max_exponent + 2, 2000)
-    exact = [0.0, fmt.max, fmt.min_normal, fmt.min_subnormal, fmt.min_subnormal / 2, fmt.min_normal / 2]
-    x = [np.exp2(np.clip(exponents, -149, 127)), np.array(exact), random.normal(size=500)]
-    if fmt.bits <= 12:
-        values = fmt.values()
-        x += [values, (values[1:] + values[:-1]) / 2]
-    with np.errstate(over="ignore"):
-        x = np.concatenate(x).astype(np.float32)
-    infinity = np.float32(np.inf)
-    x = np.concatenate([x, np.nextafter(x, infinity), np.nextafter(x, -infinity), [infinity]])
-    bits = random.integers(0, 2**32, 3000, dtype=np.uint32).view(np.float32)
-    x = np.concatenate([x, -x, bits]).astype(np.float32)
-    return x[~np.isnan(x)]
 
 
 # Against other people's programs
@@ -358,16 +325,6 @@ def test_seed_none_follows_generator_of_torch():
 
 
 # The same bits however a tensor lies in memory
-
-
-LAYOUTS = {
-    "contiguous": lambda x: x,
-    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "transposed": lambda x: x.transpose(0, 3).contiguous().transpose(0, 3),
-    "sliced": lambda x: torch.stack([x, x], dim=-1)[..., 0],
-    "offset": lambda x: torch.cat([torch.zeros(1), x.flatten()])[1:].view(x.shape),
-    "expanded": lambda x: x[:1].expand(x.shape),
-}
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])

@@ -16,7 +16,7 @@ from torch import nn
 import peppp
 from oracle import judge
 from peppp.lowprec.rounding.quantize import quantize
-from test_low_precision import CONFIGURATION, A, equal, representable, rounded
+from tensors import CONFIGURATION, A, equal, representable, rounded
 
 
 class Between(nn.Module):

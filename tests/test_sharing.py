@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import MEASURED, answer, measured, peppp, refused
 from peppp import Outcome, Recipe
 from peppp.table.columns import COLUMNS, json_schema, to_record
 from peppp.table.csv import read_table, write_table
 from peppp.table.matrices import read_errors
 from peppp.table.merge import merge
 from peppp.table.store.store import Store
-from test_cli import answer, peppp, refused
-from test_tables import MEASURED, measured
 
 ELSEWHERE = replace(MEASURED, test_error=0.5, provenance={"processor": "another"})
 

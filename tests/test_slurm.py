@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import Fake, cells_of, check_engine, run
 from peppp.errors import PepppError
 from peppp.records import Measurement
-from test_engines import Fake, cells_of, check_engine, run
 
 pytest.importorskip("submitit", reason="needs the extra slurm")
 

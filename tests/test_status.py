@@ -2,13 +2,12 @@ import json
 
 import pytest
 
+from helpers import Fake, answer, cells_of, peppp, refused
 from peppp.campaign.local import local
 from peppp.campaign.queue import Queue
 from peppp.campaign.runner import run_campaign
 from peppp.campaign.status import TaskStatus, failures, forget, status
 from peppp.table.store.store import Store
-from test_cli import answer, peppp, refused
-from test_engines import Fake, cells_of
 
 
 @pytest.fixture

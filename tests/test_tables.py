@@ -8,33 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from peppp import Configuration, Footprint, Measurement, Outcome, Recipe, paper_grid
+from helpers import MEASURED, measured
+from peppp import Configuration, Footprint, Outcome, Recipe, paper_grid
 from peppp.errors import StoreError, TableError
 from peppp.table.columns import COLUMNS, check, from_record, to_record
 from peppp.table.matrix import ErrorMatrix, Row, error_matrix, read_table, write_table
-
-MEASURED = Measurement(
-    task="digits",
-    fingerprint="d1",
-    group="uci",
-    configuration=Configuration.parse("1-4-1/1-6-7"),
-    recipe=Recipe(),
-    seed=3,
-    chance_error=0.9,
-    test_error=1 / 3,
-    train_error=1e-05,
-    curve=((1, 0.5), (10, 1 / 3)),
-    footprint=Footprint(10, 20, 30, {"momentum": 30, "accumulator": 30}, 5, 6),
-    outcome=Outcome.FINISHED,
-    seconds=2.5,
-    provenance={"processor": 'a "b", c;é\\', "note": ""},
-)
-
-
-def measured(task="digits", configuration="1-4-1/1-6-7", error=0.25, **changes):
-    changes = {"task": task, "fingerprint": f"print of {task}", "group": task} | changes
-    return replace(MEASURED, configuration=Configuration.parse(configuration), test_error=error, **changes)
-
 
 # --- the text table
 

@@ -17,7 +17,7 @@ from peppp.lowprec.rounding import kernels
 from peppp.lowprec.rounding.quantize import quantize_eagerly
 from peppp.lowprec.rounding.streams import mix, signed64
 from peppp.records import RoundingModes
-from test_rounding import FORMATS, difficult, float32, same_bits
+from tensors import FORMATS, difficult, float32, same_bits
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
