@@ -19,7 +19,7 @@ def test_intervals_cover_as_often_as_they_say_and_the_score_charges_width_and_mi
     found = coverage(known, settings=("I", "IV"), counts=(0, 3), share=0.4)
     for record in found.summary():
         assert 0.75 < record["covered"] <= 1
-        # The score charges 20 times what lies outside: nothing where all is covered, else more than the width.
+        # The score is the width, and 20 times what lies outside.
         assert (record["score"] > record["width"] + 1e-9) == (record["covered"] < 1)
         assert record["covered_low"] < record["covered_high"]
     wide, narrow = (found.interval("width", "I", count).mean for count in (0, 3))

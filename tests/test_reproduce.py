@@ -83,7 +83,7 @@ def test_figures_have_numbers_a_claim_and_a_finding(figures, name):
     said = {True: "holds here", False: "does not hold here", None: "not shown here"}
     assert figure.verdict == (said[figure.holds] if figure.claims else "nothing to decide")
     numbers = [v for r in figure.records for v in r.values() if isinstance(v, float)]
-    assert np.isfinite(numbers).mean() > 0.5
+    assert np.isfinite(numbers).sum() >= len(numbers) / 2
     assert any(character.isdigit() for character in figure.finding)  # a finding is a number, not a claim
     assert json.loads(json.dumps(figure.to_dict()))["finding"] == figure.finding
     for panel in figure.panels:
