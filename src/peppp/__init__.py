@@ -23,12 +23,14 @@ _LAZY = {
     "quantize": "peppp.lowprec.rounding.quantize",
     "read_measurements": "peppp.table.select",
     "rounding_points": "peppp.lowprec.network.conversion",
+    "training_memory": "peppp.footprint.training_memory",
 }
 
 if TYPE_CHECKING:
     from peppp.advise.advisor import Advisor
     from peppp.advise.pick import Pick
     from peppp.advise.session import pick
+    from peppp.footprint.training_memory import training_memory
     from peppp.lowprec.network.conversion import low_precision, rounding_points
     from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
     from peppp.lowprec.rounding.quantize import quantize
@@ -60,6 +62,7 @@ __all__ = [
     "quantize",
     "read_measurements",
     "rounding_points",
+    "training_memory",
 ]
 
 

@@ -30,7 +30,15 @@ def command(
         str,
         typer.Option(help="paper, fp32, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +."),
     ] = "fp32+paper",
-    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "sgd",
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, adam or adamw; with --precision adafactor, too.")
+    ] = "sgd",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of plain PyTorch instead: fp32, amp-bf16 or bf16, by a step on tensors without data."
+        ),
+    ] = None,
     storage: Annotated[
         str, typer.Option(help="How the step of the peak stores what is rounded: packed or simulated.")
     ] = "packed",
@@ -54,6 +62,9 @@ def command(
     from peppp.tasks import networks
 
     shape = _shape(input)
+    if precision is not None:
+        _print_plain(network, classes, shape, batch, optimizer, precision, budget, json)
+        return
     if optimizer not in ("sgd", "adam", "adamw"):
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
     chosen = parse_configurations(configurations)
@@ -67,6 +78,44 @@ def command(
     else:
         rows, note = _rows(build, shape, batch, chosen, choices, preset, inference)
         _print_rows(rows, f"{title}; {note}; estimated, in MB (10^6 bytes)", json)
+
+
+def _print_plain(
+    network: str,
+    classes: int,
+    shape: _Shape,
+    batch: int,
+    optimizer: str,
+    precision: str,
+    budget: str | None,
+    json: bool,
+) -> None:
+    """What a training in plain PyTorch takes, and whether it fits."""
+    import torch
+
+    from peppp.footprint.training_memory import training_memory
+    from peppp.tasks import networks
+
+    module = _channels_last(networks.build, network, classes, shape[0])
+    inputs = torch.empty(batch, *shape, device="meta")
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    found = training_memory(module, inputs, optimizer=optimizer, precision=precision)
+    limit = None if budget is None else parse_bytes(budget)
+    if json:
+        fits = (
+            {}
+            if limit is None
+            else {"budget": limit, "fits": found.peak <= limit, "left": limit - found.peak}
+        )
+        print_json(found.to_dict() | {"precision": precision, "optimizer": optimizer, "batch": batch} | fits)
+        return
+    console = Console()
+    console.print(f"{network}, batch {batch}, {precision}, {optimizer}: {found}")
+    if limit is not None and found.peak <= limit:
+        console.print(f"fits {format_bytes(limit)}; {format_bytes(limit - found.peak)} are left")
+    elif limit is not None:
+        console.print(f"does not fit {format_bytes(limit)}; {format_bytes(found.peak - limit)} are missing")
 
 
 def _channels_last(build: Any, network: str, classes: int, channels: int) -> "nn.Module":

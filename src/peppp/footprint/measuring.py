@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
-
 
 @dataclass(slots=True)
 class Trace:
@@ -48,6 +46,7 @@ class AllocatorTrace:
             highest = torch.cuda.max_memory_allocated(self.device) - before
             left = torch.cuda.memory_allocated(self.device) - before
         else:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
                 yield
             left, highest = _replay(profiler)
