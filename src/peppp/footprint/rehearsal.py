@@ -25,8 +25,6 @@ from peppp.lowprec.optimizers.packed import PackedOptimizer
 from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.storage.weights import weak_storage
 
-STORAGES = ("fp32", "simulated", "packed")
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:

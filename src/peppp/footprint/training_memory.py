@@ -160,7 +160,6 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.watching, self.peak, self.peak_in, self.peak_at = False, 0, "", ""
         self._tracker = tracker
         self._storages: dict[int, tuple[Any, int]] = {}
-        self._kept_alive: list[Tensor] = []
 
     def add(self, tensors: Iterable[Tensor]) -> bool:
         """Note new memory; whether there is any."""
