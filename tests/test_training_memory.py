@@ -217,3 +217,28 @@ def test_the_command_says_what_plain_pytorch_takes_and_whether_it_fits():
     text = " ".join(peppp(*line, "fp32", "--budget", "1MB").stdout.split())
     assert "estimated, CPU kernels" in text
     assert "does not fit 1.00 MB" in text
+
+
+@pytest.mark.parametrize(("loops", "measured_mib"), [(1, 84.0039), (100, 4044.0039)])
+def test_what_a_stranger_measured_on_a_gpu(loops, measured_mib):
+    """TylerYep/torchinfo#144: one linear layer in a loop, kept after a forward pass, without an optimizer.
+
+    (Its number for one loop is 92.0117, as two copies of the parameters of an earlier try were left there.)
+    """
+
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(1024, 1024)
+
+        def forward(self, x):
+            for _ in range(loops):
+                x = self.linear(x)
+            return x
+
+    inputs = torch.empty(10_240, 1024, device="meta")
+    found = training_memory(
+        Loop(), inputs, loss=lambda y: (y * y).sum()
+    )  # which keeps y, as the notebook did
+    kept = found.weights + found.inputs + found.activations
+    assert kept / 2**20 == pytest.approx(measured_mib, abs=1e-4)
