@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from helpers import answer, peppp
+from helpers import answer, peppp, refused
 from peppp import training_memory
 from peppp.errors import NetworkError
 from peppp.footprint.measuring import measure_step
-from peppp.footprint.training_memory import OPTIMIZERS
+from peppp.footprint.training_memory import OPTIMIZERS, measure_training
 from peppp.tasks.networks import build
 
 LAST = torch.channels_last
@@ -116,7 +116,8 @@ CASES = [
     (name, precision, optimizer)
     for name in NETWORKS
     for precision, optimizer in (
-        ("fp32", "sgd"), ("fp32", "adamw"), ("fp32", "adafactor"), ("amp-bf16", "sgd"), ("bf16", "adamw")
+        ("fp32", "sgd"), ("fp32", "adamw"), ("fp32", "adafactor"), ("amp-bf16", "sgd"),
+        ("bf16", "adamw"),
     )
 ]  # fmt: skip
 
@@ -195,7 +196,11 @@ class NeedsData(nn.Module):
         (NeedsData(), {}, "NeedsData cannot be rehearsed without data: "),
         (nn.Linear(5, 4), {}, "Linear cannot be rehearsed without data: "),
         (nn.Linear(4, 4).requires_grad_(False), {}, "no parameter of Linear is trained"),
-        (nn.Linear(4, 4), {"precision": "int4"}, "unknown precision 'int4'; known: fp32, amp-bf16, bf16"),
+        (
+            nn.Linear(4, 4),
+            {"precision": "int4"},
+            "unknown precision 'int4'; known: fp32, amp-bf16, amp-fp16, bf16",
+        ),
         (
             nn.Linear(4, 4),
             {"optimizer": "lion"},
@@ -217,6 +222,24 @@ def test_the_command_says_what_plain_pytorch_takes_and_whether_it_fits():
     text = " ".join(peppp(*line, "fp32", "--budget", "1MB").stdout.split())
     assert "estimated, CPU kernels" in text
     assert "does not fit 1.00 MB" in text
+    assert "no batch fits" in text
+
+
+def test_the_command_names_the_largest_batch_that_fits_and_measures_real_steps():
+    line = ("memory", "resnet8", "--input", "3x16x16", "--precision", "fp32", "--budget", "20MB")
+    found = answer(*line, "--batch", "16")
+    most = found["largest_batch"]
+    at = [answer(*line, "--batch", str(batch))["peak"] for batch in (most, most + 1)]
+    assert at[0] <= 20_000_000 < at[1]
+    real = answer(*line, "--batch", "16", "--measure")
+    assert (found["source"], real["source"]) == ("estimated", "measured")
+    assert real["kept"] == pytest.approx(found["kept"], rel=0.01)
+    assert real["peak"] == pytest.approx(found["peak"], rel=0.03)
+    assert "name its --precision" in refused("memory", "resnet8", "--measure")
+
+
+def test_a_step_that_needs_data_is_measured():
+    assert measure_training(NeedsData(), torch.ones(4)).peak > 0
 
 
 @pytest.mark.parametrize(("loops", "measured_mib"), [(1, 84.0039), (100, 4044.0039)])

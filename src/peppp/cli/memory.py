@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peppp.cli.options import Batch, Json, parse_configurations, print_json
-from peppp.errors import NetworkError
+from peppp.errors import BudgetError, NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
 from peppp.units import format_bytes, parse_bytes
@@ -35,15 +35,16 @@ def command(
     ] = "sgd",
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="Of plain PyTorch instead: fp32, amp-bf16 or bf16, by a step on tensors without data."
-        ),
+        typer.Option(help="Of plain PyTorch instead: fp32, amp-bf16, amp-fp16 or bf16."),
     ] = None,
     storage: Annotated[
         str, typer.Option(help="How the step of the peak stores what is rounded: packed or simulated.")
     ] = "packed",
     gradients: Annotated[str, typer.Option(help="in_backward, packed or fp32.")] = "in_backward",
     weights: Annotated[str, typer.Option(help="recomputed or packed.")] = "recomputed",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --precision: run two real steps on the CPU instead.")
+    ] = False,
     budget: Annotated[
         str | None, typer.Option(help="Say the largest batch whose peak fits, as 2GB or 512MiB.")
     ] = None,
@@ -63,8 +64,14 @@ def command(
 
     shape = _shape(input)
     if precision is not None:
-        _print_plain(network, classes, shape, batch, optimizer, precision, budget, json)
+        recipe = {"precision": precision, "optimizer": optimizer}
+        limit = None if budget is None else parse_bytes(budget)
+        _print_plain(network, classes, shape, batch, recipe, limit, measure, json)
         return
+    if measure:
+        raise NetworkError(
+            "--measure runs a step in plain PyTorch; name its --precision, as fp32 or amp-bf16"
+        )
     if optimizer not in ("sgd", "adam", "adamw"):
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
     chosen = parse_configurations(configurations)
@@ -85,43 +92,73 @@ def _print_plain(
     classes: int,
     shape: _Shape,
     batch: int,
-    optimizer: str,
-    precision: str,
-    budget: str | None,
+    recipe: dict[str, str],
+    budget: int | None,
+    measure: bool,
     json: bool,
 ) -> None:
-    """What a training in plain PyTorch takes, and whether it fits."""
+    """What a training in plain PyTorch takes, whether it fits, and the largest batch that does."""
     import torch
 
-    from peppp.footprint.training_memory import training_memory
+    from peppp.footprint.estimate import largest_batch
+    from peppp.footprint.training_memory import measure_training, training_memory
     from peppp.tasks import networks
 
-    module = _channels_last(networks.build, network, classes, shape[0])
-    inputs = torch.empty(batch, *shape, device="meta")
-    if inputs.dim() == 4:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    found = training_memory(module, inputs, optimizer=optimizer, precision=precision)
-    limit = None if budget is None else parse_bytes(budget)
-    if json:
-        fits = (
-            {}
-            if limit is None
-            else {"budget": limit, "fits": found.peak <= limit, "left": limit - found.peak}
+    def inputs(count: int, device: str) -> torch.Tensor:
+        x = torch.zeros(count, *shape, device=device)
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    def loss(output: torch.Tensor) -> torch.Tensor:
+        labels = torch.zeros(len(output), dtype=torch.int64)
+        return torch.nn.functional.cross_entropy(output.float(), labels)
+
+    def built(device: str) -> "nn.Module":
+        return _channels_last(networks.build, network, classes, shape[0], device)
+
+    def peak_of(count: int) -> int:
+        return training_memory(built("meta"), inputs(count, "meta"), loss=loss, **recipe).peak
+
+    about: dict[str, Any] = {"network": network, "batch": batch, **recipe}
+    if measure:
+        found: Any = measure_training(built("cpu"), inputs(batch, "cpu"), loss=loss, **recipe)
+        about |= {"source": "measured", "at_rest": found.at_rest, "kept": found.kept, "peak": found.peak}
+        text = (
+            f"peak {format_bytes(found.peak)}; kept at the end of the forward pass "
+            f"{format_bytes(found.kept)}; at rest {format_bytes(found.at_rest)}; measured on the CPU"
         )
-        print_json(found.to_dict() | {"precision": precision, "optimizer": optimizer, "batch": batch} | fits)
+    else:
+        found = training_memory(built("meta"), inputs(batch, "meta"), loss=loss, **recipe)
+        about |= {"source": "estimated", **found.to_dict()}
+        text = str(found)
+    fits = ""
+    if budget is not None:
+        try:
+            most = largest_batch(peak_of, budget, batch)
+        except BudgetError:  # not even a batch of 1 fits
+            most = 0
+        left = budget - found.peak
+        about |= {"budget": budget, "fits": left >= 0, "left": left, "largest_batch": most}
+        said = f"fits {format_bytes(budget)}, {format_bytes(left)} are left"
+        if left < 0:
+            said = f"does not fit {format_bytes(budget)}, {format_bytes(-left)} are missing"
+        fits = f"{said}; " + (
+            f"the largest batch that fits is {most} (estimated)" if most else "no batch fits"
+        )
+    if json:
+        print_json(about)
         return
     console = Console()
-    console.print(f"{network}, batch {batch}, {precision}, {optimizer}: {found}")
-    if limit is not None and found.peak <= limit:
-        console.print(f"fits {format_bytes(limit)}; {format_bytes(limit - found.peak)} are left")
-    elif limit is not None:
-        console.print(f"does not fit {format_bytes(limit)}; {format_bytes(found.peak - limit)} are missing")
+    console.print(f"{network}, batch {batch}, {recipe['precision']}, {recipe['optimizer']}: {text}")
+    if fits:
+        console.print(fits)
 
 
-def _channels_last(build: Any, network: str, classes: int, channels: int) -> "nn.Module":
+def _channels_last(
+    build: Any, network: str, classes: int, channels: int, device: str = "meta"
+) -> "nn.Module":
     import torch
 
-    module = build(network, classes=classes, channels=channels, device="meta")
+    module = build(network, classes=classes, channels=channels, device=device)
     return module.to(memory_format=torch.channels_last)  # type: ignore[no-any-return]
 
 

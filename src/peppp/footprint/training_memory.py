@@ -7,7 +7,7 @@ results is added by rule (workspaces.py).
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.module_tracker import ModuleTracker
 
 from peppp.errors import NetworkError
+from peppp.footprint.measuring import MeasuredMemory, measure_step
 from peppp.footprint.workspaces import aten, lstm_workspace, workspace
 from peppp.lowprec.storage.weights import weak_storage
 from peppp.units import format_bytes
 
-PRECISIONS = ("fp32", "amp-bf16", "bf16")
+PRECISIONS = ("fp32", "amp-bf16", "amp-fp16", "bf16")
+_AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
@@ -80,9 +82,9 @@ def training_memory(
     ``module`` is on the CPU or on the meta device, and is left as it is. ``example_inputs`` are what it is
     called with: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; only shapes,
     strides and types of tensors matter. ``optimizer`` is sgd (momentum 0.9), adam, adamw, adafactor, or a
-    function that makes one from the parameters. ``precision`` is ``fp32``, ``amp-bf16`` (autocast) or
-    ``bf16`` (the whole network). ``loss`` makes a scalar of what the module returns (default: the mean of its
-    first floating-point tensor).
+    function that makes one from the parameters. ``precision`` is ``fp32``, ``amp-bf16`` or ``amp-fp16``
+    (autocast), or ``bf16`` (the whole network). ``loss`` makes a scalar of what the module returns (default:
+    the mean of its first floating-point tensor).
 
     Raises NetworkError, in one line, for a name that is not known and for a step that needs data to run.
 
@@ -90,30 +92,18 @@ def training_memory(
     >>> found.weights, found.states, found.gradients
     (40040, 40040, 40040)
     """
-    if precision not in PRECISIONS:
-        raise NetworkError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
-        raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}, or a function")
-    build = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    build = _checked(module, optimizer, precision)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     network = _as_fake(fake, _without_memory(module, torch.bfloat16 if precision == "bf16" else None))
     network.train()
     args, kwargs = _arguments(fake, example_inputs, torch.bfloat16 if precision == "bf16" else None)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    if not parameters:
-        raise NetworkError(f"no parameter of {type(module).__name__} is trained; set requires_grad of some")
     tracker = ModuleTracker()
     live = _Live(tracker)
     live.add((*network.parameters(), *network.buffers(), *_tensors((args, kwargs))))
-    context: AbstractContextManager[Any] = (
-        torch.autocast("cpu", dtype=torch.bfloat16) if precision == "amp-bf16" else nullcontext()
-    )
 
     def forward() -> Tensor:
-        with context:
-            output = network(*args, **kwargs)
-            scalar: Tensor = _mean(output) if loss is None else loss(output)
-            return scalar
+        return _loss_of(network, args, kwargs, precision, loss)
 
     try:
         with fake, live, tracker:
@@ -134,7 +124,8 @@ def training_memory(
         reason = str(error).strip().splitlines()
         raise NetworkError(
             f"{type(module).__name__} cannot be rehearsed without data: "
-            f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}"
+            f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}; "
+            "measure real steps instead: peppp memory --measure, or measure_training"
         ) from error
     states = {_key(t): t.untyped_storage().nbytes() for t in _tensors(stepper.state.values())}
     return TrainingMemory(
@@ -150,6 +141,66 @@ def training_memory(
         peak_in=live.peak_in,
         peak_at=live.peak_at,
     )
+
+
+def measure_training(
+    module: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    optimizer: Optimizer = "sgd",
+    precision: str = "fp32",
+    loss: Callable[[Any], Tensor] | None = None,
+) -> MeasuredMemory:
+    """The memory of two real steps on the CPU, by torch's own allocator, for a step that needs data to run.
+
+    Arguments are those of :func:`training_memory`; ``module`` and ``example_inputs`` are real, and copied.
+    Raises NetworkError for a name that is not known.
+    """
+    build = _checked(module, optimizer, precision)
+    dtype = torch.bfloat16 if precision == "bf16" else None
+
+    def copied(x: Tensor) -> Tensor:
+        return x.to(dtype if x.is_floating_point() else None, copy=True)
+
+    def make() -> tuple[Callable[[], Tensor], Callable[[], None]]:
+        network = copy.deepcopy(module).to(dtype).train()
+        stepper = build([p for p in network.parameters() if p.requires_grad])
+        args, kwargs = _called_with(example_inputs, copied)
+
+        def finish() -> None:
+            stepper.step()
+            stepper.zero_grad()
+
+        return lambda: _loss_of(network, args, kwargs, precision, loss), finish
+
+    return measure_step(make)
+
+
+def _checked(
+    module: nn.Module, optimizer: Optimizer, precision: str
+) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """What makes the optimizer, once all names are known and something is trained."""
+    if precision not in PRECISIONS:
+        raise NetworkError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
+        raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}, or a function")
+    if not any(p.requires_grad for p in module.parameters()):
+        raise NetworkError(f"no parameter of {type(module).__name__} is trained; set requires_grad of some")
+    return OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+
+
+def _loss_of(
+    network: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    precision: str,
+    loss: Callable[[Any], Tensor] | None,
+) -> Tensor:
+    """A forward pass in its context, and the scalar to train on."""
+    cast = _AUTOCAST.get(precision)
+    with nullcontext() if cast is None else torch.autocast("cpu", dtype=cast):
+        output = network(*args, **kwargs)
+        return _mean(output) if loss is None else loss(output)
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -245,11 +296,20 @@ def _arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example inputs as fake ones: positional and by keyword."""
 
+    def fake(x: Tensor) -> Tensor:
+        kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
+        empty = torch.empty_strided(x.shape, x.stride(), dtype=kind, device="meta")
+        return FakeTensor(mode, empty, torch.device("cpu"))
+
+    return _called_with(example, fake)
+
+
+def _called_with(example: Any, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments, each tensor in them changed."""
+
     def convert(value: Any) -> Any:
         if isinstance(value, Tensor):
-            kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
-            empty = torch.empty_strided(value.shape, value.stride(), dtype=kind, device="meta")
-            return FakeTensor(mode, empty, torch.device("cpu"))
+            return change(value)
         if isinstance(value, (list, tuple)):
             return type(value)(map(convert, value))
         if isinstance(value, dict):
@@ -257,7 +317,7 @@ def _arguments(
         return value
 
     if isinstance(example, Tensor):
-        return (convert(example),), {}
+        return (change(example),), {}
     if isinstance(example, Mapping):
         return (), {name: convert(value) for name, value in example.items()}
     return tuple(map(convert, example)), {}
