@@ -1,6 +1,7 @@
 """The rehearsed step against torch's own allocator, for trainings in plain PyTorch."""
 
-from contextlib import nullcontext
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,105 +11,10 @@ from torch.nn import functional
 from helpers import answer, peppp, refused
 from peppp import training_memory
 from peppp.errors import NetworkError
-from peppp.footprint.measuring import measure_step
-from peppp.footprint.training_memory import OPTIMIZERS, measure_training
-from peppp.tasks.networks import build
+from peppp.footprint.training_memory import measure_training
 
-LAST = torch.channels_last
-
-
-class Transformer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Embedding(50, 64)
-        layers = [nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True) for _ in range(2)]
-        self.blocks, self.out = nn.Sequential(*layers), nn.Linear(64, 50)
-
-    def forward(self, x):
-        return self.out(self.blocks(self.embed(x)))
-
-
-class Recurrent(nn.Module):
-    def __init__(self, kind):
-        super().__init__()
-        self.recurrent, self.out = kind(32, 64, 2, batch_first=True), nn.Linear(64, 10)
-
-    def forward(self, x):
-        return self.out(self.recurrent(x)[0][:, -1])
-
-
-class UNet(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.down, self.halved = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, 2, 1)
-        self.up, self.norm, self.out = (
-            nn.ConvTranspose2d(16, 8, 2, 2),
-            nn.GroupNorm(2, 8),
-            nn.Conv2d(16, 3, 1),
-        )
-
-    def forward(self, x):
-        wide = functional.silu(self.down(x))
-        deep = self.norm(self.up(functional.silu(self.halved(wide))))
-        return self.out(torch.cat([wide, deep], dim=1))
-
-
-def residual(name):
-    return build(name, classes=10, channels=3).to(memory_format=LAST)
-
-
-def images(count):
-    return torch.zeros(count, 3, 32, 32).contiguous(memory_format=LAST)
-
-
-def frozen():
-    network = residual("resnet8")
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_("blocks.2" in name or "head" in name or "fc" in name)
-    return network
-
-
-NETWORKS = {
-    "transformer": (Transformer, lambda: torch.zeros(8, 32, dtype=torch.int64)),
-    "resnet8": (
-        lambda: residual("resnet8"),
-        lambda: torch.zeros(8, 3, 32, 32).contiguous(memory_format=LAST),
-    ),
-    "resnet18": (
-        lambda: residual("resnet18"),
-        lambda: torch.zeros(4, 3, 32, 32).contiguous(memory_format=LAST),
-    ),
-    "frozen": (frozen, lambda: torch.zeros(8, 3, 32, 32).contiguous(memory_format=LAST)),
-    "unet": (UNet, lambda: torch.zeros(2, 3, 32, 32)),
-    "lstm": (lambda: Recurrent(nn.LSTM), lambda: torch.zeros(4, 20, 32)),
-    "gru": (lambda: Recurrent(nn.GRU), lambda: torch.zeros(4, 20, 32)),
-    "mlp": (
-        lambda: nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 10)),
-        lambda: torch.zeros(16, 100),
-    ),
-}
-
-
-def measured(network, inputs, optimizer, precision):
-    def make():
-        module, x = network().train(), inputs()
-        if precision == "bf16":
-            module, x = module.bfloat16(), x.bfloat16() if x.is_floating_point() else x
-        stepper = OPTIMIZERS[optimizer](p for p in module.parameters() if p.requires_grad)
-
-        def forward():
-            cast = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "amp-bf16" else nullcontext()
-            with cast:
-                return module(x).float().mean()
-
-        def finish():
-            stepper.step()
-            stepper.zero_grad()
-
-        return forward, finish
-
-    return measure_step(make)
-
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from rehearsals import NETWORKS
 
 # What bf16 convolutions allocate is known by rule where torch unfolds the images, and not where oneDNN does
 # them. So peaks of small convolutional and recurrent networks in bf16 are not claimed.
@@ -126,7 +32,7 @@ CASES = [
 def test_a_rehearsed_step_is_what_the_allocator_says(name, precision, optimizer):
     network, inputs = NETWORKS[name]
     try:
-        real = measured(network, inputs, optimizer, precision)
+        real = measure_training(network(), inputs(), optimizer=optimizer, precision=precision)
     except RuntimeError:  # oneDNN has no LSTM in bf16 on processors without AVX-512
         with pytest.raises(NetworkError, match="an LSTM in bfloat16 does not run on this processor"):
             training_memory(network(), inputs(), optimizer=optimizer, precision=precision)

@@ -1,0 +1,232 @@
+"""Rehearsed training steps in plain PyTorch beside real ones: bytes, and how long a rehearsal takes.
+
+Eight small networks by six recipes. Measured is torch's CPU allocator; ``tracker_peak`` is torch's MemTracker
+on fake tensors, where it runs. Seconds are medians of three in one run. ``cause`` names what is missing where
+a peak is off by more than 3 %.
+
+    python benchmarks/rehearsals.py [--json FILE] [--only resnet18,lstm]
+"""
+
+import argparse
+import json
+import time
+from functools import partial
+from statistics import median
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from peppp.errors import NetworkError
+from peppp.footprint.training_memory import OPTIMIZERS, measure_training, training_memory
+from peppp.tasks.networks import build
+
+LAST = torch.channels_last
+
+
+class Transformer(nn.Module):
+    """Two encoder layers over tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 64)
+        layers = [nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True) for _ in range(2)]
+        self.blocks, self.out = nn.Sequential(*layers), nn.Linear(64, 50)
+
+    def forward(self, x):
+        """Logits of each token."""
+        return self.out(self.blocks(self.embed(x)))
+
+
+class Recurrent(nn.Module):
+    """Two recurrent layers over a sequence."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.recurrent, self.out = kind(32, 64, 2, batch_first=True), nn.Linear(64, 10)
+
+    def forward(self, x):
+        """Logits of the last step."""
+        return self.out(self.recurrent(x)[0][:, -1])
+
+
+class UNet(nn.Module):
+    """One step down and up again, with a skip."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.halved = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.up, self.norm, self.out = (
+            nn.ConvTranspose2d(16, 8, 2, 2),
+            nn.GroupNorm(2, 8),
+            nn.Conv2d(16, 3, 1),
+        )
+
+    def forward(self, x):
+        """An image of the same size."""
+        wide = functional.silu(self.down(x))
+        deep = self.norm(self.up(functional.silu(self.halved(wide))))
+        return self.out(torch.cat([wide, deep], dim=1))
+
+
+def residual(name):
+    return build(name, classes=10, channels=3).to(memory_format=LAST)
+
+
+def images(count):
+    return torch.zeros(count, 3, 32, 32).contiguous(memory_format=LAST)
+
+
+def frozen():
+    network = residual("resnet8")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("blocks.2" in name or "head" in name or "fc" in name)
+    return network
+
+
+NETWORKS = {
+    "transformer": (Transformer, lambda: torch.zeros(8, 32, dtype=torch.int64)),
+    "resnet8": (
+        lambda: residual("resnet8"),
+        lambda: torch.zeros(8, 3, 32, 32).contiguous(memory_format=LAST),
+    ),
+    "resnet18": (
+        lambda: residual("resnet18"),
+        lambda: torch.zeros(4, 3, 32, 32).contiguous(memory_format=LAST),
+    ),
+    "frozen": (frozen, lambda: torch.zeros(8, 3, 32, 32).contiguous(memory_format=LAST)),
+    "unet": (UNet, lambda: torch.zeros(2, 3, 32, 32)),
+    "lstm": (lambda: Recurrent(nn.LSTM), lambda: torch.zeros(4, 20, 32)),
+    "gru": (lambda: Recurrent(nn.GRU), lambda: torch.zeros(4, 20, 32)),
+    "mlp": (
+        lambda: nn.Sequential(nn.Linear(100, 200), nn.ReLU(), nn.Linear(200, 10)),
+        lambda: torch.zeros(16, 100),
+    ),
+}
+
+RECIPES = {
+    "fp32 sgd": ("fp32", "sgd"),
+    "fp32 adamw": ("fp32", "adamw"),
+    "fp32 adafactor": ("fp32", "adafactor"),
+    "amp-bf16 sgd": ("amp-bf16", "sgd"),
+    "amp-fp16 sgd": ("amp-fp16", "sgd"),
+    "bf16 adamw": ("bf16", "adamw"),
+}
+CAUSE = "scratch memory of oneDNN in 16 bits, which depends on the processor"
+
+
+def tracked(module, inputs, optimizer):
+    """The peak by torch's MemTracker on fake tensors, in fp32; None where it does not run."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    try:
+        with FakeTensorMode():
+            network, x = module(), inputs()
+            stepper, tracker = OPTIMIZERS[optimizer](list(network.parameters())), MemTracker()
+            tracker.track_external(network, stepper, x)
+            with tracker:
+                for _ in range(2):
+                    network(x).float().mean().backward()
+                    stepper.step()
+                    stepper.zero_grad()
+                    tracker.reset_mod_stats()  # it follows one step only
+        found = tracker.get_tracker_snapshot("peak")
+        return max(v["Total"] for v in found.values())
+    except Exception:
+        return None
+
+
+def seconds(work, repeats=3):
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return median(taken)
+
+
+def rehearsed(network, inputs, how):
+    """One rehearsal."""
+    return training_memory(network(), inputs(), **how)
+
+
+def real_step(network, inputs, optimizer):
+    """A function that runs one real fp32 step, warmed up."""
+    module, x = network().train(), inputs()
+    stepper = OPTIMIZERS[optimizer](p for p in module.parameters() if p.requires_grad)
+
+    def step():
+        module(x).float().mean().backward()
+        stepper.step()
+        stepper.zero_grad()
+
+    step()
+    return step
+
+
+def rows(only=()):
+    """A row for each network and recipe."""
+    for name, (network, inputs) in NETWORKS.items():
+        if only and name not in only:
+            continue
+        for recipe, (precision, optimizer) in RECIPES.items():
+            how = {"precision": precision, "optimizer": optimizer}
+            row = {"network": name, "recipe": recipe}
+            try:
+                real = measure_training(network(), inputs(), **how)
+            except RuntimeError as error:
+                yield row | {"cause": f"does not run on this processor: {str(error).splitlines()[0][:80]}"}
+                continue
+            try:
+                found = rehearsed(network, inputs, how)
+            except NetworkError as error:
+                yield row | {"cause": str(error)}
+                continue
+            row |= {"kept_estimated": found.kept, "kept_measured": real.kept}
+            row |= {"peak_estimated": found.peak, "peak_measured": real.peak}
+            row["tracker_peak"] = tracked(network, inputs, optimizer) if precision == "fp32" else None
+            row["rehearsal_s"] = round(seconds(partial(rehearsed, network, inputs, how)), 3)
+            row["step_s"] = (
+                round(seconds(real_step(network, inputs, optimizer)), 4) if precision == "fp32" else None
+            )
+            off = abs(found.peak / real.peak - 1)
+            yield row | {"cause": CAUSE if off > 0.03 else ""}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", default="")
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    for row in rows(tuple(filter(None, arguments.only.split(",")))):
+        found.append(row)
+        if "kept_measured" in row:
+            kept, peak = (row[f"{k}_estimated"] / row[f"{k}_measured"] - 1 for k in ("kept", "peak"))
+            tracker = row["tracker_peak"]
+            said = f"kept {kept:+.4f} peak {peak:+.4f}"
+            said += f" tracker {tracker / row['peak_measured'] - 1:+.4f}" if tracker else ""
+            said += f" rehearsal/step {row['rehearsal_s'] / row['step_s']:.1f}" if row["step_s"] else ""
+        else:
+            said = row["cause"]
+        print(f"{row['network']:12} {row['recipe']:15} {said}", flush=True)
+    there = [r for r in found if "kept_measured" in r]
+    off = {k: [abs(r[f"{k}_estimated"] / r[f"{k}_measured"] - 1) for r in there] for k in ("kept", "peak")}
+    summary = {
+        "rows": len(found),
+        "kept_within_1_percent": sum(x < 0.01 for x in off["kept"]),
+        "peak_within_3_percent": sum(x < 0.03 for x in off["peak"]),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(summary | {"rehearsals": found}, file, indent=1)
+            file.write("\n")
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
