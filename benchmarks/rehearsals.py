@@ -175,8 +175,8 @@ def rows(only=()):
             row = {"network": name, "recipe": recipe}
             try:
                 real = measure_training(network(), inputs(), **how)
-            except RuntimeError as error:
-                yield row | {"cause": f"does not run on this processor: {str(error).splitlines()[0][:80]}"}
+            except NetworkError as error:
+                yield row | {"cause": f"does not run on this processor: {str(error)[:110]}"}
                 continue
             try:
                 found = rehearsed(network, inputs, how)

@@ -33,7 +33,7 @@ def test_a_rehearsed_step_is_what_the_allocator_says(name, precision, optimizer)
     network, inputs = NETWORKS[name]
     try:
         real = measure_training(network(), inputs(), optimizer=optimizer, precision=precision)
-    except RuntimeError:  # oneDNN has no LSTM in bf16 on processors without AVX-512
+    except NetworkError:  # oneDNN has no LSTM in bf16 on processors without AVX-512
         with pytest.raises(NetworkError, match="an LSTM in bfloat16 does not run on this processor"):
             training_memory(network(), inputs(), optimizer=optimizer, precision=precision)
         return
@@ -142,6 +142,9 @@ def test_the_command_names_the_largest_batch_that_fits_and_measures_real_steps()
     assert real["kept"] == pytest.approx(found["kept"], rel=0.01)
     assert real["peak"] == pytest.approx(found["peak"], rel=0.03)
     assert "name its --precision" in refused("memory", "resnet8", "--measure")
+    for option in (["--layers"], ["--storage", "packed"], ["--configurations", "fp32"]):
+        said = refused("memory", "resnet8", "--precision", "fp32", *option)
+        assert f"{option[0]} says nothing of plain PyTorch" in said
 
 
 def test_a_step_that_needs_data_is_measured():

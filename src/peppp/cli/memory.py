@@ -21,7 +21,11 @@ _Shape = tuple[int, ...]
 _Build = Callable[[], "nn.Module"]
 
 
+_OF_FORMATS = ("configurations", "storage", "gradients", "weights", "layers", "inference", "preset")
+
+
 def command(
+    context: typer.Context,
     network: Annotated[str, typer.Argument(help="A network, as for --network of pick.")],
     input: Annotated[str, typer.Option(help="Channels x height x width of one input.")] = "3x32x32",
     batch: Batch = 32,
@@ -64,6 +68,10 @@ def command(
 
     shape = _shape(input)
     if precision is not None:
+        for name in _OF_FORMATS:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
+                raise NetworkError(f"--{name} says nothing of plain PyTorch; leave it out, or --precision")
         recipe = {"precision": precision, "optimizer": optimizer}
         limit = None if budget is None else parse_bytes(budget)
         _print_plain(network, classes, shape, batch, recipe, limit, measure, json)

@@ -154,7 +154,7 @@ def measure_training(
     """The memory of two real steps on the CPU, by torch's own allocator, for a step that needs data to run.
 
     Arguments are those of :func:`training_memory`; ``module`` and ``example_inputs`` are real, and copied.
-    Raises NetworkError for a name that is not known.
+    Raises NetworkError for a name that is not known and for a step that does not run on this processor.
     """
     build = _checked(module, optimizer, precision)
     dtype = torch.bfloat16 if precision == "bf16" else None
@@ -173,7 +173,13 @@ def measure_training(
 
         return lambda: _loss_of(network, args, kwargs, precision, loss), finish
 
-    return measure_step(make)
+    try:
+        return measure_step(make)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()
+        raise NetworkError(
+            f"{type(module).__name__} cannot take a step: {reason[0] if reason else type(error).__name__}"
+        ) from error
 
 
 def _checked(
