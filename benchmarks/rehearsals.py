@@ -18,7 +18,9 @@ from torch import nn
 from torch.nn import functional
 
 from peppp.errors import NetworkError
-from peppp.footprint.training_memory import OPTIMIZERS, measure_training, training_memory
+from peppp.footprint.measuring import measure_training
+from peppp.footprint.recipes import OPTIMIZERS
+from peppp.footprint.training_memory import training_memory
 from peppp.tasks.networks import build
 
 LAST = torch.channels_last

@@ -72,7 +72,7 @@ def command(
             source = context.get_parameter_source(name)
             if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
                 raise NetworkError(f"--{name} says nothing of plain PyTorch; leave it out, or --precision")
-        recipe = {"precision": precision, "optimizer": optimizer}
+        recipe: dict[str, Any] = {"precision": precision, "optimizer": optimizer}
         limit = None if budget is None else parse_bytes(budget)
         _print_plain(network, classes, shape, batch, recipe, limit, measure, json)
         return
@@ -100,7 +100,7 @@ def _print_plain(
     classes: int,
     shape: _Shape,
     batch: int,
-    recipe: dict[str, str],
+    recipe: dict[str, Any],
     budget: int | None,
     measure: bool,
     json: bool,
@@ -109,7 +109,8 @@ def _print_plain(
     import torch
 
     from peppp.footprint.estimate import largest_batch
-    from peppp.footprint.training_memory import measure_training, training_memory
+    from peppp.footprint.measuring import measure_training
+    from peppp.footprint.training_memory import training_memory
     from peppp.tasks import networks
 
     def inputs(count: int, device: str) -> torch.Tensor:

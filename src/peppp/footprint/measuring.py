@@ -1,13 +1,20 @@
 """Bytes that torch really allocates: its own allocator's trace on the CPU, its counters on CUDA."""
 
+import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+from peppp.errors import NetworkError
+from peppp.footprint.fakes import arguments
+from peppp.footprint.recipes import MakesOptimizer, training_recipe
+from peppp.footprint.training_memory import mean_of
 
 
 @dataclass(slots=True)
@@ -98,3 +105,52 @@ def measure_step(
         finish()
         del loss
     return MeasuredMemory(at_rest, kept, trace.peak)
+
+
+def measure_training(
+    module: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    optimizer: str | MakesOptimizer | None = None,
+    precision: str = "fp32",
+    loss: Callable[[Any], Tensor] | None = None,
+) -> MeasuredMemory:
+    """The memory of two real steps on the CPU, by torch's own allocator, for a step that needs data to run.
+
+    Arguments are those of :func:`peppp.training_memory`; ``module`` and ``example_inputs`` are real, and
+    copied. Raises NetworkError for a name that is not known, for a step that does not run on this processor
+    and for an optimizer that can be counted only.
+    """
+    recipe = training_recipe(module, optimizer, precision)
+    if not recipe.fits_real_steps:
+        raise NetworkError(
+            f"{precision} is counted, and not run; measure fp32, amp-bf16, amp-fp16 or bf16, or give an "
+            "optimizer of yours that does it"
+        )
+
+    def copied(x: Tensor) -> Tensor:
+        return x.to(recipe.cast if x.is_floating_point() else None, copy=True)
+
+    def make() -> tuple[Callable[[], Tensor], Callable[[], None]]:
+        network = copy.deepcopy(module).to(recipe.cast).train()
+        stepper = recipe.optimizer([p for p in network.parameters() if p.requires_grad])
+        args, kwargs = arguments(example_inputs, copied)
+
+        def forward() -> Tensor:
+            with recipe.context():
+                output = network(*args, **kwargs)
+                return mean_of(output) if loss is None else loss(output)
+
+        def finish() -> None:
+            stepper.step()
+            stepper.zero_grad()
+
+        return forward, finish
+
+    try:
+        return measure_step(make)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()
+        raise NetworkError(
+            f"{type(module).__name__} cannot take a step: {reason[0] if reason else type(error).__name__}"
+        ) from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from peppp.lowprec.rounding.kernels import available
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 
 def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
@@ -42,7 +43,7 @@ def _layout(x: Tensor) -> tuple[int, int, int] | None:
 
 
 def _eagerly(x: Tensor) -> int:
-    if x.is_meta:
+    if is_shape_only(x):
         return 0
     words: Any = x.detach().contiguous().flatten().view(torch.int32).to(torch.int64)
     odd = 2 * torch.arange(words.numel(), device=x.device) + 1

@@ -14,6 +14,7 @@ from peppp.lowprec.network.rules import TAME_WITH_SCALARS
 from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.rounding.functions import as_real
 from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 
 def meeting(
@@ -22,7 +23,7 @@ def meeting(
     """Name constants that the network's numbers meet, where Format A does not have their numbers."""
     name, fmt = func.__name__, state.precision.configuration.format_a
     for x, note in constants:
-        if x is out or x.is_meta or not (x.is_floating_point() or x.is_complex()):
+        if x is out or is_shape_only(x) or not (x.is_floating_point() or x.is_complex()):
             continue
         source = f"the buffer {note.name}" if note is not None else "a tensor made on the way"
         if f"{name} with {source}" not in state.unrounded and not has(x, fmt, note):
@@ -65,7 +66,7 @@ def infinities(
 
 
 def _is_finite(x: Tensor) -> bool:
-    if x.is_meta or not x.is_floating_point() or x.layout != torch.strided:
+    if is_shape_only(x) or not x.is_floating_point() or x.layout != torch.strided:
         return True
     if not x.untyped_storage().nbytes():
         return True  # packed meanwhile, in a format that has no infinity

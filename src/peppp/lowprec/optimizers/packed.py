@@ -21,6 +21,7 @@ from peppp.lowprec.optimizers.scalers import refuse_scaled_losses
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
 from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.rounding import backend, kernels
+from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.storage.packed_network import PackedStorage, packable
 from peppp.lowprec.storage.placeholders import UsedGradient, give
@@ -287,7 +288,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         weights = self.storage.weights
         if parameter in weights.spoiled:
             return
-        if not (kernels.available() and gradient.is_cpu) and not gradient.is_meta:
+        if not (kernels.available() and gradient.is_cpu) and not is_shape_only(gradient):
             super()._step_packed(parameter, gradient, update_key)
             return
         group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
@@ -326,7 +327,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         gradients = flat_rows(gradient, first)
         exact = True
         segments = first.segments()
-        for segment, start, stop in segments[:1] if gradient.is_meta else segments:
+        for segment, start, stop in segments[:1] if is_shape_only(gradient) else segments:
             unpacked = {id(t): torch.empty(stop - start, device=gradient.device) for t in packed}
             for t in packed:
                 if t is not weight or accumulator is None:
@@ -336,7 +337,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
             )
             g = rows(gradients[start:stop], first)
             w = torch.empty_like(g) if w is None else w
-            if not gradient.is_meta and not backend.sgd_step(
+            if not is_shape_only(gradient) and not backend.sgd_step(
                 [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
                 p.configuration, p.modes, *rates, update_key, start,
             ):  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from peppp.formats import FloatFormat
 from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 WIDTH = 256  # columns of a block; a block is 32 times as many numbers
 _INF = 0x7F800000
@@ -23,7 +24,7 @@ _Code = tuple[int, int, int, float, int, int, int]
 def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
     """Pack a row of float32 into ``words`` (int32); whether every number has a code."""
     loops = _loops()
-    if flat.is_meta:
+    if is_shape_only(flat):
         return True
     if loops is None or not flat.is_cpu:
         bits = flat.view(torch.int32)
@@ -36,7 +37,7 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
 def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
     """The row of float32 that :func:`pack_into` packed."""
     loops = _loops()
-    if flat.is_meta:
+    if is_shape_only(flat):
         return
     if loops is None or not flat.is_cpu:
         flat.copy_(decode(unpack_codes(words, flat.numel(), fmt.bits), fmt).view(torch.float32))

@@ -10,6 +10,7 @@ from peppp.formats import FloatFormat
 from peppp.lowprec.gpu import device_packing
 from peppp.lowprec.packing import codes
 from peppp.lowprec.packing.codes import WIDTH, plain_constants, words_of
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class PackedTensor:
     def try_pack(cls, x: Tensor, fmt: FloatFormat, segment: int = 0) -> "PackedTensor | None":
         """:meth:`pack`, or None where a number has no code."""
         packed = cls.empty_like(x, fmt, segment)
-        if x.is_meta:
+        if is_shape_only(x):
             return packed
         flat = in_memory_order(x)
         exact = [packed.write(number, flat[start:stop]) for number, start, stop in packed.segments()]
@@ -83,7 +84,7 @@ class PackedTensor:
 
     def unpack_to(self, flat: Tensor) -> None:
         """Write the numbers into a row, in the order in which they lay in memory."""
-        if flat.is_meta:
+        if is_shape_only(flat):
             return
         for number, start, stop in self.segments():
             self.read(number, flat[start:stop])

@@ -10,6 +10,7 @@ from torch import Tensor
 from peppp.formats import FP32, Configuration, Format, parse_format
 from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import Key, mix
 from peppp.records import RoundingModes
 
@@ -68,7 +69,7 @@ class Point:
         self.used = True
         precision, out = self.precision, torch.empty_like(x)
         key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
-        if x.is_meta or backend.relu_round_into(x, out, precision.configuration.format_a, key):
+        if is_shape_only(x) or backend.relu_round_into(x, out, precision.configuration.format_a, key):
             return out
         return torch.relu_(round_to(x, precision.configuration.format_a, key, out))
 
@@ -76,11 +77,11 @@ class Point:
         """The error of a ReLU's input; it is rounded here where the ReLU was the input's only use."""
         if self.done or not self.precision.rounds_errors:
             return _masked(error, result)
-        if error.stride() != result.stride() and not error.is_meta:  # where layouts are not kept
+        if error.stride() != result.stride() and not is_shape_only(error):  # where layouts are not kept
             error = torch.empty_like(result).copy_(error)
         out = error if _is_owned(error, 1) else torch.empty_like(result)
         key = mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
-        fmt, plain = self.precision.error_format, error.is_meta or error.requires_grad
+        fmt, plain = self.precision.error_format, is_shape_only(error) or error.requires_grad
         if plain or not backend.masked_round_into(error, result, out, fmt, key):
             return self.round_error(_masked(error, result))
         out.__dict__[_ROUNDED] = out._version

@@ -1,0 +1,97 @@
+"""A user's module and inputs without their numbers: fake tensors that torch's CPU kernels are chosen for.
+
+A fake tensor has a shape, strides, a type and a storage, but no memory. A module on the meta device would not
+do: there autocast is ignored, attention is counted unfused and an LSTM is taken apart.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+
+def fake_mode() -> FakeTensorMode:
+    """The mode under which a rehearsal runs; constants that a module makes on its way are let in."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def fake_module(mode: FakeTensorMode, module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A copy of ``module`` whose parameters and buffers are fake; floating-point ones become ``dtype``."""
+    module = _on_meta(module, dtype)
+    seen: dict[int, Tensor] = {}
+    for layer in module.modules():
+        groups: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for group in groups:
+            for name, tensor in group.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in seen:
+                    found = FakeTensor(mode, tensor.detach(), torch.device("cpu"))
+                    seen[id(tensor)] = (
+                        nn.Parameter(found, requires_grad=tensor.requires_grad)
+                        if isinstance(tensor, nn.Parameter)
+                        else found
+                    )
+                group[name] = seen[id(tensor)]
+        if isinstance(layer, nn.RNNBase):
+            layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+            layer._flat_weight_refs = [None] * len(layer._flat_weights)
+    return module
+
+
+def _on_meta(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy whose parameters and buffers lie on the meta device, where nothing is allocated."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device="meta")
+        memo[id(tensor)] = (
+            nn.Parameter(empty, requires_grad=tensor.requires_grad)
+            if isinstance(tensor, nn.Parameter)
+            else empty
+        )
+    return copy.deepcopy(module, memo)
+
+
+def fake_arguments(
+    mode: FakeTensorMode, example: Any, dtype: torch.dtype | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs as fake ones: positional and by keyword."""
+
+    def fake(x: Tensor) -> Tensor:
+        kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
+        empty = torch.empty_strided(x.shape, x.stride(), dtype=kind, device="meta")
+        return FakeTensor(mode, empty, torch.device("cpu"))
+
+    return arguments(example, fake)
+
+
+def arguments(example: Any, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments, each tensor in them changed."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return change(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(convert, value))
+        if isinstance(value, dict):
+            return {name: convert(one) for name, one in value.items()}
+        return value
+
+    if isinstance(example, Tensor):
+        return (change(example),), {}
+    if isinstance(example, Mapping):
+        return (), {name: convert(value) for name, value in example.items()}
+    return tuple(map(convert, example)), {}
+
+
+def tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested sequences and mappings."""
+    for value in values.values() if isinstance(values, Mapping) else values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list, Mapping)):
+            yield from tensors(value)

@@ -1,0 +1,142 @@
+"""What trains a module in plain PyTorch: a precision by the name that people use, and an optimizer."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import NetworkError
+
+MakesOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+PRECISIONS = ("fp32", "amp-bf16", "amp-fp16", "bf16", "bf16-sr", "bf16-kahan")
+_AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
+_LOW_BIT = {"sgd8bit": 8, "adamw8bit": 8, "adamw4bit": 4}  # bits of a number of the states
+OPTIMIZERS: dict[str, MakesOptimizer] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+}
+_STATES = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimizer keeps of each weight
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecipe:
+    """How a step in plain PyTorch computes, and which optimizer ends it."""
+
+    precision: str
+    cast: torch.dtype | None  # of the module and its inputs
+    autocast: torch.dtype | None
+    optimizer: MakesOptimizer
+    fits_real_steps: bool  # whether this optimizer can run, and not only be counted
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        return nullcontext() if self.autocast is None else torch.autocast("cpu", dtype=self.autocast)
+
+
+def training_recipe(
+    module: nn.Module, optimizer: str | MakesOptimizer | None, precision: str, *, device: str = "cpu"
+) -> TrainingRecipe:
+    """The recipe by its names; NetworkError where one is not known or nothing of ``module`` is trained.
+
+    ``precision`` is one of :data:`PRECISIONS`, and may end in ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit``
+    for states in blocks of few bits, which name the optimizer, too.
+    """
+    base, dash, low_bit = precision.rpartition("-")
+    if not dash or low_bit not in _LOW_BIT:
+        base, low_bit = precision, ""
+    if base not in PRECISIONS:
+        raise NetworkError(
+            f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}; "
+            f"-{', -'.join(_LOW_BIT)} may follow"
+        )
+    if not any(p.requires_grad for p in module.parameters()):
+        raise NetworkError(f"no parameter of {type(module).__name__} is trained; set requires_grad of some")
+    cast = torch.bfloat16 if base.startswith("bf16") else None
+    extra = base.removeprefix("bf16").removeprefix("-") if cast else ""
+    make, real = _optimizer(optimizer, low_bit, extra, device)
+    return TrainingRecipe(precision, cast, _AUTOCAST.get(base), make, real)
+
+
+def _optimizer(
+    optimizer: str | MakesOptimizer | None, low_bit: str, extra: str, device: str
+) -> tuple[MakesOptimizer, bool]:
+    """What makes the optimizer, and whether it really steps."""
+    if low_bit:
+        kind = low_bit[:-4]
+        if optimizer not in (None, kind):
+            raise NetworkError(f"-{low_bit} names the optimizer; leave {optimizer!r} out")
+        if extra == "kahan":
+            raise NetworkError(f"no optimizer has both Kahan summation and {low_bit} states")
+        return (
+            lambda p: CountedOptimizer(p, _STATES[kind], bits=_LOW_BIT[low_bit], extra=extra, device=device)
+        ), False
+    optimizer = "sgd" if optimizer is None else optimizer
+    if not isinstance(optimizer, str):
+        if extra:
+            raise NetworkError(f"bf16-{extra} is done by an optimizer of its own; name sgd, adam or adamw")
+        return optimizer, True
+    if optimizer not in OPTIMIZERS:
+        raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}, or a function")
+    if not extra:
+        return OPTIMIZERS[optimizer], True
+    if optimizer not in _STATES:
+        raise NetworkError(f"{optimizer} has no form with bf16-{extra}; take sgd, adam or adamw")
+    return (lambda p: CountedOptimizer(p, _STATES[optimizer], extra=extra, device=device)), False
+
+
+class CountedOptimizer(torch.optim.Optimizer):
+    """Allocates what an optimizer from another library keeps, and changes no weight.
+
+    States of 8 bits (bitsandbytes) are n bytes and a float32 scale for every 256 numbers, those of 4 bits
+    (torchao) half of that with a scale for every 128; tensors of less than 4,096 numbers keep float32. With
+    Kahan summation (torch-optimi) a further number of the weight's type is kept. On a GPU these steps are
+    fused kernels; on a CPU they compute in float32 numbers of one parameter at a time.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        states: int,
+        *,
+        bits: int | None = None,
+        extra: str = "",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(parameters, {})
+        self._states, self._bits, self._extra, self._device = states, bits, extra, device
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Allocate the states of parameters that have gradients, and what a step on each needs."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if not self.state[parameter]:
+                    self._allocate(parameter)
+                if self._device == "cpu":
+                    count = self._states + (1 if self._bits or self._extra else 0)
+                    needed = [torch.empty(parameter.shape) for _ in range(count + (self._states > 1))]
+                    del needed
+
+    def _allocate(self, parameter: Tensor) -> None:
+        state, n = self.state[parameter], parameter.numel()
+        for number in range(self._states):
+            if self._bits is None:
+                state[f"state{number}"] = torch.empty_like(parameter)
+            elif n < 4096:
+                state[f"state{number}"] = torch.empty(n, device=parameter.device)
+            else:
+                block = 256 if self._bits == 8 else 128
+                size = ceil(n * self._bits / 8)
+                state[f"state{number}"] = torch.empty(size, dtype=torch.uint8, device=parameter.device)
+                state[f"scale{number}"] = torch.empty(ceil(n / block), device=parameter.device)
+        if self._extra == "kahan":
+            state["kahan"] = torch.empty_like(parameter)

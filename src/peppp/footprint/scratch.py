@@ -1,0 +1,217 @@
+"""What torch's CPU kernels allocate beside their results, measured by running single kernels.
+
+It depends on the processor, on the number of threads and on the versions of oneDNN and MKL, so that no rule
+holds on the next machine: on one with AVX-512, a float32 convolution copies its input, its weights and its
+result into oneDNN's layouts; with more threads, its backward pass keeps a weight gradient for each.
+
+A kernel is run alone on zeros, with few images or time steps, and traced. As what it allocates is linear in
+their number once there are more of them than threads, two such runs tell what the whole batch takes.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import _disable_current_modes
+
+from peppp.errors import NetworkError
+
+aten = torch.ops.aten
+
+# Kernels with memory of their own: which of their arguments have the images or time steps in dimension 0.
+_BATCHED: dict[Any, tuple[int, ...]] = {
+    aten.convolution.default: (0,),
+    aten.convolution_backward.default: (0, 1),
+    aten.native_batch_norm_backward.default: (0, 1),
+    aten._scaled_dot_product_flash_attention_for_cpu.default: (0, 1, 2),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (0, 1, 2, 3, 4, 5),
+    aten.mkldnn_rnn_layer.default: (0,),
+    aten.mkldnn_rnn_layer_backward.default: (0, 7, 10),
+}
+_PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+_WIDEST = 1024  # rows and columns of a product that is run
+_MOST = 1 << 28  # bytes of arguments that a kernel is run with
+
+
+class _Shape(NamedTuple):
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Kernel(NamedTuple):
+    """A call of a kernel without its numbers: the operation, and its arguments with shapes for tensors."""
+
+    operation: Any
+    arguments: tuple[Any, ...]
+    threads: int
+
+
+def kernel_of(operation: Any, args: tuple[Any, ...]) -> Kernel | None:
+    """The call to run, or None where a kernel needs no memory of its own."""
+    if operation in _BATCHED:
+        return Kernel(operation, _hashable(args), torch.get_num_threads())
+    if operation in _PRODUCTS and args[-1].dtype in (torch.bfloat16, torch.float16):
+        return Kernel(operation, _hashable(args), torch.get_num_threads())
+    return None
+
+
+def cast_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int:
+    """Bytes of the copies that an elementwise operation makes of operands of another type."""
+    if torch.Tag.pointwise not in operation.tags or not isinstance(result, Tensor):
+        return 0
+    size, dtype = result.element_size(), result.dtype
+    if not result.is_floating_point():
+        return 0
+    others = (x for x in args if isinstance(x, Tensor) and x.dim() and x.is_floating_point())
+    return sum(x.numel() * size for x in others if x.dtype is not dtype)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _Shape(tuple(value.shape), tuple(value.stride()), value.dtype)
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
+
+
+_known: dict[tuple[Kernel, int], int] = {}
+
+
+def scratch(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
+    """Bytes that each call needs while it runs, beside its arguments and results.
+
+    >>> scratch([])
+    {}
+    """
+    wanted = {kernel: _counts(kernel) for kernel in kernels}
+    runs = [(kernel, n) for kernel, counts in wanted.items() for n in counts if (kernel, n) not in _known]
+    if runs:
+        _known.update(zip(runs, _trace(runs), strict=True))
+    return {kernel: _at(kernel, counts) for kernel, counts in wanted.items()}
+
+
+def _batch(kernel: Kernel) -> int:
+    return kernel.arguments[0].shape[0] if kernel.operation in _BATCHED else 1
+
+
+def _counts(kernel: Kernel) -> tuple[int, ...]:
+    """The numbers of images or time steps to run a call with."""
+    batch = _batch(kernel)
+    few = max(4, kernel.threads)
+    if batch <= 2 * few:
+        return (batch,)
+    if _size(kernel, 2 * few) <= _MOST:
+        return (few, 2 * few)
+    return (1, 2)
+
+
+def _at(kernel: Kernel, counts: tuple[int, ...]) -> int:
+    found = [_known[kernel, n] for n in counts]
+    if len(counts) == 1:
+        return found[0]
+    slope = (found[1] - found[0]) / (counts[1] - counts[0])
+    return max(found[1], round(found[0] + slope * (_batch(kernel) - counts[0])))
+
+
+def _size(kernel: Kernel, count: int) -> int:
+    shapes = (_cut(kernel, i, x, count) for i, x in enumerate(kernel.arguments) if isinstance(x, _Shape))
+    return sum(x.dtype.itemsize * torch.Size(x.shape).numel() for x in shapes)
+
+
+def _cut(kernel: Kernel, position: int, x: _Shape, count: int) -> _Shape:
+    """The shape to run a call with."""
+    if kernel.operation in _PRODUCTS:
+        return x._replace(shape=tuple(min(n, _WIDEST) for n in x.shape))
+    if position in _BATCHED[kernel.operation] and x.shape[0] == _batch(kernel):
+        return x._replace(shape=(count, *x.shape[1:]))
+    return x
+
+
+def _made(kernel: Kernel, count: int) -> list[Any]:
+    """Real arguments: zeros."""
+    made = []
+    for position, x in enumerate(kernel.arguments):
+        if isinstance(x, _Shape):
+            cut = _cut(kernel, position, x, count)
+            empty = torch.empty_strided(cut.shape, _strides(x, cut.shape), dtype=cut.dtype)
+            made.append(empty.zero_())
+        else:
+            made.append(x)
+    if kernel.operation is aten.native_batch_norm_backward.default and made[2] is not None:
+        made[5:7] = (x if x is None else x.to(made[2].dtype) for x in made[5:7])  # fakes err here
+    if kernel.operation is aten.mkldnn_rnn_layer_backward.default:
+        reverse, mode, hidden, layers, biases, train, both, sizes, first = made[13:-1]
+        rest = (reverse, sizes, mode, hidden, layers, biases, both, first, train)
+        made[-1] = _call(aten.mkldnn_rnn_layer.default, (*made[:7], *rest))[3]
+    return made
+
+
+def _call(operation: Any, args: Sequence[Any]) -> Any:
+    try:
+        return operation(*args)
+    except RuntimeError as error:
+        name = "an LSTM" if "rnn" in str(operation) else str(operation)
+        kind = str(args[0].dtype).removeprefix("torch.")
+        raise NetworkError(
+            f"{name} in {kind} does not run on this processor ({str(error).splitlines()[0]}); take fp32"
+        ) from None
+
+
+def lstm_workspace(args: tuple[Any, ...]) -> int:
+    """Bytes of the workspace that oneDNN's LSTM layer keeps for its backward pass, in whole pages."""
+    kernel = Kernel(aten.mkldnn_rnn_layer.default, _hashable(args), torch.get_num_threads())
+    few, more = (_lstm_workspace(kernel, count) for count in (_FEW, _MORE))
+    exact = few + (more - few) * (args[0].shape[0] - _FEW) / (_MORE - _FEW)
+    return -int(-exact // _PAGE) * _PAGE
+
+
+_FEW, _MORE, _PAGE = 8, 40, 4096
+
+
+@lru_cache(maxsize=256)
+def _lstm_workspace(kernel: Kernel, steps: int) -> int:
+    with _disable_current_modes(), torch.enable_grad():  # an LSTM asks whether it trains
+        workspace = _call(kernel.operation, _made(kernel, steps))[3]
+        return int(workspace.untyped_storage().nbytes())
+
+
+def _strides(x: _Shape, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Dense strides in the order of the dimensions of ``x``; 0 where it is expanded."""
+    order = sorted(range(len(shape)), key=lambda d: (x.stride[d], -d))
+    found, step = [0] * len(shape), 1
+    for d in order:
+        if x.stride[d]:
+            found[d] = step
+            step *= max(shape[d], 1)
+    return tuple(found)
+
+
+def _trace(runs: list[tuple[Kernel, int]]) -> list[int]:
+    """Run each call alone; the most that lived in it beside its arguments and results."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
+    recording = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
+    with _disable_current_modes(), torch.enable_grad(), recording:  # an LSTM asks whether it trains
+        for number, (kernel, count) in enumerate(runs):
+            made = _made(kernel, count)
+            with record_function(f"kernel {number}"):
+                result = _call(kernel.operation, made)
+            del made, result
+    recorded: Any = recording.profiler
+    events = sorted(recorded.kineto_results.events(), key=lambda event: event.start_ns())
+    runs_seen = (e for e in events if e.name().startswith("kernel "))
+    spans = {e.name(): (e.start_ns(), e.start_ns() + e.duration_ns()) for e in runs_seen}
+    sizes = iter([(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"])
+    found, event = [], next(sizes, None)
+    for number in range(len(runs)):
+        start, end = spans[f"kernel {number}"]
+        live = highest = 0
+        while event is not None and event[0] <= end:
+            if event[0] >= start:
+                live += event[1]
+                highest = max(highest, live)
+            event = next(sizes, None)
+        found.append(highest - live)
+    return found

@@ -1,0 +1,84 @@
+"""Where in a module a step is: the layer that runs, and the line of source that called it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+_TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
+
+
+class Place(NamedTuple):
+    """A layer's name ("" is the module itself), file and line of the call, and whether it is the backward."""
+
+    layer: str = ""
+    line: str = ""
+    backward: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.layer}, backward" if self.backward else self.layer
+
+
+class Where:
+    """Follows the layers of a module in its passes, while ``watching(module)`` is entered.
+
+    An operation of the backward pass belongs to where the operation of the forward pass was that it
+    differentiates: torch's nodes of the graph carry the number at which that one ran.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[str] = []
+        self._calls: dict[int, Place] = {}
+
+    @contextmanager
+    def watching(self, module: nn.Module) -> Iterator[None]:
+        """Keep the names of the layers that run, until left."""
+        handles: list[Any] = []
+        for name, layer in module.named_modules():
+            handles.append(
+                layer.register_forward_pre_hook(
+                    lambda *_, name=name: self._running.append(name), prepend=True
+                )
+            )
+            handles.append(layer.register_forward_hook(self._leave, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _leave(self, *_: Any) -> None:
+        self._running.pop()
+
+    def now(self) -> Place:
+        """The place of the operation that runs; to be called at each of the forward pass."""
+        if self._running:
+            place = Place(self._running[-1], _line())
+            if torch.is_grad_enabled():
+                self._calls.setdefault(torch._C._autograd._get_sequence_nr() - 1, place)
+            return place
+        node: Any = torch._C._current_autograd_node()  # None outside of a backward pass
+        if node is None:
+            return Place("(loss and optimizer)")
+        found = self._calls.get(node._sequence_nr())
+        return Place("(gradients)", "", True) if found is None else found._replace(backward=True)
+
+
+def _line() -> str:
+    """File and line of the innermost frame of the module's own code; "" where it is all torch's."""
+    frame: Any = sys._getframe(2)
+    inside = False  # torch, and no longer the code that asks
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith((_TORCH, "<")):
+            inside = True
+        elif not name.startswith(_HERE):
+            return f"{Path(name).name}:{frame.f_lineno}"
+        elif inside:
+            return ""
+        frame = frame.f_back
+    return ""
