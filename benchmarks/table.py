@@ -37,6 +37,8 @@ SEEDS = ["--seed", "0,1,2"]
 # 0.003 at which fp32 errs least.
 END = ["--epochs", "100", "--augmentation", "flip-crop", "--min-steps", "0"]
 DEEP = ["--network", "resnet18-w16", "--min-steps", "780"]  # at 32 pixels a side, as the paper trains
+# Of Debian: bible-kjv-text (bible -f Gen1:1-Gen50:26 > genesis.txt) and miscfiles (us-constitution.gz).
+TEXTS = ["grammar", "genesis", "constitution"]
 KEPT = Path(__file__).parents[1] / "measurements"
 
 
@@ -77,12 +79,16 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
             ["hand_drawn_shapes", "eth80"],
             ["--configurations", f"fp32+{THIRD}", *END, "--learning-rate", "0.03"],
         ),
+        "fp32-text": (TEXTS, ["--configurations", "fp32", "--network", "transformer", *SEEDS]),
+        "text": (TEXTS, ["--configurations", THIRD, "--network", "transformer"]),
         "deep-b": (five, ["--configurations", f"{FORMATS_A} x 1-6-7,1-8-11", *DEEP]),
     }
 
 
 def text(folder: Path, name: str, side: int | None = None) -> str:
     """A data set's text: where it is, how it is cut, its side and its family."""
+    if name in TEXTS:
+        return name if name == "grammar" else f"text:{folder / name}.txt"
     side = side or next((side for side, members in SIDES.items() if name in members.split()), 16)
     family = next((family for start, family in FAMILIES.items() if name.startswith(start)), name)
     return f"npz:{folder / name}.npz?train=1600&test=2000&resolution={side}&group={family}"
