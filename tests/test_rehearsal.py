@@ -5,6 +5,7 @@ import statistics
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.footprint.counting import count_elements, count_layers, count_outputs
@@ -65,6 +66,70 @@ def on_meta(kind):
     return kind().to("meta").to(memory_format=torch.channels_last)
 
 
+class Recurrent(nn.Module):
+    """An LSTM over the rows of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.head = nn.LSTM(96, 64, 2, batch_first=True), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
+
+
+class Encoder(nn.Module):
+    """Torch's own encoder layers, whose attention is within one function."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 96, 4, 4)
+        layers = [nn.TransformerEncoderLayer(96, 4, 384, dropout=0.0, batch_first=True) for _ in range(2)]
+        self.blocks, self.head = nn.Sequential(*layers), nn.Linear(96, 10)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.embed(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Checkpointed(nn.Module):
+    """Two blocks, recomputed in the backward pass, and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Dropout(0.1)) for _ in range(2)]
+        )
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return self.head(x.mean((2, 3)))
+
+
+def frozen_stem():
+    network = Pooled()
+    network.layers[:8].requires_grad_(False)
+    return network
+
+
+def wide_linear():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 300), nn.ReLU(), nn.Linear(300, 10))
+
+
+def flattened():
+    return nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(12 * 16 * 16, 10))
+
+
+def depthwise():
+    return nn.Sequential(
+        nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24), nn.SiLU(),
+        nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.BatchNorm2d(24), nn.SiLU(),
+        nn.Conv2d(24, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 10),
+    )  # fmt: skip
+
+
 def training(kind, storage, side, batch, options):
     def build():
         torch.manual_seed(0)
@@ -100,6 +165,38 @@ def assert_estimate_is_what_is_measured(kind, storage, side=32, batch=16, **opti
 def test_estimates_are_within_2_and_10_percent_of_the_allocator_s_bytes(kind, storage):
     torch.set_num_threads(1)
     assert_estimate_is_what_is_measured(kind, storage)
+
+
+SMALL = {
+    "LSTM": pytest.param(Recurrent, 32, marks=pytest.mark.case("R"), id="LSTM"),
+    "frozen": pytest.param(frozen_stem, 32, marks=pytest.mark.case("S"), id="frozen"),
+    "linear": pytest.param(wide_linear, 16, marks=pytest.mark.case("AB"), id="a wide linear layer"),
+    "flatten": pytest.param(flattened, 16, marks=pytest.mark.case("AB"), id="a flatten that copies"),
+    "depthwise": pytest.param(depthwise, 16, marks=pytest.mark.case("AB"), id="depthwise, SiLU, dropout"),
+    "checkpoint": pytest.param(Checkpointed, 16, marks=pytest.mark.case("AB"), id="recomputed blocks"),
+    "encoder": pytest.param(Encoder, 32, id="torch's encoder"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:not rounded to low precision. what lstm computes inside")
+@pytest.mark.parametrize("storage", ["fp32", "simulated", "packed"])
+@pytest.mark.parametrize(("kind", "side"), SMALL.values())
+def test_estimates_of_small_networks_of_other_kinds(kind, side, storage):
+    torch.set_num_threads(1)
+    assert_estimate_is_what_is_measured(
+        kind, storage, side, 64
+    )  # checkpoint keeps 5 kB of random state a block
+
+
+@pytest.mark.case("S")
+def test_frozen_weights_have_no_gradient_and_no_states():
+    network = frozen_stem()
+    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    counts = count_elements(network.to("meta"), (3, 32, 32), 4)
+    assert (counts.frozen, counts.weights) == (frozen, frozen + trained)
+    footprint = counts.footprint(COARSE)
+    assert footprint.gradients == footprint.states["accumulator"] == -(-trained * 14 // 8)
 
 
 @pytest.mark.parametrize(

@@ -158,14 +158,21 @@ def test_the_command_names_the_largest_batch_that_fits_and_measures_real_steps()
     assert (found["source"], real["source"]) == ("estimated", "measured")
     assert real["kept"] == pytest.approx(found["kept"], rel=0.01)
     assert real["peak"] == pytest.approx(found["peak"], rel=0.03)
-    assert "name its --precision" in refused("memory", "resnet8", "--measure")
-    for option in (["--layers"], ["--storage", "packed"], ["--configurations", "fp32"]):
+    for option in (["--measure"], ["--device", "cuda"], ["--accumulate", "2"]):
+        assert "name its --precision" in refused("memory", "resnet8", *option)
+    for option in (["--inference"], ["--storage", "packed"], ["--configurations", "fp32"]):
         said = refused("memory", "resnet8", "--precision", "fp32", *option)
         assert f"{option[0]} says nothing of plain PyTorch" in said
 
 
 def test_a_step_that_needs_data_is_measured():
     assert measure_training(NeedsData(), torch.ones(4)).peak > 0
+
+
+def test_a_convolution_whose_kernel_crashes_is_rehearsed_without_running_it():
+    network = nn.Conv2d(4, 8, 1, stride=2)
+    x = torch.empty(32, 4, 16, 16, device="meta").contiguous(memory_format=torch.channels_last)
+    assert training_memory(network, x).peak > 0
 
 
 @pytest.mark.parametrize(("loops", "measured_mib"), [(1, 84.0039), (100, 4044.0039)])

@@ -1,4 +1,4 @@
-"""One dry run without data (meta tensors) counts what a training keeps; the rest is arithmetic."""
+"""One dry run without data (fake tensors) counts what a training keeps; the rest is arithmetic."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError, PepppError
-from peppp.footprint.meta import as_on_cpu
+from peppp.footprint.fakes import classification_loss, fake_mode, fake_module
 from peppp.formats import Configuration, Format
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.network.rules import KINDS, Kind
@@ -28,11 +28,15 @@ OPTIMIZER_STATES = {
 
 @dataclass(frozen=True, slots=True)
 class ElementCounts:
-    """What one training step of a network keeps: numbers that take a format, and bytes that do not."""
+    """What one training step of a network keeps: numbers that take a format, and bytes that do not.
+
+    ``frozen`` of the weights are not trained: they have no gradient and no states.
+    """
 
     weights: int
     activations: int
     raw_bytes: int
+    frozen: int = 0
 
     def footprint(
         self, configuration: Configuration, *, optimizer: str = "sgd", accumulator: bool = True
@@ -46,11 +50,12 @@ class ElementCounts:
         names = OPTIMIZER_STATES[optimizer]
         if accumulator and not configuration.is_fp32:
             names = (*names, "accumulator")
+        trained = bytes_of(self.weights - self.frozen, b)
         return Footprint(
             weights=bytes_of(self.weights, a),
             activations=bytes_of(self.activations, a),
-            gradients=bytes_of(self.weights, b),
-            states={name: bytes_of(self.weights, b) for name in names},
+            gradients=trained,
+            states=dict.fromkeys(names, trained),
             raw=self.raw_bytes,
         )
 
@@ -91,6 +96,7 @@ def count_elements(
         weights=sum(layer.counts.weights for layer in layers),
         activations=sum(layer.counts.activations for layer in layers),
         raw_bytes=sum(layer.counts.raw_bytes for layer in layers),
+        frozen=sum(layer.counts.frozen for layer in layers),
     )
 
 
@@ -103,8 +109,9 @@ def count_layers(
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[LayerCounts, ...]:
     """:func:`count_elements` by module, in the order of the network's modules; the loss comes last."""
+    fake = fake_mode()
+    network = fake_module(fake, network).train()
     low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
-    network.train()
     kept: dict[int, tuple[Tensor, str]] = {}
     used = _Operands()
     running: list[str] = []
@@ -113,13 +120,12 @@ def count_layers(
         kept.setdefault(_storage(tensor), (tensor, running[-1] if running else "loss"))
         return tensor
 
-    with _as_inputs_allow(network, input_shape), _names(network, running):
-        inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
-        labels = torch.zeros(batch_size, dtype=torch.int64, device="meta")
+    with fake, _as_inputs_allow(network, input_shape), _names(network, running):
+        inputs = torch.empty(batch_size, *input_shape, dtype=dtype)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             with used:
                 outputs = network(inputs)
-            loss(outputs) if loss else nn.functional.cross_entropy(outputs, labels)
+            (loss or classification_loss)(outputs)
     owned = {_storage(parameter) for parameter in (*network.parameters(), *network.buffers())}
     activations: dict[str, int] = {}
     raw: dict[str, int] = {}
@@ -132,7 +138,12 @@ def count_layers(
     for name, module in [*network.named_modules(), ("loss", None)]:
         own = [] if module is None else [p for p in module.parameters(recurse=False) if id(p) not in seen]
         seen.update(id(p) for p in own)
-        counts = ElementCounts(sum(p.numel() for p in own), activations.get(name, 0) // 4, raw.get(name, 0))
+        counts = ElementCounts(
+            sum(p.numel() for p in own),
+            activations.get(name, 0) // 4,
+            raw.get(name, 0),
+            sum(p.numel() for p in own if not p.requires_grad),
+        )
         if counts != ElementCounts(0, 0, 0):
             kind = "loss" if module is None else type(module).__name__
             layers.append(LayerCounts(name or "(network)", kind, counts))
@@ -198,7 +209,7 @@ class _Operands(TorchFunctionMode):
             for item in value if isinstance(value, (tuple, list)) else (value,):
                 if isinstance(item, Tensor):
                     self.storages[_storage(item)] = item
-        return as_on_cpu(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 class _Outputs(TorchFunctionMode):

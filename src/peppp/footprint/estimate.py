@@ -8,7 +8,9 @@ from torch import nn
 
 from peppp.errors import BudgetError, FormatError
 from peppp.footprint.counting import ElementCounts, bytes_of, count_elements, count_outputs
-from peppp.footprint.rehearsal import Live, Rehearsal, rehearse
+from peppp.footprint.fakes import fake_mode, fake_module
+from peppp.footprint.live import Live
+from peppp.footprint.rehearsal import Rehearsal, rehearse
 from peppp.formats import Configuration
 from peppp.records import Footprint
 from peppp.units import format_bytes
@@ -68,8 +70,10 @@ def estimate(
     input_shape: Sequence[int],
     batch_size: int,
     choices: Choices = Choices(),
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Estimate:
-    """Estimate the training of the network that ``build`` makes on the meta device, thrice afresh.
+    """Estimate the training of the network that ``build`` makes on the meta device, on inputs of a ``dtype``.
 
     >>> network = lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 8, device="meta"))
     >>> found = estimate(network, (3, 4, 4), 2)
@@ -78,8 +82,9 @@ def estimate(
     """
     if choices.storage not in ("packed", "simulated"):
         raise FormatError(f"unknown storage {choices.storage!r}; known: packed, simulated")
+    module = build()
     rehearsed = rehearse(
-        build(),
+        module,
         input_shape,
         batch_size,
         storage=choices.storage,
@@ -87,24 +92,31 @@ def estimate(
         weights=choices.weights,
         optimizer=choices.optimizer,
         accumulator=choices.accumulator,
+        dtype=dtype,
     )
-    plain = rehearse(build(), input_shape, batch_size, storage="fp32", optimizer=choices.optimizer)
-    return Estimate(count_elements(build(), input_shape, batch_size), rehearsed, plain, choices)
+    plain = rehearse(
+        module, input_shape, batch_size, storage="fp32", optimizer=choices.optimizer, dtype=dtype
+    )
+    counts = count_elements(module, input_shape, batch_size, dtype=dtype)
+    return Estimate(counts, rehearsed, plain, choices)
 
 
 def inference_footprint(
-    build: Callable[[], nn.Module], input_shape: Sequence[int], batch_size: int
+    build: Callable[[], nn.Module],
+    input_shape: Sequence[int],
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[Configuration], Footprint]:
     """Of using a network: its weights, and the most activations that live at one moment, all in Format A."""
-    network = build().eval()
-    live = Live(watching=True)
+    fake, live = fake_mode(), Live()
+    network = fake_module(fake, build()).eval()
     live.add((*network.parameters(), *network.buffers()))
-    with torch.no_grad(), live:
-        inputs = torch.empty(batch_size, *input_shape, device="meta")
-        before = live.now().raw - inputs.nbytes
-        network(inputs)
+    before, totals = live.total, []
+    live.watch = lambda *_: totals.append(live.total)
+    with torch.no_grad(), fake, live:
+        network(torch.empty(batch_size, *input_shape, dtype=dtype))
     weights = sum(p.numel() for p in network.parameters())
-    activations = max(moment.raw for moment in live.moments) - before
+    activations = max(totals) - before
     raw = sum(buffer.nbytes for buffer in network.buffers())
     return lambda configuration: Footprint(
         weights=bytes_of(weights, configuration.format_a),

@@ -95,3 +95,15 @@ def tensors(values: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, (tuple, list, Mapping)):
             yield from tensors(value)
+
+
+def classification_loss(logits: Tensor) -> Tensor:
+    """Cross entropy of logits: [batch, classes], [batch, classes, ...] of pixels, [batch, length, classes].
+
+    A sequence's classes lie in the last dimension.
+    """
+    if logits.dim() == 3:
+        logits = logits.flatten(0, 1)
+    shape = (logits.shape[0], *logits.shape[2:])
+    labels = torch.zeros(shape, dtype=torch.int64, device=logits.device)
+    return nn.functional.cross_entropy(logits.float(), labels)

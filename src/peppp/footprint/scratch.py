@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from peppp.errors import NetworkError
+from peppp.lowprec.network.convolutions import is_narrow
 
 aten = torch.ops.aten
 
@@ -142,6 +143,9 @@ def _made(kernel: Kernel, count: int) -> list[Any]:
             made.append(x)
     if kernel.operation is aten.native_batch_norm_backward.default and made[2] is not None:
         made[5:7] = (x if x is None else x.to(made[2].dtype) for x in made[5:7])  # fakes err here
+    if kernel.operation is aten.convolution_backward.default and is_narrow(made[2], made[4], made[5]):
+        rows, columns = made[4]  # torch's kernel may crash: the repaired one is run
+        made[1], made[4] = made[1][..., ::rows, ::columns], (1, 1)
     if kernel.operation is aten.mkldnn_rnn_layer_backward.default:
         reverse, mode, hidden, layers, biases, train, both, sizes, first = made[13:-1]
         rest = (reverse, sizes, mode, hidden, layers, biases, both, first, train)

@@ -119,15 +119,17 @@ def network_counts(
     """The element counts of a network by name, for inputs and targets of a shape and a batch size."""
     module = networks.build(network, classes=outputs, channels=channels, device="meta")
     dtype = torch.float32 if is_regression else torch.int64
-    targets = torch.zeros(batch_size, *target_shape, dtype=dtype, device="meta")
+
+    def loss_of(results: object) -> Tensor:
+        targets = torch.zeros(batch_size, *target_shape, dtype=dtype)
+        return find_loss(loss).function(_checked(results, network, targets, outputs, loss), targets)
+
     return count_elements(
         module,
         input_shape,
         batch_size,
         dtype=torch.int64 if is_text else torch.float32,
-        loss=lambda results: find_loss(loss).function(
-            _checked(results, network, targets, outputs, loss), targets
-        ),
+        loss=loss_of,
     )
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peppp.lowprec.rounding.shape_only import is_shape_only
+
 # Input channels from which on every instruction set is right.
 _ENOUGH = 16
 _SECONDS = 120
@@ -37,6 +39,7 @@ def is_narrow(weight: Tensor, stride: Any, padding: Any) -> bool:
         and _pair(stride) != (1, 1)
         and (padding == "valid" or _pair(padding) == (0, 0))
         and weight.is_cpu
+        and not is_shape_only(weight)
     )
 
 

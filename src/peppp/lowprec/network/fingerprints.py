@@ -33,7 +33,7 @@ def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
 
 def _layout(x: Tensor) -> tuple[int, int, int] | None:
     """(images, channels, pixels) of memory that is contiguous (one channel) or channels_last; else None."""
-    if not x.is_cpu or x.dtype is not torch.float32:
+    if not x.is_cpu or is_shape_only(x) or x.dtype is not torch.float32:
         return None
     if x.is_contiguous():
         return 1, 1, x.numel()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from peppp.formats import FP32, FixedFormat, FloatFormat, Format
 from peppp.lowprec.network.memory import Constant
@@ -95,4 +96,5 @@ def has(x: Tensor, fmt: Format, note: Constant | None = None) -> bool:
 
 @lru_cache(maxsize=1024)
 def _has(value: float, fmt: Format) -> bool:
-    return not math.isfinite(value) or has(torch.tensor([value], dtype=torch.float32), fmt)
+    with _disable_current_modes():  # in a rehearsal the tensor would be a fake one
+        return not math.isfinite(value) or has(torch.tensor([value], dtype=torch.float32), fmt)

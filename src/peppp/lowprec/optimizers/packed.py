@@ -327,7 +327,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         gradients = flat_rows(gradient, first)
         exact = True
         segments = first.segments()
-        for segment, start, stop in segments[:1] if is_shape_only(gradient) else segments:
+        for segment, start, stop in segments[:2] if is_shape_only(gradient) else segments:
             unpacked = {id(t): torch.empty(stop - start, device=gradient.device) for t in packed}
             for t in packed:
                 if t is not weight or accumulator is None:
@@ -337,7 +337,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
             )
             g = rows(gradients[start:stop], first)
             w = torch.empty_like(g) if w is None else w
-            if not is_shape_only(gradient) and not backend.sgd_step(
+            if not backend.sgd_step(
                 [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
                 p.configuration, p.modes, *rates, update_key, start,
             ):  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 from peppp.formats import Configuration, Format
 from peppp.lowprec.gpu import device
 from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import Key
 from peppp.records import RoundingModes
 
@@ -56,6 +57,8 @@ def sgd_step(
     start: int = 0,
 ) -> bool:
     """One step of SGD for some parameters, in place; see :func:`peppp.lowprec.rounding.kernels.sgd_step`."""
+    if weights and is_shape_only(weights[0]):
+        return kernels.available()  # whose loops need no memory of their own
     a, b = configuration.format_a, configuration.format_b
     columns, rates = (
         (gradients, momenta, accumulators, weights),

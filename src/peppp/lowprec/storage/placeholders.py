@@ -14,6 +14,7 @@ from peppp.errors import NetworkError
 from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.mode import tensors_in
 from peppp.lowprec.network.rules import KINDS, Kind
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 _PROPERTIES: Any = Tensor  # whose properties are seen as functions of their own
 _ALSO = {
@@ -74,13 +75,15 @@ def emptied(parameter: nn.Parameter) -> nn.Parameter:
     """The parameter without its numbers, at the cost of one number."""
     give(parameter, torch.full((), math.nan, device=parameter.device).expand(parameter.shape))
     write_note(parameter, ())
-    parameter.__class__ = PackedParameter
+    if not is_shape_only(parameter):  # a fake tensor is one by its class
+        parameter.__class__ = PackedParameter
     return parameter
 
 
 def give(parameter: Tensor, values: Tensor) -> None:
     """Let a parameter be a plain one of these numbers."""
-    parameter.__class__ = nn.Parameter
+    if not is_shape_only(parameter):
+        parameter.__class__ = nn.Parameter
     parameter.data = values
 
 
@@ -96,7 +99,8 @@ class UsedGradient(_Refusing, Tensor):
     @classmethod
     def of(cls, parameter: Tensor) -> Tensor:
         """The one of a parameter."""
-        return torch.zeros((), device=parameter.device).expand(parameter.shape).as_subclass(cls)
+        used = torch.zeros((), device=parameter.device).expand(parameter.shape)
+        return used if is_shape_only(used) else used.as_subclass(cls)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"a used gradient of shape {tuple(self.shape)}"

@@ -22,7 +22,7 @@ from peppp.errors import NetworkError
 from peppp.formats import FloatFormat
 from peppp.lowprec.network.memory import note_on
 from peppp.lowprec.packing.packed_tensor import PackedTensor
-from peppp.lowprec.storage.weights import PackedWeights, weak_storage
+from peppp.lowprec.storage.weights import PackedWeights
 
 _SMALLEST = 64  # numbers; packing fewer saves nothing worth a call
 
@@ -101,7 +101,7 @@ class SavedTensors:
         if self._hooks:
             return
         for reference, memory in self._emptied.values():
-            storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
+            storage = reference()
             if storage is not None:
                 _write(memory, storage)
         self._emptied.clear()
@@ -111,7 +111,7 @@ class SavedTensors:
         if self._emptied:
             storage = tensor.untyped_storage()
             emptied = self._emptied.pop(storage._cdata, None)
-            if emptied is not None and not emptied[0].expired():
+            if emptied is not None and emptied[0]() is not None:
                 _write(emptied[1], storage)
 
     def empty(self, tensor: Tensor) -> None:
@@ -123,7 +123,7 @@ class SavedTensors:
             return  # it will be rounded where it lies
         memory = self._memory(storage._cdata, tensor._version)
         if memory is not None and storage.nbytes() and storage.resizable():
-            self._emptied[storage._cdata] = (weak_storage(storage), memory)
+            self._emptied[storage._cdata] = (weakref.ref(storage), memory)
             storage.resize_(0)
 
     def changed(self, tensor: Tensor) -> None:
@@ -138,7 +138,7 @@ class SavedTensors:
 
     def emptied(self) -> set[int]:
         """The storages (their ``_cdata``) that are empty now."""
-        return {key for key, (reference, _) in self._emptied.items() if not reference.expired()}
+        return {key for key, (reference, _) in self._emptied.items() if reference() is not None}
 
     def pack(self, tensor: Tensor) -> Any:
         """What is kept of a tensor."""
@@ -160,14 +160,14 @@ class SavedTensors:
             memory = self._packed(tensor, storage)
             if memory is None:
                 return tensor.detach()
-            self._known[key] = (weak_storage(storage), weakref.ref(memory))
+            self._known[key] = (weakref.ref(storage), weakref.ref(memory))
             self._memories.add(memory)
         return _View(memory, *place)
 
     def _memory(self, storage: int, version: int) -> _Memory | None:
         """What is packed of a storage that was written so often."""
         known = self._known.get((storage, version))
-        return None if known is None or known[0].expired() else known[1]()
+        return None if known is None or known[0]() is None else known[1]()
 
     def unpack(self, kept: Any) -> Tensor:
         """The tensor again."""
@@ -189,8 +189,8 @@ class SavedTensors:
                 if packed is not None:
                     return _Memory(packed)
         known = self._raw_known.get(storage._cdata)
-        if known is None or known.expired():
-            self._raw_known[storage._cdata] = weak_storage(storage)
+        if known is None or known() is None:
+            self._raw_known[storage._cdata] = weakref.ref(storage)
             shape = "x".join(map(str, tensor.shape)) or "1"
             name = f"{self.operation} {shape} {str(tensor.dtype).removeprefix('torch.')}"
             self.raw[name] = self.raw.get(name, 0) + storage.nbytes()
@@ -201,4 +201,5 @@ def _write(memory: _Memory, storage: torch.UntypedStorage) -> None:
     """Fill emptied memory; torch takes it for unchanged."""
     packed = memory.packed
     storage.resize_(4 * packed.shape.numel())
-    packed.unpack_to(torch.empty(0, device=storage.device).set_(storage, 0, packed.shape, packed.stride))
+    if storage.device.type != "meta":  # where there are no numbers to write
+        packed.unpack_to(torch.empty(0, device=storage.device).set_(storage, 0, packed.shape, packed.stride))

@@ -5,12 +5,12 @@ uses it outside of the module's passes is told so in one line (see packed_tensor
 """
 
 import math
+import weakref
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef  # the one public form of a weak storage
 
 from peppp.formats import FloatFormat
 from peppp.lowprec.network.fingerprints import fingerprints
@@ -87,7 +87,7 @@ class PackedWeights:
         give(parameter, values)
         write_note(values, ())
         storage = values.untyped_storage()
-        self._filled[storage._cdata] = (weak_storage(storage), parameter)
+        self._filled[storage._cdata] = (weakref.ref(storage), parameter)
 
     def empty(self, parameter: Tensor) -> None:
         """Let go of a parameter's values."""
@@ -103,11 +103,11 @@ class PackedWeights:
     def owner(self, tensor: Tensor) -> Tensor | None:
         """The parameter whose memory a tensor lies in, if it is one of those filled."""
         entry = self._filled.get(tensor.untyped_storage()._cdata)
-        return None if entry is None or entry[0].expired() else entry[1]
+        return None if entry is None or entry[0]() is None else entry[1]
 
     def forget(self) -> None:
         """Drop what is known of memory that has been freed."""
-        self._filled = {key: entry for key, entry in self._filled.items() if not entry[0].expired()}
+        self._filled = {key: entry for key, entry in self._filled.items() if entry[0]() is not None}
 
     def release(self) -> None:
         """Give all parameters their values for good, and stop."""
@@ -147,11 +147,6 @@ class PackedWeights:
                 self.pack(parameter)
             else:
                 owner.adopt(parameter, fingerprint)
-
-
-def weak_storage(storage: torch.UntypedStorage) -> Any:
-    """A weak reference to memory; while it exists, no other memory gets the same ``_cdata``."""
-    return StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
 
 def segment_length(parameter: Tensor) -> int:

@@ -1,0 +1,155 @@
+"""``peppp memory --precision``: of a training in plain PyTorch; and the inputs that the command names."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from peppp.cli.options import print_json
+from peppp.errors import BudgetError, NetworkError
+from peppp.units import format_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The shape of one input, and whether it is a text of integers."""
+
+    shape: tuple[int, ...]
+    is_text: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Inputs":
+        """An image as 3x32x32, numbers as 13, a text as tokens:128. NetworkError for another text."""
+        kind, colon, rest = text.lower().rpartition(":")
+        parts = rest.split("x")
+        known = (kind == "tokens" and len(parts) == 1) or (not colon and len(parts) in (1, 3))
+        if not known or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise NetworkError(
+                f"not an input shape: {text!r}; write channels x height x width as 3x32x32, a number of "
+                "features as 13, or the length of a text as tokens:128"
+            )
+        return cls(tuple(map(int, parts)), bool(colon))
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """Of the tensors."""
+        import torch
+
+        return torch.int64 if self.is_text else torch.float32
+
+    def batch(self, count: int, device: str) -> "torch.Tensor":
+        """So many inputs; images in channels_last, as peppp trains them."""
+        import torch
+
+        x = torch.zeros(count, *self.shape, dtype=self.dtype, device=device)
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def built(network: str, classes: int, inputs: Inputs, device: str = "meta") -> "nn.Module":
+    """A network by name for such inputs."""
+    import torch
+
+    from peppp.tasks import networks
+
+    channels = 1 if inputs.is_text else inputs.shape[0]
+    module = networks.build(network, classes=classes, channels=channels, device=device)
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a user asks for: a network on a batch, the recipe that trains it, how, and a budget."""
+
+    network: str
+    classes: int
+    inputs: Inputs
+    batch: int
+    recipe: dict[str, Any]
+    how: dict[str, Any]
+    budget: int | None
+
+
+def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
+    """Say what the training takes, whether it fits, and the largest batch that does."""
+    from peppp.footprint.fakes import classification_loss
+    from peppp.footprint.measuring import measure_training
+    from peppp.footprint.training_memory import training_memory
+
+    def estimated(count: int) -> Any:
+        module, inputs = (
+            built(asked.network, asked.classes, asked.inputs),
+            asked.inputs.batch(count, "meta"),
+        )
+        return training_memory(module, inputs, loss=classification_loss, **asked.recipe, **asked.how)
+
+    about: dict[str, Any] = {"network": asked.network, "batch": asked.batch, **asked.recipe}
+    if measure:
+        if asked.how != {"device": "cpu", "accumulate": 1, "release_gradients": False} or layers:
+            raise NetworkError(
+                "--measure runs plain steps on the CPU; leave --device, --accumulate, "
+                "--gradients and --layers out"
+            )
+        module = built(asked.network, asked.classes, asked.inputs, "cpu")
+        found: Any = measure_training(
+            module, asked.inputs.batch(asked.batch, "cpu"), loss=classification_loss, **asked.recipe
+        )
+        about |= {"source": "measured", "at_rest": found.at_rest, "kept": found.kept, "peak": found.peak}
+        text = (
+            f"peak {format_bytes(found.peak)}; kept at the end of the forward pass "
+            f"{format_bytes(found.kept)}; at rest {format_bytes(found.at_rest)}; measured on the CPU"
+        )
+    else:
+        found = estimated(asked.batch)
+        about |= {"source": "estimated", **found.to_dict()}
+        text = str(found)
+    fits = (
+        None if asked.budget is None else _fits(asked, found.peak, lambda count: estimated(count).peak, about)
+    )
+    if json:
+        print_json(about)
+        return
+    console = Console()
+    name = asked.recipe["optimizer"] or ("" if asked.recipe["precision"].endswith("bit") else "sgd")
+    console.print(
+        ", ".join(filter(None, (asked.network, f"batch {asked.batch}", asked.recipe["precision"], name)))
+        + f": {text}"
+    )
+    if layers:
+        _print_layers(found.layers, console)
+    if fits:
+        console.print(fits)
+
+
+def _fits(asked: Asked, peak: int, peak_of: Any, about: dict[str, Any]) -> str:
+    """Whether a peak is within the budget, in words; the same in ``about``."""
+    from peppp.footprint.estimate import largest_batch
+
+    budget = asked.budget or 0
+    try:
+        most = largest_batch(peak_of, budget, asked.batch)
+    except BudgetError:  # not even a batch of 1 fits
+        most = 0
+    left = budget - peak
+    about |= {"budget": budget, "fits": left >= 0, "left": left, "largest_batch": most}
+    said = f"fits {format_bytes(budget)}, {format_bytes(left)} are left"
+    if left < 0:
+        said = f"does not fit {format_bytes(budget)}, {format_bytes(-left)} are missing"
+    return f"{said}; " + (f"the largest batch that fits is {most} (estimated)" if most else "no batch fits")
+
+
+def _print_layers(layers: Any, console: Console) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("layer", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("weights", "activations"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in layers:
+        sizes = (layer.weights, layer.activations)
+        table.add_row(layer.name, layer.kind, *(f"{size / 10**6:.2f}" for size in sizes))
+    console.print(table)
+    console.print("In MB (10^6 bytes), estimated. Each tensor is counted where it is made.", style="dim")
