@@ -79,6 +79,11 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
             ["hand_drawn_shapes", "eth80"],
             ["--configurations", f"fp32+{THIRD}", *END, "--learning-rate", "0.03"],
         ),
+        "resnet18": (
+            ["cifar10"],
+            ["--configurations", "fp32+1-3-4,1-4-1,1-4-4,1-5-2 x 1-7-9", "--network", "resnet18"]
+            + ["--min-steps", "780", "--seed", "0,1"],
+        ),
         "fp32-text": (TEXTS, ["--configurations", "fp32", "--network", "transformer", *SEEDS]),
         "text": (TEXTS, ["--configurations", THIRD, "--network", "transformer"]),
         "deep-b": (five, ["--configurations", f"{FORMATS_A} x 1-6-7,1-8-11", *DEEP]),
@@ -118,7 +123,7 @@ def main() -> None:
         print(f"campaign {campaign}: {len(tasks)} tasks", flush=True)
         if arguments.resume and kept.exists():
             peppp("table", "import", store, str(kept))
-        side = 32 if "deep" in campaign else None
+        side = 32 if "deep" in campaign or campaign == "resnet18" else None
         line = ["--min-steps", "500", "--workers", arguments.workers, *further]
         line += ["--data", ",".join(text(arguments.folder, task, side) for task in tasks)]
         line += ["--dry-run"] if arguments.dry_run else []
