@@ -63,7 +63,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 install-all: $(VENV)/installed-all
 
 $(VENV)/installed-all: $(VENV)/installed-dev
-	$(PIP) install -q -e '.[dev,postgres,ray,slurm,plot,optuna,hf,browser,docs]'
+	$(PIP) install -q -e '.[dev,postgres,ray,slurm,plot,optuna,hf,lowbit,browser,docs]'
 	@touch $@
 
 # Versions that are in constraints.txt stay as long as they fit: make constraints UPGRADE='--upgrade-package numpy'

@@ -81,8 +81,10 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
         ),
         "resnet18": (
             ["cifar10"],
-            ["--configurations", "fp32+1-3-4,1-4-1,1-4-4,1-5-2 x 1-7-9", "--network", "resnet18"]
-            + ["--min-steps", "780", "--seed", "0,1"],
+            [
+                *("--configurations", "fp32+1-3-4,1-4-1,1-4-4,1-5-2 x 1-7-9", "--network", "resnet18"),
+                *("--min-steps", "780", "--seed", "0,1"),
+            ],
         ),
         "fp32-text": (TEXTS, ["--configurations", "fp32", "--network", "transformer", *SEEDS]),
         "text": (TEXTS, ["--configurations", THIRD, "--network", "transformer"]),

@@ -11,7 +11,7 @@ from torch.nn import functional
 from helpers import answer, peppp, refused
 from peppp import training_memory
 from peppp.errors import NetworkError
-from peppp.footprint.measuring import measure_training
+from peppp.footprint.measuring import measure_step, measure_training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from rehearsals import NETWORKS
@@ -167,6 +167,175 @@ def test_the_command_names_the_largest_batch_that_fits_and_measures_real_steps()
 
 def test_a_step_that_needs_data_is_measured():
     assert measure_training(NeedsData(), torch.ones(4)).peak > 0
+
+
+def weights_and_states(precision, optimizer=None, **how):
+    network = nn.Sequential(nn.Linear(100, 200), nn.Linear(200, 10))  # 20,000 and 2,000 weights, 210 biases
+    found = training_memory(network, torch.empty(4, 100), precision=precision, optimizer=optimizer, **how)
+    return found.weights, found.states
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "weight", "states"),
+    [
+        # of 20,000 numbers: a byte (or half of one) each, and 4 for each 256 (128); the others in float32
+        ("fp32-sgd8bit", None, 4, 20_000 + 4 * 79 + 4 * 2210),
+        ("amp-bf16-adamw8bit", None, 4, 2 * (20_000 + 4 * 79 + 4 * 2210)),
+        ("bf16-adamw4bit", None, 2, 2 * (10_000 + 4 * 157 + 4 * 2210)),
+        ("bf16-sr-sgd8bit", "sgd", 2, 20_000 + 4 * 79 + 4 * 2210),
+        ("bf16-kahan", "sgd", 2, 2 * 2 * 22_210),
+        ("bf16-kahan", "adamw", 2, 3 * 2 * 22_210),
+        ("bf16-sr", "adam", 2, 2 * 2 * 22_210),
+    ],
+)
+def test_states_by_rule(precision, optimizer, weight, states):
+    assert weights_and_states(precision, optimizer) == (weight * 22_210, states)
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "said"),
+    [
+        ("fp32-adamw8bit", "sgd", "-adamw8bit names the optimizer; leave 'sgd' out"),
+        ("bf16-kahan-sgd8bit", None, "no optimizer has both Kahan summation and sgd8bit states"),
+        ("bf16-sr", "adafactor", "adafactor has no form with bf16-sr; take sgd, adam or adamw"),
+        ("bf16-kahan", torch.optim.SGD, "bf16-kahan is done by an optimizer of its own"),
+    ],
+)
+def test_what_does_not_go_together_is_said(precision, optimizer, said):
+    with pytest.raises(NetworkError, match=said):
+        weights_and_states(precision, optimizer)
+    with pytest.raises(NetworkError, match="is counted, and not run"):
+        measure_training(nn.Linear(4, 4), torch.zeros(2, 4), precision="bf16-sr")
+
+
+@pytest.mark.parametrize("name", ["SGD8bit", "AdamW8bit"])
+def test_bitsandbytes_steps_on_fakes_and_keeps_what_the_rule_says(name):
+    optim = pytest.importorskip("bitsandbytes", exc_type=ImportError).optim
+    make = getattr(optim, name)
+    options = {"momentum": 0.9} if name == "SGD8bit" else {}
+    network, x = nn.Sequential(nn.Linear(100, 200), nn.Linear(200, 10)), torch.zeros(4, 100)
+    real = measure_training(network, x, optimizer=lambda p: make(p, lr=0.01, **options))
+    by_rule = training_memory(network, x, precision=f"fp32-{name.lower()}")
+    books = real.at_rest - by_rule.at_rest  # its tables of 256 codes, shared by all states
+    assert 0 <= books <= 2 * 1024 + 64
+    assert by_rule.kept == pytest.approx(real.kept - books, rel=0.01)
+
+
+def test_kahan_summation_of_torch_optimi():
+    optimi = pytest.importorskip("optimi")
+    network, x = nn.Sequential(nn.Linear(100, 200), nn.Linear(200, 10)), torch.zeros(4, 100)
+    real = measure_training(network, x, precision="bf16", optimizer=lambda p: optimi.AdamW(p, lr=1e-3))
+    by_rule = training_memory(network, x, precision="bf16-kahan", optimizer="adamw")
+    assert by_rule.at_rest == pytest.approx(real.at_rest, abs=64)
+    assert by_rule.kept == pytest.approx(real.kept, rel=0.01)
+
+
+def loop(network, x, optimizer, *, passes=1, release=False):
+    """A real training step with accumulated or released gradients, for measure_step."""
+
+    def build():
+        if release:
+            steppers = {p: optimizer([p]) for p in network.parameters()}
+
+            def step(p):
+                steppers[p].step()
+                steppers[p].zero_grad()
+
+            for p in network.parameters():
+                p.register_post_accumulate_grad_hook(step)
+            return lambda: network(x.clone()).mean(), lambda: None
+        stepper = optimizer(network.parameters())
+
+        def forward():
+            for _ in range(passes - 1):
+                network(x).mean().backward()
+            return network(x).mean()
+
+        def finish():
+            stepper.step()
+            stepper.zero_grad()
+
+        return forward, finish
+
+    return build
+
+
+def test_gradients_that_are_added_up_or_released():
+    def network():
+        return nn.Sequential(*(nn.Linear(300, 300) for _ in range(4)))
+
+    x, sgd = torch.zeros(64, 300), lambda p: torch.optim.SGD(p, lr=0.1)
+    added = training_memory(network(), x, optimizer=sgd, accumulate=2)
+    real = measure_step(loop(network(), x, sgd, passes=2))
+    outside = sum(p.nbytes for p in network().parameters()) + x.nbytes  # made before the trace begins
+    assert added.peak == pytest.approx(real.peak + outside, rel=0.01)
+    plain = training_memory(network(), x, optimizer=sgd)
+    released = training_memory(network(), x, optimizer=sgd, release_gradients=True)
+    assert added.peak > plain.peak > released.peak
+    assert released.gradients == plain.gradients
+    real = measure_step(loop(network(), x, sgd, release=True))
+    assert released.peak == pytest.approx(real.peak + outside - x.nbytes, rel=0.01)
+
+
+def test_parts_of_low_rank_beside_frozen_weights():
+    class LowRank(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.full = nn.Linear(400, 400).requires_grad_(False)
+            self.down, self.up = nn.Linear(400, 4, bias=False), nn.Linear(4, 400, bias=False)
+
+        def forward(self, x):
+            return self.full(x) + self.up(self.down(x))
+
+    network, x = nn.Sequential(LowRank(), nn.ReLU(), LowRank()), torch.zeros(32, 400)
+    found = training_memory(network, x, optimizer="adamw")
+    real = measure_training(network, x, optimizer="adamw")
+    assert found.gradients == 4 * 2 * 2 * 1600
+    assert found.states == 2 * found.gradients + 4 * 4  # and a count of steps each
+    assert found.kept == pytest.approx(real.kept, rel=1e-3)
+    assert found.peak == pytest.approx(real.peak, rel=0.01)
+
+
+def test_a_gpu_by_rule_fuses_attention_with_dropout_and_has_a_reserve():
+    class Attends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Linear(32, 96)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).view(4, 512, 3, 2, 16).permute(2, 0, 3, 1, 4)
+            return functional.scaled_dot_product_attention(q, k, v, dropout_p=0.1)
+
+    x = torch.empty(4, 512, 32)
+    cpu, cuda = (training_memory(Attends(), x, device=device) for device in ("cpu", "cuda"))
+    matrix = 4 * 2 * 512 * 512 * 4
+    assert cpu.activations > matrix > cuda.activations
+    assert (cpu.reserve, cuda.reserve) == (0, 600_000_000 + round(cuda.peak / 10))
+    assert "by rule, not run" in str(cuda)
+    with pytest.raises(NetworkError, match="unknown device 'tpu'; known: cpu, cuda"):
+        training_memory(nn.Linear(2, 2), torch.empty(2, 2), device="tpu")
+
+
+def test_where_the_peak_is_and_what_each_layer_keeps():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.narrow, self.wide, self.out = nn.Linear(10, 10), nn.Linear(10, 5000), nn.Linear(5000, 2)
+
+        def forward(self, x):
+            x = self.narrow(x)
+            x = torch.relu(self.wide(x))  # the peak
+            return self.out(x)
+
+    found = training_memory(Wide(), torch.empty(100, 10), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    lines = Path(__file__).read_text().splitlines()
+    number = next(i for i, line in enumerate(lines, 1) if "# the peak" in line and "relu" in line)
+    assert found.peak_line == f"{Path(__file__).name}:{number}"
+    kept = {layer.name: layer.activations for layer in found.layers}
+    assert kept["narrow"] == 100 * 10 * 4
+    assert kept["(network)"] == 100 * 5000 * 4  # what relu made
+    assert sum(kept.values()) == found.activations
+    assert {layer.name: layer.weights for layer in found.layers}["wide"] == 4 * 55_000
 
 
 def test_a_convolution_whose_kernel_crashes_is_rehearsed_without_running_it():

@@ -107,9 +107,9 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
         found = estimated(asked.batch)
         about |= {"source": "estimated", **found.to_dict()}
         text = str(found)
-    fits = (
-        None if asked.budget is None else _fits(asked, found.peak, lambda count: estimated(count).peak, about)
-    )
+    fits = ""
+    if asked.budget is not None:
+        fits = _fits(asked, _needed(found), lambda count: _needed(estimated(count)), about)
     if json:
         print_json(about)
         return
@@ -123,6 +123,11 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
         _print_layers(found.layers, console)
     if fits:
         console.print(fits)
+
+
+def _needed(found: Any) -> int:
+    """The peak, and what a GPU needs beside it."""
+    return int(found.peak + getattr(found, "reserve", 0))
 
 
 def _fits(asked: Asked, peak: int, peak_of: Any, about: dict[str, Any]) -> str:

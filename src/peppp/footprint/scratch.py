@@ -142,7 +142,9 @@ def _made(kernel: Kernel, count: int) -> list[Any]:
         else:
             made.append(x)
     if kernel.operation is aten.native_batch_norm_backward.default and made[2] is not None:
-        made[5:7] = (x if x is None else x.to(made[2].dtype) for x in made[5:7])  # fakes err here
+        for position in (5, 6):  # the statistics, whose type fake tensors get wrong
+            if made[position] is not None:
+                made[position] = made[position].to(made[2].dtype)
     if kernel.operation is aten.convolution_backward.default and is_narrow(made[2], made[4], made[5]):
         rows, columns = made[4]  # torch's kernel may crash: the repaired one is run
         made[1], made[4] = made[1][..., ::rows, ::columns], (1, 1)

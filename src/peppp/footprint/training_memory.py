@@ -238,8 +238,10 @@ class _FusedAttention(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
-            args, kwargs = (*args[:4], 0.0, *args[5:]), kwargs | {"dropout_p": 0.0}
-            kwargs = {k: v for k, v in kwargs.items() if k != "dropout_p" or len(args) < 5}
+            if len(args) > 4:
+                args = (*args[:4], 0.0, *args[5:])
+            else:
+                kwargs = kwargs | {"dropout_p": 0.0}
         elif func is functional.multi_head_attention_forward:
             kwargs = kwargs | {"training": False}  # is for nothing but dropout
         return func(*args, **kwargs)
