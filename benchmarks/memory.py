@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rehearsals
 import torch
 from torch import Tensor, nn
 
@@ -202,6 +203,9 @@ def main() -> None:
             facts[case] = memory_of(case)
             print(case, json.dumps(facts[case]), flush=True)
     facts["packing_over_copy"] = packing_speed()
+    if arguments.only is None:
+        facts["rehearsals"] = list(rehearsals.rows())
+        torch.set_num_threads(1)
     facts |= dict(provenance("cpu")) | {"threads": 1, "batch": BATCH, "configuration": str(CONFIGURATION)}
     line = json.dumps(facts)
     if arguments.json:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from helpers import answer, peppp, refused
 from peppp import training_memory
 from peppp.errors import NetworkError
-from peppp.footprint.measuring import measure_step, measure_training
+from peppp.footprint.measuring import measure_training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from rehearsals import NETWORKS
@@ -230,51 +230,21 @@ def test_kahan_summation_of_torch_optimi():
     assert by_rule.kept == pytest.approx(real.kept, rel=0.01)
 
 
-def loop(network, x, optimizer, *, passes=1, release=False):
-    """A real training step with accumulated or released gradients, for measure_step."""
-
-    def build():
-        if release:
-            steppers = {p: optimizer([p]) for p in network.parameters()}
-
-            def step(p):
-                steppers[p].step()
-                steppers[p].zero_grad()
-
-            for p in network.parameters():
-                p.register_post_accumulate_grad_hook(step)
-            return lambda: network(x.clone()).mean(), lambda: None
-        stepper = optimizer(network.parameters())
-
-        def forward():
-            for _ in range(passes - 1):
-                network(x).mean().backward()
-            return network(x).mean()
-
-        def finish():
-            stepper.step()
-            stepper.zero_grad()
-
-        return forward, finish
-
-    return build
-
-
-def test_gradients_that_are_added_up_or_released():
-    def network():
-        return nn.Sequential(*(nn.Linear(300, 300) for _ in range(4)))
-
+@pytest.mark.parametrize("how", [{"accumulate": 3}, {"release_gradients": True}])
+def test_gradients_that_are_added_up_or_released(how):
+    network = nn.Sequential(*(nn.Linear(300, 300) for _ in range(4)))
     x, sgd = torch.zeros(64, 300), lambda p: torch.optim.SGD(p, lr=0.1)
-    added = training_memory(network(), x, optimizer=sgd, accumulate=2)
-    real = measure_step(loop(network(), x, sgd, passes=2))
-    outside = sum(p.nbytes for p in network().parameters()) + x.nbytes  # made before the trace begins
-    assert added.peak == pytest.approx(real.peak + outside, rel=0.01)
-    plain = training_memory(network(), x, optimizer=sgd)
-    released = training_memory(network(), x, optimizer=sgd, release_gradients=True)
-    assert added.peak > plain.peak > released.peak
-    assert released.gradients == plain.gradients
-    real = measure_step(loop(network(), x, sgd, release=True))
-    assert released.peak == pytest.approx(real.peak + outside - x.nbytes, rel=0.01)
+    found, plain = (
+        training_memory(network, x, optimizer=sgd, **how),
+        training_memory(network, x, optimizer=sgd),
+    )
+    real = measure_training(network, x, optimizer=sgd, **how)
+    assert found.peak == pytest.approx(real.peak, rel=0.01)
+    assert found.kept == pytest.approx(real.kept, rel=0.01)
+    assert found.gradients == plain.gradients
+    assert (found.peak > plain.peak) is ("accumulate" in how)
+    with pytest.raises(NetworkError, match="gradients that are added up cannot be released"):
+        training_memory(network, x, accumulate=2, release_gradients=True)
 
 
 def test_parts_of_low_rank_beside_frozen_weights():

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import arguments
-from peppp.footprint.recipes import MakesOptimizer, training_recipe
+from peppp.footprint.recipes import MakesOptimizer, check_passes, finishing, training_recipe
 from peppp.footprint.training_memory import mean_of
 
 
@@ -114,6 +114,8 @@ def measure_training(
     optimizer: str | MakesOptimizer | None = None,
     precision: str = "fp32",
     loss: Callable[[Any], Tensor] | None = None,
+    accumulate: int = 1,
+    release_gradients: bool = False,
 ) -> MeasuredMemory:
     """The memory of two real steps on the CPU, by torch's own allocator, for a step that needs data to run.
 
@@ -122,6 +124,7 @@ def measure_training(
     and for an optimizer that can be counted only.
     """
     recipe = training_recipe(module, optimizer, precision)
+    check_passes(accumulate, release_gradients)
     if not recipe.fits_real_steps:
         raise NetworkError(
             f"{precision} is counted, and not run; measure fp32, amp-bf16, amp-fp16 or bf16, or give an "
@@ -133,17 +136,18 @@ def measure_training(
 
     def make() -> tuple[Callable[[], Tensor], Callable[[], None]]:
         network = copy.deepcopy(module).to(recipe.cast).train()
-        stepper = recipe.optimizer([p for p in network.parameters() if p.requires_grad])
+        finish, _ = finishing(network, recipe.optimizer, release_gradients)
         args, kwargs = arguments(example_inputs, copied)
 
-        def forward() -> Tensor:
+        def one_pass() -> Tensor:
             with recipe.context():
                 output = network(*args, **kwargs)
                 return mean_of(output) if loss is None else loss(output)
 
-        def finish() -> None:
-            stepper.step()
-            stepper.zero_grad()
+        def forward() -> Tensor:
+            for _ in range(accumulate - 1):
+                one_pass().backward()  # type: ignore[no-untyped-call]
+            return one_pass()
 
         return forward, finish
 

@@ -91,13 +91,43 @@ def _optimizer(
     return (lambda p: CountedOptimizer(p, _STATES[optimizer], extra=extra, device=device)), False
 
 
+def check_passes(accumulate: int, release_gradients: bool) -> None:
+    """NetworkError where gradients cannot be both added up and released."""
+    if accumulate < 1 or (accumulate > 1 and release_gradients):
+        raise NetworkError("accumulate is 1 or more; gradients that are added up cannot be released")
+
+
+def finishing(
+    network: nn.Module, make: MakesOptimizer, release: bool
+) -> tuple[Callable[[], None], list[torch.optim.Optimizer]]:
+    """What ends a step, and the optimizers that do it: one, or one a parameter in the backward pass."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not release:
+        stepper = make(parameters)
+
+        def finish() -> None:
+            stepper.step()
+            stepper.zero_grad()
+
+        return finish, [stepper]
+    steppers = {p: make([p]) for p in parameters}
+
+    def step(parameter: nn.Parameter) -> None:
+        steppers[parameter].step()
+        steppers[parameter].zero_grad()
+
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
+    return (lambda: None), list(steppers.values())
+
+
 class CountedOptimizer(torch.optim.Optimizer):
     """Allocates what an optimizer from another library keeps, and changes no weight.
 
     States of 8 bits (bitsandbytes) are n bytes and a float32 scale for every 256 numbers, those of 4 bits
     (torchao) half of that with a scale for every 128; tensors of less than 4,096 numbers keep float32. With
     Kahan summation (torch-optimi) a further number of the weight's type is kept. On a GPU these steps are
-    fused kernels; on a CPU they compute in float32 numbers of one parameter at a time.
+    fused kernels; on a CPU they need a few numbers for each of one parameter at a time.
     """
 
     def __init__(
@@ -122,8 +152,9 @@ class CountedOptimizer(torch.optim.Optimizer):
                 if not self.state[parameter]:
                     self._allocate(parameter)
                 if self._device == "cpu":
-                    count = self._states + (1 if self._bits or self._extra else 0)
-                    needed = [torch.empty(parameter.shape) for _ in range(count + (self._states > 1))]
+                    dtype = parameter.dtype if self._extra == "kahan" else torch.float32
+                    count = self._states + (self._extra != "kahan") + (self._states > 1)
+                    needed = [torch.empty(parameter.shape, dtype=dtype) for _ in range(count)]
                     del needed
 
     def _allocate(self, parameter: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import classification_loss, fake_mode, fake_module, tensors
 from peppp.footprint.live import Live
-from peppp.footprint.scratch import Kernel, kernel_of, scratch
+from peppp.footprint.scratch import Kernel, kernel_of, most_scratch, scratch
 from peppp.formats import Configuration
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
@@ -43,6 +43,16 @@ class Moment:
         """
         bits = self.numbers_a * configuration.format_a.bits + self.numbers_b * configuration.format_b.bits
         return self.raw + ceil(Fraction(bits) / 8)
+
+    def with_raw(self, nbytes: int) -> "Moment":
+        """The moment with more bytes that no format changes."""
+        return Moment(self.raw + nbytes, self.numbers_a, self.numbers_b)
+
+    def exceeds(self, other: "Moment") -> bool:
+        """Whether it is as high as another at every configuration."""
+        return (
+            self.raw >= other.raw and self.numbers_a >= other.numbers_a and self.numbers_b >= other.numbers_b
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +178,16 @@ class _Moments:
         self.recorded = False
         self._live, self._used = live, used
         self._seen: dict[Kernel | None, set[Moment]] = {}
+        self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
         """Note what lives after an operation that made memory, once moments are ``recorded``."""
         self._used.follow(operation, args, result)
         if new and self.recorded:
-            self._seen.setdefault(kernel_of(operation, args), set()).add(self.now())
+            kernel = kernel_of(operation, args)
+            self._seen.setdefault(kernel, set()).add(self.now())
+            if kernel is not None and kernel not in self._most:
+                self._most[kernel] = most_scratch(kernel, result)
 
     def now(self) -> Moment:
         """What lives now."""
@@ -194,14 +208,21 @@ class _Moments:
 
         What kernels allocate beside their results is added.
         """
-        extra = scratch(kernel for kernel in self._seen if kernel is not None)
-        found: list[Moment] = []
-        moments = {
-            Moment(m.raw + (0 if kernel is None else extra[kernel]), m.numbers_a, m.numbers_b)
-            for kernel, group in self._seen.items()
-            for m in group
-        }
-        for m in sorted(moments, key=lambda m: (m.raw, m.numbers_a, m.numbers_b), reverse=True):
-            if not any(f.numbers_a >= m.numbers_a and f.numbers_b >= m.numbers_b for f in found):
-                found.append(m)
-        return tuple(found)
+        surely = _front({m for group in self._seen.values() for m in group})
+
+        def can_be_highest(kernel: Kernel, group: set[Moment]) -> bool:
+            most = {m.with_raw(self._most[kernel]) for m in group}
+            return any(not any(s.exceeds(m) for s in surely) for m in most)
+
+        extra = scratch(k for k, group in self._seen.items() if k is not None and can_be_highest(k, group))
+        return _front(
+            {m.with_raw(extra.get(k, 0)) if k else m for k, group in self._seen.items() for m in group}
+        )
+
+
+def _front(moments: set[Moment]) -> tuple[Moment, ...]:
+    found: list[Moment] = []
+    for m in sorted(moments, key=lambda m: (m.raw, m.numbers_a, m.numbers_b), reverse=True):
+        if not any(f.exceeds(m) for f in found):
+            found.append(m)
+    return tuple(found)

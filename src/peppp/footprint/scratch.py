@@ -5,7 +5,7 @@ holds on the next machine: on one with AVX-512, a float32 convolution copies its
 result into oneDNN's layouts; with more threads, its backward pass keeps a weight gradient for each.
 
 A kernel is run alone on zeros, with few images or time steps, and traced. As what it allocates is linear in
-their number once there are more of them than threads, two such runs tell what the whole batch takes.
+their number once there are several for each thread, two such runs tell what the whole batch takes.
 """
 
 import os
@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import _disable_current_modes
 
 from peppp.errors import NetworkError
+from peppp.footprint.fakes import tensors
 from peppp.lowprec.network.convolutions import is_narrow
 
 aten = torch.ops.aten
@@ -94,6 +95,15 @@ def scratch(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
     return {kernel: _at(kernel, counts) for kernel, counts in wanted.items()}
 
 
+def most_scratch(kernel: Kernel, result: Any) -> int:
+    """Bytes that a call will not need more of beside its result: it copies its arguments and results.
+
+    Each once in another layout, and a weight's gradient for each thread.
+    """
+    made = sum(x.nbytes for x in tensors((result,)))
+    return (2 + kernel.threads) * (_size(kernel, _batch(kernel)) + made)
+
+
 def _batch(kernel: Kernel) -> int:
     return kernel.arguments[0].shape[0] if kernel.operation in _BATCHED else 1
 
@@ -101,7 +111,7 @@ def _batch(kernel: Kernel) -> int:
 def _counts(kernel: Kernel) -> tuple[int, ...]:
     """The numbers of images or time steps to run a call with."""
     batch = _batch(kernel)
-    few = max(4, kernel.threads)
+    few = 4 * kernel.threads
     if batch <= 2 * few:
         return (batch,)
     if _size(kernel, 2 * few) <= _MOST:
@@ -133,7 +143,7 @@ def _cut(kernel: Kernel, position: int, x: _Shape, count: int) -> _Shape:
 
 def _made(kernel: Kernel, count: int) -> list[Any]:
     """Real arguments: zeros."""
-    made = []
+    made: list[Any] = []
     for position, x in enumerate(kernel.arguments):
         if isinstance(x, _Shape):
             cut = _cut(kernel, position, x, count)

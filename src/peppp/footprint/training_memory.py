@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -17,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
 from peppp.footprint.live import Live
-from peppp.footprint.recipes import MakesOptimizer, training_recipe
-from peppp.footprint.scratch import Kernel, cast_bytes, kernel_of, scratch
+from peppp.footprint.recipes import MakesOptimizer, check_passes, finishing, training_recipe
+from peppp.footprint.scratch import Kernel, cast_bytes, kernel_of, most_scratch, scratch
 from peppp.footprint.where import Place, Where
 from peppp.units import format_bytes
 
@@ -113,10 +112,9 @@ def training_memory(
     (40040, 40040, 40040)
     """
     recipe = training_recipe(module, optimizer, precision, device=device)
+    check_passes(accumulate, release_gradients)
     if device not in DEVICES:
         raise NetworkError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
-    if accumulate < 1 or (accumulate > 1 and release_gradients):
-        raise NetworkError("accumulate is 1 or more; gradients that are added up cannot be released")
     fake = fake_mode()
     network = fake_module(fake, module, recipe.cast).train()
     args, kwargs = fake_arguments(fake, example_inputs, recipe.cast)
@@ -131,7 +129,7 @@ def training_memory(
 
     try:
         with fake, live, where.watching(network), _FusedAttention() if device == "cuda" else nullcontext():
-            finish, steppers = _finishing(network, recipe.optimizer, release_gradients)
+            finish, steppers = finishing(network, recipe.optimizer, release_gradients)
             forward().backward()  # type: ignore[no-untyped-call]
             gradients = sum(p.grad.nbytes for p in network.parameters() if p.grad is not None)
             finish()
@@ -173,30 +171,6 @@ def training_memory(
     )
 
 
-def _finishing(
-    network: nn.Module, make: MakesOptimizer, release: bool
-) -> tuple[Callable[[], None], list[torch.optim.Optimizer]]:
-    """What ends a step, and the optimizers that do it: one, or one a parameter in the backward pass."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not release:
-        stepper = make(parameters)
-
-        def finish() -> None:
-            stepper.step()
-            stepper.zero_grad()
-
-        return finish, [stepper]
-    steppers = {p: make([p]) for p in parameters}
-
-    def step(parameter: nn.Parameter) -> None:
-        steppers[parameter].step()
-        steppers[parameter].zero_grad()
-
-    for parameter in parameters:
-        parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
-    return (lambda: None), list(steppers.values())
-
-
 class _Peak:
     """The moments of a step that can be highest, and what each layer makes in the forward pass."""
 
@@ -204,6 +178,7 @@ class _Peak:
         self.made: dict[int, str] = {}  # storages, by the layer that made them
         self._live, self._where, self._on_cpu = live, where, on_cpu
         self._moments: dict[Kernel | None, tuple[int, str, Place]] = {}
+        self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
         """Note what lives after an operation."""
@@ -212,6 +187,8 @@ class _Peak:
             self.made.update(dict.fromkeys(new, place.layer))
         if self._on_cpu:
             kernel = kernel_of(operation, args)
+            if kernel is not None and kernel not in self._most:
+                self._most[kernel] = most_scratch(kernel, result)
             total += cast_bytes(operation, args, result)
         if new and total > self._moments.get(kernel, (0,))[0]:
             self._moments[kernel] = total, str(operation).removesuffix(".default"), place
@@ -225,9 +202,14 @@ class _Peak:
 
     def highest(self) -> tuple[int, str, Place]:
         """Bytes, operation and place of the highest moment."""
-        extra = scratch(kernel for kernel in self._moments if kernel is not None)
+        surely = max(total for total, *_ in self._moments.values())
+        extra = scratch(
+            kernel
+            for kernel, (total, *_) in self._moments.items()
+            if kernel is not None and total + self._most[kernel] > surely
+        )
         return max(
-            (total + (0 if kernel is None else extra[kernel]), name, place)
+            (total + (extra.get(kernel, 0) if kernel else 0), name, place)
             for kernel, (total, name, place) in self._moments.items()
         )
 
