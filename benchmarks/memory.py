@@ -111,7 +111,8 @@ def training(kind: str, network: Callable[[], nn.Module], side: int) -> Callable
         optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
         if kind != "fp32":
             low_precision(net, CONFIGURATION, seed=0)
-            optimizer = low_precision_optimizer(optimizer, net, storage=kind)
+            released = {"gradients": "in_backward"} if kind == "packed" else {}  # as peppp train does
+            optimizer = low_precision_optimizer(optimizer, net, storage=kind, **released)
         x = torch.randn(BATCH, 3, side, side).to(memory_format=torch.channels_last)
         y = torch.randint(10, (BATCH,))
 
