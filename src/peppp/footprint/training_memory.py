@@ -107,6 +107,7 @@ def training_memory(
 
     Raises NetworkError, in one line, for a name that is not known and for a step that needs data to run.
 
+    >>> import torch
     >>> found = training_memory(nn.Linear(1000, 10), torch.empty(8, 1000))
     >>> found.weights, found.states, found.gradients
     (40040, 40040, 40040)
