@@ -219,6 +219,9 @@ def test_bitsandbytes_steps_on_fakes_and_keeps_what_the_rule_says(name):
     by_rule = training_memory(network, x, precision=f"fp32-{name.lower()}")
     books = real.at_rest - by_rule.at_rest  # its tables of 256 codes, shared by all states
     assert 0 <= books <= 2 * 1024 + 64
+    stepped = training_memory(network, x, optimizer=lambda p: make(p, lr=0.01, **options))
+    assert stepped.at_rest == pytest.approx(real.at_rest, abs=64)
+    assert stepped.states == by_rule.states + 1024 * (1 if name == "SGD8bit" else 2)
     assert by_rule.kept == pytest.approx(real.kept - books, rel=0.01)
 
 

@@ -162,8 +162,8 @@ def _print_rows(rows: list[tuple[Configuration, Footprint, int | None]], title: 
     console = Console()
     console.print(title)
     console.print(table)
-    low = rows[-1][1]
-    if low.raw > (low.activations + low.raw) / 2:
+    last, low, _ = rows[-1]
+    if measured and not last.is_fp32 and low.raw > (low.activations + low.raw) / 2:
         share = round(100 * low.raw / (low.activations + low.raw))
         console.print(f"{share} % of what is kept for the backward pass stays float32 whatever the format.")
     if measured:

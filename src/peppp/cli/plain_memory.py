@@ -81,10 +81,8 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
     from peppp.footprint.training_memory import training_memory
 
     def estimated(count: int) -> Any:
-        module, inputs = (
-            built(asked.network, asked.classes, asked.inputs),
-            asked.inputs.batch(count, "meta"),
-        )
+        module = built(asked.network, asked.classes, asked.inputs)
+        inputs = asked.inputs.batch(count, "meta")
         return training_memory(module, inputs, loss=classification_loss, **asked.recipe, **asked.how)
 
     about: dict[str, Any] = {"network": asked.network, "batch": asked.batch, **asked.recipe}

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError, PepppError
 from peppp.footprint.fakes import classification_loss, fake_mode, fake_module
+from peppp.footprint.where import Where
 from peppp.formats import Configuration, Format
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.network.rules import KINDS, Kind
@@ -114,13 +115,13 @@ def count_layers(
     low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
     kept: dict[int, tuple[Tensor, str]] = {}
     used = _Operands()
-    running: list[str] = []
+    where = Where()
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.setdefault(_storage(tensor), (tensor, running[-1] if running else "loss"))
+        kept.setdefault(_storage(tensor), (tensor, "loss" if where.layer is None else where.layer))
         return tensor
 
-    with fake, _as_inputs_allow(network, input_shape), _names(network, running):
+    with fake, _as_inputs_allow(network, input_shape), where.watching(network):
         inputs = torch.empty(batch_size, *input_shape, dtype=dtype)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             with used:
@@ -173,22 +174,6 @@ def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator
             f"{type(network).__name__} cannot be counted on inputs of {shape}: "
             f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from None
-
-
-@contextmanager
-def _names(network: nn.Module, running: list[str]) -> Iterator[None]:
-    """Keep the names of the modules that run in ``running``, innermost last."""
-    handles = []
-    for name, module in network.named_modules():
-        handles.append(
-            module.register_forward_pre_hook(lambda _, __, name=name: running.append(name), prepend=True)
-        )
-        handles.append(module.register_forward_hook(lambda *_: running.__delitem__(-1), always_call=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _storage(tensor: Tensor) -> int:

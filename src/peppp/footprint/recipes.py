@@ -29,7 +29,6 @@ _STATES = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimizer keeps o
 class TrainingRecipe:
     """How a step in plain PyTorch computes, and which optimizer ends it."""
 
-    precision: str
     cast: torch.dtype | None  # of the module and its inputs
     autocast: torch.dtype | None
     optimizer: MakesOptimizer
@@ -61,7 +60,7 @@ def training_recipe(
     cast = torch.bfloat16 if base.startswith("bf16") else None
     extra = base.removeprefix("bf16").removeprefix("-") if cast else ""
     make, real = _optimizer(optimizer, low_bit, extra, device)
-    return TrainingRecipe(precision, cast, _AUTOCAST.get(base), make, real)
+    return TrainingRecipe(cast, _AUTOCAST.get(base), make, real)
 
 
 def _optimizer(

@@ -54,6 +54,11 @@ class Where:
     def _leave(self, *_: Any) -> None:
         self._running.pop()
 
+    @property
+    def layer(self) -> str | None:
+        """The innermost layer whose forward pass runs; None where none does."""
+        return self._running[-1] if self._running else None
+
     def now(self) -> Place:
         """The place of the operation that runs; to be called at each of the forward pass."""
         if self._running:
