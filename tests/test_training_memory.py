@@ -62,6 +62,11 @@ def test_few_images_tell_what_kernels_allocate_for_many(count, threads):
         assert training_memory(network, x).peak == pytest.approx(real.peak, rel=0.01)
 
 
+def test_a_scaler_of_losses_does_not_leave_the_step_out():
+    found = training_memory(nn.Linear(100, 10), torch.zeros(4, 100), precision="amp-fp16", optimizer="adam")
+    assert found.states == 2 * found.weights + 2 * 4  # two moments, and the count of steps of two parameters
+
+
 def test_parts_are_those_of_the_module_which_is_left_as_it_is():
     network = NETWORKS["resnet8"][0]()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -28,6 +28,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = 0
         self.watch: Watch | None = None
         self._sizes: dict[int, tuple[int, Any]] = {}
+        self._infinite: dict[int, Any] = {}  # storages in which a scaler notes that gradients are infinite
 
     def add(self, made: Iterable[Tensor]) -> list[int]:
         """Note the memory of some tensors; the storages of theirs that are new."""
@@ -45,13 +46,23 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, key: int, _: Any) -> None:
         self.total -= self._sizes.pop(key)[0]
 
+    def _says_infinite(self, tensor: Tensor) -> bool:
+        storage = tensor.untyped_storage()
+        known = self._infinite.get(storage._cdata)
+        return known is not None and known() is storage
+
     def size(self, key: int) -> int:
         """Bytes of a storage (its ``_cdata``) when it was made; 0 where it is gone or never was."""
         return self._sizes.get(key, (0, None))[0]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func is aten._local_scalar_dense.default:  # .item(): data that nobody has
+            if self._says_infinite(args[0]):
+                return 0.0  # or a scaler of losses would leave the step out
             return True if args[0].dtype is torch.bool else 1.0 if args[0].is_floating_point() else 1
+        if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
+            storage = args[1].untyped_storage()
+            self._infinite[storage._cdata] = weakref.ref(storage)
         result = func(*args, **(kwargs or {}))
         if func is aten.mkldnn_rnn_layer.default:  # fake tensors leave its workspace empty
             workspace = torch.empty(lstm_workspace(args), dtype=torch.uint8, device=args[0].device)

@@ -136,13 +136,14 @@ def measure_training(
 
     def make() -> tuple[Callable[[], Tensor], Callable[[], None]]:
         network = copy.deepcopy(module).to(recipe.cast).train()
-        finish, _ = finishing(network, recipe.optimizer, release_gradients)
+        scaler = recipe.scaler()
+        finish, _ = finishing(network, recipe.optimizer, release_gradients, scaler)
         args, kwargs = arguments(example_inputs, copied)
 
         def one_pass() -> Tensor:
             with recipe.context():
                 output = network(*args, **kwargs)
-                return mean_of(output) if loss is None else loss(output)
+                return scaler.scale(mean_of(output) if loss is None else loss(output))
 
         def forward() -> Tensor:
             for _ in range(accumulate - 1):

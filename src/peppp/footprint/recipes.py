@@ -34,6 +34,13 @@ class TrainingRecipe:
     optimizer: MakesOptimizer
     fits_real_steps: bool  # whether this optimizer can run, and not only be counted
 
+    def scaler(self) -> "torch.amp.GradScaler":
+        """Scales losses of float16, and leaves others as they are.
+
+        It begins with a scale of 1: torch's own, 65536, leaves out first steps until it has come down.
+        """
+        return torch.amp.GradScaler("cpu", init_scale=1.0, enabled=self.autocast is torch.float16)
+
     def context(self) -> AbstractContextManager[Any]:
         """The context of a forward pass."""
         return nullcontext() if self.autocast is None else torch.autocast("cpu", dtype=self.autocast)
@@ -97,7 +104,7 @@ def check_passes(accumulate: int, release_gradients: bool) -> None:
 
 
 def finishing(
-    network: nn.Module, make: MakesOptimizer, release: bool
+    network: nn.Module, make: MakesOptimizer, release: bool, scaler: "torch.amp.GradScaler"
 ) -> tuple[Callable[[], None], list[torch.optim.Optimizer]]:
     """What ends a step, and the optimizers that do it: one, or one a parameter in the backward pass."""
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -105,19 +112,20 @@ def finishing(
         stepper = make(parameters)
 
         def finish() -> None:
-            stepper.step()
+            scaler.step(stepper)
+            scaler.update()
             stepper.zero_grad()
 
         return finish, [stepper]
     steppers = {p: make([p]) for p in parameters}
 
     def step(parameter: nn.Parameter) -> None:
-        steppers[parameter].step()
+        scaler.step(steppers[parameter])
         steppers[parameter].zero_grad()
 
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
-    return (lambda: None), list(steppers.values())
+    return scaler.update, list(steppers.values())
 
 
 class CountedOptimizer(torch.optim.Optimizer):

@@ -98,12 +98,13 @@ def training_memory(
     called with: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; only shapes,
     strides and types of tensors matter. ``optimizer`` is sgd (momentum 0.9, the default), adam, adamw,
     adafactor, or a function that makes one from the parameters. ``precision`` is ``fp32``, ``amp-bf16`` or
-    ``amp-fp16`` (autocast), ``bf16`` (the whole network), ``bf16-sr`` or ``bf16-kahan`` (which round weights
-    stochastically, or carry their rounding errors along); ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit`` may
-    follow. ``loss`` makes a scalar of what the module returns (default: its own loss, else the mean of its
-    first floating-point tensor). ``device`` says whose kernels are counted: ``cpu``, or ``cuda`` by rule
-    (fused attention, no scratch memory of oneDNN), without one being there. ``accumulate`` is the number of
-    forward and backward passes a step; ``release_gradients`` steps on each parameter in the backward pass.
+    ``amp-fp16`` (autocast, the latter with scaled losses), ``bf16`` (the whole network), ``bf16-sr`` or
+    ``bf16-kahan`` (which round weights stochastically, or carry their rounding errors along); ``-sgd8bit``,
+    ``-adamw8bit`` or ``-adamw4bit`` may follow. ``loss`` makes a scalar of what the module returns (default:
+    its own loss, else the mean of its first floating-point tensor). ``device`` says whose kernels are
+    counted: ``cpu``, or ``cuda`` by rule (fused attention, no scratch memory of oneDNN), without one being
+    there. ``accumulate`` is the number of forward and backward passes a step; ``release_gradients`` steps on
+    each parameter in the backward pass.
 
     Raises NetworkError, in one line, for a name that is not known and for a step that needs data to run.
 
@@ -126,11 +127,12 @@ def training_memory(
     def forward() -> Tensor:
         with recipe.context():
             output = network(*args, **kwargs)
-            return mean_of(output) if loss is None else loss(output)
+            return scaler.scale(mean_of(output) if loss is None else loss(output))
 
     try:
         with fake, live, where.watching(network), _FusedAttention() if device == "cuda" else nullcontext():
-            finish, steppers = finishing(network, recipe.optimizer, release_gradients)
+            scaler = recipe.scaler()
+            finish, steppers = finishing(network, recipe.optimizer, release_gradients, scaler)
             forward().backward()  # type: ignore[no-untyped-call]
             gradients = sum(p.grad.nbytes for p in network.parameters() if p.grad is not None)
             finish()
