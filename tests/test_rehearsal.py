@@ -11,7 +11,8 @@ from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.footprint.counting import count_elements, count_layers, count_outputs
 from peppp.footprint.estimate import Choices, estimate, inference_footprint, largest_batch, preset_bytes
 from peppp.footprint.measuring import measure_step
-from peppp.footprint.rehearsal import Moment, rehearse
+from peppp.footprint.moment import Moment
+from peppp.footprint.rehearsal import rehearse
 from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer

@@ -6,10 +6,8 @@ expressions.
 """
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from math import ceil
 from typing import Any
 
 import torch
@@ -17,9 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
-from peppp.footprint.fakes import classification_loss, fake_mode, fake_module, tensors
+from peppp.footprint.fakes import classification_loss, fake_arguments, fake_mode, fake_module, tensors
 from peppp.footprint.live import Live
+from peppp.footprint.moment import Moment, highest_of
 from peppp.footprint.scratch import Kernel, kernel_of, most_scratch, scratch
+from peppp.footprint.segments import Cut, Segments
 from peppp.formats import Configuration
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
@@ -28,40 +28,16 @@ from peppp.lowprec.packing.packed_tensor import PackedTensor
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What lives at one moment: bytes that no format changes, and numbers in Formats A and B."""
-
-    raw: int
-    numbers_a: int
-    numbers_b: int
-
-    def bytes(self, configuration: Configuration) -> int:
-        """All of it at a configuration.
-
-        >>> Moment(100, 80, 8).bytes(Configuration.parse("1-4-1/1-6-7"))
-        174
-        """
-        bits = self.numbers_a * configuration.format_a.bits + self.numbers_b * configuration.format_b.bits
-        return self.raw + ceil(Fraction(bits) / 8)
-
-    def with_raw(self, nbytes: int) -> "Moment":
-        """The moment with more bytes that no format changes."""
-        return Moment(self.raw + nbytes, self.numbers_a, self.numbers_b)
-
-    def exceeds(self, other: "Moment") -> bool:
-        """Whether it is as high as another at every configuration."""
-        return (
-            self.raw >= other.raw and self.numbers_a >= other.numbers_a and self.numbers_b >= other.numbers_b
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A step's memory: between steps, at the end of the forward pass, and the moments that can be highest."""
+    """A step's memory: between steps, at the end of the forward pass, and the moments that can be highest.
+
+    ``cut`` is the step by its blocks, where some were named.
+    """
 
     at_rest: Moment
     kept: Moment
     highest: tuple[Moment, ...]
+    cut: Cut | None = None
 
     def peak(self, configuration: Configuration) -> int:
         """Bytes of the highest moment at a configuration."""
@@ -73,34 +49,57 @@ def rehearse(
     input_shape: Sequence[int],
     batch_size: int,
     *,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Rehearsal:
+    """:func:`rehearse_on` a batch of ``batch_size`` inputs of ``input_shape`` and ``dtype``.
+
+    Images lie channels_last.
+    """
+    inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
+    if inputs.dim() == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    return rehearse_on(network, inputs, **options)
+
+
+def rehearse_on(
+    network: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
     storage: str = "packed",
     optimizer: str = "sgd",
     accumulator: bool = True,
     gradients: str = "in_backward",
     weights: str = "recomputed",
-    dtype: torch.dtype = torch.float32,
+    accumulate: int = 1,
     loss: Callable[[Any], Tensor] | None = None,
+    change: Callable[[nn.Module], object] | None = None,
+    blocks: Sequence[str] = (),
 ) -> Rehearsal:
-    """Rehearse two steps that train ``network`` (on the meta device; it is left as it is).
+    """Rehearse two steps that train ``network`` (on the CPU or the meta device; it is left as it is).
 
-    A batch has ``batch_size`` inputs of ``input_shape`` and ``dtype``. ``loss`` makes a scalar of what the
-    network returns; without one it is :func:`classification_loss`.
+    ``example_inputs`` are what it is called with; of tensors only shapes, strides and types matter. ``loss``
+    makes a scalar of what the network returns; without one it is :func:`classification_loss`.
 
-    ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the other
-    options are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. Memory that
-    an operation needs within is that of torch on CPUs. Raises NetworkError where the network cannot run on
-    such inputs.
+    ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the next options
+    are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. ``accumulate`` is the
+    number of passes a step. ``change`` is done to the copy of the network that is rehearsed, before it
+    is converted. ``blocks`` are modules at whose ends the step is cut. Memory that an operation needs within
+    is that of torch on CPUs. Raises NetworkError where the network cannot run on such inputs.
     """
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4} if optimizer == "sgd" else {"lr": 0.01}
-    fake, live, used = fake_mode(), Live(), _Used()
+    rates = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4} if optimizer == "sgd" else {"lr": 0.01}
+    fake, live, used, segments = fake_mode(), Live(), _Used(), Segments(blocks)
     network = fake_module(fake, network).train()
-    live.add((*network.parameters(), *network.buffers()))
-    moments = _Moments(live, used)
+    if change is not None:
+        change(network)
+    args, kwargs = fake_arguments(fake, example_inputs)
+    live.add((*network.parameters(), *network.buffers(), *tensors((args, kwargs))))
+    moments = _Moments(live, used, segments)
     live.watch = moments.watch
     with fake, live:
-        stepper = kinds[optimizer](network.parameters(), **options)
+        stepper = kinds[optimizer](network.parameters(), **rates)
         if storage != "fp32":
             low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
             choice = {"gradients": gradients, "weights": weights} if storage == "packed" else {}
@@ -110,33 +109,38 @@ def rehearse(
         if isinstance(stepper, PackedOptimizer):
             moments.packed = stepper
             stepper.storage.saved.holds = used.holds
-        inputs = torch.empty(batch_size, *input_shape, dtype=dtype)
-        if inputs.dim() == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
 
         def forward() -> Tensor:
             with used:
-                outputs = network(inputs)
+                outputs = network(*args, **kwargs)
             return (loss or classification_loss)(outputs)
+
+        def step() -> None:
+            segments.end_passes()
+            stepper.step()
+            stepper.zero_grad()
 
         try:
             forward().backward()  # type: ignore[no-untyped-call]
-            stepper.step()
-            stepper.zero_grad()
+            step()
             at_rest = moments.now()
             moments.recorded = True
-            scalar = forward()
-            kept = moments.now()
-            scalar.backward()  # type: ignore[no-untyped-call]
-            del scalar
-            stepper.step()
+            for _ in range(accumulate - 1):
+                forward().backward()  # type: ignore[no-untyped-call]
+            with segments.following(network, moments.now):
+                scalar = forward()
+                kept = moments.now()
+                scalar.backward()  # type: ignore[no-untyped-call]
+                del scalar
+                step()
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            shape = "x".join(str(side) for side in input_shape)
+            shapes = ", ".join("x".join(map(str, x.shape[1:])) for x in tensors((args, kwargs)))
             reason = str(error).splitlines()[0]
             raise NetworkError(
-                f"{type(network).__name__} cannot be rehearsed on inputs of {shape}: {reason}"
+                f"{type(network).__name__} cannot be rehearsed on inputs of {shapes}: {reason}"
             ) from None
-    return Rehearsal(at_rest, kept, moments.front())
+    cut = segments.cut(moments.by_position()) if blocks else None
+    return Rehearsal(at_rest, kept, moments.front(), cut)
 
 
 class _Used(TorchFunctionMode):
@@ -173,19 +177,20 @@ class _Used(TorchFunctionMode):
 class _Moments:
     """What lives after each operation, in numbers of Formats A and B and in other bytes."""
 
-    def __init__(self, live: Live, used: _Used) -> None:
+    def __init__(self, live: Live, used: _Used, segments: Segments) -> None:
         self.packed: PackedOptimizer | None = None
         self.recorded = False
-        self._live, self._used = live, used
-        self._seen: dict[Kernel | None, set[Moment]] = {}
+        self._live, self._used, self._segments = live, used, segments
+        self._seen: dict[int, dict[Kernel | None, set[Moment]]] = {}  # by position in the step, and kernel
         self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
         """Note what lives after an operation that made memory, once moments are ``recorded``."""
         self._used.follow(operation, args, result)
+        self._segments.count(operation, args, result)
         if new and self.recorded:
             kernel = kernel_of(operation, args)
-            self._seen.setdefault(kernel, set()).add(self.now())
+            self._seen.setdefault(self._segments.now, {}).setdefault(kernel, set()).add(self.now())
             if kernel is not None and kernel not in self._most:
                 self._most[kernel] = most_scratch(kernel, result)
 
@@ -208,21 +213,24 @@ class _Moments:
 
         What kernels allocate beside their results is added.
         """
-        surely = _front({m for group in self._seen.values() for m in group})
+        together: dict[Kernel | None, set[Moment]] = {}
+        for groups in self._seen.values():
+            for kernel, group in groups.items():
+                together.setdefault(kernel, set()).update(group)
+        return self._front(together)
+
+    def by_position(self) -> dict[int, tuple[Moment, ...]]:
+        """The same of each position in the step."""
+        return {position: self._front(groups) for position, groups in self._seen.items()}
+
+    def _front(self, groups: dict[Kernel | None, set[Moment]]) -> tuple[Moment, ...]:
+        surely = highest_of({m for group in groups.values() for m in group})
 
         def can_be_highest(kernel: Kernel, group: set[Moment]) -> bool:
             most = {m.with_raw(self._most[kernel]) for m in group}
             return any(not any(s.exceeds(m) for s in surely) for m in most)
 
-        extra = scratch(k for k, group in self._seen.items() if k is not None and can_be_highest(k, group))
-        return _front(
-            {m.with_raw(extra.get(k, 0)) if k else m for k, group in self._seen.items() for m in group}
+        extra = scratch(k for k, group in groups.items() if k is not None and can_be_highest(k, group))
+        return highest_of(
+            {m.with_raw(extra.get(k, 0)) if k else m for k, group in groups.items() for m in group}
         )
-
-
-def _front(moments: set[Moment]) -> tuple[Moment, ...]:
-    found: list[Moment] = []
-    for m in sorted(moments, key=lambda m: (m.raw, m.numbers_a, m.numbers_b), reverse=True):
-        if not any(f.exceeds(m) for f in found):
-            found.append(m)
-    return tuple(found)

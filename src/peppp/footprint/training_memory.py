@@ -16,8 +16,10 @@ from torch.overrides import TorchFunctionMode
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
 from peppp.footprint.live import Live
+from peppp.footprint.moment import Moment
 from peppp.footprint.recipes import MakesOptimizer, check_passes, finishing, training_recipe
 from peppp.footprint.scratch import Kernel, cast_bytes, kernel_of, most_scratch, scratch
+from peppp.footprint.segments import Cut, Segments
 from peppp.footprint.where import Place, Where
 from peppp.units import format_bytes
 
@@ -113,15 +115,43 @@ def training_memory(
     >>> found.weights, found.states, found.gradients
     (40040, 40040, 40040)
     """
+    return rehearse_training(
+        module,
+        example_inputs,
+        optimizer=optimizer,
+        precision=precision,
+        loss=loss,
+        device=device,
+        accumulate=accumulate,
+        release_gradients=release_gradients,
+    )[0]
+
+
+def rehearse_training(
+    module: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    optimizer: str | MakesOptimizer | None = None,
+    precision: str = "fp32",
+    loss: Callable[[Any], Tensor] | None = None,
+    device: str = "cpu",
+    accumulate: int = 1,
+    release_gradients: bool = False,
+    change: Callable[[nn.Module], object] | None = None,
+    blocks: Sequence[str] = (),
+) -> tuple[TrainingMemory, Cut | None]:
+    """:func:`training_memory` of the module with a ``change``, and its step cut at the ends of ``blocks``."""
     recipe = training_recipe(module, optimizer, precision, device=device)
     check_passes(accumulate, release_gradients)
     if device not in DEVICES:
         raise NetworkError(f"unknown device {device!r}; known: {', '.join(DEVICES)}")
     fake = fake_mode()
     network = fake_module(fake, module, recipe.cast).train()
+    if change is not None:
+        change(network)
     args, kwargs = fake_arguments(fake, example_inputs, recipe.cast)
-    live, where = Live(), Where()
-    peak = _Peak(live, where, on_cpu=device == "cpu")
+    live, where, segments = Live(), Where(), Segments(blocks)
+    peak = _Peak(live, where, segments, on_cpu=device == "cpu")
     live.add((*network.parameters(), *network.buffers(), *tensors((args, kwargs))))
 
     def forward() -> Tensor:
@@ -140,11 +170,13 @@ def training_memory(
             for _ in range(accumulate - 1):
                 forward().backward()  # type: ignore[no-untyped-call]
             before, peak.made = live.total, {}
-            scalar = forward()
-            kept, own = live.total, peak.kept_by_layer()
-            scalar.backward()  # type: ignore[no-untyped-call]
-            del scalar
-            finish()
+            with segments.following(network, lambda: Moment(live.total, 0, 0)):
+                scalar = forward()
+                kept, own = live.total, peak.kept_by_layer()
+                scalar.backward()  # type: ignore[no-untyped-call]
+                del scalar
+                segments.end_passes()
+                finish()
     except NetworkError:
         raise
     except Exception as error:  # whatever a user's module raises
@@ -155,7 +187,7 @@ def training_memory(
             "measure real steps instead: peppp memory --measure, or measure_training"
         ) from error
     highest, operation, place = peak.highest()
-    return TrainingMemory(
+    found = TrainingMemory(
         device=device,
         weights=_bytes_of(network.parameters()),
         buffers=_bytes_of(network.buffers()),
@@ -172,20 +204,22 @@ def training_memory(
         reserve=0 if device == "cpu" else _RESERVE + round(_RESERVE_SHARE * highest),
         layers=_layers(network, own),
     )
+    return found, segments.cut(peak.by_position()) if blocks else None
 
 
 class _Peak:
     """The moments of a step that can be highest, and what each layer makes in the forward pass."""
 
-    def __init__(self, live: Live, where: Where, *, on_cpu: bool) -> None:
+    def __init__(self, live: Live, where: Where, segments: Segments, *, on_cpu: bool) -> None:
         self.made: dict[int, str] = {}  # storages, by the layer that made them
-        self._live, self._where, self._on_cpu = live, where, on_cpu
-        self._moments: dict[Kernel | None, tuple[int, str, Place]] = {}
+        self._live, self._where, self._segments, self._on_cpu = live, where, segments, on_cpu
+        self._moments: dict[tuple[int, Kernel | None], tuple[int, str, Place]] = {}
         self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
         """Note what lives after an operation."""
         kernel, total, place = None, self._live.total, self._where.now()
+        self._segments.count(operation, args, result)
         if not place.backward:
             self.made.update(dict.fromkeys(new, place.layer))
         if self._on_cpu:
@@ -193,8 +227,9 @@ class _Peak:
             if kernel is not None and kernel not in self._most:
                 self._most[kernel] = most_scratch(kernel, result)
             total += cast_bytes(operation, args, result)
-        if new and total > self._moments.get(kernel, (0,))[0]:
-            self._moments[kernel] = total, str(operation).removesuffix(".default"), place
+        key = self._segments.now, kernel
+        if new and total > self._moments.get(key, (0,))[0]:
+            self._moments[key] = total, str(operation).removesuffix(".default"), place
 
     def kept_by_layer(self) -> dict[str, int]:
         """Bytes that live of what each layer made."""
@@ -205,15 +240,24 @@ class _Peak:
 
     def highest(self) -> tuple[int, str, Place]:
         """Bytes, operation and place of the highest moment."""
-        surely = max(total for total, *_ in self._moments.values())
+        return self._highest({position for position, _ in self._moments})
+
+    def by_position(self) -> dict[int, tuple[Moment, ...]]:
+        """The highest moment of each position in the step."""
+        positions = {position for position, _ in self._moments}
+        return {position: (Moment(self._highest({position})[0], 0, 0),) for position in positions}
+
+    def _highest(self, positions: set[int]) -> tuple[int, str, Place]:
+        moments = {key: moment for key, moment in self._moments.items() if key[0] in positions}
+        surely = max(total for total, *_ in moments.values())
         extra = scratch(
             kernel
-            for kernel, (total, *_) in self._moments.items()
+            for (_, kernel), (total, *_) in moments.items()
             if kernel is not None and total + self._most[kernel] > surely
         )
         return max(
             (total + (extra.get(kernel, 0) if kernel else 0), name, place)
-            for kernel, (total, name, place) in self._moments.items()
+            for (_, kernel), (total, name, place) in moments.items()
         )
 
 
