@@ -22,6 +22,7 @@ _LAZY = {
     "pick": "peppp.advise.session",
     "quantize": "peppp.lowprec.rounding.quantize",
     "read_measurements": "peppp.table.select",
+    "recompute": "peppp.training.recompute",
     "rounding_points": "peppp.lowprec.network.conversion",
     "training_memory": "peppp.footprint.training_memory",
 }
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from peppp.table.matrix import ErrorMatrix
     from peppp.table.select import open_table, read_measurements
     from peppp.training.measurement import measure
+    from peppp.training.recompute import recompute
 
 __all__ = [
     "FP32",
@@ -61,6 +63,7 @@ __all__ = [
     "pick",
     "quantize",
     "read_measurements",
+    "recompute",
     "rounding_points",
     "training_memory",
 ]

@@ -82,6 +82,11 @@ def low_precision_state(module: nn.Module) -> "LowPrecision":
     return state
 
 
+def is_low_precision(module: nn.Module) -> bool:
+    """Whether :func:`low_precision` has converted a module or a part of it."""
+    return any(hasattr(part, _ATTRIBUTE) for part in module.modules())
+
+
 def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, ...]:
     """The rounding points of a converted module, in order, as one forward pass on ``inputs`` meets them."""
     state = low_precision_state(module)

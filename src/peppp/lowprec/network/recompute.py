@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint as checkpointing
 
 from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
@@ -125,12 +126,30 @@ class _Again:
             return results
 
 
-class _RecomputingInterceptor(RoundingInterceptor):
-    """Batch norm has counted this batch already."""
+class CountedAlready(TorchFunctionMode):
+    """Norms have counted this batch already: what they add to their statistics goes into copies."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional.batch_norm:
-            args = (args[0], *(x.clone() if isinstance(x, Tensor) else x for x in args[1:3]), *args[3:])
-        elif func is Tensor.add_ and args[0].dtype == torch.int64 and args[0].dim() == 0:
+        if _counts_batches(func, args):
             return args[0]
-        return super().__torch_function__(func, types, args, kwargs)
+        return func(*_with_copies(func, args), **(kwargs or {}))
+
+
+class _RecomputingInterceptor(RoundingInterceptor):
+    """The same in a network of low precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _counts_batches(func, args):
+            return args[0]
+        return super().__torch_function__(func, types, _with_copies(func, args), kwargs)
+
+
+def _counts_batches(func: Any, args: Any) -> bool:
+    return func is Tensor.add_ and args[0].dtype == torch.int64 and args[0].dim() == 0
+
+
+def _with_copies(func: Any, args: Any) -> Any:
+    """The arguments of a norm with copies of its running statistics."""
+    if func is not functional.batch_norm and func is not functional.instance_norm:
+        return args
+    return args[0], *(x.clone() if isinstance(x, Tensor) else x for x in args[1:3]), *args[3:]

@@ -1,0 +1,203 @@
+"""The blocks of a module that can be computed again in the backward pass, and how they come to be.
+
+A block is a module that a forward pass calls once, that gets and gives tensors, and whose second run changes
+nothing: neither its inputs nor buffers, batch norm's statistics apart, which are left alone.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from peppp.errors import NetworkError
+from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
+from peppp.lowprec.network.recompute import CountedAlready
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_PLAIN = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device)
+
+
+@dataclass(slots=True)
+class Block:
+    """What one forward pass showed of a module: its calls, whether it draws at random.
+
+    ``against`` says what stands against computing it again; "" where nothing does.
+    """
+
+    calls: int = 0
+    draws: bool = False
+    against: str = ""
+    _before: list[tuple[Tensor, int]] = field(default_factory=list)
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it can be computed again."""
+        return not self.against
+
+
+def observed(
+    module: nn.Module, example_inputs: Any, dtype: torch.dtype | None, context: AbstractContextManager[Any]
+) -> dict[str, Block]:
+    """Each module that has children (or is recurrent), as one forward pass without numbers shows it.
+
+    Raises NetworkError where the pass fails.
+    """
+    fake = fake_mode()
+    network = fake_module(fake, module, dtype).train()
+    args, kwargs = fake_arguments(fake, example_inputs, dtype)
+    found = {name: Block() for name, part in network.named_modules() if name and _is_composite(part)}
+    running: list[str] = []
+    for name in found:
+        _observe(network.get_submodule(name), name, found[name], running)
+    try:
+        with fake, _Draws(found, running), context:
+            network(*args, **kwargs)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise NetworkError(
+            f"{type(module).__name__} cannot be rehearsed: {str(error).splitlines()[0]}"
+        ) from None
+    for block in found.values():
+        if block.calls != 1:
+            block.against = f"it is called {block.calls} times in a forward pass"
+    return found
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None or isinstance(module, nn.RNNBase)
+
+
+def _observe(module: nn.Module, name: str, block: Block, running: list[str]) -> None:
+    statistics = {
+        id(x) for m in module.modules() if isinstance(m, _NormBase) for x in m.buffers(recurse=False)
+    }
+    buffers = [x for x in module.buffers() if id(x) not in statistics]
+
+    def enter(_: Any, args: Any, kwargs: Any) -> None:
+        running.append(name)
+        block.calls += 1
+        if not _are_plain((args, kwargs)):
+            block.against = "it is given other things than tensors"
+        block._before = [(x, x._version) for x in (*tensors((args, kwargs)), *buffers)]
+
+    def leave(_: Any, __: Any, result: Any) -> None:
+        running.pop()
+        if any(x._version != version for x, version in block._before):
+            block.against = "it writes to its input or to a buffer"
+        block._before = []
+        if not any(x.requires_grad for x in tensors((result,))):
+            block.against = "it returns nothing that is trained"
+
+    module.register_forward_pre_hook(enter, with_kwargs=True)
+    module.register_forward_hook(leave)
+
+
+def _are_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_are_plain, value.values()))
+    if type(value) in (tuple, list):
+        return all(map(_are_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes in which modules random numbers are drawn."""
+
+    def __init__(self, found: dict[str, Block], running: list[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._found, self._running = found, running
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            for name in self._running:
+                self._found[name].draws = True
+        return func(*args, **(kwargs or {}))
+
+
+def coarse_blocks(module: nn.Module, found: dict[str, Block]) -> list[str]:
+    """The blocks to begin with: children of containers, and modules that hold no container of any.
+
+    A container (nn.Sequential, nn.ModuleList, nn.ModuleDict) counts where it holds modules with children.
+    """
+    blocks: list[str] = []
+
+    def down(parent: nn.Module, path: str, *, listed: bool) -> None:
+        for key, child in parent.named_children():
+            name = f"{path}.{key}" if path else key
+            if not _is_composite(child):
+                continue
+            if _is_list(child):
+                down(child, name, listed=True)
+            elif not listed and any(map(_is_list, child.modules())):
+                down(child, name, listed=False)
+            elif found[name].is_safe:
+                blocks.append(name)
+            else:
+                down(child, name, listed=False)
+
+    down(module, "", listed=False)
+    return blocks
+
+
+def finer_blocks(module: nn.Module, found: dict[str, Block], name: str) -> list[str]:
+    """The blocks within a block; none where it has no modules with children that are safe."""
+    inner: list[str] = []
+    for key, child in module.get_submodule(name).named_children():
+        path = f"{name}.{key}"
+        if _is_composite(child):
+            inner += [path] if path in found and found[path].is_safe else finer_blocks(module, found, path)
+    return inner
+
+
+def _is_list(module: nn.Module) -> bool:
+    return isinstance(module, _CONTAINERS) and any(map(_is_composite, module.children()))
+
+
+def compute_again(module: nn.Module, names: Sequence[str], found: dict[str, Block]) -> None:
+    """Have blocks compute their forward pass again in the backward pass, instead of keeping what it made.
+
+    Names of parameters stay, and so does the class of each block. An evaluation runs as before.
+    """
+    for name in names:
+        block = module.get_submodule(name)
+        block.forward = Recomputed(block, draws=found[name].draws)
+
+
+class Recomputed:
+    """What is called instead of a block's forward."""
+
+    def __init__(self, module: nn.Module, *, draws: bool) -> None:
+        self.module, self.draws = module, draws
+        self._own = module.__dict__.get("forward")
+        self._counts = any(isinstance(m, _NormBase) and m.track_running_stats for m in module.modules())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the forward; under gradients, keep its inputs alone."""
+        if not torch.is_grad_enabled():
+            return self._forward(*args, **kwargs)
+        return checkpoint(
+            self._forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=self.draws,
+            context_fn=_counted if self._counts else _as_it_is,
+            **kwargs,
+        )
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._own is not None:
+            return self._own(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+
+def _counted() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), CountedAlready()
+
+
+def _as_it_is() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), nullcontext()

@@ -1,0 +1,241 @@
+"""``recompute``: a module trains within a budget, by computing parts of its forward pass twice."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peppp.errors import BudgetError, NetworkError
+from peppp.footprint.moment import Moment
+from peppp.footprint.recipes import MakesOptimizer, training_recipe
+from peppp.footprint.rehearsal import Rehearsal, rehearse_on
+from peppp.footprint.segments import Cut
+from peppp.footprint.training_memory import rehearse_training
+from peppp.formats import FP32_CONFIGURATION, Configuration
+from peppp.lowprec.network.conversion import is_low_precision
+from peppp.training.blocks import Block, coarse_blocks, compute_again, finer_blocks, observed
+from peppp.training.plan import Planner
+from peppp.units import format_bytes, parse_bytes
+
+_ROUNDS = 8  # of splitting blocks, and of planning tighter
+
+Rehearse = Callable[..., Rehearsal]
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    """The blocks that are computed again, and the step's memory with them: estimated.
+
+    ``peak`` and ``kept`` (at the end of the forward pass) are bytes, ``peak_without`` that of no
+    recomputation. ``extra`` is the share of a step's operations that are computed twice: about how much
+    longer a step takes.
+    """
+
+    blocks: tuple[str, ...]
+    peak: int
+    kept: int
+    peak_without: int
+    extra: float
+
+    def __str__(self) -> str:
+        without = f"of {format_bytes(self.peak_without)} without recomputation"
+        if not self.blocks:
+            return f"peak {format_bytes(self.peak)}: no block needs to be recomputed; estimated"
+        return (
+            f"peak {format_bytes(self.peak)} {without}; recomputed {' '.join(self.blocks)}, about "
+            f"{100 * self.extra:.0f} % more operations a step; estimated"
+        )
+
+
+def recompute(
+    module: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    budget: int | str,
+    optimizer: str | MakesOptimizer | None = None,
+    precision: str | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    **options: Any,
+) -> Recomputation:
+    """Have ``module`` compute blocks again in the backward pass, so that the peak of a step fits ``budget``.
+
+    Chosen is what computes least twice; nothing where the step fits as it is. The module is changed in place;
+    its numbers, batch norm's statistics too, stay bit for bit those of a training without recomputation, and
+    names in ``state_dict`` stay. Blocks are modules with children that a forward pass calls once.
+
+    Arguments are those of :func:`peppp.training_memory`; ``precision`` is one of its names (default: fp32),
+    or a pair of formats as 1-4-1/1-6-7. Then ``module`` is still to be converted by
+    :func:`peppp.low_precision`, the optimizer is sgd, adam or adamw, and ``options`` are those of
+    :func:`peppp.low_precision_optimizer` (default: packed storage).
+
+    Raises BudgetError, which names the narrowest block and the smallest budget that works, where no choice of
+    blocks fits; NetworkError for what cannot be rehearsed.
+
+    >>> import torch
+    >>> layers = [nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()) for _ in range(4)]
+    >>> found = recompute(nn.Sequential(*layers), torch.empty(512, 64), budget="1.5MB")
+    >>> found.peak <= 1_500_000 < found.peak_without
+    True
+    """
+    if is_low_precision(module):
+        raise NetworkError(
+            "recompute comes before low_precision: give it the module as it was, and precision='1-4-1/1-6-7'"
+        )
+    planning = Planning(
+        module, example_inputs, optimizer=optimizer, precision=precision, loss=loss, **options
+    )
+    found = planning.within(parse_bytes(budget))
+    planning.apply(module, found)
+    return found
+
+
+class Planning:
+    """Plans for one training; rehearsals are shared by all budgets and configurations."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+        *,
+        optimizer: str | MakesOptimizer | None = None,
+        precision: str | None = None,
+        loss: Callable[[Any], Tensor] | None = None,
+        **options: Any,
+    ) -> None:
+        self._module, self._inputs = module, example_inputs
+        pair = _pair(precision)
+        if pair is None:
+            recipe = training_recipe(module, optimizer, precision or "fp32")
+            dtype, context = recipe.cast, recipe.context()
+            how: dict[str, Any] = {"optimizer": optimizer, "precision": precision or "fp32"}
+            self._rehearse = partial(_plain, module, example_inputs, loss=loss, **how, **options)
+        else:
+            if optimizer not in (None, "sgd", "adam", "adamw"):
+                raise NetworkError(f"{pair} has no optimizer {optimizer!r}; known: sgd, adam, adamw")
+            dtype, context = None, nullcontext()
+            self._rehearse = partial(
+                rehearse_on, module, example_inputs, loss=loss, optimizer=optimizer or "sgd", **options
+            )
+        self._configuration = pair or FP32_CONFIGURATION
+        self._found = observed(module, example_inputs, dtype, context)
+        self._cuts: list[tuple[Cut, Cut]] = []
+        self._without: Rehearsal | None = None
+
+    def within(self, budget: int, configuration: Configuration | None = None) -> Recomputation:
+        """What fits a budget with the least operations; BudgetError where nothing does.
+
+        A pair of formats plans for any ``configuration`` (default: its own).
+        """
+        chosen = configuration or self._configuration
+        if self._without is None:
+            self._without = self._rehearse()
+        peak = self._without.peak(chosen)
+        if peak <= budget:
+            return Recomputation((), peak, self._without.kept.bytes(chosen), peak, 0.0)
+        lowest: tuple[int, str] | None = None
+        for number in range(_ROUNDS):
+            cut = self._cut(number)
+            if cut is None:
+                break
+            planner = self._planner(*cut, chosen)
+            found = self._checked(planner, budget, chosen, peak)
+            if found is not None:
+                return found
+            floor = planner.lowest().peak, planner.narrowest()
+            lowest = floor if lowest is None else min(lowest, floor)
+        raise BudgetError(_too_small(budget, peak, lowest, self._found))
+
+    def _checked(
+        self, planner: Planner, budget: int, chosen: Configuration, without: int
+    ) -> Recomputation | None:
+        """A plan that a rehearsal of it finds within the budget."""
+        limit = budget
+        for _ in range(_ROUNDS):
+            plan = planner.plan(limit)
+            if plan is None:
+                return None
+            found = self._rehearse(change=self._change(plan.blocks))
+            states = sum(map(self._state, plan.blocks))
+            kept, peak = found.kept.bytes(chosen) + states, found.peak(chosen) + states
+            if peak <= budget:
+                return Recomputation(plan.blocks, peak, kept, without, plan.extra)
+            limit = min(limit, plan.peak) - (peak - budget)
+        return None
+
+    def _cut(self, number: int) -> tuple[Cut, Cut] | None:
+        """The rehearsals of the blocks after ``number`` splits of the narrowest; None where none is left."""
+        while len(self._cuts) <= number:
+            if not self._cuts:
+                names = coarse_blocks(self._module, self._found)
+            else:
+                names = self._split(*self._cuts[-1])
+            if not names:
+                return None
+            none = self._rehearse(blocks=names).cut
+            every = self._rehearse(blocks=names, change=self._change(names)).cut
+            assert none is not None
+            assert every is not None
+            self._cuts.append((none, every))
+        return self._cuts[number]
+
+    def _planner(self, none: Cut, every: Cut, configuration: Configuration) -> Planner:
+        states = [self._state(name) for name in none.blocks]
+        return Planner(none, every, lambda moment: moment.bytes(configuration), states)
+
+    def _state(self, name: str) -> int:
+        """Bytes of the random state that torch keeps of a block that draws."""
+        return torch.get_rng_state().nbytes if self._found[name].draws else 0
+
+    def _split(self, none: Cut, every: Cut) -> list[str]:
+        names, narrowest = none.blocks, self._planner(none, every, self._configuration).narrowest()
+        inner = finer_blocks(self._module, self._found, narrowest) if narrowest else []
+        return [x for name in names for x in (inner if name == narrowest else [name])] if inner else []
+
+    def _change(self, names: Sequence[str]) -> Callable[[nn.Module], None]:
+        return partial(compute_again, names=names, found=self._found)
+
+    def apply(self, module: nn.Module, found: Recomputation) -> None:
+        """Have a module like the planned one compute the blocks again."""
+        compute_again(module, found.blocks, self._found)
+
+
+def _pair(precision: str | None) -> Configuration | None:
+    """A pair of formats, if a precision is one that is not plain fp32."""
+    if precision is None or "/" not in precision:
+        return None
+    pair = Configuration.parse(precision)
+    return None if pair.is_fp32 else pair
+
+
+def _plain(
+    module: nn.Module,
+    example_inputs: Any,
+    *,
+    change: Callable[[nn.Module], object] | None = None,
+    blocks: Sequence[str] = (),
+    **how: Any,
+) -> Rehearsal:
+    """A step in plain PyTorch, as the planner reads it."""
+    found, cut = rehearse_training(module, example_inputs, change=change, blocks=blocks, **how)
+    at_rest, kept, peak = (Moment(size, 0, 0) for size in (found.at_rest, found.kept, found.peak))
+    return Rehearsal(at_rest, kept, (peak,), cut)
+
+
+def _too_small(budget: int, peak: int, lowest: tuple[int, str] | None, found: dict[str, Block]) -> str:
+    if lowest is None:
+        reasons = sorted({f"{name}: {block.against}" for name, block in found.items() if block.against})
+        why = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        return (
+            f"the peak of a step is {format_bytes(peak)}, more than {format_bytes(budget)}, and the network "
+            f"has no block that could be recomputed{why}; take a smaller batch"
+        )
+    floor, narrowest = lowest
+    where = f"{narrowest} alone needs it" if narrowest else "what lies beside the blocks needs it"
+    return (
+        f"no recomputation fits a step into {format_bytes(budget)}: the smallest budget that works is "
+        f"{floor} bytes ({format_bytes(floor)}), as {where}; give that, or take a smaller batch"
+    )
