@@ -205,7 +205,7 @@ class _Moments:
         in_b += [g for g in self.packed.packed_gradients.values() if isinstance(g, PackedTensor)]
         elsewhere = {p.words.untyped_storage()._cdata for p in (*in_a, *in_b)} | saved.emptied()
         counted = sum(map(self._live.size, elsewhere))
-        numbers_a, numbers_b = (sum(p.shape.numel() for p in group) for group in (in_a, in_b))
+        numbers_a, numbers_b = (sum(p.places for p in group) for group in (in_a, in_b))
         return Moment(total - counted, numbers_a, numbers_b)
 
     def front(self) -> tuple[Moment, ...]:

@@ -5,7 +5,7 @@ nothing: neither its inputs nor buffers, batch norm's statistics apart, which ar
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
 from peppp.lowprec.network.recompute import CountedAlready
+from peppp.lowprec.rounding.shape_only import is_shape_only
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PLAIN = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device)
@@ -180,12 +181,17 @@ class Recomputed:
         """Run the forward; under gradients, keep its inputs alone."""
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
+        is_fake = any(map(is_shape_only, tensors((args, kwargs))))
+
+        def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+            return nullcontext(), _Again(counts=self._counts, draws=self.draws and is_fake)
+
         return checkpoint(
             self._forward,
             *args,
             use_reentrant=False,
             preserve_rng_state=self.draws,
-            context_fn=_counted if self._counts else _as_it_is,
+            context_fn=contexts,
             **kwargs,
         )
 
@@ -195,9 +201,26 @@ class Recomputed:
         return type(self.module).forward(self.module, *args, **kwargs)
 
 
-def _counted() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), CountedAlready()
+class _Again(AbstractContextManager[None]):
+    """What a second run happens in: norms do not count its batch.
 
+    On fakes it holds the memory of torch's random states, which are made where no rehearsal sees them.
+    """
 
-def _as_it_is() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), nullcontext()
+    def __init__(self, *, counts: bool, draws: bool) -> None:
+        self._counts, self._draws = counts, draws
+        self._kept = self._state()
+        self._stacks: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        stack = ExitStack()
+        if self._counts:
+            stack.enter_context(CountedAlready())
+        stack.callback(lambda state: None, self._state())  # of the moment, to be set again
+        self._stacks.append(stack)
+
+    def __exit__(self, *error: Any) -> None:
+        self._stacks.pop().close()
+
+    def _state(self) -> Tensor | None:
+        return torch.empty(torch.get_rng_state().shape, dtype=torch.uint8) if self._draws else None

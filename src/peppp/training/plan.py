@@ -5,7 +5,7 @@ beside it, differs between choices only by what earlier blocks have left behind,
 choice follows from the two, and the best choice is a dynamic programme over the blocks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from peppp.footprint.moment import Moment
@@ -24,20 +24,13 @@ class Plan:
 
 
 class Planner:
-    """Plans for one training at one configuration; ``size`` is the bytes of a moment.
+    """Plans for one training at one configuration; ``size`` is the bytes of a moment."""
 
-    ``states`` are the bytes of a random state that torch keeps of each block that is recomputed, which no
-    rehearsal sees.
-    """
-
-    def __init__(
-        self, none: Cut, every: Cut, size: Callable[[Moment], int], states: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, none: Cut, every: Cut, size: Callable[[Moment], int]) -> None:
         assert none.blocks == every.blocks
         self.blocks = none.blocks
-        states = states or [0] * len(self.blocks)
         self._saves = [  # bytes that recomputing a block saves from there on
-            size(a) - size(b) - c for a, b, c in zip(none.left_behind, every.left_behind, states, strict=True)
+            size(a) - size(b) for a, b in zip(none.left_behind, every.left_behind, strict=True)
         ]
         self._prices = [max(1, round(_LEVELS * count / none.step_operations)) for count in none.operations]
         self._shares = [count / none.step_operations for count in none.operations]
@@ -47,7 +40,7 @@ class Planner:
         # The highest moments within a block as if no earlier block were recomputed: kept, and recomputed.
         self._within = []
         for i, place in enumerate(range(1, 2 * len(self.blocks), 2)):
-            highest = again[place] + sum(states[: i + 1]) + sum(self._saves[:i]) if place in again else 0
+            highest = again[place] + sum(self._saves[:i]) if place in again else 0
             self._within.append((plain.get(place, 0), highest))
 
     def peak(self, chosen: frozenset[str] | tuple[str, ...]) -> int:

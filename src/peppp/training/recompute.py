@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from peppp.errors import BudgetError, NetworkError
@@ -159,10 +158,9 @@ class Planning:
             if plan is None:
                 return None
             found = self._rehearse(change=self._change(plan.blocks))
-            states = sum(map(self._state, plan.blocks))
-            kept, peak = found.kept.bytes(chosen) + states, found.peak(chosen) + states
+            peak = found.peak(chosen)
             if peak <= budget:
-                return Recomputation(plan.blocks, peak, kept, without, plan.extra)
+                return Recomputation(plan.blocks, peak, found.kept.bytes(chosen), without, plan.extra)
             limit = min(limit, plan.peak) - (peak - budget)
         return None
 
@@ -183,12 +181,7 @@ class Planning:
         return self._cuts[number]
 
     def _planner(self, none: Cut, every: Cut, configuration: Configuration) -> Planner:
-        states = [self._state(name) for name in none.blocks]
-        return Planner(none, every, lambda moment: moment.bytes(configuration), states)
-
-    def _state(self, name: str) -> int:
-        """Bytes of the random state that torch keeps of a block that draws."""
-        return torch.get_rng_state().nbytes if self._found[name].draws else 0
+        return Planner(none, every, lambda moment: moment.bytes(configuration))
 
     def _split(self, none: Cut, every: Cut) -> list[str]:
         names, narrowest = none.blocks, self._planner(none, every, self._configuration).narrowest()

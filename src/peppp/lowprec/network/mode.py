@@ -72,7 +72,7 @@ class RoundingInterceptor(TorchFunctionMode):
         if kind is Kind.LOSS:
             return self._lost(self._run(func, args, kwargs))
         if state.passes[-1].inputs:
-            args, kwargs = _mapped((args, kwargs), self._rounded_input)
+            args, kwargs = mapped((args, kwargs), self._rounded_input)
         if func in RELUS and len(args) == 1 and not kwargs.get("inplace"):
             fused = self._relu(args[0])
             if fused is not None:
@@ -288,11 +288,12 @@ def tensors_in(values: Any, found: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def _mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Nested tuples, lists and dicts with ``function`` applied to the tensors, in the order of tensors_in."""
     if isinstance(values, Tensor):
         return function(values)
     if isinstance(values, dict):
-        return {key: _mapped(value, function) for key, value in values.items()}
+        return {key: mapped(value, function) for key, value in values.items()}
     if type(values) in (tuple, list):
-        return type(values)(_mapped(value, function) for value in values)
+        return type(values)(mapped(value, function) for value in values)
     return values

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint as checkpointing
 
 from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
 
 _first_runs: list[object] = []  # reentrant functions that run for the first time, without gradients
@@ -60,25 +60,32 @@ def _again(function: Callable[..., Any], args: Any, *, reentrant: bool) -> Calla
     """The function as the network that runs now would run it again."""
     if not RUNNING:
         return function
-    values = []
+    values, given = [], tensors_in(args, [])
+    first = {id(tensor): place for place, tensor in reversed([*enumerate(given)])}
     with (
         torch._C.DisableTorchFunction()
     ):  # the network's mode would take our own operations for the network's
-        for tensor in tensors_in(args, []):
+        for tensor in given:
             memory = memory_of(tensor)
             values.append(type(note_on(memory)) is tuple)
             if memory is not None and values[-1]:
                 settle(memory)  # what is kept is what is used
-    return _Again(RUNNING[-1], function, values, reentrant)
+    return _Again(RUNNING[-1], function, values, [first[id(tensor)] for tensor in given], reentrant)
 
 
 class _Again:
     """A function; each call is one more computation, the first of a reentrant one apart."""
 
     def __init__(
-        self, state: LowPrecision, function: Callable[..., Any], values: list[bool], reentrant: bool
+        self,
+        state: LowPrecision,
+        function: Callable[..., Any],
+        values: list[bool],
+        first: list[int],
+        reentrant: bool,
     ) -> None:
         self.state, self.function, self.values, self.reentrant = state, function, values, reentrant
+        self.repeats = {place: one for place, one in enumerate(first) if place != one}
         self.scope = state.passes[-1].scope().copy()
         self.first = reentrant
         self.waited: list[Any] = []
@@ -104,6 +111,8 @@ class _Again:
             self.waited = [note_on(memory_of(result)) for result in tensors_in((results,), [])]
             return results
         state = self.state
+        if self.repeats:
+            args, kwargs = self._as_one(args, kwargs)
         for tensor, is_value in zip(tensors_in((args, kwargs), []), self.values, strict=False):
             if is_value:  # which may have been packed meanwhile, and lie in new memory
                 write_note(tensor, ())
@@ -124,6 +133,12 @@ class _Again:
                     if memory is not None and waiting and before and all(pending.done for pending in before):
                         settle(memory)
             return results
+
+    def _as_one(self, args: Any, kwargs: Any) -> Any:
+        """The arguments, with one tensor where one was given twice: attention looks whether it is so."""
+        given = tensors_in((args, kwargs), [])
+        places = iter(range(len(given)))
+        return mapped((args, kwargs), lambda _: given[self.repeats.get(place := next(places), place)])
 
 
 class CountedAlready(TorchFunctionMode):

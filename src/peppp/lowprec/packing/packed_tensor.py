@@ -72,6 +72,11 @@ class PackedTensor:
         return cls(torch.empty(size, dtype=torch.int32, device=device), shape, stride, fmt, segment)
 
     @property
+    def places(self) -> int:
+        """Numbers that the words have room for, the last ones of each segment among them."""
+        return 32 * self.words.numel() // self.format.bits
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the words."""
         return 4 * self.words.numel()

@@ -2,7 +2,7 @@
 
 They give the same bits as ``quantize``, and do what they are asked or nothing: every function returns whether
 it did. They do floating-point formats and float32 tensors of equal shape on the CPU that all lie contiguous
-or all channels_last, and need numba, which is imported at the first call.
+or all channels_last (others are rounded in copies), and need numba, which is imported at the first call.
 """
 
 from collections.abc import Sequence
@@ -121,8 +121,10 @@ def _round(
     loops = _loops()
     others = [tensor for tensor in (out, gate) if tensor is not None and tensor is not x]
     order = _order(x, *others)
-    if loops is None or order is None:
+    if loops is None:
         return False
+    if order is None:
+        return _round_copies(x, out, gate, fmt, key, relu)
     size, source, target = x.numel(), x.data_ptr(), out.data_ptr()
     gates = target if gate is None else gate.data_ptr()
     if 0 < abs(source - target) < 4 * size or 0 < abs(gates - target) < 4 * size:
@@ -139,6 +141,21 @@ def _round(
         *order,
     )
     increment_version(out)
+    return True
+
+
+def _round_copies(
+    x: Tensor, out: Tensor, gate: Tensor | None, fmt: Constants, key: Key | None, relu: bool
+) -> bool:
+    """Round views, as of the parts of a concatenation, in contiguous copies: indices and bits stay."""
+    given = [tensor for tensor in (x, out, gate) if tensor is not None]
+    if not all(type(t) in _PLAIN and t.dtype is torch.float32 and t.is_cpu for t in given):
+        return False
+    copy = torch.empty(x.shape).copy_(x)
+    gates = None if gate is None else torch.empty(gate.shape).copy_(gate)
+    if not _round(copy, copy, gates, fmt, key, relu):
+        return False
+    out.copy_(copy)
     return True
 
 

@@ -22,7 +22,7 @@ from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, I
 from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.constants import is_fine, threshold
 from peppp.lowprec.rounding.scaling import round_blocks, round_fixed, round_integers
-from peppp.lowprec.rounding.shape_only import is_shape_only
+from peppp.lowprec.rounding.shape_only import copy_if_scattered, is_shape_only
 from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
 
@@ -70,7 +70,10 @@ def round_to(x: Tensor, fmt: Format, key: Key | None, out: Tensor | None = None)
         return x.clone() if out is None else out.copy_(x)
     if isinstance(fmt, FloatFormat) or backend.on_device(x, fmt):
         result = torch.empty_like(x) if out is None else out
-        if is_shape_only(x) or backend.round_into(x, result, fmt, key):
+        if is_shape_only(x):
+            copy_if_scattered(x, result)
+            return result
+        if backend.round_into(x, result, fmt, key):
             return result
     return quantize_eagerly(x, fmt, key, out=out)
 

@@ -1,5 +1,6 @@
 """Whether a tensor has numbers: rehearsals run every step on shapes alone."""
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -12,3 +13,11 @@ def is_shape_only(x: Tensor) -> bool:
     (True, False)
     """
     return x.is_meta or isinstance(x, FakeTensor)
+
+
+def copy_if_scattered(*tensors: Tensor) -> None:
+    """Allocate for a moment what kernels.py copies of tensors that lie in no layout of its loops."""
+    formats = [torch.contiguous_format, torch.channels_last][: 2 if tensors[0].dim() == 4 else 1]
+    if any(all(x.is_contiguous(memory_format=f) for x in tensors) for f in formats):
+        return
+    torch.empty(tensors[0].shape, device=tensors[0].device)
