@@ -34,4 +34,9 @@ class TableError(PepppError):
 
 
 class BudgetError(PepppError):
-    """A budget, cap or count that leaves nothing to measure or to choose from."""
+    """A budget, cap or count that leaves nothing to measure or to choose from.
+
+    ``needed`` is the smallest budget in bytes that would do, where that is known.
+    """
+
+    needed: int | None = None

@@ -4,7 +4,7 @@ A block is a module that a forward pass calls once, that gets and gives tensors,
 nothing: neither its inputs nor buffers, batch norm's statistics apart, which are left alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,14 +159,15 @@ def _is_list(module: nn.Module) -> bool:
     return isinstance(module, _CONTAINERS) and any(map(_is_composite, module.children()))
 
 
-def compute_again(module: nn.Module, names: Sequence[str], found: dict[str, Block]) -> None:
+def compute_again(module: nn.Module, names: Sequence[str], draws: Collection[str] = ()) -> None:
     """Have blocks compute their forward pass again in the backward pass, instead of keeping what it made.
 
-    Names of parameters stay, and so does the class of each block. An evaluation runs as before.
+    ``draws`` are the names of those that draw at random. Names of parameters stay, and so does the class of
+    each block. An evaluation runs as before.
     """
     for name in names:
         block = module.get_submodule(name)
-        block.forward = Recomputed(block, draws=found[name].draws)
+        block.forward = Recomputed(block, draws=name in draws)
 
 
 class Recomputed:

@@ -17,7 +17,7 @@ from peppp.footprint.training_memory import rehearse_training
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.lowprec.network.conversion import is_low_precision
 from peppp.training.blocks import Block, coarse_blocks, compute_again, finer_blocks, observed
-from peppp.training.plan import Planner
+from peppp.training.plan import Plan, Planner
 from peppp.units import format_bytes, parse_bytes
 
 _ROUNDS = 8  # of splitting blocks, and of planning tighter
@@ -31,7 +31,7 @@ class Recomputation:
 
     ``peak`` and ``kept`` (at the end of the forward pass) are bytes, ``peak_without`` that of no
     recomputation. ``extra`` is the share of a step's operations that are computed twice: about how much
-    longer a step takes.
+    longer a step takes. ``draws`` are the blocks that draw at random.
     """
 
     blocks: tuple[str, ...]
@@ -39,6 +39,21 @@ class Recomputation:
     kept: int
     peak_without: int
     extra: float
+    draws: tuple[str, ...] = ()
+
+    def apply(self, module: nn.Module) -> None:
+        """Have ``module``, or another of its kind, compute the blocks again."""
+        compute_again(module, self.blocks, self.draws)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "blocks": list(self.blocks),
+            "peak": self.peak,
+            "kept": self.kept,
+            "peak_without": self.peak_without,
+            "extra": self.extra,
+        }
 
     def __str__(self) -> str:
         without = f"of {format_bytes(self.peak_without)} without recomputation"
@@ -88,7 +103,7 @@ def recompute(
         module, example_inputs, optimizer=optimizer, precision=precision, loss=loss, **options
     )
     found = planning.within(parse_bytes(budget))
-    planning.apply(module, found)
+    found.apply(module)
     return found
 
 
@@ -124,44 +139,60 @@ class Planning:
         self._cuts: list[tuple[Cut, Cut]] = []
         self._without: Rehearsal | None = None
 
-    def within(self, budget: int, configuration: Configuration | None = None) -> Recomputation:
-        """What fits a budget with the least operations; BudgetError where nothing does.
-
-        A pair of formats plans for any ``configuration`` (default: its own).
-        """
+    def without(self, configuration: Configuration | None = None) -> Recomputation:
+        """The step as it is."""
         chosen = configuration or self._configuration
         if self._without is None:
             self._without = self._rehearse()
         peak = self._without.peak(chosen)
-        if peak <= budget:
-            return Recomputation((), peak, self._without.kept.bytes(chosen), peak, 0.0)
+        return Recomputation((), peak, self._without.kept.bytes(chosen), peak, 0.0)
+
+    def within(
+        self, budget: int, configuration: Configuration | None = None, *, check: bool = True
+    ) -> Recomputation:
+        """What fits a budget with the least operations; BudgetError where nothing does.
+
+        A pair of formats plans for any ``configuration`` (default: its own). Without ``check`` the plan is
+        not rehearsed once more.
+        """
+        chosen, without = configuration or self._configuration, self.without(configuration)
+        if without.peak <= budget:
+            return without
         lowest: tuple[int, str] | None = None
         for number in range(_ROUNDS):
             cut = self._cut(number)
             if cut is None:
                 break
             planner = self._planner(*cut, chosen)
-            found = self._checked(planner, budget, chosen, peak)
+            plan = planner.plan(budget)
+            if plan is not None and not check:
+                kept = without.kept - planner.saved(plan.blocks)
+                return Recomputation(plan.blocks, plan.peak, kept, without.peak, plan.extra)
+            found = None if plan is None else self._checked(planner, plan, budget, chosen)
             if found is not None:
                 return found
             floor = planner.lowest().peak, planner.narrowest()
             lowest = floor if lowest is None else min(lowest, floor)
-        raise BudgetError(_too_small(budget, peak, lowest, self._found))
+        error = BudgetError(_too_small(budget, without.peak, lowest, self._found))
+        error.needed = without.peak if lowest is None else lowest[0]
+        raise error
 
     def _checked(
-        self, planner: Planner, budget: int, chosen: Configuration, without: int
+        self, planner: Planner, plan: Plan | None, budget: int, chosen: Configuration
     ) -> Recomputation | None:
-        """A plan that a rehearsal of it finds within the budget."""
+        """The plan as a rehearsal of it finds it, or a tighter one that is within the budget."""
         limit = budget
         for _ in range(_ROUNDS):
-            plan = planner.plan(limit)
             if plan is None:
                 return None
             found = self._rehearse(change=self._change(plan.blocks))
-            peak = found.peak(chosen)
+            peak, kept = found.peak(chosen), found.kept.bytes(chosen)
             if peak <= budget:
-                return Recomputation(plan.blocks, peak, found.kept.bytes(chosen), without, plan.extra)
+                draws = tuple(name for name in plan.blocks if self._found[name].draws)
+                without = self.without(chosen).peak
+                return Recomputation(plan.blocks, peak, kept, without, plan.extra, draws)
             limit = min(limit, plan.peak) - (peak - budget)
+            plan = planner.plan(limit)
         return None
 
     def _cut(self, number: int) -> tuple[Cut, Cut] | None:
@@ -189,11 +220,8 @@ class Planning:
         return [x for name in names for x in (inner if name == narrowest else [name])] if inner else []
 
     def _change(self, names: Sequence[str]) -> Callable[[nn.Module], None]:
-        return partial(compute_again, names=names, found=self._found)
-
-    def apply(self, module: nn.Module, found: Recomputation) -> None:
-        """Have a module like the planned one compute the blocks again."""
-        compute_again(module, found.blocks, self._found)
+        draws = [name for name in names if self._found[name].draws]
+        return partial(compute_again, names=names, draws=draws)
 
 
 def _pair(precision: str | None) -> Configuration | None:

@@ -1,0 +1,201 @@
+"""A training fitted into a budget: by recomputing blocks, and by passing a batch on in micro-batches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from peppp.errors import BudgetError, NetworkError
+from peppp.footprint.fakes import tensors
+from peppp.formats import Configuration
+from peppp.records import Recipe
+from peppp.tasks import networks
+from peppp.tasks.dataset import Dataset
+from peppp.training.losses import find_loss
+from peppp.training.recompute import Planning, Recomputation
+from peppp.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a step fits: the blocks it recomputes, and the images of a pass where a batch is several.
+
+    ``peak`` and ``kept`` are bytes, estimated. ``caution`` says in what it is another training than one of
+    whole batches.
+    """
+
+    peak: int
+    kept: int
+    recomputation: Recomputation
+    micro_batch: int | None = None
+    caution: str = ""
+
+    def __str__(self) -> str:
+        text = f"peak {format_bytes(self.peak)}"
+        if self.micro_batch:
+            text += f", in micro-batches of {self.micro_batch}{f' ({self.caution})' if self.caution else ''}"
+        if blocks := self.recomputation.blocks:
+            more = f"about {100 * self.recomputation.extra:.0f} % more operations a step"
+            text += f", recomputed {' '.join(blocks)} ({more})"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        found = self.recomputation
+        return {
+            "peak": self.peak,
+            "kept": self.kept,
+            "recomputed": list(found.blocks),
+            "extra_operations": found.extra,
+            "micro_batch": self.micro_batch,
+        }
+
+
+class Fitting:
+    """The ways in which a step on ``batch`` inputs can fit.
+
+    ``inputs`` makes so many example inputs; ``options`` are those of :class:`Planning`, and tell whether the
+    step is one in formats or in plain PyTorch.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Callable[[int], Any],
+        batch: int,
+        *,
+        precision: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.batch = batch
+        self._module, self._inputs, self._precision, self._options = module, inputs, precision, options
+        self._is_pair = precision is not None and "/" in precision
+        self._planned: dict[int, Planning] = {}
+
+    @property
+    def caution(self) -> str:
+        """In what micro-batches are another training; "" where gradients are those of the whole batch."""
+        if self._is_pair:
+            return "another training: each micro-batch is rounded for itself"
+        if any(isinstance(m, _BatchNorm) and m.track_running_stats for m in self._module.modules()):
+            return "another training: batch norm sees each micro-batch for itself"
+        return ""
+
+    def within(
+        self,
+        budget: int | None,
+        configuration: Configuration | None = None,
+        *,
+        recompute: bool = True,
+        micro_batch: int | str | None = None,
+        check: bool = True,
+    ) -> Fit:
+        """How a step fits ``budget`` (None is any); BudgetError where it does not.
+
+        ``micro_batch`` is a number of inputs, which must divide the batch, or ``auto``: as few passes as fit.
+        Where micro-batches change nothing, they come before recomputation; elsewhere after it.
+        """
+        limit = 1 << 62 if budget is None else budget
+        if micro_batch != "auto":
+            size = self._check(micro_batch)
+            return self._fit(self.batch // size, limit, configuration, recompute=recompute, check=check)
+        passes = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
+        ways = [(n, again) for again in ((False, True) if recompute else (False,)) for n in passes]
+        if self.caution and recompute:
+            ways = [(n, True) for n in passes]
+        for n, again in ways[:-1]:
+            try:
+                return self._fit(n, limit, configuration, recompute=again, check=check)
+            except BudgetError:
+                continue
+        return self._fit(*ways[-1][:1], limit, configuration, recompute=ways[-1][1], check=check)
+
+    def _check(self, micro_batch: int | str | None) -> int:
+        if micro_batch is None:
+            return self.batch
+        if not isinstance(micro_batch, int) or micro_batch < 1 or self.batch % micro_batch:
+            raise NetworkError(
+                f"micro-batches of {micro_batch} do not make up a batch of {self.batch}; give auto, or a "
+                "number that divides it"
+            )
+        return micro_batch
+
+    def _fit(
+        self, passes: int, limit: int, configuration: Configuration | None, *, recompute: bool, check: bool
+    ) -> Fit:
+        planning = self._planning(passes)
+        waiting = sum(x.nbytes for x in tensors((self._inputs(self.batch),))) * (passes - 1) // passes
+        if recompute:
+            found = planning.within(limit - waiting, configuration, check=check)
+        else:
+            found = planning.without(configuration)
+            if found.peak + waiting > limit:
+                error = BudgetError(
+                    f"the peak of a step is {format_bytes(found.peak + waiting)}, more than "
+                    f"{format_bytes(limit)}; recompute blocks, or take a smaller batch"
+                )
+                error.needed = found.peak + waiting
+                raise error
+        several = passes > 1
+        return Fit(
+            found.peak + waiting,
+            found.kept + waiting,
+            found,
+            self.batch // passes if several else None,
+            self.caution if several else "",
+        )
+
+    def _planning(self, passes: int) -> Planning:
+        if passes not in self._planned:
+            options = self._options | ({"accumulate": passes} if passes > 1 else {})
+            if passes > 1 and self._is_pair and options.get("storage", "packed") == "packed":
+                options["gradients"] = "packed"  # where they are added up
+            self._planned[passes] = Planning(
+                self._module, self._inputs(self.batch // passes), precision=self._precision, **options
+            )
+        return self._planned[passes]
+
+
+def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
+    """Of a recipe's network on a data set: ``storage`` is packed or simulated, or fp32 for plain PyTorch."""
+    module = networks.build_for(recipe.network, dataset, device="meta")
+    if dataset.kind == "images":
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    targets = dataset.train_targets
+    kind = torch.float32 if targets.dtype.kind == "f" else torch.int64
+
+    def inputs(count: int) -> Tensor:
+        dtype = torch.int64 if dataset.kind == "text" else torch.float32
+        x = torch.empty(count, *dataset.input_shape, dtype=dtype, device="meta")
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+    def loss(results: Tensor) -> Tensor:
+        wanted = torch.zeros(len(results), *targets.shape[1:], dtype=kind)
+        return find_loss(dataset.loss).function(results, wanted)
+
+    batch = min(recipe.batch_size, len(targets))
+    if storage == "fp32":
+        options = dict(recipe.optimizer_options)
+        makes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+            recipe.optimizer
+        ]
+        return Fitting(
+            module,
+            inputs,
+            batch,
+            optimizer=lambda parameters: makes(parameters, lr=recipe.learning_rate, **options),
+            loss=loss,
+        )
+    return Fitting(
+        module,
+        inputs,
+        batch,
+        precision="1-4-1/1-6-7",
+        optimizer=recipe.optimizer,
+        accumulator=recipe.accumulator,
+        storage=storage,
+        loss=loss,
+    )
