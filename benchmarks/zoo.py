@@ -14,57 +14,30 @@ Each network runs in a process of its own, which a limit of time and one of memo
 table that docs/numbers.md shows is printed at the end.
 """
 
-import argparse
 import json
-import multiprocessing
-import os
-import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import torch
-from zoo_case import installed, load
 from zoo_judge import CONFIGURATION, judged
 from zoo_loops import LOOPS, looped
 from zoo_networks import cases
+from zoo_running import RESULTS as FOLDER
+from zoo_running import apart, parser, run, versions
 
-RESULTS = Path(__file__).parent / "results" / "zoo.json"
-LINES = Path(tempfile.gettempdir()) / "peppp-zoo.jsonl"
-SECONDS, GIGABYTES = 300, 12
+RESULTS = FOLDER / "zoo.json"
 VERDICTS = ("right", "reported by name", "refused in one line", "wrong", "not judged")
 
 
 def main() -> None:
-    arguments = _arguments()
-    found = {name: case.package for name, case in cases().items()} | {
+    arguments = parser(__doc__, "zoo").parse_args()
+    packages = {name: case.package for name, case in cases().items()} | {
         f"loops/{name}": loop.package for name, loop in LOOPS.items()
     }
-    missing = [package for package in sorted(set(found.values())) if installed(package) is None]
-    wanted = [name for name in found if name.startswith(tuple(arguments.only or ("",)))]
-    if missing:
-        skipped = sum(found[name] in missing for name in wanted)
-        print(f"{skipped} lines are left out: pip install {' '.join(missing)}", file=sys.stderr)
-    wanted = [name for name in wanted if found[name] not in missing]
-    if arguments.dry_run:
-        print("\n".join(wanted))
-        return
-    lines = _kept(arguments.lines)
-    for package in sorted({found[name] for name in wanted} - {*missing}):
-        load(package)  # before the processes fork, so that each need not import it
-    for name in wanted:
-        if name not in lines:
-            lines[name] = {"name": name, **apart(name, arguments.seconds, arguments.gigabytes)}
-            with arguments.lines.open("a") as file:
-                file.write(json.dumps(lines[name]) + "\n")
-        print(one_line(lines[name]), flush=True)
-    done = [lines[name] for name in wanted]
+    done = run(packages, lambda name: line_of(name, arguments.seconds, arguments.gigabytes), shown, arguments)
     if arguments.json:
-        versions = {package: installed(package) for package in sorted(set(found.values()))}
         whole = {
             "configuration": CONFIGURATION,
-            "versions": {"torch": torch.__version__.partition("+")[0], **versions},
+            "versions": versions(packages),
             "sums": sums(done),
             "lines": done,
         }
@@ -72,64 +45,20 @@ def main() -> None:
     print("\n" + "\n".join(summary(done)))
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", help="names that begin so; may be given several times")
-    parser.add_argument("--dry-run", action="store_true", help="list the names, and run nothing")
-    parser.add_argument(
-        "--lines", type=Path, default=LINES, help=f"default {LINES.name} among temporary files"
-    )
-    parser.add_argument("--json", type=Path, help=f"say {RESULTS.relative_to(RESULTS.parents[2])}")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="the time that a network has")
-    parser.add_argument("--gigabytes", type=int, default=GIGABYTES, help="the memory that a network has")
-    return parser.parse_args()
-
-
-def _kept(path: Path) -> dict[str, dict[str, Any]]:
-    """Lines of an earlier run; one that was cut off is left out."""
-    found = {}
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        found[line["name"]] = line
-    return found
-
-
-def apart(name: str, seconds: int, gigabytes: int) -> dict[str, Any]:
+def line_of(name: str, seconds: int, gigabytes: int) -> dict[str, Any]:
     """Judge one network or loop in a process of its own, whose end is a line, too."""
-    context: Any = multiprocessing.get_context("fork")
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(name, gigabytes, sending))
-    process.start()
-    sending.close()
-    try:
-        result: dict[str, Any] | None = receiving.recv() if receiving.poll(seconds) else None
-    except EOFError:
-        process.join()
-        end = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
-        return {"verdict": "wrong", "wrong": [f"the process ended with {end}"]}
-    if result is None:
-        process.kill()
-        result = {"verdict": "not judged", "why": f"it took more than {seconds} s"}
-    process.join()
-    return result
-
-
-def _child(name: str, gigabytes: int, sending: Any) -> None:
-    import resource  # which only POSIX has, as it has fork
-
-    resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    torch.set_num_threads(1)
     group, _, rest = name.partition("/")
-    sending.send(looped(LOOPS[rest]) if group == "loops" else judged(cases()[name]))
+    try:
+        return apart(
+            lambda: looped(LOOPS[rest]) if group == "loops" else judged(cases()[name]), seconds, gigabytes
+        )
+    except ChildProcessError as error:
+        return {"verdict": "wrong", "wrong": [str(error)]}
+    except TimeoutError as error:
+        return {"verdict": "not judged", "why": str(error)}
 
 
-def one_line(line: dict[str, Any]) -> str:
+def shown(line: dict[str, Any]) -> str:
     """What is said of one network."""
     again = line.get("recomputation")
     text = f"{line['name']}: {line['verdict']}{_details(line)}"
@@ -174,6 +103,4 @@ def _row(name: str, networks: dict[str, int], recomputed: dict[str, int]) -> str
 
 
 if __name__ == "__main__":
-    # Packages that look for files of the internet must find none.
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     main()

@@ -47,7 +47,11 @@ def inputs(case: Case, seed: int) -> list[Any] | dict[str, Any]:
 
 def outputs(net: nn.Module, given: list[Any] | dict[str, Any]) -> list[Tensor]:
     """The floating-point tensors of what a network returns, in whatever container."""
-    found = net(**given) if isinstance(given, dict) else net(*given)
+    return trained_on(net(**given) if isinstance(given, dict) else net(*given))
+
+
+def trained_on(found: Any) -> list[Tensor]:
+    """The floating-point tensors with gradients in nested containers."""
     return [x for x in tensors(found) if x.is_floating_point() and x.requires_grad]
 
 
@@ -67,8 +71,12 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 def loss_of(net: nn.Module, case: Case, step: int) -> Tensor:
     """The mean squares of what the network returns, added up."""
-    found = outputs(net, inputs(case, step))
-    return torch.stack([x.square().mean() for x in found]).sum()
+    return mean_squares(outputs(net, inputs(case, step)))
+
+
+def mean_squares(found: Any) -> Tensor:
+    """The mean squares of the floating-point tensors in nested containers, added up."""
+    return torch.stack([x.square().mean() for x in trained_on(found)]).sum()
 
 
 def trained(case: Case, storage: str, rounding: str, *, recomputing: bool = False) -> State:
