@@ -62,6 +62,81 @@ def test_few_images_tell_what_kernels_allocate_for_many(count, threads):
         assert training_memory(network, x).peak == pytest.approx(real.peak, rel=0.01)
 
 
+def test_a_depthwise_weight_is_counted_in_the_blocks_that_kernels_lay_it_out_in():
+    network = nn.Sequential(nn.Conv2d(3, 512, 31, padding=15), nn.Conv2d(512, 512, 7, padding=3, groups=512))
+    for images in (torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last)):
+        real = measure_training(network, images)
+        assert training_memory(network, images).peak == pytest.approx(real.peak, rel=0.01)
+
+
+def test_norms_lay_out_their_results_as_torch_s_kernels_do():
+    seen = []
+
+    class Noted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.batch = nn.LayerNorm(6), nn.BatchNorm2d(6)
+
+        def forward(self, x):
+            x = x + self.layer.weight[0]
+            normed = self.layer(x.permute(0, 2, 3, 1))
+            batched = self.batch(normed.permute(0, 3, 1, 2).contiguous())
+            for made in (x, normed, batched):
+                made.register_hook(lambda grad: seen.append(grad.stride()))
+            seen.extend((normed.stride(), batched.stride()))
+            return batched.contiguous(memory_format=torch.channels_last)
+
+    training_memory(Noted(), torch.zeros(2, 6, 5, 4))
+    estimated = seen.copy()
+    seen.clear()
+    measure_training(Noted(), torch.zeros(2, 6, 5, 4))
+    assert estimated == seen
+
+
+class Gathered(nn.Module):
+    """Some rows of a table, whose gradients are scattered into zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4000, 8))
+
+    def forward(self, rows):
+        return self.table.index_select(0, rows).square()
+
+
+class Masked(Gathered):
+    """A table, some of whose numbers are left out."""
+
+    def forward(self, mask):
+        return self.table * mask
+
+
+@pytest.mark.parametrize(
+    ("module", "given"), [(Gathered, torch.arange(9)), (Masked, torch.ones(4000, 8, dtype=torch.bool))]
+)
+def test_gradients_are_scattered_in_place_and_masks_are_cast(module, given):
+    real = measure_training(module(), given)
+    assert training_memory(module(), given).peak == pytest.approx(real.peak, rel=0.01)
+
+
+class Dropping(nn.Module):
+    """A layer that is left out at random."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.first, self.second, self.share = nn.Linear(50, 50), nn.Linear(50, 50), share
+
+    def forward(self, x):
+        x = self.first(x)
+        return x if torch.rand([]) < self.share else self.second(x)
+
+
+def test_a_layer_that_is_dropped_at_random_is_counted():
+    real = measure_training(Dropping(0.0), torch.zeros(4, 50))
+    found = training_memory(Dropping(0.1), torch.zeros(4, 50))
+    assert (found.kept, found.peak) == pytest.approx((real.kept, real.peak), rel=0.01)
+
+
 def test_a_scaler_of_losses_does_not_leave_the_step_out():
     found = training_memory(nn.Linear(100, 10), torch.zeros(4, 100), precision="amp-fp16", optimizer="adam")
     assert found.states == 2 * found.weights + 2 * 4  # two moments, and the count of steps of two parameters

@@ -1,5 +1,6 @@
 """Which memory lives during a step: a dispatch mode sees each operation, and storages say when they go."""
 
+import operator
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -9,10 +10,24 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from peppp.footprint.fakes import tensors
+from peppp.footprint.fakes import laid_out, tensors
 from peppp.footprint.scratch import lstm_workspace
 
 aten = torch.ops.aten
+# Formulas of backward passes write into fresh zeros in place, but not into a tensor of a class of its own.
+_IN_PLACE = {
+    aten.index_add.default: aten.index_add_.default,
+    aten.index_put.default: aten.index_put_.default,
+    aten.scatter.src: aten.scatter_.src,
+    aten.scatter.value: aten.scatter_.value,
+    aten.scatter_add.default: aten.scatter_add_.default,
+}
+_COMPARISONS = {
+    aten.lt.Scalar: operator.lt,
+    aten.le.Scalar: operator.le,
+    aten.gt.Scalar: operator.gt,
+    aten.ge.Scalar: operator.ge,
+}
 Watch = Callable[[Any, tuple[Any, ...], Any, list[int]], None]
 
 
@@ -28,7 +43,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = 0
         self.watch: Watch | None = None
         self._sizes: dict[int, tuple[int, Any]] = {}
-        self._infinite: dict[int, Any] = {}  # storages in which a scaler notes that gradients are infinite
+        self._values: dict[int, tuple[Any, float | bool]] = {}  # of storages whose numbers decide what is run
 
     def add(self, made: Iterable[Tensor]) -> list[int]:
         """Note the memory of some tensors; the storages of theirs that are new."""
@@ -46,10 +61,14 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, key: int, _: Any) -> None:
         self.total -= self._sizes.pop(key)[0]
 
-    def _says_infinite(self, tensor: Tensor) -> bool:
+    def _note(self, tensor: Tensor, value: float | bool) -> None:
         storage = tensor.untyped_storage()
-        known = self._infinite.get(storage._cdata)
-        return known is not None and known() is storage
+        self._values[storage._cdata] = weakref.ref(storage), value
+
+    def _value(self, tensor: Tensor) -> float | bool | None:
+        storage = tensor.untyped_storage()
+        known, value = self._values.get(storage._cdata, (None, None))
+        return value if known is not None and known() is storage else None
 
     def size(self, key: int) -> int:
         """Bytes of a storage (its ``_cdata``) when it was made; 0 where it is gone or never was."""
@@ -57,13 +76,19 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func is aten._local_scalar_dense.default:  # .item(): data that nobody has
-            if self._says_infinite(args[0]):
-                return 0.0  # or a scaler of losses would leave the step out
+            value = self._value(args[0])
+            if value is not None:
+                return value
             return True if args[0].dtype is torch.bool else 1.0 if args[0].is_floating_point() else 1
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
-            storage = args[1].untyped_storage()
-            self._infinite[storage._cdata] = weakref.ref(storage)
-        result = func(*args, **(kwargs or {}))
+            self._note(args[1], 0.0)  # none is infinite, or a scaler of losses would leave the step out
+        if func in _IN_PLACE and torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled():
+            func = _IN_PLACE[func]
+        result = laid_out(func, args, func(*args, **(kwargs or {})))
+        if func is aten.rand.default and not result.dim():
+            self._note(result, 1.0)  # a number drawn to drop a layer where it is small
+        if func in _COMPARISONS and (value := self._value(args[0])) is not None:
+            self._note(result, _COMPARISONS[func](value, args[1]))
         if func is aten.mkldnn_rnn_layer.default:  # fake tensors leave its workspace empty
             workspace = torch.empty(lstm_workspace(args), dtype=torch.uint8, device=args[0].device)
             result = (*result[:3], workspace)

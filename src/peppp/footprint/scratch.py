@@ -34,6 +34,12 @@ _BATCHED: dict[Any, tuple[int, ...]] = {
     aten.mkldnn_rnn_layer.default: (0,),
     aten.mkldnn_rnn_layer_backward.default: (0, 7, 10),
 }
+# Where the weight and the number of groups are.
+_WEIGHTS: dict[Any, tuple[int, int]] = {
+    aten.convolution.default: (1, 8),
+    aten.convolution_backward.default: (2, 9),
+}
+_BLOCK = 16  # channels
 _PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
 _WIDEST = 1024  # rows and columns of a product that is run
 _MOST = 1 << 28  # bytes of arguments that a kernel is run with
@@ -62,6 +68,10 @@ def kernel_of(operation: Any, args: tuple[Any, ...]) -> Kernel | None:
     return None
 
 
+# Arithmetic casts masks and integers, too; other elementwise operations read a mask as it is.
+_PROMOTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
+
+
 def cast_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int:
     """Bytes of the copies that an elementwise operation makes of operands of another type."""
     if torch.Tag.pointwise not in operation.tags or not isinstance(result, Tensor):
@@ -69,7 +79,9 @@ def cast_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int:
     size, dtype = result.element_size(), result.dtype
     if not result.is_floating_point():
         return 0
-    others = (x for x in args if isinstance(x, Tensor) and x.dim() and x.is_floating_point())
+    others = (x for x in args if isinstance(x, Tensor) and x.dim())
+    if operation not in _PROMOTING:
+        others = (x for x in others if x.is_floating_point())
     return sum(x.numel() * size for x in others if x.dtype is not dtype)
 
 
@@ -101,7 +113,18 @@ def most_scratch(kernel: Kernel, result: Any) -> int:
     Each once in another layout, and a weight's gradient for each thread.
     """
     made = sum(x.nbytes for x in tensors((result,)))
-    return (2 + kernel.threads) * (_size(kernel, _batch(kernel)) + made)
+    return (2 + kernel.threads) * (_size(kernel, _batch(kernel)) + made + 2 * _blocked_weight(kernel))
+
+
+def _blocked_weight(kernel: Kernel) -> int:
+    """Bytes of a convolution's weight in oneDNN's blocks, which fill up the channels of each group."""
+    if kernel.operation not in _WEIGHTS:
+        return 0
+    position, at = _WEIGHTS[kernel.operation]
+    weight, groups = kernel.arguments[position], kernel.arguments[at]
+    channels = (weight.shape[0] // groups, weight.shape[1])
+    blocks = [-(-n // _BLOCK) * _BLOCK for n in channels]
+    return int(groups * weight.dtype.itemsize * torch.Size([*blocks, *weight.shape[2:]]).numel())
 
 
 def _batch(kernel: Kernel) -> int:
