@@ -1,6 +1,7 @@
 """Bytes that torch really allocates: its own allocator's trace on the CPU, its counters on CUDA."""
 
 import copy
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ def measure_step(
     ``build`` makes the network, the optimizer and a batch, and gives back two functions: the forward pass,
     which returns the loss, and what a step does after ``backward``.
     """
+    gc.collect()  # what would be freed meanwhile is another's
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
         forward, finish = build()
