@@ -150,7 +150,7 @@ def test_a_pick_goes_on_to_be_trained_packed(tmp_path, table):
 def test_a_training_says_its_memory_and_leaves_weights(tmp_path):
     line = ("train", "digits", "--configuration", "1-4-1/1-6-7", "--epochs", "1", "--out", str(tmp_path))
     found = answer(*line)
-    assert abs(found["peak"] / found["estimated_peak"] - 1) < 0.1
+    assert abs(found["peak"] / found["peak_estimated"] - 1) < 0.1
     assert (tmp_path / "weights.safetensors").exists()
     assert "unknown storage 'zip'" in refused(*line, "--storage", "zip")
 

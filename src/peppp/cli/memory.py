@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peppp.cli.options import Batch, Json, parse_configurations, print_json
+from peppp.cli.options import Batch, Json, MicroBatch, parse_configurations, print_json
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
@@ -67,6 +67,11 @@ def command(
     budget: Annotated[
         str | None, typer.Option(help="Say the largest batch whose peak fits, as 2GB or 512MiB.")
     ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="With --budget: recompute the cheapest blocks that make it fit."),
+    ] = False,
+    micro_batch: MicroBatch = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="By layer, of the first configuration or of --precision.")
     ] = False,
@@ -80,11 +85,22 @@ def command(
 
     Example: peppp memory resnet18 --input 3x32x32 --batch 32 --configurations fp32+1-4-1/1-6-7
     """
-    from peppp.cli import plain_memory
+    from peppp.cli import fitting, plain_memory
     from peppp.footprint.estimate import Choices
 
     given = {name for name in (*_OF_FORMATS, *_OF_PLAIN, "gradients") if _is_given(context, name)}
     inputs = plain_memory.Inputs.parse(input)
+    limit, parts = None if budget is None else parse_bytes(budget), fitting.parse_micro_batch(micro_batch)
+    fitting.check(limit, recompute, parts)
+    is_fitted = recompute or parts is not None
+    fit: dict[str, Any] = {"budget": limit, "recompute": recompute, "micro_batch": parts, "json": json}
+    if is_fitted and (measure or layers or inference or preset != "saved"):
+        raise NetworkError(
+            "--recompute and --micro-batch say how a training fits; leave out --measure, --layers, "
+            "--inference and --preset"
+        )
+    if parts is not None and accumulate > 1:
+        raise NetworkError("--micro-batch cuts a batch, --accumulate adds batches up; give one of them")
     if precision is not None:
         for name in _OF_FORMATS:
             if name in given:
@@ -95,7 +111,9 @@ def command(
             )
         recipe = {"precision": precision, "optimizer": optimizer}
         how = {"device": device, "accumulate": accumulate, "release_gradients": "gradients" in given}
-        limit = None if budget is None else parse_bytes(budget)
+        if is_fitted:
+            fitting.run(network, classes, inputs, batch, recipe | how, None, **fit)
+            return
         asked = plain_memory.Asked(network, classes, inputs, batch, recipe, how, limit)
         plain_memory.run(asked, measure=measure, layers=layers, json=json)
         return
@@ -109,10 +127,15 @@ def command(
     choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
     build = partial(plain_memory.built, network, classes, inputs)
     title = f"{network} on {input}, batch {batch}"
-    if layers:
+    if is_fitted:
+        options = {
+            "optimizer": optimizer, "storage": storage, "gradients": gradients, "weights": weights,
+        }  # fmt: skip
+        fitting.run(network, classes, inputs, batch, options, chosen, **fit)
+    elif layers:
         _print_layers(build, inputs, batch, chosen[0], title, json)
-    elif budget is not None:
-        _print_batches(build, inputs, batch, chosen, choices, parse_bytes(budget), json)
+    elif limit is not None:
+        _print_batches(build, inputs, batch, chosen, choices, limit, json)
     else:
         rows, note = _rows(build, inputs, batch, chosen, choices, preset, inference)
         _print_rows(rows, f"{title}; {note}; estimated, in MB (10^6 bytes)", json)

@@ -38,6 +38,13 @@ Optimizer = Annotated[
     typer.Option(help="sgd (the paper's), adam or adamw; options behind it, as adamw,weight_decay=0.1."),
 ]
 Augmentation = Annotated[str, typer.Option(help="none, or flip-crop: images shifted and mirrored at random.")]
+MicroBatch = Annotated[
+    str | None,
+    typer.Option(help="Pass a batch on in parts of so many, or auto: as few parts as fit the budget."),
+]
+NoRecompute = Annotated[
+    bool, typer.Option("--no-recompute", help="Recompute no blocks to keep within the budget.")
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with published data sets (default: PEPPP_DATA, or the user's data folder)."),

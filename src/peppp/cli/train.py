@@ -1,8 +1,7 @@
 """``peppp train``: one training under a budget, kept in a folder."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +11,10 @@ from peppp.cli.options import (
     Epochs,
     Json,
     LearningRate,
+    MicroBatch,
     MinSteps,
     Network,
+    NoRecompute,
     Resolution,
     Rounding,
     Seed,
@@ -24,7 +25,7 @@ from peppp.cli.options import (
 )
 from peppp.errors import FormatError
 from peppp.formats import Configuration
-from peppp.units import format_bytes
+from peppp.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from peppp.records import Recipe
@@ -47,6 +48,11 @@ def command(
     batch: Batch = 32,
     learning_rate: LearningRate = 0.001,
     rounding: Rounding = "stochastic",
+    budget: Annotated[
+        str | None, typer.Option(help="Recompute blocks, if need be, so that a step's peak fits, as 400MB.")
+    ] = None,
+    no_recompute: NoRecompute = False,
+    micro_batch: MicroBatch = None,
     seed: Seed = 0,
     device: Device = "cpu",
     json: Json = False,
@@ -55,10 +61,13 @@ def command(
 
     Example: peppp train my_images/ --network resnet18 --configuration 1-4-1/1-6-7 --storage packed
     """
+    from peppp.cli.fitting import check, parse_micro_batch
     from peppp.records import Recipe, RoundingModes
     from peppp.tasks.networks import check_name
     from peppp.tasks.readers import load
 
+    limit, parts = None if budget is None else parse_bytes(budget), parse_micro_batch(micro_batch)
+    check(limit, False, parts)
     check_device(device)
     check_folder(out)
     RoundingModes.parse(rounding)
@@ -76,7 +85,19 @@ def command(
     )
     with reading(data):
         dataset = load(data, resolution=resolution)
-    run(dataset, chosen, recipe, seed, out, storage=storage, device=device, json=json)
+    run(
+        dataset,
+        chosen,
+        recipe,
+        seed,
+        out,
+        storage=storage,
+        device=device,
+        json=json,
+        budget=limit,
+        recompute=limit is not None and not no_recompute,
+        micro_batch=parts,
+    )
 
 
 def run(
@@ -89,65 +110,47 @@ def run(
     storage: str,
     device: str,
     json: bool,
+    budget: int | None = None,
+    recompute: bool = False,
+    micro_batch: int | str | None = None,
 ) -> None:
-    """Train, and print the estimate and what was measured side by side."""
+    """Train within a budget, if there is one; print the estimate and what was measured side by side."""
     from peppp.training.checkpoint import to_plain, train_in_folder
+    from peppp.training.fitting import fitting
+    from peppp.training.loop import check_recipe
     from peppp.training.measurement import with_resolution
 
     recipe = with_resolution(recipe, dataset)
-    estimated = _estimated_peak(dataset, configuration, recipe, storage)
+    check_recipe(recipe, dataset)
+    kind = "fp32" if configuration.is_fp32 else storage
+    fit = fitting(dataset, recipe, kind).within(
+        budget, None if configuration.is_fp32 else configuration, recompute=recompute, micro_batch=micro_batch
+    )
     if not json:
-        typer.echo(f"estimate  peak of a step {_size(estimated)} at {configuration}, {storage}")
+        within = "" if budget is None else f"; the budget is {format_bytes(budget)}"
+        typer.echo(f"estimate  {fit} at {configuration}, {kind}{within}")
 
     def progress(done: int, epochs: int) -> None:
         if not json:
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
     training = train_in_folder(
-        dataset, configuration, recipe, seed, out, storage=storage, device=device, progress=progress
+        dataset, configuration, recipe, seed, out, storage=storage, device=device, fit=fit, progress=progress
     )
     if json:
-        print_json(to_plain(training) | {"estimated_peak": estimated})
+        print_json(
+            to_plain(training)
+            | {"peak_measured": training.peak or None, "peak_estimated": fit.peak, "budget": budget}
+            | {"fit": fit.to_dict()}
+        )
         return
     peak = training.peak
     measured = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
-    for line in _lines(training, measured, estimated):
-        typer.echo(line)
-
-
-def _lines(training: Any, measured: str, estimated: int | None) -> Sequence[str]:
-    return (
-        f"memory    peak of a step: estimated {_size(estimated)}, {measured}",
+    over = budget is not None and peak > budget
+    for line in (
+        f"memory    peak of a step: estimated {format_bytes(fit.peak)}, {measured}"
+        + (f": {format_bytes(peak - (budget or 0))} over the budget" if over else ""),
         f"error     {training.test_error:.4f} on the test images ({training.outcome})",
         f"weights   {training.weights}",
-    )
-
-
-def _size(estimated: int | None) -> str:
-    return (
-        "not known: only classification of images is rehearsed"
-        if estimated is None
-        else format_bytes(estimated)
-    )
-
-
-def _estimated_peak(
-    dataset: "Dataset", configuration: Configuration, recipe: "Recipe", storage: str
-) -> int | None:
-    if dataset.kind != "images":
-        return None
-    import torch
-
-    from peppp.footprint.rehearsal import rehearse
-    from peppp.tasks import networks
-
-    module = networks.build_for(recipe.network, dataset, device="meta")
-    rehearsal = rehearse(
-        module.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-        (3, dataset.resolution, dataset.resolution),
-        min(recipe.batch_size, len(dataset.train_targets)),
-        storage="fp32" if configuration.is_fp32 else storage,
-        optimizer=recipe.optimizer,
-        accumulator=recipe.accumulator,
-    )
-    return rehearsal.peak(configuration)
+    ):
+        typer.echo(line)

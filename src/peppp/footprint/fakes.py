@@ -5,7 +5,9 @@ do: there autocast is ignored, attention is counted unfused and an LSTM is taken
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,14 @@ aten = torch.ops.aten
 def fake_mode() -> FakeTensorMode:
     """The mode under which a rehearsal runs; constants that a module makes on its way are let in."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Warnings of torch about a step that is rehearsed are of no use to who asks for its memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def fake_module(mode: FakeTensorMode, module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
-from peppp.footprint.fakes import classification_loss, fake_arguments, fake_mode, fake_module, tensors
+from peppp.footprint.fakes import classification_loss, fake_arguments, fake_mode, fake_module, silent, tensors
 from peppp.footprint.live import Live
 from peppp.footprint.moment import Moment, highest_of
 from peppp.footprint.scratch import Kernel, kernel_of, most_scratch, scratch
@@ -98,7 +98,7 @@ def rehearse_on(
     live.add((*network.parameters(), *network.buffers(), *tensors((args, kwargs))))
     moments = _Moments(live, used, segments)
     live.watch = moments.watch
-    with fake, live:
+    with silent(), fake, live:
         stepper = kinds[optimizer](network.parameters(), **rates)
         if storage != "fp32":
             low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)

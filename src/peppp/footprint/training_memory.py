@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from peppp.errors import NetworkError
-from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
+from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, silent, tensors
 from peppp.footprint.live import Live
 from peppp.footprint.moment import Moment
 from peppp.footprint.recipes import MakesOptimizer, check_passes, finishing, training_recipe
@@ -160,7 +160,13 @@ def rehearse_training(
             return scaler.scale(mean_of(output) if loss is None else loss(output))
 
     try:
-        with fake, live, where.watching(network), _FusedAttention() if device == "cuda" else nullcontext():
+        with (
+            silent(),
+            fake,
+            live,
+            where.watching(network),
+            _FusedAttention() if device == "cuda" else nullcontext(),
+        ):
             scaler = recipe.scaler()
             finish, steppers = finishing(network, recipe.optimizer, release_gradients, scaler)
             forward().backward()  # type: ignore[no-untyped-call]

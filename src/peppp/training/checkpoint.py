@@ -23,6 +23,7 @@ from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.exactness import exact_arithmetic
+from peppp.training.fitting import Fit
 from peppp.training.loop import Run
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
@@ -52,9 +53,12 @@ def train_in_folder(
     *,
     storage: str = "packed",
     device: str = "cpu",
+    fit: Fit | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> KeptTraining:
     """Train as :func:`peppp.training.loop.train` does, bit for bit; ``storage`` is packed or simulated.
+
+    ``fit`` says which blocks are recomputed, which changes no number, and which micro-batches are taken.
 
     After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
     state of another training. The peak is that of the second step made here, from torch's own counters.
@@ -68,10 +72,11 @@ def train_in_folder(
         "recipe": recipe.to_json(),
         "fingerprint": dataset.fingerprint,
         "seed": seed,
+        "micro_batch": fit.micro_batch if fit else None,
     }
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
-        run = Run(dataset, configuration, recipe, seed, device=device, storage=storage)
+        run = Run(dataset, configuration, recipe, seed, device=device, storage=storage, fit=fit)
     done, curve = _resume(folder / CHECKPOINT, identity, run)
     outcome, resumed_after = Outcome.FINISHED, done
 
@@ -140,7 +145,7 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
         with safe_open(path, framework="pt") as file:
             data = json.loads(file.metadata()["peppp"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        different = [name for name, value in identity.items() if data[name] != value]
+        different = [name for name, value in identity.items() if data.get(name) != value]
         if different:
             raise StoreError(
                 f"{path} is of another training: {_difference(different[0], data, identity)}; "
@@ -176,7 +181,7 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
 def _difference(name: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What is not the same, in words; of two recipes the first field that differs."""
     if name != "recipe":
-        return f"its {name} is {saved[name]}, not {wanted[name]}"
+        return f"its {name} is {saved.get(name)}, not {wanted[name]}"
     old, new = json.loads(saved[name]), json.loads(wanted[name])
     field = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
     return _difference(field, {field: old.get(field)}, {field: new.get(field)})

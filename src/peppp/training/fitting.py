@@ -129,16 +129,16 @@ class Fitting:
         planning = self._planning(passes)
         waiting = sum(x.nbytes for x in tensors((self._inputs(self.batch),))) * (passes - 1) // passes
         if recompute:
-            found = planning.within(limit - waiting, configuration, check=check)
+            try:
+                found = planning.within(limit - waiting, configuration, check=check)
+            except BudgetError as error:
+                if not waiting:
+                    raise
+                raise _too_small(passes, limit, (error.needed or 0) + waiting) from None
         else:
             found = planning.without(configuration)
             if found.peak + waiting > limit:
-                error = BudgetError(
-                    f"the peak of a step is {format_bytes(found.peak + waiting)}, more than "
-                    f"{format_bytes(limit)}; recompute blocks, or take a smaller batch"
-                )
-                error.needed = found.peak + waiting
-                raise error
+                raise _too_small(passes, limit, found.peak + waiting)
         several = passes > 1
         return Fit(
             found.peak + waiting,
@@ -157,6 +157,16 @@ class Fitting:
                 self._module, self._inputs(self.batch // passes), precision=self._precision, **options
             )
         return self._planned[passes]
+
+
+def _too_small(passes: int, limit: int, needed: int) -> BudgetError:
+    how = f"a step in {passes} passes" if passes > 1 else "a step without recomputation"
+    error = BudgetError(
+        f"{how} does not fit into {format_bytes(limit)}: it needs {needed} bytes ({format_bytes(needed)}); "
+        "give that, or take a smaller batch"
+    )
+    error.needed = needed
+    return error
 
 
 def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:

@@ -19,6 +19,7 @@ from peppp.records import Outcome, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training.batches import Batches, check_augmentation, shuffled
+from peppp.training.fitting import Fit
 from peppp.training.losses import Loss, find_loss
 
 CURVE_EPOCHS = (1, 3)
@@ -78,7 +79,8 @@ def train(
 class Run:
     """A training between its epochs: the network, its optimizer, its data and where its draws stand.
 
-    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`.
+    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`, ``fit`` how
+    a step keeps within a budget.
     """
 
     def __init__(
@@ -90,16 +92,18 @@ class Run:
         *,
         device: str = "cpu",
         storage: str = "simulated",
+        fit: Fit | None = None,
     ) -> None:
         check_recipe(recipe, dataset)
         self.recipe, self.device, self.steps = recipe, device, 0
         self.loss = find_loss(recipe.loss)
         key = run_seed(seed, dataset.fingerprint, configuration)
-        self.network, self.optimizer = prepared(dataset, configuration, recipe, key, device, storage)
+        self.network, self.optimizer = prepared(dataset, configuration, recipe, key, device, storage, fit)
         self.part, self.test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
         self.order = order_generator(key)
         self.chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
         self.batch = min(recipe.batch_size, len(self.part))
+        self.micro_batch = (fit.micro_batch if fit else None) or self.batch
         self.epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (len(self.part) // self.batch)))
 
     def train_epoch(self, around: Callable[[int], AbstractContextManager[Any]] | None = None) -> float | None:
@@ -128,11 +132,19 @@ class Run:
         plain = self.recipe.augmentation == "none"
         inputs = self.part[indices] if plain else self.part.augmented(indices, self.chance)
         targets = self.part.targets[indices]
-        outputs = self.network(inputs)
-        loss = self.loss.function(outputs, targets)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        size = self.micro_batch
+        parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        passes = [self._pass(some, wanted, len(some) / len(inputs)) for some, wanted in parts]
         self.optimizer.step()
+        losses, misses = zip(*passes, strict=True)
+        return sum(losses[1:], losses[0]), sum(misses[1:], misses[0])
+
+    def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The gradients of a part of a batch: its share of the loss, and what it got wrong."""
+        outputs = self.network(inputs)
+        loss = self.loss.function(outputs, targets) * share
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), self.loss.misses(outputs.detach(), targets)
 
     def test(self) -> float:
@@ -157,9 +169,12 @@ def prepared(
     key: int,
     device: str,
     storage: str = "simulated",
+    fit: Fit | None = None,
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A run's network and optimizer at its configuration, before the first step."""
     network = fresh_network(dataset, recipe, key).to(device)
+    if fit is not None:
+        fit.recomputation.apply(network)
     if ":" in recipe.network or holds_narrow(network):  # another's network may call functions as well
         repair()
     optimizer = make_optimizer(network.parameters(), recipe)
@@ -179,7 +194,8 @@ def prepared(
             network,
             accumulator=recipe.accumulator,
             storage=storage,
-            gradients="in_backward",  # of no meaning to the simulation
+            # Of no meaning to the simulation; those of micro-batches are added up.
+            gradients="packed" if fit is not None and fit.micro_batch else "in_backward",
         )
     return network, optimizer
 

@@ -19,7 +19,7 @@ from peppp.lowprec.network.parameters import SPARSE, known
 from peppp.lowprec.network.state import round_gradient
 from peppp.lowprec.optimizers.scalers import refuse_scaled_losses
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
-from peppp.lowprec.packing.packed_tensor import PackedTensor
+from peppp.lowprec.packing.packed_tensor import PackedTensor, is_dense
 from peppp.lowprec.rounding import backend, kernels
 from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import GRADIENT, WEIGHT, Key, mix
@@ -159,6 +159,8 @@ class PackedOptimizer(LowPrecisionOptimizer):
         assert self.low_precision is not None
         key = self.low_precision.clock.update_key()
         if self.gradients == "packed":
+            if not is_dense(gradient):  # as that of a bias for a batch of one image
+                gradient = gradient.contiguous()
             before = self.packed_gradients.pop(parameter, None)
             if before is not None:
                 gradient = gradient.add_(before.unpack() if isinstance(before, PackedTensor) else before)
