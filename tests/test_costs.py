@@ -133,7 +133,7 @@ def test_a_column_that_is_wrong_is_refused_in_one_line(tmp_path, text, message):
 def test_a_pick_lists_what_is_optimal_in_all_its_costs():
     energy = energy_cost(GRID, 1e6, 1e4, 100)
     footprints = {p.configuration: p.footprint for p in pick().predictions}
-    chosen = pick([memory_cost(footprints), energy])
+    chosen = pick([memory_cost({c: f.total for c, f in footprints.items()}), energy])
     assert set(chosen.cost_frontier) >= set(chosen.frontier)
     assert "Pareto optimal in error and memory and energy" in str(chosen)
     assert "energy: modelled, not measured" in str(chosen)

@@ -32,7 +32,8 @@ class Advisor:
     """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
 
     ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each of its columns, by
-    part or in all. Columns that only one of them knows are left out. ``cap`` bounds the memory of the
+    part or in all. Columns that only one of them knows are left out. ``peaks`` are bytes of the same columns
+    that budget and cap count instead, as those of a step's highest moment. ``cap`` bounds the memory of the
     measurements (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the
     factorisation and of the completion of the table (:func:`peppp.learn.completion.complete`). With
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
@@ -85,6 +86,7 @@ class Advisor:
         tolerance: float = TOLERANCE,
         fp32_error: float | None = None,
         noise: float | None = None,
+        peaks: Mapping[Configuration, int] | Mapping[Label, int] | None = None,
     ) -> None:
         chosen = check_request(method, until_sure, noise)
         if fp32_error is not None and chosen.design != DEFAULT_METHOD:
@@ -101,7 +103,11 @@ class Advisor:
         self.footprints = {c: _footprint(sizes[c]) for c in self.configurations}
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
-        self._memory = np.array([footprint.total for footprint in self.footprints.values()])  # [d] bytes
+        highest: Mapping[Any, int] | None = peaks
+        self._peaks = None if highest is None else {c: highest[c] for c in self.configurations}
+        self._memory = np.array(  # [d] bytes
+            [f.total for f in self.footprints.values()] if self._peaks is None else [*self._peaks.values()]
+        )
         self._permissible = self._within(self.budget, "a budget")
         measurable = self._permissible if cap is None else self._within(parse_bytes(cap), "a cap")
         if chosen.design == DEFAULT_METHOD:  # which measures at most so many
@@ -212,6 +218,7 @@ class Advisor:
                 estimated_error=float(estimate),
                 measured_error=self.told.get(configuration),
                 footprint=footprint,
+                peak=None if self._peaks is None else self._peaks[configuration],
                 permissible=bool(self._permissible[j]),
                 interval=None if belief.unsure else (float(belief.low[j]), float(belief.high[j])),
                 on_frontier=None if belief.on_frontier is None else float(belief.on_frontier[j]),
@@ -342,7 +349,8 @@ class Advisor:
         return {self._column[c]: error for c, error in self._told.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
-        check_limit(limit, name, dict(zip(self.configurations, self._memory.tolist(), strict=True)))
+        sizes = dict(zip(self.configurations, self._memory.tolist(), strict=True))
+        check_limit(limit, name, sizes, "footprint" if self._peaks is None else "peak")
         return np.asarray(self._memory <= limit)  # [d]
 
 
@@ -376,13 +384,13 @@ def check_request(method: str, until_sure: float | None, noise: float | None = N
     return chosen
 
 
-def check_limit(limit: int, name: str, sizes: Mapping[Any, int]) -> None:
+def check_limit(limit: int, name: str, sizes: Mapping[Any, int], kind: str = "footprint") -> None:
     """Raises BudgetError where ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
     cheapest = min(sizes, key=lambda configuration: sizes[configuration])
     smallest = sizes[cheapest]
     if smallest > limit:
         raise BudgetError(
-            f"{name} of {format_bytes(limit)} is below every footprint; the smallest that works is "
+            f"{name} of {format_bytes(limit)} is below every {kind}; the smallest that works is "
             f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
         )
 

@@ -23,7 +23,7 @@ from peppp.errors import FormatError, TableError
 from peppp.files import reading
 from peppp.floats import FloatFormat
 from peppp.formats import BlockFormat, Configuration, Format
-from peppp.records import Footprint, Measurement
+from peppp.records import Measurement
 from peppp.table.labels import Label
 
 # Picojoules of one operation at 45 nm and 0.9 V, by width in bits: Horowitz, "Computing's energy problem
@@ -69,9 +69,9 @@ class Cost:
         return replace(self, values={c: scale * value for c, value in self.values.items()})
 
 
-def memory_cost(footprints: Mapping[Configuration, Footprint] | Mapping[Label, Footprint]) -> Cost:
-    """The bytes that one training keeps, in MB."""
-    return Cost("memory", "MB", "computed", {c: f.total / 1e6 for c, f in footprints.items()})
+def memory_cost(sizes: Mapping[Label, int]) -> Cost:
+    """The bytes that a budget counts, in MB."""
+    return Cost("memory", "MB", "computed", {c: size / 1e6 for c, size in sizes.items()})
 
 
 def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Configuration]) -> Cost:

@@ -25,7 +25,8 @@ class Prediction:
 
     ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
     measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
-    ``permissible`` says whether the footprint is within the budget (inclusive). ``interval`` holds the error
+    ``permissible`` says whether the memory is within the budget (inclusive): ``peak``, the bytes of a step's
+    highest moment, where it is known, else the footprint. ``interval`` holds the error
     of a training with probability 0.9, as often as it did on the table's own tasks; of a measured
     configuration, that of another run. ``on_frontier`` is the probability of being Pareto optimal within the
     budget, ``near_best`` that of erring at most the tolerance more than the best within the budget; None
@@ -41,6 +42,12 @@ class Prediction:
     on_frontier: float | None = None
     near_best: float | None = None
     settled: bool = True
+    peak: int | None = None
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the budget counts."""
+        return self.footprint.total if self.peak is None else self.peak
 
     @property
     def error(self) -> float:
@@ -68,7 +75,9 @@ class Pick:
     how far it serves. ``reference`` is fp32, where the table says something of it. ``run_interval`` holds the
     error of one training at the pick with probability 0.9, where ``interval`` is that of the noise-free
     error; ``saving`` is the error that another training is expected to save. Errors within the ``tolerance``
-    tie, and the least memory is picked.
+    tie, and the least memory is picked. ``recomputed`` are the blocks that a step at the pick computes twice
+    to keep within the budget, ``micro_batch`` the images of a pass where a batch is several; ``fitted`` says
+    it in words.
     """
 
     configuration: Label
@@ -94,6 +103,14 @@ class Pick:
     run_interval: tuple[float, float] | None = None
     saving: float | None = None
     warning: str = ""
+    recomputed: tuple[str, ...] = ()
+    micro_batch: int | None = None
+    fitted: str = ""
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes of the highest moment of the pick's step, estimated; None where kept memory is counted."""
+        return next(p.peak for p in self.predictions if p.configuration == self.configuration)
 
     @property
     def measured(self) -> Mapping[Label, float]:
@@ -110,15 +127,13 @@ class Pick:
     def __str__(self) -> str:
         subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
         interval = "" if self.interval is None else ", 90 % interval {:.3f} to {:.3f}".format(*self.interval)
-        parts = ", ".join(
-            f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size
-        )
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
             *([f"warning   {self.warning}"] if self.warning else []),
             f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
-            f"memory    {format_bytes(self.footprint.total)}: {parts}",
+            *self._told_format_b(),
+            *self._told_memory(),
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  "
             + (
@@ -126,11 +141,8 @@ class Pick:
                 or "nothing: the estimates rest on other tasks alone"
             ),
         ]
-        if alike := self.equally_good:
-            format_a, format_b = str(self.configuration).split("/", 1)
-            lines.insert(-3, f"format B  {alike}; {format_b} takes the least memory with {format_a}")
         if self.planned:
-            total = {p.configuration: p.footprint.total for p in self.predictions}
+            total = {p.configuration: p.memory for p in self.predictions}
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
             lines.append(f"planned   {planned}")
         if self.costs:
@@ -157,6 +169,22 @@ class Pick:
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
+
+    def _told_format_b(self) -> list[str]:
+        """Which other Formats B would do as well."""
+        if not (alike := self.equally_good):
+            return []
+        format_a, format_b = str(self.configuration).split("/", 1)
+        return [f"format B  {alike}; {format_b} takes the least memory with {format_a}"]
+
+    def _told_memory(self) -> list[str]:
+        """The peak, if it is counted, and what is kept, by part."""
+        parts = [f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size]
+        kept = f"{format_bytes(self.footprint.total)}: {', '.join(parts)}"
+        if self.peak is None:
+            return [f"memory    {kept}"]
+        peak = self.fitted or f"peak {format_bytes(self.peak)}"
+        return [f"memory    {peak}; packed, estimated", f"          kept {kept}"]
 
     @property
     def _source(self) -> str:
@@ -222,6 +250,9 @@ class Pick:
             "run_interval": self.run_interval and list(self.run_interval),
             "saving": self.saving,
             "footprint": self.footprint.to_dict() | {"total": self.footprint.total},
+            "peak": self.peak,
+            "recomputed": list(self.recomputed),
+            "micro_batch": self.micro_batch,
             "budget": self.budget,
             "task": self.task,
             "network": self.network,
@@ -268,10 +299,11 @@ class Pick:
             "rank": self.rank,
             "reliable": self.reliable,
             "notes": [*filter(None, [self.warning]), *self.notes],
+            "counts": "kept" if self.peak is None else "peak",
             # On the page an interval stands around the estimate; a measured error that counts needs none.
             "rows": [
                 _row(p)
-                | {"settled": p.settled}
+                | {"settled": p.settled, "total": p.memory, "kept": p.footprint.total}
                 | ({"interval": None} if p.settled and p.measured_error is not None else {})
                 for p in self.predictions
             ],
@@ -309,7 +341,10 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """fp32 on the same task: its error, ``given`` or ``estimated`` (with a 90 % interval), and its bytes."""
+    """fp32 on the same task: its error, ``given`` or ``estimated`` (with a 90 % interval), and its bytes.
+
+    ``total`` is its peak where the budget counts peaks.
+    """
 
     error: float
     interval: tuple[float, float] | None
@@ -370,4 +405,5 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "interval": prediction.interval and list(prediction.interval),
         "memory": _memory(prediction.footprint),
         "total": prediction.footprint.total,
+        "peak": prediction.peak,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from peppp.advise.advisor import Advisor, check_limit, check_request
 from peppp.advise.caution import Asked, transfers
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
+from peppp.advise.peaks import fitted, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
@@ -29,11 +30,13 @@ from peppp.table.matrix import ErrorMatrix, error_matrix
 from peppp.table.select import alike, taught_by
 from peppp.table.store.store import Store
 from peppp.tasks import networks
-from peppp.tasks.dataset import Dataset
+from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
+from peppp.training.fitting import fitting
 from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
 from peppp.units import parse_bytes
 
+COUNTS = ("peak", "kept")
 _AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
 
 
@@ -62,6 +65,9 @@ def pick(
     costs: Sequence[str] = (),
     progress: Progress | None = None,
     dry_run: bool = False,
+    count: str = "peak",
+    recompute: bool = True,
+    micro_batch: int | str | None = None,
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
 
@@ -81,6 +87,11 @@ def pick(
     otherwise. ``method`` is that of :class:`peppp.advise.advisor.Advisor`, by default ``gaussian``; errors
     that it expects within ``tolerance`` tie, and the least memory is picked.
 
+    The budget bounds the peak: the highest moment of the packed training step that the pick stands for,
+    estimated. Where it is more, blocks are recomputed, unless ``recompute`` is False. ``micro_batch``, a
+    number or ``auto``, passes a batch on in parts. ``count`` "kept" is the paper's count instead: what is
+    kept between a step's passes and between steps, whatever a step needs beside it.
+
     ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
     deviation of the error over seeds, if the table cannot tell.
 
@@ -98,13 +109,25 @@ def pick(
     check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(costs)
     networks.check_name(network)
+    if count not in COUNTS:
+        raise BudgetError(f"unknown count {count!r}; known: {', '.join(COUNTS)}")
+    if count == "kept" and micro_batch is not None:
+        raise BudgetError("micro-batches lower the peak, not what is kept; leave them out, or count peak")
 
-    def seen(classes: int, side: int) -> None:
+    def seen(classes: int, side: int, images: int) -> None:
         """Refuse limits below everything before pixels are decoded; other tables have other columns."""
-        if table is None:
-            sizes = grid_footprints(network, recipe or Recipe(), classes, side)
+        asked = replace(recipe or Recipe(), network=network)
+        if table is None and count == "kept":
+            sizes = grid_footprints(network, asked, classes, side)
             check_limit(budget, "a budget", sizes)
             check_limit(cap, "a cap", sizes)
+        elif table is None and images >= 2 * asked.batch_size:  # or a batch may be smaller
+            stand_in = blank_images(classes, side, asked.batch_size)
+            ways = fitting(stand_in, with_resolution(asked, stand_in), "packed")
+            fits = fitted(ways, paper_grid(), min(budget, cap), recompute, micro_batch)
+            peaks = {c: found.peak for c, found in fits.items()}
+            check_limit(budget, "a budget", peaks, "peak")
+            check_limit(cap, "a cap", peaks, "peak")
 
     dataset = load(str(data), resolution=resolution, seen=seen)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
@@ -127,10 +150,14 @@ def pick(
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
     sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
-    priced = [_cost(name, sizes, dataset, recipe, known) for name in dict.fromkeys(costs)]
+    ways = fitting(dataset, recipe, "packed")
+    fits = fitted(ways, list(sizes), budget, recompute, micro_batch) if count == "peak" else {}
+    peaks = {label: fit.peak for label, fit in fits.items()} or None
+    counted_bytes = peaks or {label: size.total for label, size in sizes.items()}
+    priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
     if measurements is None:
-        measurements = sum(size.total <= cap for size in sizes.values()) if stops else 6
+        measurements = sum(size <= cap for size in counted_bytes.values()) if stops else 6
     advisor = Advisor(
         errors,
         sizes,
@@ -146,6 +173,7 @@ def pick(
         tolerance=tolerance,
         fp32_error=fp32_error,
         noise=noise,
+        peaks=peaks,
     )
     everything = error_matrix(known, learning_rates=rates) if known else errors
     notes = (*([unused] if unused else ()), *_notes(errors, everything, recipe, advisor, rank))
@@ -171,9 +199,24 @@ def pick(
     chosen = advisor.recommend()
     if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
         chosen = replace(chosen, warning=_untrained(dataset.chance_error))
+    in_fp32 = plain_step(dataset, recipe, budget, recompute, micro_batch) if count == "peak" else None
     if chosen.reference is not None:
-        total = footprint(dataset, FP32_CONFIGURATION, recipe).total
+        total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
+    if peaks is not None and in_fp32 is not None:
+        fit = fits[chosen.configuration]
+        if fit.recomputation.blocks:  # once more, rehearsed as it is
+            (picked,) = plain([chosen.configuration])
+            fit = ways.within(budget, picked, recompute=recompute, micro_batch=micro_batch)
+        chosen = replace(
+            chosen,
+            recomputed=fit.recomputation.blocks,
+            micro_batch=fit.micro_batch,
+            fitted=str(fit),
+            notes=(*chosen.notes, *of_peaks(peaks, in_fp32, budget)),
+        )
+        if advisor.told:
+            chosen = replace(chosen, notes=(*chosen.notes, *of_trials(dataset, recipe, cap)))
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
         chosen,
@@ -186,7 +229,7 @@ def pick(
 
 def _cost(
     name: str,
-    sizes: Mapping[Label, Footprint],
+    sizes: Mapping[Label, int],
     dataset: Dataset,
     recipe: Recipe,
     known: Sequence[Measurement],

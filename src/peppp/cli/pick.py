@@ -7,6 +7,7 @@ import typer
 
 from peppp.cli.campaigns import parse_seconds
 from peppp.cli.evaluate import Errors
+from peppp.cli.fitting import parse_micro_batch
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -14,8 +15,10 @@ from peppp.cli.options import (
     Device,
     Epochs,
     Json,
+    MicroBatch,
     MinSteps,
     Network,
+    NoRecompute,
     Optimizer,
     Resolution,
     Rounding,
@@ -39,7 +42,9 @@ def command(
             help="Folder of images (a folder a class), .npz file, or a name: digits, cifar10, wine."
         ),
     ],
-    budget: Annotated[str, typer.Option(help="Memory that the training may take, as 100MB or 1.5GiB.")],
+    budget: Annotated[
+        str, typer.Option(help="Memory that a step of the training may take at its peak, as 100MB or 1.5GiB.")
+    ],
     network: Network = "resnet8",
     measurements: Annotated[
         int | None,
@@ -77,6 +82,14 @@ def command(
     cap: Annotated[
         str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
     ] = None,
+    count: Annotated[
+        str,
+        typer.Option(
+            help="What the budget bounds: peak, or kept (the paper's count, without working memory)."
+        ),
+    ] = "peak",
+    no_recompute: NoRecompute = False,
+    micro_batch: MicroBatch = None,
     table: Table = None,
     errors: Errors = None,
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
@@ -131,6 +144,7 @@ def command(
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
     folder = out or Path("peppp-run")
+    parts = parse_micro_batch(micro_batch)
 
     from peppp.advise.session import pick
     from peppp.campaign.progress import Display
@@ -182,6 +196,9 @@ def command(
                 costs=cost or (),
                 progress=display,
                 dry_run=dry_run,
+                count=count,
+                recompute=not no_recompute,
+                micro_batch=parts,
             )
     except KeyboardInterrupt:
         if store is not None:
@@ -211,4 +228,8 @@ def command(
             storage="packed",
             device=device,
             json=json,
+            budget=chosen.budget,
+            recompute=not no_recompute,
+            micro_batch=parts,
+            strict=count == "peak",
         )

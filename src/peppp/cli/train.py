@@ -23,7 +23,7 @@ from peppp.cli.options import (
     print_json,
     reading,
 )
-from peppp.errors import FormatError
+from peppp.errors import BudgetError, FormatError
 from peppp.formats import Configuration
 from peppp.units import format_bytes, parse_bytes
 
@@ -113,8 +113,12 @@ def run(
     budget: int | None = None,
     recompute: bool = False,
     micro_batch: int | str | None = None,
+    strict: bool = True,
 ) -> None:
-    """Train within a budget, if there is one; print the estimate and what was measured side by side."""
+    """Train within a budget, if there is one; print the estimate and what was measured side by side.
+
+    Where it cannot be kept, BudgetError if ``strict``, else a warning.
+    """
     from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.fitting import fitting
     from peppp.training.loop import check_recipe
@@ -123,9 +127,15 @@ def run(
     recipe = with_resolution(recipe, dataset)
     check_recipe(recipe, dataset)
     kind = "fp32" if configuration.is_fp32 else storage
-    fit = fitting(dataset, recipe, kind).within(
-        budget, None if configuration.is_fp32 else configuration, recompute=recompute, micro_batch=micro_batch
-    )
+    ways, chosen = fitting(dataset, recipe, kind), None if configuration.is_fp32 else configuration
+    try:
+        fit = ways.within(budget, chosen, recompute=recompute, micro_batch=micro_batch)
+    except BudgetError:
+        if strict:
+            raise
+        fit = ways.within(None, chosen, recompute=False)
+        more = format_bytes(fit.peak - (budget or 0))
+        typer.echo(f"warning   the peak is {more} over the budget that this was picked for", err=json)
     if not json:
         within = "" if budget is None else f"; the budget is {format_bytes(budget)}"
         typer.echo(f"estimate  {fit} at {configuration}, {kind}{within}")

@@ -163,7 +163,7 @@ function drawAxes(layer, { box, range, errors, x, y }) {
     add(layer, "text", { x: box.left - 8, y: at + 4, class: "end" }, `${text}%`);
   }
   add(layer, "path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` });
-  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, "memory of one training (MB)");
+  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, page.counts === "peak" ? "peak of a training step (MB)" : "memory of one training (MB)");
   add(layer, "text", { x: 0, y: 14 }, "test error, estimated or measured");
 }
 
@@ -245,7 +245,8 @@ function showPick(page, budget, picked) {
   find('[data-text="kind"]').className = `kind ${kindOf(row)}`;
   showBits("a", row.format_a);
   showBits("b", row.format_b);
-  showMemory({ ...row.memory, free: budget - row.total }, budget, digits);
+  const parts = page.counts === "peak" ? { peak: row.total } : row.memory;
+  showMemory({ ...parts, free: budget - row.total }, budget, digits);
 }
 
 function showBits(which, format) {

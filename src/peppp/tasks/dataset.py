@@ -119,6 +119,13 @@ class Digest:
         return self._total.hexdigest()[:16]
 
 
+def blank_images(classes: int, side: int, count: int) -> Dataset:
+    """A data set of black images, for what depends on numbers and shapes alone."""
+    names = tuple(map(str, range(classes)))
+    pixels, labels = np.zeros((count, side, side, 3), np.uint8), np.zeros(count, np.int64)
+    return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
+
+
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
     """A seeded mask over ``labels`` that takes ``counts[c]`` of each class c."""
     generator = np.random.default_rng(seed)
