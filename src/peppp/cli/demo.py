@@ -29,7 +29,7 @@ def command(
     """
     from statistics import median
 
-    from peppp.advise.session import footprints, measure_cells, pick, training_of
+    from peppp.advise.session import measure_cells, pick, training_of
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
     from peppp.formats import FP32_CONFIGURATION, paper_grid
@@ -37,6 +37,8 @@ def command(
     from peppp.records import Recipe
     from peppp.table.select import open_table
     from peppp.tasks.readers import load
+    from peppp.training.fitting import fitting
+    from peppp.training.measurement import with_resolution
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def command(
     store = folder / "measurements.db"
     grid = paper_grid()
     new = load(_DATA)
-    recipe = Recipe(min_steps=_MIN_STEPS, resolution=new.resolution)
+    recipe = with_resolution(Recipe(min_steps=_MIN_STEPS), new)
 
     known = open_table(None, recipe, without=new.fingerprint)
     tasks = len({row.fingerprint for row in known.rows})
@@ -57,12 +59,13 @@ def command(
         f"{len(known.configurations)} configurations, each trained and tested; the rest is completed"
     )
 
-    sizes = sorted(f.total for f in footprints(new, recipe, grid).values())
+    packed, plain = fitting(new, recipe, "packed"), fitting(new, recipe, "fp32").within(None).peak
+    sizes = sorted(packed.within(None, c).peak for c in grid)
     cap, budget = int(median(sizes)), sizes[int(0.8 * len(sizes))]
     console.print(
         f"[bold]2. Meta-test[/]: handwritten digits, a task it has not seen; "
         f"at most {_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, "
-        f"a budget of {format_bytes(budget)}"
+        f"a budget of {format_bytes(budget)} (a step's peak; fp32 takes {format_bytes(plain)})"
     )
     with Display(console) as display:
         chosen = pick(
@@ -99,14 +102,14 @@ def command(
     if json:
         print_json(chosen.to_dict() | {"proof": facts, "page": str(page)})
         return
-    saved = 1 - chosen.footprint.total / reference.footprint.total
+    saved = 1 - (chosen.peak or plain) / plain
     console.print()
     console.print(str(chosen), highlight=False)
     console.print(
         f"proof     trained at {chosen.configuration}: error {proof.test_error:.3f} measured, "
         f"{chosen.predicted_error:.3f} predicted{_interval(chosen.run_interval)}; "
         f"fp32: {reference.test_error:.3f} measured, "
-        f"{saved:.0%} less memory than its {format_bytes(reference.footprint.total)} (computed)\n"
+        f"its peak is {format_bytes(plain)}, {saved:.0%} of which are saved (estimated)\n"
         f"page      {page}",
         highlight=False,
         soft_wrap=True,

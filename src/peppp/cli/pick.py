@@ -128,7 +128,7 @@ def command(
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
 
-    Example: peppp pick my_images/ --network resnet18 --budget 100MB --spend 10min --html report.html
+    Example: peppp pick my_images/ --network resnet18 --budget 110MB --spend 10min --html report.html
     """
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)

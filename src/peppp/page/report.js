@@ -141,6 +141,7 @@ function drawChart(page, range) {
     box,
     range,
     errors,
+    label: page.counts === "peak" ? "peak of a training step (MB)" : "memory of one training (MB)",
     x: (bytes) => along((bytes - range.low) / (range.high - range.low), box.left, box.right),
     y: (error) => along((100 * error - errors.low) / (errors.high - errors.low), box.bottom, box.top),
   };
@@ -150,7 +151,7 @@ function drawChart(page, range) {
   return chart;
 }
 
-function drawAxes(layer, { box, range, errors, x, y }) {
+function drawAxes(layer, { box, range, errors, label, x, y }) {
   layer.replaceChildren();
   for (const { value, text } of ticks(range.low / 1e6, range.high / 1e6, (box.right - box.left) / 75)) {
     const at = x(value * 1e6);
@@ -163,7 +164,7 @@ function drawAxes(layer, { box, range, errors, x, y }) {
     add(layer, "text", { x: box.left - 8, y: at + 4, class: "end" }, `${text}%`);
   }
   add(layer, "path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` });
-  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, page.counts === "peak" ? "peak of a training step (MB)" : "memory of one training (MB)");
+  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, label);
   add(layer, "text", { x: 0, y: 14 }, "test error, estimated or measured");
 }
 

@@ -173,9 +173,18 @@ class Planning:
                 return found
             floor = planner.lowest().peak, planner.narrowest()
             lowest = floor if lowest is None else min(lowest, floor)
+        if lowest is not None:
+            lowest = min(lowest[0], without.peak), lowest[1]
         error = BudgetError(_too_small(budget, without.peak, lowest, self._found))
         error.needed = without.peak if lowest is None else lowest[0]
         raise error
+
+    def lowest(self, configuration: Configuration | None = None) -> int:
+        """The smallest budget that some plan keeps, in bytes."""
+        try:
+            return self.within(0, configuration).peak
+        except BudgetError as error:
+            return error.needed or self.without(configuration).peak
 
     def _checked(
         self, planner: Planner, plan: Plan | None, budget: int, chosen: Configuration
