@@ -19,6 +19,7 @@ from peppp.cli import main
 from peppp.errors import DataError
 from peppp.formats import Configuration, paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
+from peppp.table.csv import write_table
 
 
 class AcceleratorError(RuntimeError):
@@ -207,3 +208,19 @@ MEASURED = Measurement(
 def measured(task="digits", configuration="1-4-1/1-6-7", error=0.25, **changes):
     changes = {"task": task, "fingerprint": f"print of {task}", "group": task} | changes
     return replace(MEASURED, configuration=Configuration.parse(configuration), test_error=error, **changes)
+
+
+def synthetic_table(path):
+    """Write a table of four tasks: fewer bits of A, higher error."""
+    write_table(
+        path,
+        [
+            Measurement(
+                f"synthetic-{task}", f"s{task}", f"g{task}", configuration, Recipe(), 0, 0.9,
+                min(0.9, (0.5 + 0.1 * task) * 5 / configuration.format_a.bits), 0.1, (),
+                Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0,
+            )
+            for task in range(4)
+            for configuration in paper_grid()
+        ],
+    )  # fmt: skip

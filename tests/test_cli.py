@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import answer, peppp, refused
+from helpers import answer, peppp, refused, synthetic_table
 from peppp.formats import paper_grid
-from peppp.records import Footprint, Measurement, Outcome, Recipe
-from peppp.table.csv import read_table, write_table
+from peppp.table.csv import read_table
 from peppp.table.store.store import Store
 
 
@@ -20,18 +19,7 @@ from peppp.table.store.store import Store
 def table(tmp_path_factory):
     """A synthetic table of four tasks: fewer bits of A, higher error."""
     path = tmp_path_factory.mktemp("table") / "synthetic.csv.gz"
-    write_table(
-        path,
-        [
-            Measurement(
-                f"synthetic-{task}", f"s{task}", f"g{task}", configuration, Recipe(), 0, 0.9,
-                min(0.9, (0.5 + 0.1 * task) * 5 / configuration.format_a.bits), 0.1, (),
-                Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0,
-            )
-            for task in range(4)
-            for configuration in paper_grid()
-        ],
-    )  # fmt: skip
+    synthetic_table(path)
     return path
 
 
