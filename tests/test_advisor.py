@@ -344,7 +344,7 @@ def test_page_data_is_what_the_page_reads():
     page = pick.page_data()
     assert set(page) == {
         "title", "task", "network", "budget", "rank", "reliable", "rows", "frontier", "pick", "costs",
-        "cost_frontier", "notes", "tolerance",
+        "cost_frontier", "notes", "tolerance", "counts",
     }  # fmt: skip
     assert (page["task"], page["network"], page["budget"], page["rank"]) == ("digits", "resnet8", 1100, 3)
     assert page["rows"][page["pick"]]["configuration"] == str(pick.configuration)

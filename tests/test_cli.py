@@ -265,7 +265,7 @@ def test_picking_with_costs(tmp_path, images, table):
     assert [cost["name"] for cost in found["costs"]] == ["memory", "time", "energy", "euro"]
     assert found["cost_frontier"]
     measured = next(p for p in found["predictions"] if p["measured"] is not None)
-    assert measured["costs"]["memory"] == pytest.approx(measured["total"] / 1e6)
+    assert measured["costs"]["memory"] == pytest.approx(measured["peak"] / 1e6)
     page = (tmp_path / "report.html").read_text()
     assert all(cost["source"].split(",")[0] in page for cost in found["costs"])
 
@@ -297,8 +297,9 @@ def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images,
     before = answer(*line, cwd=tmp_path)["notes"]
     assert not any("rounding" in note for note in before)
     line = (*line, "--rounding", "nearest")
-    *others, note = answer(*line, cwd=tmp_path)["notes"]
-    assert others == before
+    notes = answer(*line, cwd=tmp_path)["notes"]
+    assert [note for note in notes if note in before] == before
+    (note,) = [note for note in notes if note not in before]
     assert note.startswith(
         "the table has few or no rows of rounding nearest, so the pick learned from stochastic"
     )
@@ -464,7 +465,7 @@ def test_tasks_without_images_are_measured_and_picked_for(tmp_path, table):
     again = ["--data", "diabetes", "--network", "mlp", "--configurations", "1-5-2/1-6-7"]
     assert answer("measure", store, *again, *few)["already_there"] == 1
     picked = answer(
-        "pick", "diabetes", "--network", "mlp", "--budget", "100KB", "--measurements", "2", "--table", table,
+        "pick", "diabetes", "--network", "mlp", "--budget", "200KB", "--measurements", "2", "--table", table,
         "--optimizer", "adamw,weight_decay=0.01", "--rank", "2", *few,
     )  # fmt: skip
     assert len([p for p in picked["predictions"] if p["measured"]]) == 2

@@ -101,24 +101,25 @@ def test_wrong_values_are_refused_before_data_is_read(options, message, tmp_path
     assert message in ended.stderr
 
 
-def test_a_budget_below_everything_is_refused_before_pixels_are_decoded(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("count", "what"), [("peak", "peak"), ("kept", "footprint")])
+def test_a_budget_below_everything_is_refused_before_pixels_are_decoded(tmp_path, monkeypatch, count, what):
     for label in "ab":
         (tmp_path / label).mkdir()
         for i in range(3):
             pixels = np.full((16, 16, 3), 40 * i, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / label / f"{i}.png")
     with pytest.raises(BudgetError) as late:  # a named table is read first, and so are the pixels
-        pick(tmp_path, budget="1kB", table=SHIPPED_TABLE, dry_run=True)
+        pick(tmp_path, budget="1kB", table=SHIPPED_TABLE, dry_run=True, count=count)
 
     def decoded(*_):
         raise AssertionError("pixels were decoded")
 
     monkeypatch.setattr(folders, "decode", decoded)
     for limits in ({"budget": "1kB"}, {"budget": "1GB", "cap": "1kB"}):
-        with pytest.raises(
-            BudgetError, match="is below every footprint; the smallest that works is"
-        ) as early:
-            pick(tmp_path, **limits, dry_run=True)
+        with pytest.raises(BudgetError, match=f"is below every {what}; the smallest that works is") as early:
+            pick(tmp_path, **limits, dry_run=True, count=count)
+    with pytest.raises(BudgetError) as early:
+        pick(tmp_path, budget="1kB", dry_run=True, count=count)
     assert str(early.value).partition("is below")[2] == str(late.value).partition("is below")[2]
 
 

@@ -121,10 +121,10 @@ def pick(
             sizes = grid_footprints(network, asked, classes, side)
             check_limit(budget, "a budget", sizes)
             check_limit(cap, "a cap", sizes)
-        elif table is None and images >= 2 * asked.batch_size:  # or a batch may be smaller
-            stand_in = blank_images(classes, side, asked.batch_size)
+        elif table is None:
+            stand_in = blank_images(classes, side, min(images, asked.batch_size))
             ways = fitting(stand_in, with_resolution(asked, stand_in), "packed")
-            fits = fitted(ways, paper_grid(), min(budget, cap), recompute, micro_batch)
+            fits = fitted(ways, paper_grid(), budget, recompute, micro_batch)
             peaks = {c: found.peak for c, found in fits.items()}
             check_limit(budget, "a budget", peaks, "peak")
             check_limit(cap, "a cap", peaks, "peak")
@@ -210,13 +210,17 @@ def pick(
             fit = ways.within(budget, picked, recompute=recompute, micro_batch=micro_batch)
         chosen = replace(
             chosen,
+            predictions=tuple(
+                replace(p, peak=fit.peak) if p.configuration == chosen.configuration else p
+                for p in chosen.predictions
+            ),
             recomputed=fit.recomputation.blocks,
             micro_batch=fit.micro_batch,
             fitted=str(fit),
-            notes=(*chosen.notes, *of_peaks(peaks, in_fp32, budget)),
         )
+        notes = (*notes, *of_peaks(peaks, in_fp32, budget))
         if advisor.told:
-            chosen = replace(chosen, notes=(*chosen.notes, *of_trials(dataset, recipe, cap)))
+            notes = (*notes, *of_trials(dataset, recipe, cap))
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
         chosen,

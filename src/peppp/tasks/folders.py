@@ -27,7 +27,7 @@ _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
 
 Seen = Callable[[int, int, int], None]
-"""What is called with the numbers of classes, pixels of a side and images, once they are known."""
+"""What is called with the numbers of classes, pixels of a side, and images to train on, once known."""
 
 
 class _Part(NamedTuple):
@@ -50,7 +50,7 @@ def read_folder(
 
     ``only`` takes some of the classes, in that order; ``tests`` are the names that the test part may have.
     Many images are kept, decoded and resized, in a cache; changed files are read anew. ``seen`` is called
-    with the numbers of classes, pixels of a side and images of the training part before any is decoded.
+    with the numbers of classes, pixels of a side and images to train on before any image is decoded.
     """
     train, test = _parts(path, tests)
     classes = tuple(only) or tuple(_class_names(train))
@@ -67,7 +67,8 @@ def read_folder(
         parts.append(_listed(test, classes))
     side = resolution or own_resolution(size_of(file, str(file)) for part in parts for file in part.files)
     if seen is not None:
-        seen(len(classes), side, len(parts[0].files))
+        labels = parts[0].labels
+        seen(len(classes), side, len(labels) if len(parts) > 1 else int((~split(labels, classes)).sum()))
     if only or sum(len(part.files) for part in parts) < _MANY:
         return _read(path, parts, classes, side)
     key = digest(str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
-from peppp.lowprec.network.recompute import CountedAlready
+from peppp.lowprec.network.recomputed import CountedAlready
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

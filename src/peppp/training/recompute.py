@@ -171,13 +171,19 @@ class Planning:
             found = None if plan is None else self._checked(planner, plan, budget, chosen)
             if found is not None:
                 return found
-            floor = planner.lowest().peak, planner.narrowest()
+            floor = self._floor(planner, chosen, check=check)
             lowest = floor if lowest is None else min(lowest, floor)
         if lowest is not None:
             lowest = min(lowest[0], without.peak), lowest[1]
         error = BudgetError(_too_small(budget, without.peak, lowest, self._found))
         error.needed = without.peak if lowest is None else lowest[0]
         raise error
+
+    def _floor(self, planner: Planner, chosen: Configuration, *, check: bool) -> tuple[int, str]:
+        """The lowest peak of a plan, rehearsed where that is to be checked, and the block that makes it."""
+        plan = planner.lowest()
+        peak = self._rehearse(change=self._change(plan.blocks)).peak(chosen) if check else plan.peak
+        return peak, planner.narrowest()
 
     def lowest(self, configuration: Configuration | None = None) -> int:
         """The smallest budget that some plan keeps, in bytes."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
 from peppp.errors import NetworkError
-from peppp.lowprec.network import recompute
+from peppp.lowprec.network import recomputed
 from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
 from peppp.lowprec.network.parameters import Parameters, round_gradients
@@ -32,7 +32,7 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
     """Take the place of the forward methods of a module and all modules within, and of their other
     methods.
     """
-    recompute.follow_checkpoints()
+    recomputed.follow_checkpoints()
     for path, submodule in module.named_modules():
         if isinstance(submodule.__dict__.get("forward"), Entry) and not _is_empty(submodule):
             raise NetworkError(
@@ -155,7 +155,7 @@ class Entry:
         state = self.state
         noted = state.issued.get(self.path) if torch._C._current_graph_task_id() != -1 else None
         again, inside = noted.pop() if noted else (None, False)  # the last call is run again first
-        training = self.root.training and (torch.is_grad_enabled() or recompute.is_first_run())
+        training = self.root.training and (torch.is_grad_enabled() or recomputed.is_first_run())
         with ExitStack() as stack:
             if torch.is_inference_mode_enabled():  # whose tensors do not say whether they were changed
                 stack.enter_context(torch.inference_mode(False))
