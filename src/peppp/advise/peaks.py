@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from peppp.errors import BudgetError
+from peppp.formats import Configuration, FloatFormat
 from peppp.records import Recipe
 from peppp.table.labels import Label, plain
 from peppp.tasks.dataset import Dataset
@@ -12,32 +13,46 @@ from peppp.training.fitting import Fit, Fitting, fitting
 from peppp.units import format_bytes
 
 
-def fitted(
-    ways: Fitting,
-    labels: Sequence[Any],
-    budget: int,
-    recompute: bool,
-    micro_batch: int | str | None,
-) -> dict[Label, Fit]:
-    """How each column's step fits the budget; where it does not, the lowest peak that it can have."""
-    found = {}
-    for label, c in zip(labels, plain(labels), strict=True):
-        how: dict[str, Any] = {"recompute": recompute, "micro_batch": micro_batch, "check": False}
-        try:
-            found[label] = ways.within(budget, c, **how)
-        except BudgetError as error:
-            step = ways.within(None, c, recompute=False)
-            found[label] = replace(step, peak=error.needed or step.peak)
-    return found
+class Steps:
+    """The training steps that configurations stand for: packed where both formats can be, else simulated.
+
+    ``how`` are ``recompute`` and ``micro_batch`` of :meth:`Fitting.within`.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, **how: Any) -> None:
+        self._dataset, self._recipe, self._how = dataset, recipe, how
+        self._ways: dict[str, Fitting] = {}
+
+    @staticmethod
+    def storage(configuration: Configuration) -> str:
+        """How a configuration's step stores what is rounded."""
+        formats = configuration.format_a, configuration.format_b
+        return "packed" if all(isinstance(f, FloatFormat) for f in formats) else "simulated"
+
+    def within(self, budget: int | None, configuration: Configuration, *, check: bool = True) -> Fit:
+        """How a step fits; BudgetError where it does not."""
+        storage = self.storage(configuration)
+        if storage not in self._ways:
+            self._ways[storage] = fitting(self._dataset, self._recipe, storage)
+        return self._ways[storage].within(budget, configuration, check=check, **self._how)
+
+    def all_within(self, budget: int, labels: Sequence[Any]) -> dict[Label, Fit]:
+        """How the step of each column fits; where it does not, the lowest peak that it can have."""
+        found = {}
+        for label, c in zip(labels, plain(labels), strict=True):
+            try:
+                found[label] = self.within(budget, c, check=False)
+            except BudgetError as error:
+                step = self.within(None, c, check=False)
+                found[label] = replace(step, peak=error.needed or step.peak)
+        return found
 
 
-def plain_step(
-    dataset: Dataset, recipe: Recipe, budget: int, recompute: bool, micro_batch: int | str | None
-) -> int:
+def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int:
     """The peak of a step in fp32, made to fit as the others are; the lowest where it does not."""
     ways = fitting(dataset, recipe, "fp32")
     try:
-        return ways.within(budget, recompute=recompute, micro_batch=micro_batch).peak
+        return ways.within(budget, **how).peak
     except BudgetError as error:
         return error.needed or ways.within(None).peak
 
@@ -60,7 +75,7 @@ def of_peaks(peaks: Mapping[Label, int], in_fp32: int, budget: int) -> tuple[str
 
 
 def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
-    """That the trainings of a pick are not packed, where they take more than the budget."""
+    """That the trainings of a pick are not packed, where they take more than the cap."""
     peak = fitting(dataset, recipe, "simulated").within(None).peak
     if peak <= cap:
         return ()

@@ -183,8 +183,8 @@ class Pick:
         kept = f"{format_bytes(self.footprint.total)}: {', '.join(parts)}"
         if self.peak is None:
             return [f"memory    {kept}"]
-        peak = self.fitted or f"peak {format_bytes(self.peak)}"
-        return [f"memory    {peak}; packed, estimated", f"          kept {kept}"]
+        peak = self.fitted or f"peak {format_bytes(self.peak)}, estimated"
+        return [f"memory    {peak}", f"          kept {kept}"]
 
     @property
     def _source(self) -> str:

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
 from peppp.advise.advisor import Advisor, check_limit, check_request
 from peppp.advise.caution import Asked, transfers
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
-from peppp.advise.peaks import fitted, of_peaks, of_trials, plain_step
+from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
@@ -32,7 +33,6 @@ from peppp.table.store.store import Store
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
-from peppp.training.fitting import fitting
 from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
 from peppp.units import parse_bytes
 
@@ -109,6 +109,7 @@ def pick(
     check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(costs)
     networks.check_name(network)
+    how: dict[str, Any] = {"recompute": recompute, "micro_batch": micro_batch}
     if count not in COUNTS:
         raise BudgetError(f"unknown count {count!r}; known: {', '.join(COUNTS)}")
     if count == "kept" and micro_batch is not None:
@@ -123,9 +124,8 @@ def pick(
             check_limit(cap, "a cap", sizes)
         elif table is None:
             stand_in = blank_images(classes, side, min(images, asked.batch_size))
-            ways = fitting(stand_in, with_resolution(asked, stand_in), "packed")
-            fits = fitted(ways, paper_grid(), budget, recompute, micro_batch)
-            peaks = {c: found.peak for c, found in fits.items()}
+            steps = Steps(stand_in, with_resolution(asked, stand_in), **how)
+            peaks = {c: fit.peak for c, fit in steps.all_within(budget, paper_grid()).items()}
             check_limit(budget, "a budget", peaks, "peak")
             check_limit(cap, "a cap", peaks, "peak")
 
@@ -150,8 +150,8 @@ def pick(
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
     sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
-    ways = fitting(dataset, recipe, "packed")
-    fits = fitted(ways, list(sizes), budget, recompute, micro_batch) if count == "peak" else {}
+    steps = Steps(dataset, recipe, **how)
+    fits = steps.all_within(budget, list(sizes)) if count == "peak" else {}
     peaks = {label: fit.peak for label, fit in fits.items()} or None
     counted_bytes = peaks or {label: size.total for label, size in sizes.items()}
     priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
@@ -199,15 +199,15 @@ def pick(
     chosen = advisor.recommend()
     if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
         chosen = replace(chosen, warning=_untrained(dataset.chance_error))
-    in_fp32 = plain_step(dataset, recipe, budget, recompute, micro_batch) if count == "peak" else None
+    in_fp32 = plain_step(dataset, recipe, budget, **how) if count == "peak" else None
     if chosen.reference is not None:
         total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     if peaks is not None and in_fp32 is not None:
         fit = fits[chosen.configuration]
+        (picked,) = plain([chosen.configuration])
         if fit.recomputation.blocks:  # once more, rehearsed as it is
-            (picked,) = plain([chosen.configuration])
-            fit = ways.within(budget, picked, recompute=recompute, micro_batch=micro_batch)
+            fit = steps.within(budget, picked)
         chosen = replace(
             chosen,
             predictions=tuple(
@@ -216,7 +216,7 @@ def pick(
             ),
             recomputed=fit.recomputation.blocks,
             micro_batch=fit.micro_batch,
-            fitted=str(fit),
+            fitted=f"{fit}; {steps.storage(picked)}, estimated",
         )
         notes = (*notes, *of_peaks(peaks, in_fp32, budget))
         if advisor.told:
