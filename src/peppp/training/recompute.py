@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -171,19 +171,24 @@ class Planning:
             found = None if plan is None else self._checked(planner, plan, budget, chosen)
             if found is not None:
                 return found
-            floor = self._floor(planner, chosen, check=check)
-            lowest = floor if lowest is None else min(lowest, floor)
+            last = planner.lowest()
+            floor = self._rehearsed(last, chosen) if check else replace(without, peak=last.peak)
+            if floor.peak <= budget:
+                return floor
+            if lowest is None or floor.peak < lowest[0]:
+                lowest = floor.peak, planner.narrowest()
         if lowest is not None:
             lowest = min(lowest[0], without.peak), lowest[1]
         error = BudgetError(_too_small(budget, without.peak, lowest, self._found))
         error.needed = without.peak if lowest is None else lowest[0]
         raise error
 
-    def _floor(self, planner: Planner, chosen: Configuration, *, check: bool) -> tuple[int, str]:
-        """The lowest peak of a plan, rehearsed where that is to be checked, and the block that makes it."""
-        plan = planner.lowest()
-        peak = self._rehearse(change=self._change(plan.blocks)).peak(chosen) if check else plan.peak
-        return peak, planner.narrowest()
+    def _rehearsed(self, plan: Plan, chosen: Configuration) -> Recomputation:
+        """A plan as a rehearsal of it finds it."""
+        found = self._rehearse(change=self._change(plan.blocks))
+        draws = tuple(name for name in plan.blocks if self._found[name].draws)
+        peak, kept = found.peak(chosen), found.kept.bytes(chosen)
+        return Recomputation(plan.blocks, peak, kept, self.without(chosen).peak, plan.extra, draws)
 
     def lowest(self, configuration: Configuration | None = None) -> int:
         """The smallest budget that some plan keeps, in bytes."""
@@ -200,13 +205,10 @@ class Planning:
         for _ in range(_ROUNDS):
             if plan is None:
                 return None
-            found = self._rehearse(change=self._change(plan.blocks))
-            peak, kept = found.peak(chosen), found.kept.bytes(chosen)
-            if peak <= budget:
-                draws = tuple(name for name in plan.blocks if self._found[name].draws)
-                without = self.without(chosen).peak
-                return Recomputation(plan.blocks, peak, kept, without, plan.extra, draws)
-            limit = min(limit, plan.peak) - (peak - budget)
+            found = self._rehearsed(plan, chosen)
+            if found.peak <= budget:
+                return found
+            limit = min(limit, plan.peak) - (found.peak - budget)
             plan = planner.plan(limit)
         return None
 
