@@ -8,8 +8,9 @@ least possible one, the mean over budgets, then over families; standard errors a
 Memory is what a budget bounds in ``peppp pick``: the peak of a packed training step, estimated by a
 rehearsal, here without recomputation and micro-batches. Budgets of a task are the quantiles 0.25, 0.5 and
 0.75 of the peaks of its configurations, each rounded up to the peak of one of them. In the JSON, ``budgets``
-says which share of the configurations they admit, and by how much the least error within a budget exceeds
-that of any configuration; ``peaks`` says how far the peaks of each training lie apart.
+says which share of the configurations they admit, by how much the least error within a budget exceeds that
+of any configuration, and how many budgets are free: those where that is at most the tolerance of a pick.
+``peaks`` says how far the peaks of each training lie apart.
 
 I: all rows of the commonest recipe teach, as in a pick. IV: a fifth of them, three draws. transfer: tasks
 trained with another network, rate or length; rows of the commonest recipe teach, as in a pick. nearest: rows
@@ -31,6 +32,7 @@ from peppp.evaluate.leave_one_out import leave_one_out
 from peppp.formats import FP32_CONFIGURATION
 from peppp.learn.belief import GAUSSIAN_90
 from peppp.learn.methods import Task, outcomes
+from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
 from peppp.table.matrix import ErrorMatrix, error_matrix, placed
 from peppp.table.select import SHIPPED_TABLE, read_current
@@ -121,6 +123,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                     record["trainings"] = len(errors)
                     record["admitted"] = fits.sum() / observed.sum()
                     record["lost"] = np.nanmin(truth[fits]) - np.nanmin(truth[observed])
+                    record["free"] = float(record["lost"] <= TOLERANCE)
                     if method == "gaussian":
                         belief, judged = found.believe(errors), np.isfinite(truth) & fits
                         # The truth is a mean of few runs: its own error widens what it must lie in.
@@ -145,11 +148,12 @@ def with_fp32(measured, known):
 def summary(records):
     """Mean and standard error over families of each method's regret, coverage and number of trainings.
 
-    Likewise of the share of configurations that the budgets admit, and of the error that they cost.
+    Likewise of the share of configurations that the budgets admit, of the error that they cost, and of the
+    share of budgets that cost none.
     """
     values = defaultdict(lambda: defaultdict(list))
     for r in records:
-        for name in ("regret", "covered", "trainings", "admitted", "lost"):
+        for name in ("regret", "covered", "trainings", "admitted", "lost", "free"):
             if name in r and np.isfinite(r[name]):
                 values[r["method"], r["count"], name][r["family"]].append(r[name])
     found = defaultdict(dict)
@@ -255,7 +259,8 @@ def main() -> None:
     result = {name: {} for name in names}
     for name, known, records in settings(arguments.only.split(","), methods):
         found = summary(records)
-        result["budgets"][name] = {about: found["gaussian", about]["0"] for about in ("admitted", "lost")}
+        abouts = ("admitted", "lost", "free")
+        result["budgets"][name] = {about: found["gaussian", about]["0"] for about in abouts}
         result["peaks"] = spread(known) | result["peaks"]
         result["regret"][name] = found["gaussian", "regret"]
         result["coverage"][name] = found["gaussian", "covered"]
