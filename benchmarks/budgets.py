@@ -31,15 +31,16 @@ COLOURS = {"fp32": "#b3431b", "packed": "#2a5c9c"}
 
 
 class Encoder(nn.Module):
-    """Six encoder layers of width 192 over 64 places."""
+    """Encoder layers over sequences of numbers, six of width 192 if nothing else is said."""
 
-    def __init__(self):
+    def __init__(self, inputs=48, width=192, blocks=6, dropout=0.0):
         super().__init__()
-        self.enter = nn.Linear(48, 192)
+        self.enter = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(192, 4, 768, dropout=0.0, batch_first=True) for _ in range(6)
+            nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=dropout, batch_first=True)
+            for _ in range(blocks)
         )
-        self.head = nn.Linear(192, 10)
+        self.head = nn.Linear(width, 10)
 
     def forward(self, x):
         """Logits."""

@@ -1,8 +1,10 @@
 """Recomputed blocks: the same numbers in less memory, as planned and as torch's allocator says."""
 
 import copy
+import sys
 from contextlib import nullcontext
 from itertools import chain, combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,9 @@ from peppp.tasks.networks import build
 from peppp.training.blocks import coarse_blocks, compute_again, finer_blocks, observed
 from peppp.training.recompute import Planning
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import budgets
+
 PAIR = "1-4-1/1-6-7"
 
 
@@ -28,22 +33,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class Encoder(nn.Module):
-    """Four encoder layers over sequences of numbers."""
-
-    def __init__(self, dropout=0.0):
-        super().__init__()
-        self.enter = nn.Linear(12, 32)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(32, 4, 128, dropout=dropout, batch_first=True) for _ in range(4)
-        )
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x):
-        x = self.enter(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean(1))
+def encoder(dropout=0.0):
+    """Four encoder layers of width 32."""
+    return budgets.Encoder(12, 32, 4, dropout)
 
 
 class UNet(nn.Module):
@@ -81,7 +73,7 @@ def sequences():
     return torch.randn(8, 16, 12)
 
 
-NETWORKS = {"encoder": (Encoder, sequences), "unet": (UNet, images), "resnet": (residual, images)}
+NETWORKS = {"encoder": (encoder, sequences), "unet": (UNet, images), "resnet": (residual, images)}
 STORAGES = ("fp32", "simulated", "packed")
 
 
@@ -137,7 +129,8 @@ def test_a_plan_is_within_its_budget_as_the_allocator_says(name, storage):
         assert found.kept == pytest.approx(real.kept, rel=0.005)
         assert found.peak <= last
         last = found.peak
-    assert last < most or storage == "packed"  # where one block may outweigh all that it could save
+    # In a packed network one block may outweigh all that it could save: then nothing below is planned.
+    assert last < most or (storage == "packed" and plans.lowest() > int(0.95 * most))
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -188,7 +181,7 @@ def test_the_planner_s_peak_of_any_choice_is_that_of_its_rehearsal(storage):
 
 def test_random_numbers_are_drawn_as_they_were():
     def network():
-        return Encoder(dropout=0.3)
+        return encoder(dropout=0.3)
 
     found = observed(network(), sequences(), None, nullcontext())
     assert all(found[f"blocks.{i}"].draws for i in range(4))
@@ -203,11 +196,11 @@ def test_random_numbers_are_drawn_as_they_were():
 
 
 def test_attention_that_is_given_one_tensor_three_times():
-    found = observed(Encoder(), sequences(), None, nullcontext())
-    assert finer_blocks(Encoder(), found, "blocks.0") == ["blocks.0.self_attn"]
+    found = observed(encoder(), sequences(), None, nullcontext())
+    assert finer_blocks(encoder(), found, "blocks.0") == ["blocks.0.self_attn"]
     for storage in STORAGES:
-        before = trained(Encoder, sequences, storage)
-        after = trained(Encoder, sequences, storage, lambda n: compute_again(n, ["blocks.0.self_attn"]))
+        before = trained(encoder, sequences, storage)
+        after = trained(encoder, sequences, storage, lambda n: compute_again(n, ["blocks.0.self_attn"]))
         assert all(torch.equal(before[k], after[k]) for k in before)
 
 
@@ -303,7 +296,7 @@ def test_a_recomputed_module_is_used_as_before(tmp_path):
 
 @pytest.mark.parametrize("precision", ["amp-bf16", "bf16", "fp32-adamw8bit"])
 def test_it_goes_with_what_people_train_in(precision):
-    net = Encoder()
+    net = encoder()
     most = peppp.training_memory(net, sequences(), precision=precision).peak
     found = peppp.recompute(net, sequences(), budget=int(0.8 * most), precision=precision)
     assert found.blocks
@@ -317,24 +310,24 @@ def test_a_budget_that_nothing_fits_names_the_block_and_the_smallest_that_works(
     with pytest.raises(
         BudgetError, match=r"the smallest budget that works is (\d+) bytes .* alone needs"
     ) as error:
-        peppp.recompute(Encoder(), sequences(), budget="100kB")
+        peppp.recompute(encoder(), sequences(), budget="100kB")
     least = int(str(error.value).split("works is ")[1].split()[0])
-    assert peppp.recompute(Encoder(), sequences(), budget=least).peak <= least
+    assert peppp.recompute(encoder(), sequences(), budget=least).peak <= least
     with pytest.raises(BudgetError):
-        peppp.recompute(Encoder(), sequences(), budget=least - 1)
+        peppp.recompute(encoder(), sequences(), budget=least - 1)
 
 
 def test_wrong_input_is_said():
     with pytest.raises(NetworkError, match="recompute comes before low_precision"):
-        peppp.recompute(peppp.low_precision(Encoder(), PAIR), sequences(), budget="1MB")
+        peppp.recompute(peppp.low_precision(encoder(), PAIR), sequences(), budget="1MB")
     with pytest.raises(NetworkError, match="unknown precision"):
-        peppp.recompute(Encoder(), sequences(), budget="1MB", precision="fp31")
+        peppp.recompute(encoder(), sequences(), budget="1MB", precision="fp31")
     with pytest.raises(NetworkError, match="cannot be rehearsed"):
-        peppp.recompute(Encoder(), torch.zeros(2, 5), budget="1MB")
+        peppp.recompute(encoder(), torch.zeros(2, 5), budget="1MB")
     with pytest.raises(BudgetError, match="has no block that could be recomputed"):
         peppp.recompute(nn.Linear(100, 10), torch.zeros(4, 100), budget="1kB")
     with pytest.raises(NetworkError, match="no optimizer 'adafactor'"):
-        peppp.recompute(Encoder(), sequences(), budget="1MB", precision=PAIR, optimizer="adafactor")
+        peppp.recompute(encoder(), sequences(), budget="1MB", precision=PAIR, optimizer="adafactor")
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from peppp.advise.pick import Pick
 from peppp.errors import BudgetError
 from peppp.formats import Configuration, FloatFormat
 from peppp.records import Recipe
@@ -47,6 +48,22 @@ class Steps:
                 found[label] = replace(step, peak=error.needed or step.peak)
         return found
 
+    def settled(self, chosen: Pick, fit: Fit) -> Pick:
+        """A pick with the step that it stands for; one that recomputes blocks is rehearsed as it is."""
+        (picked,) = plain([chosen.configuration])
+        if fit.recomputation.blocks:
+            fit = self.within(chosen.budget, picked)
+        return replace(
+            chosen,
+            predictions=tuple(
+                replace(p, peak=fit.peak) if p.configuration == chosen.configuration else p
+                for p in chosen.predictions
+            ),
+            recomputed=fit.recomputation.blocks,
+            micro_batch=fit.micro_batch,
+            fitted=f"{fit}; {self.storage(picked)}, estimated",
+        )
+
 
 def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int:
     """The peak of a step in fp32, made to fit as the others are; the lowest where it does not."""
@@ -81,5 +98,5 @@ def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
         return ()
     return (
         f"the trainings for this pick were simulated in float32, with a peak of {format_bytes(peak)} "
-        "(estimated): more than the budget, which is kept by the packed training of `peppp train`",
+        f"(estimated): more than {format_bytes(cap)}, which the packed training of `peppp train` keeps to",
     )

@@ -26,9 +26,9 @@ class Prediction:
     ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
     measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
     ``permissible`` says whether the memory is within the budget (inclusive): ``peak``, the bytes of a step's
-    highest moment, where it is known, else the footprint. ``interval`` holds the error
-    of a training with probability 0.9, as often as it did on the table's own tasks; of a measured
-    configuration, that of another run. ``on_frontier`` is the probability of being Pareto optimal within the
+    highest moment, where it is known, else the footprint. ``interval`` holds the error of a training with
+    probability 0.9, as often as it did on the table's own tasks; of a measured configuration, that of another
+    run. ``on_frontier`` is the probability of being Pareto optimal within the
     budget, ``near_best`` that of erring at most the tolerance more than the best within the budget; None
     where the table has too few rows to tell.
     """
@@ -172,10 +172,10 @@ class Pick:
 
     def _told_format_b(self) -> list[str]:
         """Which other Formats B would do as well."""
-        if not (alike := self.equally_good):
+        label = self.configuration
+        if isinstance(label, str) or not (alike := self.equally_good):
             return []
-        format_a, format_b = str(self.configuration).split("/", 1)
-        return [f"format B  {alike}; {format_b} takes the least memory with {format_a}"]
+        return [f"format B  {alike}; {label.format_b} takes the least memory with {label.format_a}"]
 
     def _told_memory(self) -> list[str]:
         """The peak, if it is counted, and what is kept, by part."""

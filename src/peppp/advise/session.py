@@ -204,20 +204,7 @@ def pick(
         total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     if peaks is not None and in_fp32 is not None:
-        fit = fits[chosen.configuration]
-        (picked,) = plain([chosen.configuration])
-        if fit.recomputation.blocks:  # once more, rehearsed as it is
-            fit = steps.within(budget, picked)
-        chosen = replace(
-            chosen,
-            predictions=tuple(
-                replace(p, peak=fit.peak) if p.configuration == chosen.configuration else p
-                for p in chosen.predictions
-            ),
-            recomputed=fit.recomputation.blocks,
-            micro_batch=fit.micro_batch,
-            fitted=f"{fit}; {steps.storage(picked)}, estimated",
-        )
+        chosen = steps.settled(chosen, fits[chosen.configuration])
         notes = (*notes, *of_peaks(peaks, in_fp32, budget))
         if advisor.told:
             notes = (*notes, *of_trials(dataset, recipe, cap))

@@ -1,7 +1,7 @@
 """``peppp train``: one training under a budget, kept in a folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,13 +23,14 @@ from peppp.cli.options import (
     print_json,
     reading,
 )
-from peppp.errors import BudgetError, FormatError
+from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.formats import Configuration
 from peppp.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from peppp.records import Recipe
     from peppp.tasks.dataset import Dataset
+    from peppp.training.fitting import Fit
 
 
 def command(
@@ -120,25 +121,14 @@ def run(
     Where it cannot be kept, BudgetError if ``strict``, else a warning.
     """
     from peppp.training.checkpoint import to_plain, train_in_folder
-    from peppp.training.fitting import fitting
     from peppp.training.loop import check_recipe
     from peppp.training.measurement import with_resolution
 
     recipe = with_resolution(recipe, dataset)
     check_recipe(recipe, dataset)
+    wishes = {"budget": budget, "recompute": recompute, "micro_batch": micro_batch}
     kind = "fp32" if configuration.is_fp32 else storage
-    ways, chosen = fitting(dataset, recipe, kind), None if configuration.is_fp32 else configuration
-    try:
-        fit = ways.within(budget, chosen, recompute=recompute, micro_batch=micro_batch)
-    except BudgetError:
-        if strict:
-            raise
-        fit = ways.within(None, chosen, recompute=False)
-        more = format_bytes(fit.peak - (budget or 0))
-        typer.echo(f"warning   the peak is {more} over the budget that this was picked for", err=json)
-    if not json:
-        within = "" if budget is None else f"; the budget is {format_bytes(budget)}"
-        typer.echo(f"estimate  {fit} at {configuration}, {kind}{within}")
+    fit = _fit(dataset, configuration, recipe, kind, wishes, strict=strict, json=json)
 
     def progress(done: int, epochs: int) -> None:
         if not json:
@@ -147,20 +137,50 @@ def run(
     training = train_in_folder(
         dataset, configuration, recipe, seed, out, storage=storage, device=device, fit=fit, progress=progress
     )
-    if json:
-        print_json(
-            to_plain(training)
-            | {"peak_measured": training.peak or None, "peak_estimated": fit.peak, "budget": budget}
-            | {"fit": fit.to_dict()}
-        )
-        return
     peak = training.peak
-    measured = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
-    over = budget is not None and peak > budget
-    for line in (
-        f"memory    peak of a step: estimated {format_bytes(fit.peak)}, {measured}"
-        + (f": {format_bytes(peak - (budget or 0))} over the budget" if over else ""),
-        f"error     {training.test_error:.4f} on the test images ({training.outcome})",
-        f"weights   {training.weights}",
-    ):
-        typer.echo(line)
+    if json:
+        estimated = {"peak_estimated": fit and fit.peak, "fit": fit and fit.to_dict()}
+        measured = {"peak_measured": peak or None, "budget": budget}
+        print_json(to_plain(training) | estimated | measured)
+        return
+    told = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
+    if budget is not None and peak > budget:
+        told += f": {format_bytes(peak - budget)} over the budget"
+    typer.echo(f"memory    peak of a step: estimated {format_bytes(fit.peak) if fit else 'not'}, {told}")
+    typer.echo(f"error     {training.test_error:.4f} on the test images ({training.outcome})")
+    typer.echo(f"weights   {training.weights}")
+
+
+def _fit(
+    dataset: "Dataset",
+    configuration: Configuration,
+    recipe: "Recipe",
+    storage: str,
+    wishes: dict[str, Any],
+    *,
+    strict: bool,
+    json: bool,
+) -> "Fit | None":
+    """How the training fits, and said so; None where a step cannot be rehearsed and nothing asks for it."""
+    from peppp.training.fitting import fitting
+
+    budget = wishes["budget"]
+    ways, chosen = fitting(dataset, recipe, storage), None if configuration.is_fp32 else configuration
+    try:
+        fit = ways.within(configuration=chosen, **wishes)
+    except NetworkError as error:
+        if budget is not None or wishes["micro_batch"] is not None:
+            raise
+        if not json:
+            typer.echo(f"estimate  not known: {error}")
+        return None
+    except BudgetError:
+        if strict:
+            raise
+        fit = ways.within(None, chosen, recompute=False)
+        more = format_bytes(fit.peak - budget)
+        typer.echo(f"warning   the peak is {more} over the budget that this was picked for", err=json)
+    if not json:
+        within = "" if budget is None else f"; the budget is {format_bytes(budget)}"
+        typer.echo(f"estimate  {fit} at {configuration}, {storage}{within}")
+    return fit

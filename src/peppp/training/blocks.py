@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import NetworkError
-from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, tensors
+from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, silent, tensors
+from peppp.footprint.live import Live
 from peppp.lowprec.network.recomputed import CountedAlready
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
@@ -57,7 +58,7 @@ def observed(
     for name in found:
         _observe(network.get_submodule(name), name, found[name], running)
     try:
-        with fake, _Draws(found, running), context:
+        with silent(), fake, Live(), _Draws(found, running), context:
             network(*args, **kwargs)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise NetworkError(

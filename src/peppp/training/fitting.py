@@ -103,15 +103,18 @@ class Fitting:
             size = self._check(micro_batch)
             return self._fit(self.batch // size, limit, configuration, recompute=recompute, check=check)
         passes = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
-        ways = [(n, again) for again in ((False, True) if recompute else (False,)) for n in passes]
-        if self.caution and recompute:
-            ways = [(n, True) for n in passes]
-        for n, again in ways[:-1]:
+        if self.caution:
+            ways = [(n, recompute) for n in passes]
+        else:
+            ways = [(n, again) for again in ((False, True) if recompute else (False,)) for n in passes]
+        failure: BudgetError | None = None
+        for n, again in ways:
             try:
                 return self._fit(n, limit, configuration, recompute=again, check=check)
-            except BudgetError:
-                continue
-        return self._fit(*ways[-1][:1], limit, configuration, recompute=ways[-1][1], check=check)
+            except BudgetError as error:
+                failure = error
+        assert failure is not None
+        raise failure
 
     def _check(self, micro_batch: int | str | None) -> int:
         if micro_batch is None:

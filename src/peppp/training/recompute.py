@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from peppp.training.plan import Plan, Planner
 from peppp.units import format_bytes, parse_bytes
 
 _ROUNDS = 8  # of splitting blocks, and of planning tighter
-
-Rehearse = Callable[..., Rehearsal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +42,6 @@ class Recomputation:
     def apply(self, module: nn.Module) -> None:
         """Have ``module``, or another of its kind, compute the blocks again."""
         compute_again(module, self.blocks, self.draws)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "blocks": list(self.blocks),
-            "peak": self.peak,
-            "kept": self.kept,
-            "peak_without": self.peak_without,
-            "extra": self.extra,
-        }
 
     def __str__(self) -> str:
         without = f"of {format_bytes(self.peak_without)} without recomputation"
@@ -135,9 +123,14 @@ class Planning:
                 rehearse_on, module, example_inputs, loss=loss, optimizer=optimizer or "sgd", **options
             )
         self._configuration = pair or FP32_CONFIGURATION
-        self._found = observed(module, example_inputs, dtype, context)
+        self._observed = partial(observed, module, example_inputs, dtype, context)
         self._cuts: list[tuple[Cut, Cut]] = []
         self._without: Rehearsal | None = None
+
+    @cached_property
+    def _found(self) -> dict[str, Block]:
+        """What a forward pass shows of the modules that blocks can be."""
+        return self._observed()
 
     def without(self, configuration: Configuration | None = None) -> Recomputation:
         """The step as it is."""
