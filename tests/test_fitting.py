@@ -201,7 +201,7 @@ def test_images_that_a_budget_forbids_are_not_decoded(tmp_path):
 def test_a_blank_data_set_needs_what_a_real_one_does():
     dataset = load("digits")
     recipe = recipe_of(dataset, "resnet8")
-    blank = blank_images(10, dataset.resolution, recipe.batch_size)
+    blank = blank_images(10, dataset.resolution, len(dataset.train_targets))
     peaks = [fitting(d, recipe, "packed").within(None, COARSE).peak for d in (dataset, blank)]
     assert peaks[0] == peaks[1]
 

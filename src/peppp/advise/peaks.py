@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from peppp.advise.pick import Pick
 from peppp.errors import BudgetError
 from peppp.formats import Configuration, FloatFormat
 from peppp.records import Recipe
@@ -30,39 +29,23 @@ class Steps:
         formats = configuration.format_a, configuration.format_b
         return "packed" if all(isinstance(f, FloatFormat) for f in formats) else "simulated"
 
-    def within(self, budget: int | None, configuration: Configuration, *, check: bool = True) -> Fit:
+    def within(self, budget: int | None, configuration: Configuration) -> Fit:
         """How a step fits; BudgetError where it does not."""
         storage = self.storage(configuration)
         if storage not in self._ways:
             self._ways[storage] = fitting(self._dataset, self._recipe, storage)
-        return self._ways[storage].within(budget, configuration, check=check, **self._how)
+        return self._ways[storage].within(budget, configuration, **self._how)
 
     def all_within(self, budget: int, labels: Sequence[Any]) -> dict[Label, Fit]:
         """How the step of each column fits; where it does not, the lowest peak that it can have."""
         found = {}
         for label, c in zip(labels, plain(labels), strict=True):
             try:
-                found[label] = self.within(budget, c, check=False)
+                found[label] = self.within(budget, c)
             except BudgetError as error:
-                step = self.within(None, c, check=False)
+                step = self.within(None, c)
                 found[label] = replace(step, peak=error.needed or step.peak)
         return found
-
-    def settled(self, chosen: Pick, fit: Fit) -> Pick:
-        """A pick with the step that it stands for; one that recomputes blocks is rehearsed as it is."""
-        (picked,) = plain([chosen.configuration])
-        if fit.recomputation.blocks:
-            fit = self.within(chosen.budget, picked)
-        return replace(
-            chosen,
-            predictions=tuple(
-                replace(p, peak=fit.peak) if p.configuration == chosen.configuration else p
-                for p in chosen.predictions
-            ),
-            recomputed=fit.recomputation.blocks,
-            micro_batch=fit.micro_batch,
-            fitted=f"{fit}; {self.storage(picked)}, estimated",
-        )
 
 
 def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int:
@@ -96,7 +79,7 @@ def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
     peak = fitting(dataset, recipe, "simulated").within(None).peak
     if peak <= cap:
         return ()
+    sizes = f"{format_bytes(peak)} (estimated), is more than {format_bytes(cap)}"
     return (
-        f"the trainings for this pick were simulated in float32, with a peak of {format_bytes(peak)} "
-        f"(estimated): more than {format_bytes(cap)}, which the packed training of `peppp train` keeps to",
+        f"the trainings for this pick were simulated in float32; their peak, {sizes}; `peppp train` packs",
     )

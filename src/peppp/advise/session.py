@@ -123,7 +123,7 @@ def pick(
             check_limit(budget, "a budget", sizes)
             check_limit(cap, "a cap", sizes)
         elif table is None:
-            stand_in = blank_images(classes, side, min(images, asked.batch_size))
+            stand_in = blank_images(classes, side, images)
             steps = Steps(stand_in, with_resolution(asked, stand_in), **how)
             peaks = {c: fit.peak for c, fit in steps.all_within(budget, paper_grid()).items()}
             check_limit(budget, "a budget", peaks, "peak")
@@ -204,7 +204,13 @@ def pick(
         total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     if peaks is not None and in_fp32 is not None:
-        chosen = steps.settled(chosen, fits[chosen.configuration])
+        fit, (picked,) = fits[chosen.configuration], plain([chosen.configuration])
+        chosen = replace(
+            chosen,
+            recomputed=fit.recomputation.blocks,
+            micro_batch=fit.micro_batch,
+            fitted=f"{fit}; {steps.storage(picked)}, estimated",
+        )
         notes = (*notes, *of_peaks(peaks, in_fp32, budget))
         if advisor.told:
             notes = (*notes, *of_trials(dataset, recipe, cap))

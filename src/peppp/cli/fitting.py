@@ -76,7 +76,7 @@ def run(
             if c == FP32_CONFIGURATION:
                 rows.append((c, plain.within(budget, **how)))
             else:
-                rows.append((c, low.within(budget, c, check=False, **how)))
+                rows.append((c, low.within(budget, c, **how)))
         except BudgetError as error:
             rows.append((c, error))
     if json:

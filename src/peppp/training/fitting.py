@@ -57,8 +57,8 @@ class Fit:
 class Fitting:
     """The ways in which a step on ``batch`` inputs can fit.
 
-    ``inputs`` makes so many example inputs; ``options`` are those of :class:`Planning`, and tell whether the
-    step is one in formats or in plain PyTorch.
+    ``inputs`` makes so many example inputs; ``beside`` are bytes of the training that live beside its steps;
+    ``options`` are those of :class:`Planning`, and tell whether the step is one in formats or plain PyTorch.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Fitting:
         inputs: Callable[[int], Any],
         batch: int,
         *,
+        beside: int = 0,
         precision: str | None = None,
         **options: Any,
     ) -> None:
-        self.batch = batch
+        self.batch, self._beside = batch, beside
         self._module, self._inputs, self._precision, self._options = module, inputs, precision, options
         self._is_pair = precision is not None and "/" in precision
         self._planned: dict[int, Planning] = {}
@@ -91,7 +92,6 @@ class Fitting:
         *,
         recompute: bool = True,
         micro_batch: int | str | None = None,
-        check: bool = True,
     ) -> Fit:
         """How a step fits ``budget`` (None is any); BudgetError where it does not.
 
@@ -101,7 +101,7 @@ class Fitting:
         limit = 1 << 62 if budget is None else budget
         if micro_batch != "auto":
             size = self._check(micro_batch)
-            return self._fit(self.batch // size, limit, configuration, recompute=recompute, check=check)
+            return self._fit(self.batch // size, limit, configuration, recompute=recompute)
         passes = [n for n in range(1, self.batch + 1) if self.batch % n == 0]
         if self.caution:
             ways = [(n, recompute) for n in passes]
@@ -110,7 +110,7 @@ class Fitting:
         failure: BudgetError | None = None
         for n, again in ways:
             try:
-                return self._fit(n, limit, configuration, recompute=again, check=check)
+                return self._fit(n, limit, configuration, recompute=again)
             except BudgetError as error:
                 failure = error
         assert failure is not None
@@ -126,26 +126,18 @@ class Fitting:
             )
         return micro_batch
 
-    def _fit(
-        self, passes: int, limit: int, configuration: Configuration | None, *, recompute: bool, check: bool
-    ) -> Fit:
+    def _fit(self, passes: int, limit: int, configuration: Configuration | None, *, recompute: bool) -> Fit:
         planning = self._planning(passes)
-        waiting = sum(x.nbytes for x in tensors((self._inputs(self.batch),))) * (passes - 1) // passes
         if recompute:
-            try:
-                found = planning.within(limit - waiting, configuration, check=check)
-            except BudgetError as error:
-                if not waiting:
-                    raise
-                raise _too_small(passes, limit, (error.needed or 0) + waiting) from None
+            found = planning.within(limit, configuration)
         else:
             found = planning.without(configuration)
-            if found.peak + waiting > limit:
-                raise _too_small(passes, limit, found.peak + waiting)
+            if found.peak > limit:
+                raise _too_small(limit, found.peak)
         several = passes > 1
         return Fit(
-            found.peak + waiting,
-            found.kept + waiting,
+            found.peak,
+            found.kept,
             found,
             self.batch // passes if several else None,
             self.caution if several else "",
@@ -156,17 +148,21 @@ class Fitting:
             options = self._options | ({"accumulate": passes} if passes > 1 else {})
             if passes > 1 and self._is_pair and options.get("storage", "packed") == "packed":
                 options["gradients"] = "packed"  # where they are added up
+            whole = sum(x.nbytes for x in tensors((self._inputs(self.batch),)))
             self._planned[passes] = Planning(
-                self._module, self._inputs(self.batch // passes), precision=self._precision, **options
+                self._module,
+                self._inputs(self.batch // passes),
+                precision=self._precision,
+                beside=self._beside + whole * (passes - 1) // passes,  # inputs that wait for their pass
+                **options,
             )
         return self._planned[passes]
 
 
-def _too_small(passes: int, limit: int, needed: int) -> BudgetError:
-    how = f"a step in {passes} passes" if passes > 1 else "a step without recomputation"
+def _too_small(limit: int, needed: int) -> BudgetError:
     error = BudgetError(
-        f"{how} does not fit into {format_bytes(limit)}: it needs {needed} bytes ({format_bytes(needed)}); "
-        "give that, or take a smaller batch"
+        f"a step without recomputation does not fit into {format_bytes(limit)}: it needs {needed} bytes "
+        f"({format_bytes(needed)}); give that, or take a smaller batch"
     )
     error.needed = needed
     return error
@@ -190,6 +186,8 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
         return find_loss(dataset.loss).function(results, wanted)
 
     batch = min(recipe.batch_size, len(targets))
+    # The order of an epoch, and the places and targets of a batch.
+    beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
     if storage == "fp32":
         options = dict(recipe.optimizer_options)
         makes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
@@ -199,6 +197,7 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
             module,
             inputs,
             batch,
+            beside=beside,
             optimizer=lambda parameters: makes(parameters, lr=recipe.learning_rate, **options),
             loss=loss,
         )
@@ -206,6 +205,7 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
         module,
         inputs,
         batch,
+        beside=beside,
         precision="1-4-1/1-6-7",
         optimizer=recipe.optimizer,
         accumulator=recipe.accumulator,

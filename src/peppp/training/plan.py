@@ -52,10 +52,6 @@ class Planner:
             highest = max(highest, self._between[i] - saved)
         return highest
 
-    def saved(self, chosen: tuple[str, ...]) -> int:
-        """Bytes that a choice saves at the end of the forward pass."""
-        return sum(s for s, name in zip(self._saves, self.blocks, strict=True) if name in chosen)
-
     def plan(self, budget: int) -> Plan | None:
         """The plan of least operations whose peak is within ``budget``, of those the lowest; None if there is
         none. Its peak never rises when the budget falls.

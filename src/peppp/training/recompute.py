@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -96,7 +96,10 @@ def recompute(
 
 
 class Planning:
-    """Plans for one training; rehearsals are shared by all budgets and configurations."""
+    """Plans for one training; rehearsals are shared by all budgets and configurations.
+
+    ``beside`` are bytes that live beside the step and count as it does.
+    """
 
     def __init__(
         self,
@@ -106,9 +109,10 @@ class Planning:
         optimizer: str | MakesOptimizer | None = None,
         precision: str | None = None,
         loss: Callable[[Any], Tensor] | None = None,
+        beside: int = 0,
         **options: Any,
     ) -> None:
-        self._module, self._inputs = module, example_inputs
+        self._module, self._inputs, self._beside = module, example_inputs, beside
         pair = _pair(precision)
         if pair is None:
             recipe = training_recipe(module, optimizer, precision or "fp32")
@@ -125,6 +129,7 @@ class Planning:
         self._configuration = pair or FP32_CONFIGURATION
         self._observed = partial(observed, module, example_inputs, dtype, context)
         self._cuts: list[tuple[Cut, Cut]] = []
+        self._rehearsals: dict[tuple[str, ...], Rehearsal] = {}  # by the blocks that are recomputed
         self._without: Rehearsal | None = None
 
     @cached_property
@@ -137,35 +142,28 @@ class Planning:
         chosen = configuration or self._configuration
         if self._without is None:
             self._without = self._rehearse()
-        peak = self._without.peak(chosen)
-        return Recomputation((), peak, self._without.kept.bytes(chosen), peak, 0.0)
+        peak, kept = self._sizes(self._without, chosen)
+        return Recomputation((), peak, kept, peak, 0.0)
 
-    def within(
-        self, budget: int, configuration: Configuration | None = None, *, check: bool = True
-    ) -> Recomputation:
+    def within(self, budget: int, configuration: Configuration | None = None) -> Recomputation:
         """What fits a budget with the least operations; BudgetError where nothing does.
 
-        A pair of formats plans for any ``configuration`` (default: its own). Without ``check`` the plan is
-        not rehearsed once more, and blocks are not split, as plans of split blocks may be wrong.
+        A pair of formats plans for any ``configuration`` (default: its own). A plan is rehearsed before it is
+        given, once for all configurations: plans of packed steps may err by a hundredth.
         """
         chosen, without = configuration or self._configuration, self.without(configuration)
         if without.peak <= budget:
             return without
         lowest: tuple[int, str] | None = None
-        for number in range(_ROUNDS if check else 1):
+        for number in range(_ROUNDS):
             cut = self._cut(number)
             if cut is None:
                 break
             planner = self._planner(*cut, chosen)
-            plan = planner.plan(budget)
-            if plan is not None and not check:
-                kept = without.kept - planner.saved(plan.blocks)
-                return Recomputation(plan.blocks, plan.peak, kept, without.peak, plan.extra)
-            found = None if plan is None else self._checked(planner, plan, budget, chosen)
+            found = self._checked(planner, budget, chosen)
             if found is not None:
                 return found
-            last = planner.lowest()
-            floor = self._rehearsed(last, chosen) if check else replace(without, peak=last.peak)
+            floor = self._rehearsed(planner.lowest(), chosen)
             if floor.peak <= budget:
                 return floor
             if lowest is None or floor.peak < lowest[0]:
@@ -178,10 +176,16 @@ class Planning:
 
     def _rehearsed(self, plan: Plan, chosen: Configuration) -> Recomputation:
         """A plan as a rehearsal of it finds it."""
-        found = self._rehearse(change=self._change(plan.blocks))
+        if plan.blocks not in self._rehearsals:
+            self._rehearsals[plan.blocks] = self._rehearse(change=self._change(plan.blocks))
+        found = self._rehearsals[plan.blocks]
         draws = tuple(name for name in plan.blocks if self._found[name].draws)
-        peak, kept = found.peak(chosen), found.kept.bytes(chosen)
+        peak, kept = self._sizes(found, chosen)
         return Recomputation(plan.blocks, peak, kept, self.without(chosen).peak, plan.extra, draws)
+
+    def _sizes(self, found: Rehearsal, chosen: Configuration) -> tuple[int, int]:
+        """Peak and what is kept, with what lies beside."""
+        return found.peak(chosen) + self._beside, found.kept.bytes(chosen) + self._beside
 
     def lowest(self, configuration: Configuration | None = None) -> int:
         """The smallest budget that some plan keeps, in bytes."""
@@ -190,19 +194,17 @@ class Planning:
         except BudgetError as error:
             return error.needed or self.without(configuration).peak
 
-    def _checked(
-        self, planner: Planner, plan: Plan | None, budget: int, chosen: Configuration
-    ) -> Recomputation | None:
+    def _checked(self, planner: Planner, budget: int, chosen: Configuration) -> Recomputation | None:
         """The plan as a rehearsal of it finds it, or a tighter one that is within the budget."""
-        limit = budget
+        limit = budget - self._beside
         for _ in range(_ROUNDS):
+            plan = planner.plan(limit)
             if plan is None:
                 return None
             found = self._rehearsed(plan, chosen)
             if found.peak <= budget:
                 return found
             limit = min(limit, plan.peak) - (found.peak - budget)
-            plan = planner.plan(limit)
         return None
 
     def _cut(self, number: int) -> tuple[Cut, Cut] | None:
