@@ -186,6 +186,20 @@ def test_a_pick_says_where_the_budget_decides_nothing():
     assert [row["total"] for row in chosen.page_data()["rows"]] == peaks
 
 
+def test_what_fits_by_recomputing_blocks_counts_as_the_whole_budget():
+    data = "digits:0123?train=120&test=60"
+    peaks = sorted(p.peak for p in pick(data, budget="1GB", dry_run=True).predictions)
+    chosen = pick(data, budget=peaks[-10], dry_run=True)
+    plain = pick(data, budget=peaks[-10], dry_run=True, recompute=False)
+    recomputed = [p for p in chosen.predictions if p.permissible and p.peak == chosen.budget]
+    assert len(recomputed) > 1
+    assert [p.permissible for p in plain.predictions].count(True) < len(
+        [p for p in chosen.predictions if p.permissible]
+    )
+    assert not chosen.recomputed  # as nothing that is recomputed errs less
+    assert chosen.configuration == plain.configuration
+
+
 def test_images_that_a_budget_forbids_are_not_decoded(tmp_path):
     for name in ("a", "b"):
         folder = tmp_path / "photos" / name

@@ -48,6 +48,17 @@ class Steps:
         return found
 
 
+def bytes_counted(fits: Mapping[Label, Fit], budget: int) -> dict[Label, int]:
+    """The bytes by which a budget compares configurations: the peaks of their steps.
+
+    A step that fits by recomputing blocks counts as the whole budget: it could spend that, and of two that
+    err alike the one that computes nothing twice is better, even where recomputation happens to go lower.
+    """
+    return {
+        label: max(fit.peak, budget) if fit.recomputation.blocks else fit.peak for label, fit in fits.items()
+    }
+
+
 def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int:
     """The peak of a step in fp32, made to fit as the others are; the lowest where it does not."""
     ways = fitting(dataset, recipe, "fp32")

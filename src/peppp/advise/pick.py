@@ -26,11 +26,11 @@ class Prediction:
     ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
     measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
     ``permissible`` says whether the memory is within the budget (inclusive): ``peak``, the bytes of a step's
-    highest moment, where it is known, else the footprint. ``interval`` holds the error of a training with
-    probability 0.9, as often as it did on the table's own tasks; of a measured configuration, that of another
-    run. ``on_frontier`` is the probability of being Pareto optimal within the
-    budget, ``near_best`` that of erring at most the tolerance more than the best within the budget; None
-    where the table has too few rows to tell.
+    highest moment (the whole budget where blocks are recomputed to fit it), if known, else the footprint.
+    ``interval`` holds the error of a training with probability 0.9, as often as it did on the table's own
+    tasks; of a measured configuration, that of another run. ``on_frontier`` is the probability of being
+    Pareto optimal within the budget, ``near_best`` that of erring at most the tolerance more than the best
+    within the budget; None where the table has too few rows to tell.
     """
 
     configuration: Label
@@ -75,9 +75,9 @@ class Pick:
     how far it serves. ``reference`` is fp32, where the table says something of it. ``run_interval`` holds the
     error of one training at the pick with probability 0.9, where ``interval`` is that of the noise-free
     error; ``saving`` is the error that another training is expected to save. Errors within the ``tolerance``
-    tie, and the least memory is picked. ``recomputed`` are the blocks that a step at the pick computes twice
-    to keep within the budget, ``micro_batch`` the images of a pass where a batch is several; ``fitted`` says
-    it in words.
+    tie, and the least memory is picked. ``step_peak`` is the peak of the pick's step in bytes where blocks
+    may be recomputed, ``recomputed`` those that it computes twice to keep within the budget, ``micro_batch``
+    the images of a pass where a batch is several; ``fitted`` says it in words.
     """
 
     configuration: Label
@@ -103,6 +103,7 @@ class Pick:
     run_interval: tuple[float, float] | None = None
     saving: float | None = None
     warning: str = ""
+    step_peak: int | None = None
     recomputed: tuple[str, ...] = ()
     micro_batch: int | None = None
     fitted: str = ""
@@ -110,6 +111,8 @@ class Pick:
     @property
     def peak(self) -> int | None:
         """Bytes of the highest moment of the pick's step, estimated; None where kept memory is counted."""
+        if self.step_peak is not None:
+            return self.step_peak
         return next(p.peak for p in self.predictions if p.configuration == self.configuration)
 
     @property

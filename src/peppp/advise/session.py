@@ -13,7 +13,7 @@ import numpy as np
 from peppp.advise.advisor import Advisor, check_limit, check_request
 from peppp.advise.caution import Asked, transfers
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
-from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
+from peppp.advise.peaks import Steps, bytes_counted, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
@@ -125,7 +125,7 @@ def pick(
         elif table is None:
             stand_in = blank_images(classes, side, images)
             steps = Steps(stand_in, with_resolution(asked, stand_in), **how)
-            peaks = {c: fit.peak for c, fit in steps.all_within(budget, paper_grid()).items()}
+            peaks = bytes_counted(steps.all_within(budget, paper_grid()), budget)
             check_limit(budget, "a budget", peaks, "peak")
             check_limit(cap, "a cap", peaks, "peak")
 
@@ -152,7 +152,7 @@ def pick(
     sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
     steps = Steps(dataset, recipe, **how)
     fits = steps.all_within(budget, list(sizes)) if count == "peak" else {}
-    peaks = {label: fit.peak for label, fit in fits.items()} or None
+    peaks = bytes_counted(fits, budget) or None
     counted_bytes = peaks or {label: size.total for label, size in sizes.items()}
     priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
@@ -207,6 +207,7 @@ def pick(
         fit, (picked,) = fits[chosen.configuration], plain([chosen.configuration])
         chosen = replace(
             chosen,
+            step_peak=fit.peak,
             recomputed=fit.recomputation.blocks,
             micro_batch=fit.micro_batch,
             fitted=f"{fit}; {steps.storage(picked)}, estimated",
