@@ -101,6 +101,12 @@ def test_formats():
     assert answer("formats", "1-4-3@ocp")["max"] == 448
     assert len(answer("formats")) == 20
     assert "480" in peppp("formats", "1-4-3").stdout
+    assert answer("formats", "nvfp4")["bits"] == 4.5
+    assert answer("formats", "mx-1-2-1/32@even")["scale"] == "even"
+    assert answer("formats", "scaled-1-4-3")["element"]["max"] == 448
+    for text in ("mxfp4", "nvfp4", "scaled-1-2-1"):
+        assert "all numbers not below zero (8)" in peppp("formats", text).stdout
+    assert "take nvfp4, or" in refused("formats", "nvpf4")
     assert "write 1-EXPONENT-MANTISSA" in refused("formats", "4-3")
     assert "exponent bits are 2 to 8" in refused("formats", "1-9-3")
 

@@ -44,7 +44,9 @@ def test_published_energies_are_met_and_widths_between_lie_between():
     assert [add_energy(parse_format(f)) for f in ("int8", "fp16", "fp32")] == pytest.approx([0.03, 0.4, 0.9])
     by_width = [multiply_energy(parse_format(f)) for f in ("1-3-1", "1-4-3", "fp16", "1-7-11", "fp32")]
     assert by_width == sorted(by_width)
-    assert multiply_energy(parse_format("mx-1-4-3/32")) == multiply_energy(parse_format("1-4-3"))
+    for text in ("mx-1-4-3/32", "mx-1-4-3/32@even", "scaled-1-4-3"):
+        assert multiply_energy(parse_format(text)) == multiply_energy(parse_format("1-4-3"))
+    assert multiply_energy(parse_format("nvfp4")) == multiply_energy(parse_format("mxfp4"))
     # Half the width on a power law through 16 and 32 bits costs less by the same factor again.
     assert multiply_energy(parse_format("1-4-3")) == pytest.approx(1.1 * 1.1 / 3.7)
 

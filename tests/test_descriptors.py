@@ -49,7 +49,7 @@ def test_the_further_from_the_table_the_less_is_said():
     assert (np.diff(placed.deviation) > 0).all()
 
 
-@pytest.mark.parametrize("scaled", ["int8", "int5", "fixed-8-6", "mx-1-4-3/32", "mx-1-3-2/32"])
+@pytest.mark.parametrize("scaled", ["int8", "int5", "fixed-8-6", "mx-1-4-3/32", "nvfp4", "scaled-1-3-2"])
 def test_formats_with_a_scale_are_less_certain_than_floats_at_the_same_place(scaled):
     fmt = parse_format(scaled)
     precision, span = (round(bits) for bits in describe(fmt))
@@ -69,7 +69,9 @@ def test_by_replay_intervals_at_a_missing_format_hold_and_beat_the_nearest():
     assert found["width"] < 0.5
 
 
-@pytest.mark.parametrize("text", ["mx-1-4-3/32", "int8", "fixed-8-6", "bf16", "fp32", "1-2-1@ocp"])
+@pytest.mark.parametrize(
+    "text", ["mx-1-4-3/32", "nvfp4", "scaled-1-4-3", "int8", "fixed-8-6", "bf16", "1-2-1@ocp"]
+)
 def test_every_kind_of_format_is_described(text):
     precision, span = describe(parse_format(text))
     assert 0 <= precision <= 23

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peppp.errors import FormatError
-from peppp.formats import BlockFormat, Configuration, parse_format
+from peppp.formats import BlockFormat, Configuration, TwoLevelFormat, parse_format
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.rounding.quantize import quantize
 
 MX = ["mx-1-5-2/32", "mx-1-4-3/32", "mx-1-3-2/32", "mx-1-2-3/32", "mx-1-2-1/32", "mx-1-2-1/3"]
-ALL = [*MX, "int8", "int4", "int2", "fixed-8-6", "fixed-8-0", "fixed-4--2"]
+SCALED = ["nvfp4", "nv-1-2-1/3", "scaled-1-5-2", "scaled-1-4-3", "scaled-1-3-2", "scaled-1-2-1"]
+MODES = ["mx-1-4-3/32@even", "mx-1-3-2/32@ceil", "mx-1-2-1/32@round-up"]
+ALL = [*MX, *MODES, *SCALED, "int8", "int4", "int2", "fixed-8-6", "fixed-8-0", "fixed-4--2"]
 SPREAD = torch.randn(3, 70, generator=torch.Generator().manual_seed(0)).exp() * torch.randn(
     3, 70, generator=torch.Generator().manual_seed(1)
 )
@@ -200,7 +203,8 @@ def test_stochastic_gives_neighbours_and_is_unbiased_within_three_sigma(text):
     fmt = parse_format(text)
     x = torch.full((4, 1024), 0.37)
     x[:, 0] = 0.8  # the largest of all blocks of 1024: the scale does not depend on the draw
-    fmt = BlockFormat(fmt.element, 1024) if isinstance(fmt, BlockFormat) else fmt
+    if isinstance(fmt, (BlockFormat, TwoLevelFormat)):
+        fmt = replace(fmt, block=1024)
     draws = torch.stack([quantize(x, fmt, "stochastic", seed=seed)[:, 1:] for seed in range(40)])
     seen = draws.unique()
     assert len(seen) <= 2
@@ -244,14 +248,14 @@ def test_impossible_formats_are_refused(text):
 @pytest.mark.parametrize(
     ("text", "near"),
     [
-        ("mxfp8", "mx-1-4-3/32"),
-        ("MXFP6", "mx-1-3-2/32"),
-        ("mxint8", "int8"),
-        ("nvfp4", "mx-1-2-1/16"),
-        ("tf32", "1-8-10@ieee"),
-        ("fp8", "1-4-3@ocp"),
-        ("1-8-23", "fp32"),
-        ("float8_e4m3fn", "1-4-3@ocp"),
+        ("MXINT8", "int8"),
+        ("uint8", "int8"),
+        ("fp4", "1-2-1@ocp"),
+        ("mxpf8", "mxfp8"),
+        ("nvpf4", "nvfp4"),
+        ("bf61", "bf16"),
+        ("e4m3fnuz", "e4m3fn"),
+        ("scaled-1-4", "scaled-1-4-3"),
         ("nonsense", "mx-1-4-3/32"),
         ("mx-1-4-3", "mx-1-4-3/32"),
     ],

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import numpy as np
@@ -57,7 +58,25 @@ FLAVOURS: dict[str, Flavour] = {
 }  # fmt: skip
 
 _TEXT = re.compile(r"(?:1-(\d+)-(\d+)|e(\d+)m(\d+))(?:@([a-z0-9.\-]+))?", re.ASCII)
-_ALIASES = {"bf16": "1-8-7@ieee", "bfloat16": "1-8-7@ieee", "fp16": "1-5-10@ieee", "float16": "1-5-10@ieee"}
+_ALIASES = {
+    "float32": "fp32",
+    "1-8-23": "fp32",
+    "bf16": "1-8-7@ieee",
+    "bfloat16": "1-8-7@ieee",
+    "fp16": "1-5-10@ieee",
+    "float16": "1-5-10@ieee",
+    "tf32": "1-8-10@ieee",
+    "fp8": "1-4-3@ocp-sat",
+    "e4m3fn": "1-4-3@ocp",
+    "float8_e4m3fn": "1-4-3@ocp",
+    "e5m2": "1-5-2@ocp",
+    "float8_e5m2": "1-5-2@ocp",
+}
+# What an unknown text is compared with; those after the aliases are formats.py's.
+_KNOWN = (
+    "fp32", *_ALIASES, "int8", "int4", "fixed-8-6", "mxfp8", "mxfp6", "mxfp4", "nvfp4", "mx-1-4-3/32",
+    "mx-1-2-1/32", "nv-1-2-1/16", "scaled-1-4-3", "scaled-1-5-2",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +116,17 @@ class FloatFormat:
     def parse(cls, text: str) -> "FloatFormat":
         """The format of a text such as ``1-4-3``, ``1-4-3@ocp``, ``e4m3@ocp``, ``fp32`` or ``bf16``."""
         stripped = text.strip().lower()
-        if stripped in ("fp32", "float32"):
+        stripped = _ALIASES.get(stripped, stripped)
+        if stripped == "fp32":
             return FP32
-        match = _TEXT.fullmatch(_ALIASES.get(stripped, stripped))
+        match = _TEXT.fullmatch(stripped)
         if match is None:
+            near = " or ".join(get_close_matches(stripped, _KNOWN))
+            near = f"take {near}, or " if near else ""
             raise FormatError(
-                f"not a format: {text!r}; write 1-EXPONENT-MANTISSA bits as 1-4-3, with @"
-                f"{'|'.join(FLAVOURS)} for another flavour, or fp32, fp16, bf16, int8, fixed-8-6, mx-1-4-3/32"
+                f"not a format: {text!r}; {near}write 1-EXPONENT-MANTISSA bits as 1-4-3, with @"
+                f"{'|'.join(FLAVOURS)} for another flavour, or fp32, fp16, bf16, int8, fixed-8-6, "
+                "mx-1-4-3/32, nv-1-2-1/16, scaled-1-4-3"
             )
         exponent, mantissa, named_exponent, named_mantissa, flavour = match.groups()
         if named_exponent and flavour is None:

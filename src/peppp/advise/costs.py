@@ -22,7 +22,7 @@ import numpy as np
 from peppp.errors import FormatError, TableError
 from peppp.files import reading
 from peppp.floats import FloatFormat
-from peppp.formats import BlockFormat, Configuration, Format
+from peppp.formats import Configuration, Format, element_of
 from peppp.records import Measurement
 from peppp.table.labels import Label
 
@@ -158,7 +158,7 @@ def add_energy(fmt: Format) -> float:
 
 
 def _energy(fmt: Format, of_floats: Mapping[int, float], of_integers: Mapping[int, float]) -> float:
-    element = fmt.element if isinstance(fmt, BlockFormat) else fmt  # a block's scale is shared by many
+    element = element_of(fmt)  # a block's scale is shared by many
     (narrow, low), (wide, high) = (of_floats if isinstance(element, FloatFormat) else of_integers).items()
     power = math.log(high / low) / math.log(wide / narrow)
     return float(low * (element.bits / narrow) ** power)

@@ -15,6 +15,9 @@ from peppp.formats import (
     FloatFormat,
     Format,
     IntegerFormat,
+    ScaledFormat,
+    TwoLevelFormat,
+    element_of,
     parse_format,
 )
 
@@ -22,7 +25,7 @@ from peppp.formats import (
 def command(
     name: Annotated[
         str | None,
-        typer.Argument(help="A format, as 1-4-3, 1-4-3@ocp, int8 or mx-1-2-1/32.", show_default=False),
+        typer.Argument(help="A format, as 1-4-3, 1-4-3@ocp, int8, mx-1-2-1/32 or nvfp4.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -36,11 +39,9 @@ def command(
         print_json(rows if name is None else rows[0])
         return
     console = Console()
-    element = chosen[0].element if isinstance(chosen[0], BlockFormat) else chosen[0]
-    if isinstance(chosen[0], BlockFormat):
-        console.print(
-            f"{chosen[0]}: {chosen[0].block} neighbours share a power of two of 8 bits; each element is of"
-        )
+    element = element_of(chosen[0])
+    if isinstance(chosen[0], (BlockFormat, TwoLevelFormat, ScaledFormat)):
+        console.print(f"{chosen[0]}: {_scales(chosen[0])}; each element is of", highlight=False)
         rows = [_describe(element)]
     if not isinstance(element, FloatFormat):
         console.print(_sentence(element), highlight=False)
@@ -68,10 +69,22 @@ def _sentence(fmt: FixedFormat | IntegerFormat) -> str:
     )
 
 
-def _describe(fmt: Format) -> dict[str, Any]:
+def _scales(fmt: BlockFormat | TwoLevelFormat | ScaledFormat) -> str:
     if isinstance(fmt, BlockFormat):
-        shared = {"format": str(fmt), "bits": float(fmt.bits), "block": fmt.block}
+        return f"{fmt.block} neighbours share a power of two of 8 bits"
+    if isinstance(fmt, TwoLevelFormat):
+        return f"{fmt.block} neighbours share a scale of {fmt.block_scale}, all numbers one of fp32"
+    return f"one fp32 scale a tensor, its largest magnitude / {fmt.element.max:.6g}"
+
+
+def _describe(fmt: Format) -> dict[str, Any]:
+    if isinstance(fmt, (BlockFormat, TwoLevelFormat)):
+        shared: dict[str, Any] = {"format": str(fmt), "bits": float(fmt.bits), "block": fmt.block}
+        if isinstance(fmt, BlockFormat) and fmt.scale != "floor":
+            shared["scale"] = fmt.scale
         return shared | {"element": _describe(fmt.element)}
+    if isinstance(fmt, ScaledFormat):
+        return {"format": str(fmt), "bits": fmt.bits, "element": _describe(fmt.element)}
     if isinstance(fmt, FixedFormat):
         limits = {"min": fmt.min, "max": fmt.max, "step": fmt.step}
         return {"format": str(fmt), "bits": fmt.bits} | limits

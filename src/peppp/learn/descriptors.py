@@ -14,7 +14,14 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from peppp.formats import BlockFormat, Configuration, FixedFormat, FloatFormat, Format, IntegerFormat
+from peppp.formats import (
+    BlockFormat,
+    Configuration,
+    FloatFormat,
+    Format,
+    ScaledFormat,
+    TwoLevelFormat,
+)
 
 _LENGTHS = (1.0, 2.0, 4.0, 8.0)
 _NUGGET = 0.03
@@ -36,15 +43,17 @@ class Placement:
 def describe(fmt: Format) -> tuple[float, float]:
     """Bits of precision and of range (base-2 logarithm of the number of binades).
 
-    >>> describe(FloatFormat(4, 3)), describe(IntegerFormat(8))
+    >>> from peppp.formats import parse_format
+    >>> describe(FloatFormat(4, 3)), describe(parse_format("int8"))
     ((3.0, 4.0), (6.0, 3.0))
     """
     if isinstance(fmt, FloatFormat):
         return float(fmt.mantissa_bits), float(fmt.exponent_bits)
-    if isinstance(fmt, BlockFormat):
+    if isinstance(fmt, ScaledFormat):  # of one scale, which adds no range within a tensor
+        return describe(fmt.element)
+    if isinstance(fmt, (BlockFormat, TwoLevelFormat)):
         return float(fmt.element.mantissa_bits), min(fmt.element.exponent_bits + 2.0, _BLOCK_RANGE)
     # The largest integers have all bits but the sign and the leading one as precision, smaller ones fewer.
-    assert isinstance(fmt, (FixedFormat, IntegerFormat))
     return fmt.bits - 2.0, math.log2(fmt.bits)
 
 

@@ -18,10 +18,20 @@ import torch
 from torch import Tensor
 
 from peppp.errors import FormatError
-from peppp.formats import FP32, BlockFormat, FixedFormat, FloatFormat, Format, IntegerFormat, parse_format
+from peppp.formats import (
+    FP32,
+    BlockFormat,
+    FixedFormat,
+    FloatFormat,
+    Format,
+    IntegerFormat,
+    ScaledFormat,
+    TwoLevelFormat,
+    parse_format,
+)
 from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.constants import is_fine, threshold
-from peppp.lowprec.rounding.scaling import round_blocks, round_fixed, round_integers
+from peppp.lowprec.rounding.scaling import round_blocks, round_fixed, round_integers, round_scaled
 from peppp.lowprec.rounding.shape_only import copy_if_scattered, is_shape_only
 from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
@@ -41,8 +51,9 @@ def quantize(
     up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
     bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
     (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
-    Formats with a scale (``int8``, ``fixed-8-6``, ``mx-1-4-3/32``) send nearest ties away from zero, those
-    in blocks as their elements do, to even. They keep infinities, too.
+    Formats with a scale send nearest ties away from zero if they are of integers (``int8``, ``fixed-8-6``),
+    and to even if they are of floats (``mx-1-4-3/32``, ``nv-1-2-1/16``, ``scaled-1-4-3``). They keep
+    infinities, too.
 
     The result is float32 of ``x``'s shape. Raises FormatError for another dtype than float32, an unknown
     format or an unknown rounding.
@@ -93,8 +104,15 @@ def quantize_eagerly(x: Tensor, fmt: Format, key: Key | None, *, out: Tensor | N
 
 
 def _round_eagerly(x: Tensor, fmt: Format, key: Key | None) -> Tensor:
-    if isinstance(fmt, BlockFormat):
-        return round_blocks(x, fmt, lambda scaled, element: round_to(scaled, element, key))
+    if isinstance(fmt, ScaledFormat):
+        return round_scaled(x, fmt, lambda scaled, element: round_to(scaled, element, key))
+    if isinstance(fmt, (BlockFormat, TwoLevelFormat)):
+        return round_blocks(
+            x,
+            fmt,
+            lambda scaled, element: round_to(scaled, element, key),
+            lambda scales, of_blocks: round_to(scales, of_blocks, None),
+        )
     bits = None if key is None else random_bits(x.shape, key, x.device)
     if isinstance(fmt, FixedFormat):
         return round_fixed(x, fmt, bits)

@@ -1,0 +1,191 @@
+"""Formats with a scale: fixed point, integers, and floats that share scales by block, by tensor, or by both.
+
+A scale is made of the largest finite magnitude among the numbers that share it. None of these formats has a
+code for infinity or NaN: here they stay, and their neighbours are rounded as if they were not there.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from peppp.errors import FormatError
+from peppp.floats import FloatFormat
+
+SCALE_MODES = ("floor", "even", "ceil", "round-up")
+E2M1 = FloatFormat(2, 1, "ocp-sat")
+E4M3 = FloatFormat(4, 3, "ocp-sat")
+_ELEMENTS = "OCP's 1-5-2, 1-4-3, 1-3-2, 1-2-3 or 1-2-1"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedFormat:
+    """Fixed point: two's complement of ``bits``, ``fraction_bits`` of them behind the point.
+
+    Finite numbers saturate. Infinity and NaN stay.
+
+    >>> from peppp.formats import parse_format
+    >>> fmt = parse_format("fixed-8-6")
+    >>> fmt.step, fmt.min, fmt.max
+    (0.015625, -2.0, 1.984375)
+    """
+
+    bits: int
+    fraction_bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 24 or not -64 <= self.fraction_bits <= 64:
+            raise FormatError(
+                f"no such format: {self}; fixed point has 2 to 24 bits, -64 to 64 behind the point: fixed-8-6"
+            )
+
+    def __str__(self) -> str:
+        return f"fixed-{self.bits}-{self.fraction_bits}"
+
+    @property
+    def step(self) -> float:
+        """Distance between neighbours."""
+        return math.ldexp(1.0, -self.fraction_bits)
+
+    @property
+    def min(self) -> float:
+        """The least number."""
+        return -math.ldexp(1.0, self.bits - 1 - self.fraction_bits)
+
+    @property
+    def max(self) -> float:
+        """The largest number."""
+        return -self.min - self.step
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerFormat:
+    """Symmetric integers times one float32 scale for each tensor, its largest magnitude / ``largest``.
+
+    The largest magnitude is that of the finite numbers, the least scale 2^-126. Infinity and NaN stay.
+
+    >>> IntegerFormat(8).largest
+    127
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 16:
+            raise FormatError(f"no such format: {self}; integers have 2 to 16 bits, as int8")
+
+    def __str__(self) -> str:
+        return f"int{self.bits}"
+
+    @property
+    def largest(self) -> int:
+        """The largest integer; the least is its negative."""
+        return int(2 ** (self.bits - 1)) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """OCP microscaling (MX v1.0): ``block`` neighbours share a power-of-two scale of 8 bits (E8M0).
+
+    Neighbours stand along the channels of images [N, C, H, W], else along the last dimension. By default the
+    scale is 2^(floor(log2 of the largest finite magnitude) - the element's largest exponent); elements
+    saturate. The least scale is 2^-126, float32's least normal number, where MX has 2^-127. MX leaves open
+    what becomes of infinity and NaN: here they stay, and their neighbours are rounded as if they were not
+    there.
+
+    ``scale`` names another power of two, as in mx-1-2-1/32@even:
+
+    - ``floor``: the one above, which has no suffix;
+    - ``even``: as floor, of the largest magnitude rounded to the element's mantissa bits;
+    - ``ceil``: 2^(ceil(log2 of the largest magnitude) - the element's largest exponent);
+    - ``round-up``: 2^ceil(log2(largest magnitude / the element's largest number)), the least power of two
+      with which nothing saturates, as cuBLAS does.
+
+    >>> fmt = BlockFormat(E2M1)
+    >>> str(fmt), float(fmt.bits), fmt.element.max
+    ('mx-1-2-1/32', 4.25, 6.0)
+    """
+
+    element: FloatFormat
+    block: int = 32
+    scale: str = "floor"
+
+    def __post_init__(self) -> None:
+        if self.element.flavour != "ocp-sat" or not 2 <= self.block <= 65536:
+            raise FormatError(
+                f"no such format: {self}; blocks are of 2 to 65536 elements of {_ELEMENTS}, as mx-1-2-1/32"
+            )
+        if self.scale not in SCALE_MODES:
+            raise FormatError(f"unknown scale in {self}; known: {', '.join(SCALE_MODES)}")
+
+    def __str__(self) -> str:
+        text = f"mx-1-{self.element.exponent_bits}-{self.element.mantissa_bits}/{self.block}"
+        return text if self.scale == "floor" else f"{text}@{self.scale}"
+
+    @property
+    def bits(self) -> Fraction:
+        """Bits of one element and its part of the scale."""
+        return self.element.bits + Fraction(8, self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoLevelFormat:
+    """NVIDIA's NVFP4: blocks of E2M1 with a scale in E4M3 each, and one float32 scale of the whole tensor.
+
+    The tensor's scale is its largest finite magnitude / (448 * 6), at least 2^-116. A block's is its largest
+    finite magnitude / 6 / the tensor's scale, rounded to the nearest E4M3, ties to even. Elements are divided
+    by the product of both, a float32, and saturate. Blocks lie as in :class:`BlockFormat`.
+
+    NVIDIA's description leaves the least scale of a block open. Here it is E4M3's least number, 2^-9; a block
+    whose scale would be rounded to 0 becomes 0.
+
+    >>> fmt = TwoLevelFormat()
+    >>> str(fmt), float(fmt.bits)
+    ('nv-1-2-1/16', 4.5)
+    """
+
+    element: FloatFormat = E2M1
+    block: int = 16
+
+    def __post_init__(self) -> None:
+        if self.element != E2M1 or not 2 <= self.block <= 65536:
+            raise FormatError(f"no such format: {self}; blocks are of 2 to 65536 of 1-2-1, as nv-1-2-1/16")
+
+    def __str__(self) -> str:
+        return f"nv-1-{self.element.exponent_bits}-{self.element.mantissa_bits}/{self.block}"
+
+    @property
+    def block_scale(self) -> FloatFormat:
+        """The format of a block's scale."""
+        return E4M3
+
+    @property
+    def bits(self) -> Fraction:
+        """Bits of one element and its part of the block's scale; the tensor's counts for nothing."""
+        return self.element.bits + Fraction(self.block_scale.bits, self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledFormat:
+    """Floats times one float32 scale for each tensor, its largest finite magnitude / ``element.max``.
+
+    So do recipes of 8-bit training that scale tensors by their current maximum. The scale is no power of two
+    and at least 2^-110, so that no number of the format is a subnormal float32. Infinity and NaN stay.
+
+    >>> fmt = ScaledFormat(E4M3)
+    >>> str(fmt), fmt.bits
+    ('scaled-1-4-3', 8)
+    """
+
+    element: FloatFormat
+
+    def __post_init__(self) -> None:
+        if self.element.flavour != "ocp-sat":
+            raise FormatError(f"no such format: {self}; elements are {_ELEMENTS}, as scaled-1-4-3")
+
+    def __str__(self) -> str:
+        return f"scaled-1-{self.element.exponent_bits}-{self.element.mantissa_bits}"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one element; the scale counts for nothing."""
+        return self.element.bits
