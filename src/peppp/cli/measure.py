@@ -180,7 +180,7 @@ def command(
     from peppp.campaign.estimates import Estimates
     from peppp.campaign.progress import Display
     from peppp.campaign.runner import run_campaign
-    from peppp.lowprec.rounding.functions import Precision
+    from peppp.lowprec.rounding.roundings import Roundings
     from peppp.records import Recipe
     from peppp.table.store.store import Store
     from peppp.tasks.networks import check_name
@@ -190,7 +190,7 @@ def command(
     check_engine_options(engine, address, gpus, slurm)
     use_data_root(data_root)
     chosen = parse_configurations("+".join(configurations))
-    Precision.of(chosen[0], rounding, error_format)
+    Roundings.of(chosen[0], rounding, error_format)
     rates = parse_list(learning_rate, float, "--learning-rate")
     seeds = parse_list(seed, int, "--seed")
     if min(seeds) < 0 or not all(0 <= rate < math.inf for rate in rates):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from peppp.formats import Configuration, FloatFormat, Format
-from peppp.lowprec.rounding.functions import Precision
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.records import Recipe
 
 
@@ -82,5 +82,5 @@ def is_exact_in_tf32(configuration: Configuration, recipe: Recipe) -> bool:
 
 def formats_of(configuration: Configuration, recipe: Recipe) -> tuple[Format, Format, Format]:
     """Format A, Format B and the error format of a training."""
-    error = Precision.of(configuration, recipe.rounding, recipe.error_format).error_format
+    error = Roundings.of(configuration, recipe.rounding, recipe.error_format).errors
     return configuration.format_a, configuration.format_b, error

@@ -27,7 +27,7 @@ from peppp.lowprec.gpu.keytable import ReplayClock, evaluation_roots, training_r
 from peppp.lowprec.network.conversion import low_precision, low_precision_state
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
-from peppp.lowprec.rounding.functions import Precision
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training import loop
@@ -132,7 +132,7 @@ class _Replay:
         state = low_precision_state(network)
         state.repaired = True  # a captured step runs on a GPU
         a, b, error = (cast(Format, slot) for slot in self.slots)
-        state.precision = Precision(Configuration(a, b), state.precision.modes, error)
+        state.roundings = Roundings.of_formats(a, b, error, state.roundings.modes)
         state.clock = self.clock
         for group in optimizer.param_groups:
             group["lr"] = self.rate

@@ -13,7 +13,8 @@ from peppp.formats import Configuration
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
 from peppp.lowprec.network.state import LowPrecision, RoundingPoint
-from peppp.lowprec.rounding.functions import Precision, uses_in_hook
+from peppp.lowprec.rounding.functions import uses_in_hook
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import Clock
 from peppp.records import RoundingModes
 
@@ -57,7 +58,7 @@ def low_precision(
         seed = int(torch.randint(1 << 62, (), dtype=torch.int64))
     uses_in_hook()  # asked now, as it takes a backward pass
     state = LowPrecision(
-        Precision.of(Configuration.parse(configuration), rounding, error_format), Clock(seed)
+        Roundings.of(Configuration.parse(configuration), rounding, error_format), Clock(seed)
     )
     parameters = Parameters(module)
     object.__setattr__(module, _ATTRIBUTE, state)

@@ -17,8 +17,9 @@ from peppp.errors import NetworkError
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.memory import NOTE, Constant, write_note
 from peppp.lowprec.network.state import LowPrecision, round_gradient
-from peppp.lowprec.rounding.functions import Precision, round_parameter
+from peppp.lowprec.rounding.functions import round_parameter
 from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import GRADIENT, Key, mix
 from peppp.lowprec.storage.placeholders import UsedGradient
 
@@ -102,12 +103,12 @@ class Parameters:
             if buffer is not None and buffer is not self._noted[number]:
                 buffer.untyped_storage().__dict__[NOTE] = Constant(name)
                 self._noted[number] = buffer
-        if state.precision.is_known:
+        if state.roundings.is_known:
             for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
                 if known(parameter) != fingerprint:
                     self._round(parameter, fingerprint, state, training, undo)
         for slots, key, tensor in replaced:
-            copy = round_parameter(tensor, state.precision)
+            copy = round_parameter(tensor, state.roundings)
             write_note(copy, ())
             slots[key] = copy
             undo.append((slots.__setitem__, (key, tensor)))
@@ -117,7 +118,7 @@ class Parameters:
     def _round(
         self, parameter: Tensor, fingerprint: int, state: LowPrecision, training: bool, undo: list[Any]
     ) -> None:
-        owner, fmt = self.owner(parameter), state.precision.configuration.format_a
+        owner, fmt = self.owner(parameter), state.roundings.weights
         with torch.no_grad():
             if training and owner is not None:
                 owner.adopt(parameter, fingerprint)
@@ -154,12 +155,12 @@ def check_type(name: str, parameter: Tensor) -> None:
         )
 
 
-def round_gradients(parameters: Iterable[Tensor], precision: Precision, key: Key) -> None:
+def round_gradients(parameters: Iterable[Tensor], roundings: Roundings, key: Key) -> None:
     """Gradients of an earlier micro-batch to Format B, before the next ones are added."""
     for index, parameter in enumerate(parameters):
         if parameter.grad is not None and not isinstance(parameter.grad, UsedGradient):
             check_gradient(parameter)
-            round_gradient(parameter.grad, precision, mix(mix(key, index), GRADIENT))
+            round_gradient(parameter.grad, roundings, mix(mix(key, index), GRADIENT))
 
 
 def check_gradient(parameter: Tensor) -> None:

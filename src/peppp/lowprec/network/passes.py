@@ -191,7 +191,7 @@ class Entry:
         if training:
             agree(state, self.parameters)
             if state.clock.training_pass >= 0:
-                round_gradients(self.root.parameters(), state.precision, state.clock.update_key())
+                round_gradients(self.root.parameters(), state.roundings, state.clock.update_key())
         key = state.clock.begin_pass(training)
         state.begun(self.path if self.is_forward else "", Scope(key, owner=self.module))
         return key

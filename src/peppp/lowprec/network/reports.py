@@ -22,7 +22,7 @@ def meeting(
     state: LowPrecision, func: Callable[..., Any], constants: list[tuple[Tensor, Any]], out: Any
 ) -> None:
     """Name constants that the network's numbers meet, where Format A does not have their numbers."""
-    name, fmt = func.__name__, state.precision.configuration.format_a
+    name, fmt = func.__name__, state.roundings.values
     for x, note in constants:
         if x is out or is_shape_only(x) or not (x.is_floating_point() or x.is_complex()):
             continue
@@ -33,7 +33,7 @@ def meeting(
 
 def scalars(state: LowPrecision, func: Callable[..., Any], values: tuple[Any, ...]) -> None:
     """Name a number that an operation brings in, as clamp does, where Format A does not have it."""
-    fmt = state.precision.configuration.format_a
+    fmt = state.roundings.values
     for value in values:
         if type(value) is float and isinstance(fmt, (FloatFormat, FixedFormat)) and not _has(value, fmt):
             name = f"{func.__name__} with {value}"
@@ -49,7 +49,7 @@ def infinities(
 ) -> None:
     """Name an operation at its first infinity or NaN that finite operands gave."""
     name = f"{func.__name__} gave infinity"
-    if name in state.unrounded or not state.precision.is_known:
+    if name in state.unrounded or not state.roundings.is_known:
         return
     if len(args) > 1 and isinstance(args[1], (int, float)) and args[1] > 0 and func in TAME_WITH_SCALARS:
         return
@@ -61,7 +61,7 @@ def infinities(
             state.report(
                 name,
                 f"{func.__name__} gave infinity or NaN from finite numbers: a divisor or a small "
-                f"constant was rounded to zero; {state.precision.configuration.format_a} may be too "
+                f"constant was rounded to zero; {state.roundings.values} may be too "
                 "coarse here",
             )
 

@@ -10,8 +10,9 @@ from torch import Tensor, UntypedStorage, nn
 
 from peppp.lowprec.network.convolutions import is_channels_last, is_narrow, repair
 from peppp.lowprec.network.memory import NOTE, Pending
-from peppp.lowprec.rounding.functions import Point, Precision
+from peppp.lowprec.rounding.functions import Point
 from peppp.lowprec.rounding.quantize import round_by
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import Clock, Key, mix
 
 _OTHERS = 1 << 62  # numbers of operations that no list knows begin there
@@ -74,7 +75,7 @@ class Pass:
 class LowPrecision:
     """The state of one converted module: its precision, its clock and where its passes stand."""
 
-    precision: Precision
+    roundings: Roundings
     clock: Clock
     passes: list[Pass] = field(default_factory=list)  # that run, the innermost last
     # Where calls began that may be run again by hand in the backward pass, and whether within another pass.
@@ -99,7 +100,7 @@ class LowPrecision:
             number, scope.operations = scope.operations, scope.operations + 1
         else:
             number, scope.others = _OTHERS + scope.others, scope.others + 1
-        point = Point(self.precision, mix(scope.key, number))
+        point = Point(self.roundings, mix(scope.key, number))
         if self.recorded is not None:
             module = "input" if operation == "input" else (self.leaves[-1] if self.leaves else "")
             self.recorded.append((RoundingPoint(module or "(module)", operation.strip("_")), point))
@@ -167,9 +168,9 @@ class LowPrecision:
         )
 
 
-def round_gradient(gradient: Tensor, precision: Precision, key: Key) -> Tensor:
+def round_gradient(gradient: Tensor, roundings: Roundings, key: Key) -> Tensor:
     """A gradient rounded to Format B in place."""
-    return round_by(gradient, precision.configuration.format_b, precision.modes.gradient, key, gradient)
+    return round_by(gradient, roundings.gradient, roundings.modes.gradient, key, gradient)
 
 
 class Packed(Protocol):

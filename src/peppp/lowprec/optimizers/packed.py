@@ -58,7 +58,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
         if weights not in WEIGHTS:
             raise NetworkError(f"unknown weights={weights!r}; known: {', '.join(WEIGHTS)}")
         state, parameters = low_precision_state(module), parameters_of(module)
-        self.format = packable(state.precision.configuration.format_b)
+        self.format = packable(state.roundings.states)
         before = state.packed
         self.storage = (
             before if isinstance(before, PackedStorage) else PackedStorage(module, state, parameters)
@@ -132,7 +132,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
     def _set_key(self, parameter: Tensor, weight_key: int) -> None:
         """Where weights are recomputed, note with which key."""
         if self.recompute:
-            weights, stochastic = self.storage.weights, self.precision.modes.values == "stochastic"
+            weights, stochastic = self.storage.weights, self.roundings.modes.values == "stochastic"
             weights.recomputed[parameter] = (
                 self.packed[parameter][_ACCUMULATOR],
                 weight_key if stochastic else None,
@@ -165,7 +165,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             if before is not None:
                 gradient = gradient.add_(before.unpack() if isinstance(before, PackedTensor) else before)
             number = self.numbers[parameter]
-            round_gradient(gradient, self.precision, mix(mix(key, number), GRADIENT))
+            round_gradient(gradient, self.roundings, mix(mix(key, number), GRADIENT))
             fmt = self.format
             packed = PackedTensor.try_pack(gradient, fmt)
             self.packed_gradients[parameter] = gradient if packed is None else packed
@@ -322,7 +322,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         update_key: int,
     ) -> bool:
         """Unpack, step and pack, segment by segment; whether all numbers had a code."""
-        number, p = self.numbers[parameter], self.precision
+        number, p = self.numbers[parameter], self.roundings
         rates = (group["lr"], group["momentum"], group["weight_decay"])
         packed = [t for t in (momentum, accumulator, weight) if t is not None]
         first = accumulator or packed[-1]
@@ -341,7 +341,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
             w = torch.empty_like(g) if w is None else w
             if not backend.sgd_step(
                 [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
-                p.configuration, p.modes, *rates, update_key, start,
+                p, *rates, update_key, start,
             ):  # fmt: skip
                 sgd_step(g, v, acc, w, p, *rates, mix(update_key, number))
             for t in packed:

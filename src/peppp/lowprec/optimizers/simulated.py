@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
+from peppp.formats import Format
 from peppp.lowprec.network.conversion import low_precision_state, parameters_of
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.parameters import Parameters, check_gradient, know, known
 from peppp.lowprec.network.reports import has
 from peppp.lowprec.network.state import LowPrecision, round_gradient
 from peppp.lowprec.rounding import backend
-from peppp.lowprec.rounding.functions import Precision
 from peppp.lowprec.rounding.quantize import round_by
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
 
 
@@ -58,18 +59,18 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         with torch.no_grad():
             for parameter in parameters:
                 number = self.numbers[parameter]
-                first = self._round_b(parameter.data, mix(mix(key, number), ACCUMULATOR))
+                first = self._round_accumulator(parameter.data, mix(mix(key, number), ACCUMULATOR))
                 weight_key: Key | None = mix(mix(key, number), WEIGHT)
-                if written and has(parameter.data, self.precision.configuration.format_a):
+                if written and has(parameter.data, self.roundings.weights):
                     weight_key = None
                 else:
-                    self._round_a(first, mix(mix(key, number), WEIGHT), out=parameter.data)
+                    self._round_weight(first, mix(mix(key, number), WEIGHT), out=parameter.data)
                 self._begin(parameter, first if self.has_accumulator else None, weight_key)
         self.note_weights(parameters)
 
     def note_weights(self, parameters: Iterable[Tensor] | None = None) -> None:
         """Take the weights as they are now for those that the accumulators belong to."""
-        if not self.precision.is_known:
+        if not self.roundings.is_known:
             return  # nobody writes into a captured step
         plain = [
             p for p in (self._parameters() if parameters is None else parameters) if not self._is_packed(p)
@@ -112,19 +113,22 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             self.accumulators[parameter] = accumulator
 
     @property
-    def precision(self) -> Precision:
+    def roundings(self) -> Roundings:
         """The formats and rounding modes."""
         assert self.low_precision is not None
-        return self.low_precision.precision
+        return self.low_precision.roundings
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
-    def _round_a(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
-        return round_by(x, self.precision.configuration.format_a, self.precision.modes.values, key, out)
+    def _round_weight(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        return round_by(x, self.roundings.weights, self.roundings.modes.values, key, out)
 
-    def _round_b(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
-        return round_by(x, self.precision.configuration.format_b, self.precision.modes.states, key, out)
+    def _round_accumulator(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        return round_by(x, self.roundings.accumulator, self.roundings.modes.states, key, out)
+
+    def _round_state(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        return round_by(x, self.roundings.states, self.roundings.modes.states, key, out)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -140,7 +144,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             for parameter in parameters:
                 check_gradient(parameter)
             plain = [p for p in parameters if not self._is_packed(p)]
-            if self.precision.is_known:
+            if self.roundings.is_known:
                 for parameter, fingerprint in zip(plain, fingerprints(plain), strict=True):
                     if known(parameter) != fingerprint:
                         self.adopt(parameter, fingerprint)
@@ -153,20 +157,20 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         weights = {}
         for parameter, key in keys.items():
             if parameter.grad is not None:
-                round_gradient(parameter.grad, self.precision, mix(key, GRADIENT))
+                round_gradient(parameter.grad, self.roundings, mix(key, GRADIENT))
                 weights[parameter] = parameter.data
                 parameter.data = self.accumulators.get(parameter, parameter.data)
         self.base.step()
         for parameter, weight in weights.items():
             key = keys[parameter]
             if parameter in self.accumulators:
-                self._round_b(parameter.data, mix(key, ACCUMULATOR), out=parameter.data)
-            self._round_a(parameter.data, mix(key, WEIGHT), out=weight)
+                self._round_accumulator(parameter.data, mix(key, ACCUMULATOR), out=parameter.data)
+            self._round_weight(parameter.data, mix(key, WEIGHT), out=weight)
             parameter.data = weight
             named = sorted((name, value) for name, value in self.state[parameter].items())
             for number, (_, value) in enumerate(named):
                 if isinstance(value, Tensor) and value.dim() and value.is_floating_point():
-                    self._round_b(value, mix(key, FIRST_STATE + number), out=value)
+                    self._round_state(value, mix(key, FIRST_STATE + number), out=value)
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs.
@@ -208,7 +212,7 @@ class LowPrecisionSGD(LowPrecisionOptimizer):
     """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
 
     def _update(self, update_key: Key) -> None:
-        p = self.precision
+        p = self.roundings
         for group in self.param_groups:
             weights = [w for w in group["params"] if w.grad is not None]
             gradients = [w.grad for w in weights]
@@ -222,8 +226,7 @@ class LowPrecisionSGD(LowPrecisionOptimizer):
                 accumulators,
                 weights,
                 indices,
-                p.configuration,
-                p.modes,
+                p,
                 *rates,
                 update_key,
             ):
@@ -251,26 +254,26 @@ def sgd_step(
     momentum: Tensor | None,
     accumulator: Tensor | None,
     weight: Tensor,
-    precision: Precision,
+    roundings: Roundings,
     learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
     key: Key,
 ) -> None:
     """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
-    configuration, modes = precision.configuration, precision.modes
+    modes = roundings.modes
 
-    def round_b(x: Tensor, mode: str, role: int) -> Tensor:
-        return round_by(x, configuration.format_b, mode, mix(key, role))
+    def rounded(x: Tensor, fmt: Format, mode: str, role: int) -> Tensor:
+        return round_by(x, fmt, mode, mix(key, role))
 
     acc = weight if accumulator is None else accumulator
-    v = round_b(gradient, modes.gradient, GRADIENT)
+    v = rounded(gradient, roundings.gradient, modes.gradient, GRADIENT)
     if weight_decay:
         v = v + acc * weight_decay
     if momentum is not None:
         v = momentum * momentum_factor + v
-        momentum.copy_(round_b(v, modes.states, FIRST_STATE))
+        momentum.copy_(rounded(v, roundings.states, modes.states, FIRST_STATE))
     acc = acc - v * learning_rate
     if accumulator is not None:
-        acc = accumulator.copy_(round_b(acc, modes.states, ACCUMULATOR))
-    weight.copy_(round_by(acc, configuration.format_a, modes.values, mix(key, WEIGHT)))
+        acc = accumulator.copy_(rounded(acc, roundings.accumulator, modes.states, ACCUMULATOR))
+    weight.copy_(rounded(acc, roundings.weights, modes.values, WEIGHT))

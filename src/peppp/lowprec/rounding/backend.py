@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from peppp.formats import Configuration, Format
+from peppp.formats import Format
 from peppp.lowprec.gpu import device
 from peppp.lowprec.rounding import kernels
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import Key
-from peppp.records import RoundingModes
 
 
 def on_device(x: Tensor, fmt: object) -> bool:
@@ -48,8 +48,7 @@ def sgd_step(
     accumulators: Sequence[Tensor] | None,
     weights: Sequence[Tensor],
     indices: Sequence[int],
-    configuration: Configuration,
-    modes: RoundingModes,
+    roundings: Roundings,
     learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
@@ -59,11 +58,11 @@ def sgd_step(
     """One step of SGD for some parameters, in place; see :func:`peppp.lowprec.rounding.kernels.sgd_step`."""
     if weights and is_shape_only(weights[0]):
         return kernels.available()  # whose loops need no memory of their own
-    a, b = configuration.format_a, configuration.format_b
+    formats, modes = (roundings.weights, roundings.states), roundings.modes
     columns, rates = (
         (gradients, momenta, accumulators, weights),
         (learning_rate, momentum_factor, weight_decay),
     )
-    if weights and on_device(weights[0], a):
-        return device.sgd_step(*columns, indices, (a, b), modes, *rates, key)
-    return kernels.sgd_step(*columns, indices, configuration, modes, *rates, key, start)
+    if weights and on_device(weights[0], formats[0]):
+        return device.sgd_step(*columns, indices, formats, modes, *rates, key)
+    return kernels.sgd_step(*columns, indices, formats, modes, *rates, key, start)

@@ -1,46 +1,16 @@
 """Rounding as a step of automatic differentiation: values forward, errors backward, straight through."""
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from peppp.formats import FP32, Configuration, Format, parse_format
 from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import Key, mix
-from peppp.records import RoundingModes
-
-
-@dataclass(frozen=True, slots=True)
-class Precision:
-    """The formats and rounding modes of a network: Format A forward, the error format backward."""
-
-    configuration: Configuration
-    modes: RoundingModes
-    error_format: Format
-    rounds_errors: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rounds_errors", self.error_format != FP32)
-
-    @classmethod
-    def of(
-        cls, configuration: Configuration | str, rounding: RoundingModes | str, error_format: str
-    ) -> "Precision":
-        """From texts; ``error_format`` is ``A``, ``B`` or a format."""
-        configuration = Configuration.parse(configuration)
-        chosen = {"A": configuration.format_a, "B": configuration.format_b}.get(error_format)
-        return cls(configuration, RoundingModes.parse(rounding), chosen or parse_format(error_format))
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the formats are known here, not places on a device whose format a replay decides."""
-        fmt: object = self.configuration.format_a
-        return isinstance(fmt, Format)
 
 
 class Point:
@@ -49,10 +19,10 @@ class Point:
     ``used`` says that some value was rounded, ``done`` that the result was rounded where it lies.
     """
 
-    __slots__ = ("done", "key", "precision", "used")
+    __slots__ = ("done", "key", "roundings", "used")
 
-    def __init__(self, precision: Precision, key: Key) -> None:
-        self.precision = precision
+    def __init__(self, roundings: Roundings, key: Key) -> None:
+        self.roundings = roundings
         self.key = key
         self.used = False
         self.done = False
@@ -60,28 +30,28 @@ class Point:
     def round_value(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """``x`` in Format A."""
         self.used = True
-        precision = self.precision
-        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
-        return round_to(x, precision.configuration.format_a, key, out)
+        roundings = self.roundings
+        key = mix(self.key, 0) if roundings.modes.values == "stochastic" else None
+        return round_to(x, roundings.values, key, out)
 
     def relu_value(self, x: Tensor) -> Tensor:
         """max(round(x), 0) in Format A, in new memory."""
         self.used = True
-        precision, out = self.precision, torch.empty_like(x)
-        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
-        if is_shape_only(x) or backend.relu_round_into(x, out, precision.configuration.format_a, key):
+        roundings, out = self.roundings, torch.empty_like(x)
+        key = mix(self.key, 0) if roundings.modes.values == "stochastic" else None
+        if is_shape_only(x) or backend.relu_round_into(x, out, roundings.values, key):
             return out
-        return torch.relu_(round_to(x, precision.configuration.format_a, key, out))
+        return torch.relu_(round_to(x, roundings.values, key, out))
 
     def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
         """The error of a ReLU's input; it is rounded here where the ReLU was the input's only use."""
-        if self.done or not self.precision.rounds_errors:
+        if self.done or not self.roundings.rounds_errors:
             return _masked(error, result)
         if error.stride() != result.stride() and not is_shape_only(error):  # where layouts are not kept
             error = torch.empty_like(result).copy_(error)
         out = error if _is_owned(error, 1) else torch.empty_like(result)
-        key = mix(self.key, 1) if self.precision.modes.errors == "stochastic" else None
-        fmt, plain = self.precision.error_format, is_shape_only(error) or error.requires_grad
+        key = mix(self.key, 1) if self.roundings.modes.errors == "stochastic" else None
+        fmt, plain = self.roundings.errors, is_shape_only(error) or error.requires_grad
         if plain or not backend.masked_round_into(error, result, out, fmt, key):
             return self.round_error(_masked(error, result))
         out.__dict__[_ROUNDED] = out._version
@@ -94,12 +64,12 @@ class Point:
         apart, so torch does not take the memory for changed.
         """
         self.done = True
-        values, precision = x.data, self.precision
+        values, roundings = x.data, self.roundings
         if values.is_complex():
             values = as_real(values)
         self.used = True
-        key = mix(self.key, 0) if precision.modes.values == "stochastic" else None
-        fmt = precision.configuration.format_a
+        key = mix(self.key, 0) if roundings.modes.values == "stochastic" else None
+        fmt = roundings.values
         if not backend.round_into(values, values, fmt, key):
             round_to(values, fmt, key, values)
         if x.requires_grad and not x.is_leaf:
@@ -111,15 +81,15 @@ class Point:
         A residual addition hands one error to two branches: it is rounded already, and shared. ``uses`` is
         how often torch itself refers to an error that it hands over for good.
         """
-        precision = self.precision
-        if not precision.rounds_errors or error.__dict__.get(_ROUNDED, -1) == error._version:
+        roundings = self.roundings
+        if not roundings.rounds_errors or error.__dict__.get(_ROUNDED, -1) == error._version:
             return error
         if error.requires_grad:  # create_graph: the error is differentiated in turn
             rounded: Tensor = _RoundError.apply(error, self)  # type: ignore[no-untyped-call]
         else:
-            key = mix(self.key, 1) if precision.modes.errors == "stochastic" else None
+            key = mix(self.key, 1) if roundings.modes.errors == "stochastic" else None
             out = error if _is_owned(error, uses) else None
-            rounded = round_to(error, precision.error_format, key, out)
+            rounded = round_to(error, roundings.errors, key, out)
         rounded.__dict__[_ROUNDED] = rounded._version  # adding to it raises its version
         return rounded
 
@@ -148,11 +118,11 @@ def relu_round(x: Tensor, point: Point) -> Tensor:
     return _ReluRound.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def round_parameter(x: Tensor, precision: Precision) -> Tensor:
+def round_parameter(x: Tensor, roundings: Roundings) -> Tensor:
     """A copy of a tensor that takes a parameter's place, in Format A, nearest; its gradient is let
     through.
     """
-    return _RoundParameter.apply(x, precision)  # type: ignore[no-untyped-call, no-any-return]
+    return _RoundParameter.apply(x, roundings)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _masked(error: Tensor, result: Tensor) -> Tensor:
@@ -230,8 +200,8 @@ class _RoundParameter(torch.autograd.Function):
     """Rounds to nearest; a gradient is no error, and stays as it is."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, precision: Precision) -> Tensor:
-        return round_to(x, precision.configuration.format_a, None)
+    def forward(ctx: Any, x: Tensor, roundings: Roundings) -> Tensor:
+        return round_to(x, roundings.weights, None)
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:
@@ -244,8 +214,8 @@ class _RoundError(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, error: Tensor, point: Point) -> Tensor:
         ctx.point = point
-        key = mix(point.key, 1) if point.precision.modes.errors == "stochastic" else None
-        return round_to(error, point.precision.error_format, key)
+        key = mix(point.key, 1) if point.roundings.modes.errors == "stochastic" else None
+        return round_to(error, point.roundings.errors, key)
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor, None]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from peppp.formats import Configuration, FloatFormat, Format
+from peppp.formats import FloatFormat, Format
 from peppp.lowprec.rounding.constants import Constants, constants
 from peppp.lowprec.rounding.streams import GOLDEN, Key, PathKey
 from peppp.records import RoundingModes
@@ -64,7 +64,7 @@ def sgd_step(
     accumulators: Sequence[Tensor] | None,
     weights: Sequence[Tensor],
     indices: Sequence[int],
-    configuration: Configuration,
+    formats: tuple[Format, Format],
     modes: RoundingModes,
     learning_rate: float | Tensor,
     momentum_factor: float,
@@ -80,7 +80,7 @@ def sgd_step(
     those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
     of its first dimension, says at which of the parameter's elements it begins: ``start``.
     """
-    a, b = configuration.format_a, configuration.format_b
+    a, b = formats
     loops = _loops()
     assert not isinstance(key, PathKey)
     columns = [column for column in (gradients, momenta, accumulators, weights) if column is not None]

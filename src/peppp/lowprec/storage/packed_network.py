@@ -33,7 +33,7 @@ class PackedStorage:
     """
 
     def __init__(self, module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
-        fmt = packable(state.precision.configuration.format_a)
+        fmt = packable(state.roundings.values)
         self.weights = PackedWeights(module, fmt, parameters)
         self.saved = SavedTensors(fmt, self.weights)
         self._state = state
