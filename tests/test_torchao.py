@@ -125,3 +125,36 @@ def test_difference_of_nvfp4_in_zeros_infinity_and_nan(number):
     x[0, 0], x[1, 0] = number, 3.0 if number else 0.0
     assert quantize(x, "nvfp4")[1, 0] == x[1, 0]
     assert by_torchao_nvfp4(x)[0].isnan().any()
+
+
+@pytest.mark.parametrize("mode", ["floor", "round-up"])
+@pytest.mark.parametrize("shape", [(32, 64, 96), (96, 32, 32), (2, 32, 128, 64)])
+def test_three_products_of_a_linear_layer_bit_for_bit(mode, shape):
+    from torchao.prototype.moe_training.mxfp8_linear import mx_mm
+    from torchao.prototype.mx_formats.config import (
+        MXFP8Dim0CastKernelChoice,
+        MXFP8Dim1CastKernelChoice,
+        ScaleCalculationMode,
+    )
+    from torchao.quantization.quantize_.common.kernel_preference import KernelPreference
+
+    from peppp.lowprec.network.scaled_products import linear
+    from peppp.precisions.named import Products
+
+    *leading, size, results = shape
+    draw = torch.Generator().manual_seed(sum(shape))
+    x, w = torch.randn(*leading, size, generator=draw), torch.randn(results, size, generator=draw)
+    error = torch.randn(*leading, results, generator=draw) * 1e-3
+    mine, theirs = ((x.clone().requires_grad_(), w.clone().requires_grad_()) for _ in range(2))
+    text = "mx-1-4-3/32" + ("" if mode == "floor" else f"@{mode}")
+    y = linear(*mine, products=Products.of(text, text), key=0)
+    y.backward(error)
+    e4m3 = torch.float8_e4m3fn
+    wanted = mx_mm.apply(
+        *theirs, e4m3, e4m3, e4m3, 32, KernelPreference.EMULATED, MXFP8Dim0CastKernelChoice.TORCH,
+        MXFP8Dim1CastKernelChoice.TORCH, ScaleCalculationMode[MODES[mode]], False,
+    )  # fmt: skip
+    wanted.backward(error)
+    assert same(y.detach(), wanted.detach())
+    assert same(mine[0].grad, theirs[0].grad)
+    assert same(mine[1].grad, theirs[1].grad)

@@ -12,7 +12,9 @@ from dataclasses import replace
 from functools import lru_cache
 
 from peppp.floats import FloatFormat
-from peppp.formats import Configuration, parse_format
+from peppp.formats import parse_format
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe, RoundingModes
 
 _RESNET = re.compile(r"resnet\d+-w(\d+)", re.ASCII)
@@ -20,7 +22,7 @@ _ENOUGH_CHANNELS = 16  # into a strided 1x1 convolution, for torch's CPU library
 
 
 @lru_cache(maxsize=4096)  # a table has many rows, few recipes and few configurations
-def current_recipe(recipe: Recipe, configuration: Configuration) -> Recipe:
+def current_recipe(recipe: Recipe, configuration: Precision) -> Recipe:
     """The recipe as today's version names it, if it trains to the same bits; else the recipe as it is.
 
     >>> from peppp import Recipe
@@ -71,12 +73,14 @@ def _same_network(name: str) -> bool:
     return match is None or int(match[1]) >= _ENOUGH_CHANNELS
 
 
-def _same_rounding(recipe: Recipe, configuration: Configuration) -> bool:
+def _same_rounding(recipe: Recipe, configuration: Precision) -> bool:
     """Whether the formats round to the same numbers.
 
     A subnormal of a stochastically rounded format of 5 mantissa bits or more may differ. With 6 exponent bits
     or more there are such numbers only below 2^-30: ``benchmarks/remeasure.py`` counts the errors that moved.
     """
+    if isinstance(configuration, NamedPrecision):  # younger than the first version
+        return False
     if configuration.is_fp32:
         return True
     a, b = configuration.format_a, configuration.format_b

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from peppp.errors import FormatError
 from peppp.floats import FLAVOURS, FP32, FloatFormat
-from peppp.scaled import BlockFormat, FixedFormat, IntegerFormat, ScaledFormat, TwoLevelFormat
+from peppp.scaled import BlockFormat, DynamicFormat, FixedFormat, IntegerFormat, ScaledFormat, TwoLevelFormat
 
 __all__ = [
     "FLAVOURS",
@@ -19,6 +19,7 @@ __all__ = [
     "PAPER_FORMATS_B",
     "BlockFormat",
     "Configuration",
+    "DynamicFormat",
     "FixedFormat",
     "FloatFormat",
     "Format",
@@ -31,10 +32,13 @@ __all__ = [
 ]
 
 
-Format = FloatFormat | FixedFormat | IntegerFormat | BlockFormat | TwoLevelFormat | ScaledFormat
+Format = (
+    FloatFormat | FixedFormat | IntegerFormat | BlockFormat | TwoLevelFormat | ScaledFormat | DynamicFormat
+)
 
 _OTHER = re.compile(
     r"int(\d{1,3})|fixed-(\d{1,3})-(-?\d{1,3})|(scaled)-1-(\d)-(\d)"
+    r"|dynamic8(u?)/(\d{1,6})"
     r"|(mx|nv)-1-(\d)-(\d)/(\d{1,6})(?:@([a-z\-]+))?",
     re.ASCII,
 )
@@ -71,11 +75,15 @@ def parse_format(text: str) -> Format:
     match = _OTHER.fullmatch(_ALIASES.get(stripped, stripped))
     if match is None:
         return FloatFormat.parse(text)
-    integer, fixed, fraction, scaled, *element, kind, exponent, mantissa, block, scale = match.groups()
+    integer, fixed, fraction, scaled, *element, unsigned, codes, kind, exponent, mantissa, block, scale = (
+        match.groups()
+    )
     if integer:
         return IntegerFormat(int(integer))
     if fixed:
         return FixedFormat(int(fixed), int(fraction))
+    if codes:
+        return DynamicFormat(not unsigned, int(codes))
     if scaled:
         return ScaledFormat(FloatFormat(int(element[0]), int(element[1]), "ocp-sat"))
     of_block = FloatFormat(int(exponent), int(mantissa), "ocp-sat"), int(block)
@@ -86,7 +94,7 @@ def parse_format(text: str) -> Format:
     return TwoLevelFormat(*of_block)
 
 
-def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat:
+def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat | DynamicFormat:
     """What one number of a format is apart from scales that others share.
 
     >>> str(element_of(parse_format("mxfp4"))), str(element_of(parse_format("int8")))
@@ -122,6 +130,11 @@ class Configuration:
 
     def __str__(self) -> str:
         return f"{self.format_a}/{self.format_b}"
+
+    @property
+    def sides(self) -> tuple[Format, Format]:
+        """Both formats."""
+        return self.format_a, self.format_b
 
     @property
     def is_fp32(self) -> bool:

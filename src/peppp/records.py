@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from peppp.errors import FormatError
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision
 
 # Raised whenever a stored error could change; :mod:`peppp.arithmetic` says which older rows still hold.
 ARITHMETIC_VERSION = 2
@@ -179,7 +179,7 @@ class Measurement:
     task: str
     fingerprint: str
     group: str
-    configuration: Configuration
+    configuration: Precision
     recipe: Recipe
     seed: int
     chance_error: float

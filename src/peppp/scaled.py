@@ -189,3 +189,46 @@ class ScaledFormat:
     def bits(self) -> int:
         """Bits of one element; the scale counts for nothing."""
         return self.element.bits
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicFormat:
+    """8-bit codes of the optimizers of bitsandbytes: ``block`` neighbours share one float32 scale.
+
+    The scale is their largest finite magnitude. A code stands for one of 256 numbers between -1 and 1 (0 and
+    1 where not ``signed``), which lie the closer the smaller they are: seven decades, of which each has
+    twice as many as the one below. Blocks follow the tensor's elements in row-major order.
+
+    Source: Dettmers et al., 8-bit optimizers via block-wise quantization (ICLR 2022), section 2.
+
+    >>> fmt = DynamicFormat()
+    >>> str(fmt), float(fmt.bits), len(fmt.numbers), fmt.numbers[-2:]
+    ('dynamic8/256', 8.125, 256, (0.99296875, 1.0))
+    """
+
+    signed: bool = True
+    block: int = 256
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.block <= 65536:
+            raise FormatError(f"no such format: {self}; blocks are of 2 to 65536, as dynamic8/256")
+
+    def __str__(self) -> str:
+        return f"dynamic8{'' if self.signed else 'u'}/{self.block}"
+
+    @property
+    def bits(self) -> Fraction:
+        """Bits of one code and its part of the scale."""
+        return 8 + Fraction(32, self.block)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What the 256 codes stand for, rising."""
+        found = [0.0, 1.0]
+        for decade in range(7):
+            count = 2 ** (decade if self.signed else decade + 1)
+            width = 0.9 / count
+            middles = [0.1 + width * (i + 0.5) for i in range(count)]
+            found += [middle * 10.0 ** (decade - 6) for middle in middles]
+            found += [-middle * 10.0 ** (decade - 6) for middle in middles] if self.signed else []
+        return tuple(sorted(found))

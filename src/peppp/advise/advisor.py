@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.advise.pick import HardwareChoice, Pick, Prediction, Reference
+from peppp.advise.pick import Pick, Prediction, Reference
 from peppp.errors import BudgetError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration
-from peppp.learn.belief import GAUSSIAN_90, Belief, unseen
+from peppp.learn.belief import GAUSSIAN_90, Belief
 from peppp.learn.completion import complete
-from peppp.learn.descriptors import nearest_hardware
 from peppp.learn.methods import DEFAULT_METHOD, Method, Task
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
 from peppp.records import Footprint
-from peppp.table.labels import Label, as_label, plain
+from peppp.table.labels import Label, as_label
 from peppp.table.matrix import ErrorMatrix
 from peppp.units import format_bytes, parse_bytes
 
@@ -259,38 +258,7 @@ class Advisor:
             notes=(*self._notes, *self._as_good(best)),
             run_interval=self._belief().run_interval(self._errors(), self._best()),
             saving=self._strategy.saving(self._by_column()),
-            hardware=None
-            if isinstance(best.configuration, str)
-            else self.nearest_hardware(best.configuration),
         )
-
-    def predict(
-        self, configurations: Sequence[Configuration | str]
-    ) -> dict[Configuration, tuple[float, float, float]]:
-        """Predicted error and its 90 % interval of configurations that the table lacks, as MX or int8.
-
-        They are placed among the table's by precision and range alone, with the wider interval that this
-        calls for. Raises FormatError for a text that is no configuration.
-        """
-        wanted = [Configuration.parse(c) for c in configurations]
-        errors, low, high = unseen(self._learned, self.new_task, wanted, self._errors(), self._belief())
-        rows = zip(wanted, errors.tolist(), low.tolist(), high.tolist(), strict=True)
-        return {c: (error, a, b) for c, error, a, b in rows}
-
-    def nearest_hardware(self, configuration: Label) -> HardwareChoice:
-        """Today's hardware formats nearest to a configuration, and the error that rounding to them brings.
-
-        Nearest are those of no less range and then of the least difference in precision, of ``bf16``,
-        ``fp16``, ``1-4-3@ocp`` (e4m3) and ``1-5-2@ocp`` (e5m2). The predicted loss is that of the
-        interpolated errors, so that what interpolation misses everywhere cancels.
-        """
-        (configuration,) = plain([as_label(configuration)])
-        nearest = Configuration(
-            nearest_hardware(configuration.format_a), nearest_hardware(configuration.format_b)
-        )
-        found = self.predict([nearest, configuration])
-        error, low, high = found[nearest]
-        return HardwareChoice(nearest, error, (low, high), error - found[configuration][0])
 
     def fp32(self) -> Reference | None:
         """What is believed of fp32 on the new task; None where the table or the method does not say.

@@ -23,6 +23,7 @@ from peppp.errors import FormatError, TableError
 from peppp.files import reading
 from peppp.floats import FloatFormat
 from peppp.formats import Configuration, Format, element_of
+from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Measurement
 from peppp.table.labels import Label
 
@@ -90,7 +91,7 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Conf
     >>> cost.source, round(cost.values[b] / cost.values[a], 1)
     ('fitted to 3 trainings measured on Z80, with simulated arithmetic', 2.0)
     """
-    timed = [m for m in measurements if m.seconds > 0 and not m.configuration.is_fp32]
+    timed = [m for m in measurements if m.seconds > 0 and is_of_formats(m.configuration)]
     if not timed:
         raise TableError("the table holds no seconds; leave out the cost time")
     places = sorted({(m.fingerprint, m.recipe.digest, _machine(m)) for m in timed})
@@ -204,8 +205,9 @@ def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:
     return Cost(name, "", f"from {Path(path).name}", {c: values[c] for c in configurations})
 
 
-def _sides(configuration: Configuration) -> tuple[tuple[str, str], tuple[str, str]]:
-    return ("A", str(configuration.format_a)), ("B", str(configuration.format_b))
+def _sides(precision: Precision) -> tuple[tuple[str, str], tuple[str, str]]:
+    a, b = precision.sides
+    return ("A", str(a)), ("B", str(b))
 
 
 def _machine(measurement: Measurement) -> str:

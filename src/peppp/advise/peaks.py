@@ -6,6 +6,8 @@ from typing import Any
 
 from peppp.errors import BudgetError
 from peppp.formats import Configuration, FloatFormat
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Recipe
 from peppp.table.labels import Label, plain
 from peppp.tasks.dataset import Dataset
@@ -24,17 +26,19 @@ class Steps:
         self._ways: dict[str, Fitting] = {}
 
     @staticmethod
-    def storage(configuration: Configuration) -> str:
-        """How a configuration's step stores what is rounded."""
-        formats = configuration.format_a, configuration.format_b
-        return "packed" if all(isinstance(f, FloatFormat) for f in formats) else "simulated"
+    def storage(precision: Precision) -> str:
+        """How a precision's step stores what is rounded; one by name is a step in plain PyTorch."""
+        if isinstance(precision, NamedPrecision):
+            return precision.name
+        return "packed" if all(isinstance(f, FloatFormat) for f in precision.sides) else "simulated"
 
-    def within(self, budget: int | None, configuration: Configuration) -> Fit:
+    def within(self, budget: int | None, precision: Precision) -> Fit:
         """How a step fits; BudgetError where it does not."""
-        storage = self.storage(configuration)
+        storage = self.storage(precision)
         if storage not in self._ways:
             self._ways[storage] = fitting(self._dataset, self._recipe, storage)
-        return self._ways[storage].within(budget, configuration, **self._how)
+        pair = precision if isinstance(precision, Configuration) else None
+        return self._ways[storage].within(budget, pair, **self._how)
 
     def all_within(self, budget: int, labels: Sequence[Any]) -> dict[Label, Fit]:
         """How the step of each column fits; where it does not, the lowest peak that it can have."""

@@ -12,10 +12,9 @@ import numpy as np
 
 from peppp.advise.costs import Cost
 from peppp.errors import TableError
-from peppp.formats import Configuration
 from peppp.page.bits import page_format
 from peppp.records import Footprint
-from peppp.table.labels import Label
+from peppp.table.labels import Label, formats_of
 from peppp.units import format_bytes
 
 
@@ -94,7 +93,6 @@ class Pick:
     sureness: float | None = None
     method: str = "gaussian"
     stopped: str = ""
-    hardware: "HardwareChoice | None" = None
     costs: tuple[Cost, ...] = ()
     notes: tuple[str, ...] = ()
     planned: tuple[Label, ...] = ()
@@ -159,10 +157,6 @@ class Pick:
             lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
         if self.reference is not None:
             lines.append(f"fp32      {self.reference.told(self.predicted_error, self.budget)}")
-        if self.hardware is not None:
-            loss = self.hardware.predicted_loss
-            more = f"{abs(loss):.3f} {'more' if loss >= 0 else 'less'}"
-            lines.append(f"hardware  nearest is {self.hardware.configuration}, which errs {more} (estimated)")
         if self.saving is not None and not self.stopped:
             saves = f"{self.saving:.3f}" if self.saving >= 0.001 else "less than 0.001"
             lines.append(f"more      another training is expected to save {saves} of the error")
@@ -175,10 +169,10 @@ class Pick:
 
     def _told_format_b(self) -> list[str]:
         """Which other Formats B would do as well."""
-        label = self.configuration
-        if isinstance(label, str) or not (alike := self.equally_good):
+        pair = formats_of(self.configuration)
+        if pair is None or not (alike := self.equally_good):
             return []
-        return [f"format B  {alike}; {label.format_b} takes the least memory with {label.format_a}"]
+        return [f"format B  {alike}; {pair.format_b} takes the least memory with {pair.format_a}"]
 
     def _told_memory(self) -> list[str]:
         """The peak, if it is counted, and what is kept, by part."""
@@ -200,14 +194,13 @@ class Pick:
     @property
     def equally_good(self) -> str:
         """Which Formats B are expected to err as little as the pick's, in words; empty where none is."""
-        if isinstance(self.configuration, str):
+        pair = formats_of(self.configuration)
+        if pair is None:
             return ""
         own = [
             p
             for p in self.predictions
-            if p.permissible
-            and not isinstance(p.configuration, str)
-            and p.configuration.format_a == self.configuration.format_a
+            if p.permissible and (other := formats_of(p.configuration)) and other.format_a == pair.format_a
         ]
         near = [p for p in own if p.error <= self.predicted_error + self.tolerance]
         if self.settled or len(near) < 2:
@@ -267,13 +260,6 @@ class Pick:
             "sureness": self.sureness,
             "stopped": self.stopped,
             "fp32": self.reference and self.reference.to_dict(),
-            "hardware": self.hardware
-            and {
-                "configuration": str(self.hardware.configuration),
-                "predicted_error": self.hardware.predicted_error,
-                "interval": list(self.hardware.interval),
-                "predicted_loss": self.hardware.predicted_loss,
-            },
             "measured": {str(configuration): error for configuration, error in self.measured.items()},
             "planned": [str(configuration) for configuration in self.planned],
             "frontier": [str(configuration) for configuration in self.frontier],
@@ -376,16 +362,6 @@ class Reference:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class HardwareChoice:
-    """A configuration of hardware formats, its predicted error with a 90 % interval, and what is lost."""
-
-    configuration: Configuration
-    predicted_error: float
-    interval: tuple[float, float]
-    predicted_loss: float
-
-
 def _listed(names: Iterable[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     *most, last = names
@@ -398,11 +374,11 @@ def _memory(footprint: Footprint) -> dict[str, int]:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    label = prediction.configuration
+    label, pair = prediction.configuration, formats_of(prediction.configuration)
     return {
         "configuration": str(label),
-        "format_a": page_format(label if isinstance(label, str) else label.format_a),
-        "format_b": page_format("" if isinstance(label, str) else label.format_b),
+        "format_a": page_format(pair.format_a if pair else str(label)),
+        "format_b": page_format(pair.format_b if pair else ""),
         "estimated": prediction.estimated_error,
         "measured": prediction.measured_error,
         "interval": prediction.interval and list(prediction.interval),

@@ -25,8 +25,9 @@ from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.learn.belief import counted
 from peppp.learn.methods import DEFAULT_METHOD, Method
 from peppp.learn.noise_free import TOLERANCE
+from peppp.precisions.known import Precision
 from peppp.records import Footprint, Measurement, Recipe
-from peppp.table.labels import Label, TunedConfiguration, plain
+from peppp.table.labels import Label, TunedConfiguration, pairs, plain
 from peppp.table.matrix import ErrorMatrix, error_matrix
 from peppp.table.select import alike, taught_by
 from peppp.table.store.store import Store
@@ -238,12 +239,12 @@ def _cost(
     if name == "memory":
         return memory_cost(sizes)
     if name == "energy":
-        return energy_cost(plain(sizes), *training_operations(dataset, recipe))
+        return energy_cost(pairs(sizes), *training_operations(dataset, recipe))
     if name == "time":
         if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
-        return time_cost(known, plain(sizes))
-    return column_cost(name, plain(sizes))
+        return time_cost(known, pairs(sizes))
+    return column_cost(name, pairs(sizes))
 
 
 def _notes(
@@ -274,7 +275,7 @@ def _spent(count: int, seconds: float) -> str:
     return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
 
 
-def training_of(label: Label, recipe: Recipe) -> tuple[Configuration, Recipe]:
+def training_of(label: Label, recipe: Recipe) -> tuple[Precision, Recipe]:
     """What is trained for a column of the table: with its own learning rate, if it has one."""
     (configuration,) = plain([label])
     if isinstance(label, TunedConfiguration):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision
 from peppp.records import Recipe
 from peppp.table.sampling import nonuniform, uniform
 
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     resolution: int = 0
     loss: str = ""
 
-    def cell(self, configuration: Configuration, recipe: Recipe, seed: int = 0) -> "Cell":
+    def cell(self, configuration: Precision, recipe: Recipe, seed: int = 0) -> "Cell":
         """The measurement of this data at a configuration."""
         recipe = replace(
             recipe, resolution=self.resolution or recipe.resolution, loss=self.loss or recipe.loss
@@ -41,7 +41,7 @@ class Cell:
     data: str
     fingerprint: str
     task: str
-    configuration: Configuration
+    configuration: Precision
     recipe: Recipe
     seed: int = 0
 
@@ -64,7 +64,7 @@ def rows_of(sources: Sequence[Source], recipes: Sequence[Recipe]) -> list[Row]:
 
 def plan(
     rows: Sequence[Row],
-    configurations: Sequence[Configuration],
+    configurations: Sequence[Precision],
     seeds: Sequence[int] = (0,),
     *,
     share: float | None = None,

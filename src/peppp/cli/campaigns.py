@@ -8,7 +8,8 @@ import typer
 
 from peppp.cli.options import print_json, reading
 from peppp.errors import BudgetError, DataError
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def find_rows(
     data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool
-) -> tuple[list["Row"], Callable[[str, "Recipe", Configuration], int], list[str]]:
+) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str]]:
     """The rows; the bytes a training keeps, by fingerprint; the data sets that are not on this machine."""
     from peppp.campaign.cells import Source, rows_of
     from peppp.campaign.worker import source
@@ -36,7 +37,7 @@ def find_rows(
         known[dataset.fingerprint] = dataset
         return source(text, dataset)
 
-    def size(fingerprint: str, recipe: "Recipe", configuration: Configuration) -> int:
+    def size(fingerprint: str, recipe: "Recipe", configuration: Precision) -> int:
         return _size(known[fingerprint], recipe, configuration)
 
     if data is not None:
@@ -62,12 +63,15 @@ def find_rows(
     return rows, size, absent
 
 
-def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Configuration) -> int:
-    from peppp.tasks.dataset import Dataset
+def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Precision) -> int:
+    from peppp.tasks.dataset import Dataset, blank_images
     from peppp.training.measurement import footprint, network_counts
 
     if isinstance(data, Dataset):
         return footprint(data, configuration, recipe).total
+    if isinstance(configuration, NamedPrecision):
+        stand_in = blank_images(data.classes or 10, data.resolution, recipe.batch_size)
+        return footprint(stand_in, configuration, recipe).total
     shape = (3, data.resolution, data.resolution)
     counts = network_counts(
         recipe.network, data.classes or 10, 3, shape, False, (), False, recipe.loss, recipe.batch_size

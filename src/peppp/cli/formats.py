@@ -11,6 +11,7 @@ from peppp.formats import (
     PAPER_FORMATS_A,
     PAPER_FORMATS_B,
     BlockFormat,
+    DynamicFormat,
     FixedFormat,
     FloatFormat,
     Format,
@@ -60,7 +61,9 @@ def command(
         console.print(f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False)
 
 
-def _sentence(fmt: FixedFormat | IntegerFormat) -> str:
+def _sentence(fmt: FixedFormat | IntegerFormat | DynamicFormat) -> str:
+    if isinstance(fmt, DynamicFormat):
+        return f"{fmt}: 256 codes of seven decades times one fp32 scale for each {fmt.block}"
     if isinstance(fmt, FixedFormat):
         return f"{fmt}: {fmt.bits} bits, from {fmt.min:.6g} to {fmt.max:.6g} in steps of {fmt.step:.6g}"
     return (
@@ -85,6 +88,8 @@ def _describe(fmt: Format) -> dict[str, Any]:
         return shared | {"element": _describe(fmt.element)}
     if isinstance(fmt, ScaledFormat):
         return {"format": str(fmt), "bits": fmt.bits, "element": _describe(fmt.element)}
+    if isinstance(fmt, DynamicFormat):
+        return {"format": str(fmt), "bits": float(fmt.bits), "block": fmt.block, "numbers": fmt.numbers}
     if isinstance(fmt, FixedFormat):
         limits = {"min": fmt.min, "max": fmt.max, "step": fmt.step}
         return {"format": str(fmt), "bits": fmt.bits} | limits

@@ -190,7 +190,7 @@ def command(
     check_engine_options(engine, address, gpus, slurm)
     use_data_root(data_root)
     chosen = parse_configurations("+".join(configurations))
-    Roundings.of(chosen[0], rounding, error_format)
+    Roundings.of("fp32/fp32", rounding, error_format)
     rates = parse_list(learning_rate, float, "--learning-rate")
     seeds = parse_list(seed, int, "--seed")
     if min(seeds) < 0 or not all(0 <= rate < math.inf for rate in rates):

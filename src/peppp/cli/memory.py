@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peppp.cli.options import Batch, Json, MicroBatch, parse_configurations, print_json
+from peppp.cli.options import Batch, Json, MicroBatch, parse_pairs, print_json
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
@@ -123,7 +123,7 @@ def command(
     optimizer = optimizer or "sgd"
     if optimizer not in ("sgd", "adam", "adamw"):
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
-    chosen = parse_configurations(configurations)
+    chosen = parse_pairs(configurations)
     choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
     build = partial(plain_memory.built, network, classes, inputs)
     title = f"{network} on {input}, batch {batch}"

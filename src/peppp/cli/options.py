@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from peppp.errors import FormatError, StoreError
-from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid, parse_format
+from peppp.formats import Configuration, paper_grid, parse_format
+from peppp.precisions.known import Precision, parse_precision
 
 _T = TypeVar("_T")
 
@@ -110,17 +111,17 @@ def check_device(device: str) -> str:
     return device
 
 
-def parse_configurations(text: str) -> list[Configuration]:
-    """``paper``, ``fp32``, a file, a list of configurations, or Formats A x Formats B; parts join with ``+``.
+def parse_configurations(text: str) -> list[Precision]:
+    """``paper``, a file, a list of precisions, or Formats A x Formats B; parts join with ``+``.
 
     A file holds such texts, one a line; what stands behind a # is left out.
 
     >>> len(parse_configurations("paper")), len(parse_configurations("1-4-1,1-5-2 x 1-6-7,1-8-9"))
     (99, 4)
-    >>> [str(one) for one in parse_configurations("fp32,1-4-1/1-6-7")]
-    ['fp32/fp32', '1-4-1/1-6-7']
+    >>> [str(one) for one in parse_configurations("fp32,1-4-1/1-6-7,amp-bf16")]
+    ['fp32/fp32', '1-4-1/1-6-7', 'amp-bf16']
     """
-    found: list[Configuration] = []
+    found: list[Precision] = []
     for part in text.split("+"):
         part = part.strip()
         if part == "paper":
@@ -133,16 +134,28 @@ def parse_configurations(text: str) -> list[Configuration]:
             found += [Configuration(parse_format(a), b) for a in side_a.split(",") for b in formats_b]
         else:
             items = [item.strip() for item in part.split(",")]
-            found += [FP32_CONFIGURATION if i == "fp32" else Configuration.parse(i) for i in items]
+            found += [parse_precision(item) for item in items]
     return list(dict.fromkeys(found))
 
 
-def _configurations_of(path: Path) -> list[Configuration]:
+def parse_pairs(text: str) -> list[Configuration]:
+    """:func:`parse_configurations` where only pairs of formats are of use."""
+    found = parse_configurations(text)
+    pairs = [one for one in found if isinstance(one, Configuration)]
+    for one in found:
+        if one not in pairs:
+            raise FormatError(
+                f"{one} is no pair of formats, as 1-4-1/1-6-7; its memory is told by --precision {one}"
+            )
+    return pairs
+
+
+def _configurations_of(path: Path) -> list[Precision]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"cannot read configurations from {path}: {error}") from None
-    found: list[Configuration] = []
+    found: list[Precision] = []
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if text and Path(text).is_file():

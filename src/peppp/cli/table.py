@@ -12,6 +12,7 @@ from rich.table import Table
 
 from peppp.cli.options import Json, print_json
 from peppp.errors import TableError
+from peppp.precisions.known import is_of_formats
 
 if TYPE_CHECKING:
     from peppp.records import Measurement
@@ -215,7 +216,7 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
     found = []
     for (task, fingerprint, digest), members in sorted(rows.items()):
         recipe = members[0].recipe
-        low = [m.test_error for m in members if not m.configuration.is_fp32]
+        low = [m.test_error for m in members if is_of_formats(m.configuration)]
         full = [m.test_error for m in members if m.configuration.is_fp32]
         chance = members[0].chance_error
         found.append(

@@ -24,7 +24,8 @@ from peppp.cli.options import (
     reading,
 )
 from peppp.errors import BudgetError, FormatError, NetworkError
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision, is_of_formats, parse_precision
+from peppp.precisions.named import NamedPrecision
 from peppp.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def command(
     if storage not in ("packed", "simulated"):
         raise FormatError(f"unknown storage {storage!r}; known: packed, simulated")
     check_name(network)
-    chosen = Configuration.parse("fp32/fp32" if configuration == "fp32" else configuration)
+    chosen = parse_precision(configuration)
     recipe = Recipe(
         network=network,
         epochs=epochs,
@@ -103,7 +104,7 @@ def command(
 
 def run(
     dataset: "Dataset",
-    configuration: Configuration,
+    configuration: Precision,
     recipe: "Recipe",
     seed: int,
     out: Path,
@@ -128,6 +129,8 @@ def run(
     check_recipe(recipe, dataset)
     wishes = {"budget": budget, "recompute": recompute, "micro_batch": micro_batch}
     kind = "fp32" if configuration.is_fp32 else storage
+    if isinstance(configuration, NamedPrecision):
+        raise FormatError(f"{configuration} is not trained in a folder yet; give a pair of formats, or fp32")
     fit = _fit(dataset, configuration, recipe, kind, wishes, strict=strict, json=json)
 
     def progress(done: int, epochs: int) -> None:
@@ -153,7 +156,7 @@ def run(
 
 def _fit(
     dataset: "Dataset",
-    configuration: Configuration,
+    configuration: Precision,
     recipe: "Recipe",
     storage: str,
     wishes: dict[str, Any],
@@ -165,7 +168,8 @@ def _fit(
     from peppp.training.fitting import fitting
 
     budget = wishes["budget"]
-    ways, chosen = fitting(dataset, recipe, storage), None if configuration.is_fp32 else configuration
+    ways = fitting(dataset, recipe, storage)
+    chosen = configuration if is_of_formats(configuration) else None
     try:
         fit = ways.within(configuration=chosen, **wishes)
     except NetworkError as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from peppp.errors import TableError
 from peppp.floats import FloatFormat
 from peppp.records import RoundingModes
-from peppp.table.labels import Label, TunedConfiguration, plain
+from peppp.table.labels import Label, TunedConfiguration, formats_of
 from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged, placed
 
 JUDGES = ("same", "seed", "noise-free")
@@ -108,10 +108,10 @@ def _alike(columns: Sequence[Label], kind: str) -> NDArray[np.intp]:
     """A number [d] for each column, equal for those of equal noise-free error."""
 
     def key(label: Label) -> str:
-        if kind == "column" or isinstance(label, str):
+        configuration = formats_of(label)
+        if kind == "column" or configuration is None:
             return str(label)
         rate = str(label.learning_rate) if isinstance(label, TunedConfiguration) else ""
-        (configuration,) = plain([label])
         of_b = configuration.format_b
         if kind == "A":
             return f"{configuration.format_a} {rate}"

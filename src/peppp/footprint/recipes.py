@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
+from peppp.formats import FP32, Format
+from peppp.precisions import products, sixteen
+from peppp.precisions.named import BF16, FP16
+from peppp.precisions.states import FP32_WEIGHTS
 
 MakesOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
-PRECISIONS = ("fp32", "amp-bf16", "amp-fp16", "bf16", "bf16-sr", "bf16-kahan")
-_AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
+BASES = {p.name: p for p in (FP32_WEIGHTS, *sixteen.FAMILY, *products.FAMILY)}
+_TYPES: dict[Format, torch.dtype] = {BF16: torch.bfloat16, FP16: torch.float16, FP32: torch.float32}
 _LOW_BIT = {"sgd8bit": 8, "adamw8bit": 8, "adamw4bit": 4}  # bits of a number of the states
 OPTIMIZERS: dict[str, MakesOptimizer] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
@@ -51,23 +55,24 @@ def training_recipe(
 ) -> TrainingRecipe:
     """The recipe by its names; NetworkError where one is not known or nothing of ``module`` is trained.
 
-    ``precision`` is one of :data:`PRECISIONS`, and may end in ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit``
-    for states in blocks of few bits, which name the optimizer, too.
+    ``precision`` is a name as ``amp-bf16`` or ``mxfp8`` (:mod:`peppp.precisions`), and may end in
+    ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit`` for states in blocks of few bits, which name the optimizer,
+    too.
     """
     base, dash, low_bit = precision.rpartition("-")
     if not dash or low_bit not in _LOW_BIT:
         base, low_bit = precision, ""
-    if base not in PRECISIONS:
+    if base not in BASES:
         raise NetworkError(
-            f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}; "
-            f"-{', -'.join(_LOW_BIT)} may follow"
+            f"unknown precision {precision!r}; known: {', '.join(BASES)}; -{', -'.join(_LOW_BIT)} may follow"
         )
+    named = BASES[base]
     if not any(p.requires_grad for p in module.parameters()):
         raise NetworkError(f"no parameter of {type(module).__name__} is trained; set requires_grad of some")
-    cast = torch.bfloat16 if base.startswith("bf16") else None
-    extra = base.removeprefix("bf16").removeprefix("-") if cast else ""
+    cast = None if named.weights == FP32 else _TYPES[named.weights]
+    extra = {"stochastic": "sr", "kahan": "kahan"}.get(named.update, "")
     make, real = _optimizer(optimizer, low_bit, extra, device)
-    return TrainingRecipe(cast, _AUTOCAST.get(base), make, real)
+    return TrainingRecipe(cast, _TYPES[named.values] if named.casts else None, make, real)
 
 
 def _optimizer(

@@ -1,16 +1,9 @@
 """How sure predictions for a new task are: intervals, probabilities, and columns that the table lacks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from peppp.formats import Configuration
-from peppp.learn.completion import Completion
-from peppp.learn.descriptors import place
-from peppp.learn.methods import Task
-from peppp.table.labels import plain
 
 GAUSSIAN_90 = 1.6449
 
@@ -94,25 +87,3 @@ def near_best(
     """
     best = samples[:, feasible].min(axis=1, keepdims=True)
     return np.asarray((samples <= best + tolerance).mean(axis=0) * feasible)
-
-
-def unseen(
-    learned: Completion,
-    task: Task,
-    configurations: Sequence[Configuration],
-    errors: NDArray[np.float64],
-    belief: Belief,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Error [u] and the ends [u] of its 90 % interval at configurations that the table lacks.
-
-    The ``errors`` [d] at its own are interpolated (:mod:`peppp.learn.descriptors`). Intervals reach as
-    far as what is interpolated between is uncertain, together with what interpolation misses on the table,
-    more the further a configuration lies from the table's.
-    """
-    placed = place(configurations, plain(learned.columns), learned.estimate, learned.observed)
-    found = np.clip(placed.weights @ errors, 0.0, 1.0)
-    if belief.covariance is None:
-        return found, np.zeros(len(found)), np.ones(len(found))
-    variance = np.einsum("uj,jk,uk->u", placed.weights, belief.covariance, placed.weights)
-    reach = GAUSSIAN_90 * np.sqrt(np.maximum(variance, 0.0) + (task.scale * placed.deviation) ** 2)
-    return found, np.clip(found - reach, 0.0, 1.0), np.clip(found + reach, 0.0, 1.0)

@@ -36,7 +36,7 @@ from peppp.learn.additive import additive_model
 from peppp.learn.bayesopt import GaussianProcess, expected_improvement
 from peppp.learn.completion import Completion, factorise
 from peppp.learn.design import d_optimal, determines, least_squares
-from peppp.table.labels import plain
+from peppp.table.labels import pairs
 
 Told = Mapping[int, float]
 Seed = int | Sequence[int]
@@ -228,7 +228,7 @@ class _AtRandom(_Planned):
 class _Additive(_Planned):
     def _prepare(self, rng: np.random.Generator) -> None:
         super()._prepare(rng)
-        columns = plain(self._learned.columns)
+        columns = pairs(self._learned.columns)
         if not columns:
             raise TableError("the additive model needs columns that are configurations, as 1-4-1/1-6-7")
         formats = [c.format_a for c in columns], [c.format_b for c in columns]

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from peppp import pareto
+from peppp.formats import FP32
 from peppp.learn.belief import GAUSSIAN_90, Belief, near_best, on_frontier
 from peppp.learn.completion import Completion
 from peppp.learn.descriptors import describe
 from peppp.learn.gaussian import Gaussian, Runs, learn
 from peppp.learn.methods import Method, Task, Told
+from peppp.precisions.named import NamedPrecision
 from peppp.table.labels import Label, TunedConfiguration, plain
 
 WORTH = 1e-3  # of the error: a run that is expected to save less is not made
@@ -177,7 +179,8 @@ def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
     """Bits of precision and range of both formats, and the learning rate's logarithm: [d, 4 or 5].
 
     fp32 lies one bit beyond the largest of the others: with its own 23 bits of precision, those that others
-    differ by would look small. None where a column is any other text.
+    differ by would look small. So does a side of a precision by name that is float32. None where a column is
+    any other text.
 
     >>> from peppp.formats import Configuration
     >>> coordinates((Configuration.parse("1-4-1/1-6-7"),))
@@ -187,15 +190,19 @@ def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
     for label in columns:
         if isinstance(label, str):
             return None
+        (precision,) = plain([label])
+        beyond = isinstance(precision, NamedPrecision) or precision.is_fp32
+        bits = [
+            x
+            for fmt in precision.sides
+            for x in ((np.nan, np.nan) if beyond and fmt == FP32 else describe(fmt))
+        ]
         tuned = isinstance(label, TunedConfiguration)
-        configuration = label.configuration if isinstance(label, TunedConfiguration) else label
-        bits = [*describe(configuration.format_a), *describe(configuration.format_b)]
         rows.append([*bits, np.log10(label.learning_rate)] if tuned else bits)  # type: ignore[union-attr]
     found = np.array(rows)
-    reference = np.array([not isinstance(label, str) and plain([label])[0].is_fp32 for label in columns])
-    if reference.any() and not reference.all():
-        found[reference, :4] = found[~reference, :4].max(axis=0) + 1.0
-    return found if rows else None
+    if not rows or np.isnan(found).all(axis=0).any():
+        return np.array([[*describe(FP32), *describe(FP32)]] * len(rows)) if rows else None
+    return np.where(np.isnan(found), np.nanmax(found, axis=0) + 1.0, found)
 
 
 def _weights(learned: Completion) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ def page_format(fmt: Format | str) -> dict[str, str | int]:
         return {"text": fmt, "exponent_bits": 0, "mantissa_bits": 0}
     element = element_of(fmt)
     if not isinstance(element, FloatFormat):  # integers: a sign and the rest
-        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": element.bits - 1}
+        return {"text": str(fmt), "exponent_bits": 0, "mantissa_bits": int(element.bits) - 1}
     return {
         "text": str(fmt),
         "exponent_bits": element.exponent_bits,

@@ -13,6 +13,7 @@ from peppp.formats import Configuration
 from peppp.learn.completion import complete
 from peppp.page.bits import page_format
 from peppp.records import Measurement, Recipe
+from peppp.table.labels import pairs
 from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes
 
@@ -39,6 +40,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     """
     measurements = list(measurements)
     matrix, left_out = _well_observed(error_matrix(measurements))
+    formats = pairs(matrix.columns)
     completion = complete(matrix, relative_to_chance=True)
     estimate = np.clip(completion.estimate * matrix.chance[:, None], 0.0, 1.0)
     errors = pareto.settled(np.where(matrix.observed, matrix.values, estimate))
@@ -52,7 +54,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     for i, row in enumerate(matrix.rows):
         own = of_row[row.fingerprint, row.recipe_digest]
         known = {m.configuration: m.footprint for m in own}
-        totals = [footprint_at(known, configuration).total for configuration in matrix.configurations]
+        totals = [footprint_at(known, pair).total for pair in formats]
         reference = [m.test_error for m in own if m.configuration.is_fp32]
         tasks.append(
             {
@@ -81,7 +83,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
         "left_out": left_out,
         "budget": limit,
         "configurations": [str(column) for column in matrix.columns],
-        "formats_a": [str(configuration.format_a) for configuration in matrix.configurations],
+        "formats_a": [str(pair.format_a) for pair in formats],
         "tasks": tasks,
         "singular_values": [float(value) for value in completion.singular_values],
     }

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from peppp.evaluate.judges import Judge, noise_free
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
 from peppp.table.slices import known_part, largest_slice, main_seed, meets
@@ -41,7 +41,7 @@ class Study:
 
     def _known(self, measurements: Sequence[Measurement], seed: int | None = None) -> ErrorMatrix:
         """What is known on one seed: averaging where there are several would even out some rows only."""
-        kept = [m for m in measurements if not m.configuration.is_fp32]
+        kept = [m for m in measurements if is_of_formats(m.configuration)]
         seed = main_seed(kept) if seed is None and kept else seed
         return known_part(error_matrix(kept, seed=seed))
 
@@ -70,7 +70,7 @@ class Study:
         known = self.known
         if self.matrices is not None:
             return noise_free(known)
-        every = error_matrix([m for m in self._slice if not m.configuration.is_fp32])
+        every = error_matrix([m for m in self._slice if is_of_formats(m.configuration)])
         runs = np.ones(every.values.shape) if every.counts is None else every.counts
         values, counts = (placed(x, every, known.keys, known.columns) for x in (every.values, runs))
         values = np.where(known.observed, values, np.nan)
@@ -97,16 +97,16 @@ class Study:
         base = replace(self.recipe, **blank)
         found: defaultdict[str, list[Measurement]] = defaultdict(list)
         for m in self.measurements:
-            if m.configuration.is_fp32 or replace(m.recipe, **blank) != base:
+            if not is_of_formats(m.configuration) or replace(m.recipe, **blank) != base:
                 continue
             found[", ".join(str(getattr(m.recipe, name)) for name in fields)].append(m)
         if len(found) < 2:
             raise Lacking(f"the table lacks rows that differ in {', '.join(fields)}")
         return dict(found)
 
-    def errors(self, measurements: Sequence[Measurement]) -> dict[tuple[str, Configuration], Measurement]:
+    def errors(self, measurements: Sequence[Measurement]) -> dict[tuple[str, Precision], Measurement]:
         """The measurement of each task and configuration, that of the lowest seed."""
-        found: dict[tuple[str, Configuration], Measurement] = {}
+        found: dict[tuple[str, Precision], Measurement] = {}
         for m in sorted(measurements, key=lambda m: (-m.seed, -m.repeat)):
             found[m.fingerprint, m.configuration] = m
         return found

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, get_origin
 
 from peppp.errors import FormatError, TableError
-from peppp.formats import Configuration
+from peppp.precisions.known import parse_precision
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 
 LONGEST_TEXT = 200
@@ -116,7 +116,11 @@ COLUMNS: Mapping[str, Column] = {
     "task": Column("name of the data set", _A_NAME, _name),
     "fingerprint": Column("digest of the data set's contents", _A_NAME, _name),
     "group": Column("source that the task shares with its siblings", _A_NAME, _name),
-    "configuration": Column("Format A / Format B", "two formats as 1-4-1/1-6-7", Configuration.parse),
+    "configuration": Column(
+        "Format A / Format B, or a name",
+        "two formats as 1-4-1/1-6-7, or a precision as amp-bf16",
+        parse_precision,
+    ),
     "recipe_digest": Column("digest of the recipe", "16 hexadecimal digits", _name),
     "seed": Column("seed of the run", _A_COUNT, _count),
     "repeat": Column("counts runs that share everything before it", _A_COUNT, _count),

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import FormatError, TableError
-from peppp.formats import Configuration, Format, paper_grid
+from peppp.formats import Configuration, paper_grid
+from peppp.precisions.known import Precision, parse_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class TunedConfiguration:
     ('1-4-1/1-6-7 at 0.01', True)
     """
 
-    configuration: Configuration
+    configuration: Precision
     learning_rate: float
 
     @classmethod
@@ -33,33 +34,23 @@ class TunedConfiguration:
         rates = parse_rates(rate)
         if len(rates) > 1:
             raise FormatError(f"{text!r} has several learning rates; write one as 1-4-1/1-6-7 at 0.01")
-        return cls(Configuration.parse(configuration.strip()), rates[0])
-
-    @property
-    def format_a(self) -> Format:
-        """Format A of the configuration."""
-        return self.configuration.format_a
-
-    @property
-    def format_b(self) -> Format:
-        """Format B of the configuration."""
-        return self.configuration.format_b
+        return cls(parse_precision(configuration.strip()), rates[0])
 
     def __str__(self) -> str:
         return f"{self.configuration} at {self.learning_rate!r}"
 
 
-Label: TypeAlias = Configuration | TunedConfiguration | str
+Label: TypeAlias = Precision | TunedConfiguration | str
 
 
 def parse_label(text: str) -> Label:
-    """The label of a text: a configuration or a pair where it reads as one, and else the text itself.
+    """The label of a text: a precision, with or without a rate, where it reads as one; else the text itself.
 
-    >>> parse_label("1-4-1/1-6-7 at 0.01").learning_rate, parse_label("amp-bf16")
-    (0.01, 'amp-bf16')
+    >>> parse_label("1-4-1/1-6-7 at 0.01").learning_rate, parse_label("amp-bf16").name, parse_label("mine")
+    (0.01, 'amp-bf16', 'mine')
     """
     text = text.strip()
-    for read in (Configuration.parse, TunedConfiguration.parse):
+    for read in (parse_precision, TunedConfiguration.parse):
         with suppress(FormatError):
             return read(text)
     return text
@@ -70,13 +61,30 @@ def as_label(label: Label) -> Label:
     return parse_label(label) if isinstance(label, str) else label
 
 
-def plain(labels: Iterable[Label]) -> tuple[Configuration, ...]:
-    """The configurations of labels, without learning rates; TableError where one is any other text."""
+def formats_of(label: Label) -> Configuration | None:
+    """The two formats of a label; None where it is a name or any other text."""
+    precision = label.configuration if isinstance(label, TunedConfiguration) else label
+    return precision if isinstance(precision, Configuration) else None
+
+
+def plain(labels: Iterable[Label]) -> tuple[Precision, ...]:
+    """The precisions of labels, without learning rates; TableError where one is any other text."""
     found = []
     for label in labels:
         if isinstance(label, str):
-            raise TableError(f"the column {label!r} is no configuration, as 1-4-1/1-6-7 would be")
+            raise TableError(f"the column {label!r} is no precision, as 1-4-1/1-6-7 or amp-bf16 would be")
         found.append(label.configuration if isinstance(label, TunedConfiguration) else label)
+    return tuple(found)
+
+
+def pairs(labels: Iterable[Label]) -> tuple[Configuration, ...]:
+    """The configurations of labels, without learning rates; TableError where one is not two formats."""
+    found = []
+    for label in labels:
+        pair = formats_of(label)
+        if pair is None:
+            raise TableError(f"the column {str(label)!r} is no pair of formats, as 1-4-1/1-6-7 would be")
+        found.append(pair)
     return tuple(found)
 
 
@@ -95,7 +103,7 @@ def in_order(labels: Iterable[Label], rates: Sequence[float] = ()) -> list[Label
 
 
 def groups(labels: Sequence[Label]) -> NDArray[np.intp] | None:
-    """A number [d] for each label, equal for those that differ in Format B only; None for texts.
+    """A number [d] for each label, equal for those that differ in Format B only; None for mere texts.
 
     >>> groups(paper_grid()[7:11])
     array([0, 0, 1, 1])
@@ -103,9 +111,8 @@ def groups(labels: Sequence[Label]) -> NDArray[np.intp] | None:
     if not labels or any(isinstance(label, str) for label in labels):
         return None
     kinds = [
-        (str(label.format_a), getattr(label, "learning_rate", None))
+        (str(pair.format_a if (pair := formats_of(label)) else label), getattr(label, "learning_rate", None))
         for label in labels
-        if not isinstance(label, str)
     ]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
     return np.array([numbers[kind] for kind in kinds], dtype=np.intp)

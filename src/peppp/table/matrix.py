@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from peppp.arithmetic import current
 from peppp.errors import TableError
 from peppp.formats import Configuration, Format
+from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.table.csv import read_table, write_table
-from peppp.table.labels import Label, TunedConfiguration, in_order, plain
+from peppp.table.labels import Label, TunedConfiguration, in_order, pairs
 
 __all__ = ["ErrorMatrix", "Lacking", "Row", "error_matrix", "read_table", "write_table"]
 
@@ -101,7 +102,7 @@ class ErrorMatrix:
     def configurations(self) -> tuple[Configuration, ...]:
         """The columns as configurations, without learning rates; Lacking where one is any other text."""
         try:
-            return plain(self.columns)
+            return pairs(self.columns)
         except TableError as error:
             raise Lacking(f"the table lacks columns that are configurations: {error}") from None
 
@@ -201,13 +202,15 @@ def error_matrix(
     learning_rates: Sequence[float] = (),
     recipe_digest: str | None = None,
     include_reference: bool = False,
+    include_named: bool = False,
 ) -> ErrorMatrix:
     """The error matrix of measurements: a row for each data set and recipe, a column for each configuration.
 
     Repeats and seeds of an entry are averaged, or those of one ``seed`` taken. Columns stand in the order of
     the paper's grid, others after them by text; rows are sorted by task. With ``learning_rates`` columns are
     configurations at each of these, and a row is a data set under a recipe, the learning rate apart.
-    ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is no column unless asked for.
+    ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is no column unless asked for,
+    nor are precisions by name (``include_named``).
     Different arithmetic versions are different recipes and so never meet in a row, unless
     :mod:`peppp.arithmetic` knows that they are the same. The result does not depend
     on the order of the measurements. Memory is that of the measurements' footprints, carried over to the
@@ -223,7 +226,11 @@ def error_matrix(
     >>> matrix.rows[0].task, matrix.values
     ('digits', array([[0.5]]))
     """
-    everything = [current(m) for m in measurements if include_reference or not m.configuration.is_fp32]
+    everything = [
+        current(m)
+        for m in measurements
+        if is_of_formats(m.configuration) or (include_reference if m.configuration.is_fp32 else include_named)
+    ]
     kept = [
         m
         for m in everything
@@ -234,7 +241,7 @@ def error_matrix(
     _refuse_nothing(kept, everything, learning_rates, recipe_digest)
     rows: dict[tuple[str, str], Row] = {}
     cells: defaultdict[tuple[tuple[str, str], Label], list[float]] = defaultdict(list)
-    sizes: defaultdict[tuple[str, str], dict[Configuration, Footprint]] = defaultdict(dict)
+    sizes: defaultdict[tuple[str, str], dict[Precision, Footprint]] = defaultdict(dict)
     for m in kept:
         recipe = m.recipe
         label: Label = m.configuration
@@ -261,8 +268,8 @@ def error_matrix(
         ]
     )
     memory = None
-    if not include_reference:  # a row of the reference alone says nothing of other formats
-        memory = np.array([[footprint_at(sizes[key], c).total for c in plain(columns)] for key in keys])
+    if not include_reference and not include_named:  # whose bytes say nothing of other formats'
+        memory = np.array([[footprint_at(sizes[key], c).total for c in pairs(columns)] for key in keys])
     return ErrorMatrix(
         np.array(values),
         tuple(rows[key] for key in keys),
@@ -344,7 +351,7 @@ def placed(
     return np.asarray(wider[np.ix_(rows, places)])
 
 
-def footprint_at(known: Mapping[Configuration, Footprint], configuration: Configuration) -> Footprint:
+def footprint_at(known: Mapping[Precision, Footprint], configuration: Configuration) -> Footprint:
     """The footprint of a training at a configuration, from those of the same training at others.
 
     Only its bits change. Exact where one of the ``known`` is at 8 bits or more, else within a byte a part:
@@ -353,7 +360,8 @@ def footprint_at(known: Mapping[Configuration, Footprint], configuration: Config
     if configuration in known:
         return known[configuration]
     source = max(
-        (c for c in known if not c.is_fp32), key=lambda c: (c.format_a.bits, c.format_b.bits, str(c))
+        (c for c in known if isinstance(c, Configuration) and not c.is_fp32),
+        key=lambda c: (c.format_a.bits, c.format_b.bits, str(c)),
     )
     sizes, (old_a, old_b) = known[source], (source.format_a, source.format_b)
     new_a, new_b = configuration.format_a, configuration.format_b

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from peppp.arithmetic import current, outdated_note
 from peppp.errors import StoreError, TableError
+from peppp.precisions.known import is_of_formats
 from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
 from peppp.table.csv import read_table
 from peppp.table.matrix import ErrorMatrix, error_matrix
@@ -33,7 +34,7 @@ def taught_by(
     def way(r: Recipe) -> Recipe:
         return replace(r, resolution=0, learning_rate=0.0 if every_rate else r.learning_rate)
 
-    low = [m for m in measurements if not m.configuration.is_fp32]
+    low = [m for m in measurements if is_of_formats(m.configuration)]
     tasks: dict[Recipe, set[str]] = defaultdict(set)
     for m in low:
         tasks[way(m.recipe)].add(m.fingerprint)

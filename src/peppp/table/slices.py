@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.errors import PepppError, TableError
+from peppp.precisions.known import is_of_formats
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
 
@@ -29,7 +30,7 @@ def largest_slice(
     for field in wanted:
         if field not in _FIELDS:
             raise TableError(f"a recipe has no field {field!r}; it has {', '.join(_FIELDS)}")
-    kept = [m for m in measurements if not m.configuration.is_fp32 and meets(m.recipe, wanted)]
+    kept = [m for m in measurements if is_of_formats(m.configuration) and meets(m.recipe, wanted)]
     if not kept:
         shown = ", ".join(f"{field}={value}" for field, value in wanted.items())
         raise Lacking(f"the table lacks measurements{f' with {shown}' if shown else ''}")
@@ -68,7 +69,7 @@ def known_part(matrix: ErrorMatrix, *, every_row: bool = False) -> ErrorMatrix:
 
 def by_seed(measurements: Iterable[Measurement]) -> list[ErrorMatrix]:
     """An error matrix for each seed of the measurements: that of :func:`main_seed` first, then ascending."""
-    kept = [m for m in measurements if not m.configuration.is_fp32]
+    kept = [m for m in measurements if is_of_formats(m.configuration)]
     if not kept:
         return []
     main = main_seed(kept)

@@ -18,8 +18,8 @@ from torch import Tensor
 from peppp.errors import StoreError
 from peppp.files import whole
 from peppp.footprint.measuring import AllocatorTrace
-from peppp.formats import Configuration
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
+from peppp.precisions.known import Precision
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.exactness import exact_arithmetic
@@ -34,7 +34,7 @@ _Curve = list[tuple[int, float]]
 class KeptTraining:
     """How a training in a folder ended: its error, the measured peak of a step in bytes (0: no step run)."""
 
-    configuration: Configuration
+    configuration: Precision
     test_error: float
     curve: tuple[tuple[int, float], ...]
     outcome: Outcome
@@ -46,7 +46,7 @@ class KeptTraining:
 
 def train_in_folder(
     dataset: Dataset,
-    configuration: Configuration,
+    configuration: Precision,
     recipe: Recipe,
     seed: int,
     folder: Path,
@@ -129,7 +129,12 @@ def _state(
     accumulators = state.get("accumulators", [])
     tensors |= {f"accumulator.{index}": v for index, v in enumerate(accumulators) if v is not None}
     tensors |= {"order": run.order.get_state(), "chance": run.chance.get_state()}
-    data = dict(identity) | {"epoch": epoch, "curve": curve, "clock": state.get("clock")}
+    data = dict(identity) | {
+        "epoch": epoch,
+        "curve": curve,
+        "clock": state.get("clock"),
+        "scaler": run.scaler.state_dict(),
+    }
     return _contiguous(tensors), data
 
 
@@ -168,6 +173,8 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
             saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}
             saved |= {"fingerprints": None}  # they belong to the weights that were loaded just now
         run.optimizer.load_state_dict(saved)
+        if data.get("scaler"):
+            run.scaler.load_state_dict(data["scaler"])
         run.order.set_state(tensors["order"])
         run.chance.set_state(tensors["chance"])
         return int(data["epoch"]), [(int(epoch), float(error)) for epoch, error in data["curve"]]

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from peppp.formats import Configuration, FloatFormat, Format
+from peppp.formats import FloatFormat, Format
 from peppp.lowprec.rounding.roundings import Roundings
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Recipe
 
 
 @contextmanager
-def exact_arithmetic(configuration: Configuration, recipe: Recipe) -> Iterator[None]:
+def exact_arithmetic(configuration: Precision, recipe: Recipe) -> Iterator[None]:
     """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms.
 
     The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
@@ -62,7 +64,7 @@ def _places() -> tuple[Any, ...]:
     return cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul
 
 
-def is_exact_in_tf32(configuration: Configuration, recipe: Recipe) -> bool:
+def is_exact_in_tf32(configuration: Precision, recipe: Recipe) -> bool:
     """Whether TF32 holds all that enters a convolution: 10 stored bits of significand, 8 exponent bits.
 
     Activations, weights and errors are rounded before they do. Formats of 8 exponent bits are left out for
@@ -80,7 +82,9 @@ def is_exact_in_tf32(configuration: Configuration, recipe: Recipe) -> bool:
     )
 
 
-def formats_of(configuration: Configuration, recipe: Recipe) -> tuple[Format, Format, Format]:
+def formats_of(configuration: Precision, recipe: Recipe) -> tuple[Format, Format, Format]:
     """Format A, Format B and the error format of a training."""
+    if isinstance(configuration, NamedPrecision):
+        return (*configuration.sides, configuration.values)
     error = Roundings.of(configuration, recipe.rounding, recipe.error_format).errors
     return configuration.format_a, configuration.format_b, error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from peppp.errors import BudgetError, NetworkError
 from peppp.footprint.fakes import tensors
+from peppp.footprint.recipes import MakesOptimizer
+from peppp.footprint.training_memory import rehearse_training
 from peppp.formats import Configuration
-from peppp.records import Recipe
+from peppp.precisions.known import PRECISIONS
+from peppp.records import Footprint, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training.losses import find_loss
@@ -169,7 +173,61 @@ def _too_small(limit: int, needed: int) -> BudgetError:
 
 
 def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
-    """Of a recipe's network on a data set: ``storage`` is packed or simulated, or fp32 for plain PyTorch."""
+    """Of a recipe's network on a data set.
+
+    ``storage`` is packed or simulated, or a precision by name, or fp32: those are steps in plain PyTorch.
+    """
+    module, inputs, loss = _step(dataset, recipe)
+    targets = dataset.train_targets
+    batch = min(recipe.batch_size, len(targets))
+    # The order of an epoch, and the places and targets of a batch.
+    beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
+    if storage not in ("packed", "simulated"):
+        return Fitting(
+            module,
+            inputs,
+            batch,
+            beside=beside,
+            optimizer=_optimizer(recipe, storage),
+            loss=loss,
+            **({} if storage == "fp32" else {"precision": storage}),
+        )
+    return Fitting(
+        module,
+        inputs,
+        batch,
+        beside=beside,
+        precision="1-4-1/1-6-7",
+        optimizer=recipe.optimizer,
+        accumulator=recipe.accumulator,
+        storage=storage,
+        loss=loss,
+    )
+
+
+def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
+    """What a step of a precision by name keeps in plain PyTorch, estimated.
+
+    Activations are all that the forward pass adds, copies of weights that autocast makes among them.
+    """
+    module, inputs, loss = _step(dataset, recipe)
+    batch = min(recipe.batch_size, len(dataset.train_targets))
+    found, _ = rehearse_training(
+        module, inputs(batch), optimizer=_optimizer(recipe, precision), precision=precision, loss=loss
+    )
+    return Footprint(
+        weights=found.weights,
+        activations=found.activations,
+        gradients=found.gradients,
+        states={"states": found.states},
+        raw=found.buffers + found.inputs,
+    )
+
+
+def _step(
+    dataset: Dataset, recipe: Recipe
+) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
+    """A recipe's network without numbers, so many inputs to it, and the loss of its results."""
     module = networks.build_for(recipe.network, dataset, device="meta")
     if dataset.kind == "images":
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,30 +243,13 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
         wanted = torch.zeros(len(results), *targets.shape[1:], dtype=kind)
         return find_loss(dataset.loss).function(results, wanted)
 
-    batch = min(recipe.batch_size, len(targets))
-    # The order of an epoch, and the places and targets of a batch.
-    beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
-    if storage == "fp32":
-        options = dict(recipe.optimizer_options)
-        makes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
-            recipe.optimizer
-        ]
-        return Fitting(
-            module,
-            inputs,
-            batch,
-            beside=beside,
-            optimizer=lambda parameters: makes(parameters, lr=recipe.learning_rate, **options),
-            loss=loss,
-        )
-    return Fitting(
-        module,
-        inputs,
-        batch,
-        beside=beside,
-        precision="1-4-1/1-6-7",
-        optimizer=recipe.optimizer,
-        accumulator=recipe.accumulator,
-        storage=storage,
-        loss=loss,
-    )
+    return module, inputs, loss
+
+
+def _optimizer(recipe: Recipe, precision: str) -> str | MakesOptimizer:
+    """What makes a recipe's optimizer; its name for a precision that has one of its own kind."""
+    named = PRECISIONS.get(precision)
+    if named is not None and (named.optimizer or named.update != "nearest"):
+        return recipe.optimizer
+    makes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return partial(makes, lr=recipe.learning_rate, **dict(recipe.optimizer_options))

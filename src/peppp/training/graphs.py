@@ -21,13 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peppp.formats import Configuration, FloatFormat, Format
+from peppp.formats import FloatFormat, Format
 from peppp.lowprec.gpu.device import FormatSlot, is_rare
 from peppp.lowprec.gpu.keytable import ReplayClock, evaluation_roots, training_roots
 from peppp.lowprec.network.conversion import low_precision, low_precision_state
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.lowprec.rounding.roundings import Roundings
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training import loop
@@ -39,7 +41,7 @@ _KEPT = 4  # captured networks: each has its memory for good
 _REHEARSALS = 3  # before a capture, in which libraries choose their algorithms and reserve memory
 
 
-def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bool:
+def serves(dataset: Dataset, configuration: Precision, recipe: Recipe) -> bool:
     """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU),
     and a network and a loss of this package's, which are known not to look at their numbers on the way.
 
@@ -50,13 +52,14 @@ def serves(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> bo
     """
     known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
     formats = all(isinstance(fmt, FloatFormat) for fmt in formats_of(configuration, recipe))
-    ours = ":" not in recipe.network + recipe.loss
+    named = isinstance(configuration, NamedPrecision)
+    ours = not named and ":" not in recipe.network + recipe.loss
     return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
 
 
 def train(
     dataset: Dataset,
-    configuration: Configuration,
+    configuration: Precision,
     recipe: Recipe,
     seed: int,
     *,
@@ -80,7 +83,7 @@ def train(
 _replays: dict[Any, "_Replay"] = {}
 
 
-def _replay(dataset: Dataset, configuration: Configuration, recipe: Recipe, device: str) -> "_Replay":
+def _replay(dataset: Dataset, configuration: Precision, recipe: Recipe, device: str) -> "_Replay":
     """The captured steps for a network and shapes, made where there are none."""
     rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in formats_of(configuration, recipe))
     padded = _with_whole_test_batches(dataset)
@@ -219,7 +222,7 @@ class _Replay:
     def train(
         self,
         dataset: Dataset,
-        configuration: Configuration,
+        configuration: Precision,
         recipe: Recipe,
         seed: int,
         progress: Callable[[int, int], None] | None,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
-from peppp.formats import Configuration
 from peppp.lowprec.network.conversion import low_precision, low_precision_state
 from peppp.lowprec.network.convolutions import holds_narrow, repair
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.rounding.streams import mix, mix_text
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Outcome, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
@@ -40,14 +41,14 @@ class Training:
     steps: int
 
 
-def run_seed(seed: int, fingerprint: str, configuration: Configuration) -> int:
+def run_seed(seed: int, fingerprint: str, configuration: Precision) -> int:
     """Each cell its own: with one seed for all, configurations of equal roundings would be copies."""
     return mix_text(mix(0, seed), f"{fingerprint} {configuration}")
 
 
 def train(
     dataset: Dataset,
-    configuration: Configuration,
+    configuration: Precision,
     recipe: Recipe,
     seed: int,
     *,
@@ -86,7 +87,7 @@ class Run:
     def __init__(
         self,
         dataset: Dataset,
-        configuration: Configuration,
+        configuration: Precision,
         recipe: Recipe,
         seed: int,
         *,
@@ -101,6 +102,8 @@ class Run:
         self.network, self.optimizer = prepared(dataset, configuration, recipe, key, device, storage, fit)
         self.part, self.test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
         self.order = order_generator(key)
+        scales = isinstance(configuration, NamedPrecision) and configuration.scales_loss
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=scales)
         self.chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
         self.batch = min(recipe.batch_size, len(self.part))
         self.micro_batch = (fit.micro_batch if fit else None) or self.batch
@@ -136,7 +139,8 @@ class Run:
         size = self.micro_batch
         parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
         passes = [self._pass(some, wanted, len(some) / len(inputs)) for some, wanted in parts]
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         losses, misses = zip(*passes, strict=True)
         return sum(losses[1:], losses[0]), sum(misses[1:], misses[0])
 
@@ -144,7 +148,7 @@ class Run:
         """The gradients of a part of a batch: its share of the loss, and what it got wrong."""
         outputs = self.network(inputs)
         loss = self.loss.function(outputs, targets) * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), self.loss.misses(outputs.detach(), targets)
 
     def test(self) -> float:
@@ -164,7 +168,7 @@ def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
 
 def prepared(
     dataset: Dataset,
-    configuration: Configuration,
+    configuration: Precision,
     recipe: Recipe,
     key: int,
     device: str,

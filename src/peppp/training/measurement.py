@@ -16,19 +16,21 @@ from torch import Tensor
 from peppp.errors import NetworkError
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.footprint.operations import count_multiply_adds
-from peppp.formats import Configuration
+from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Footprint, Measurement, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training import graphs as replay
 from peppp.training.exactness import exact_arithmetic
+from peppp.training.fitting import footprint_of
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
 from peppp.version import __version__
 
 
 def measure(
-    dataset: Dataset, configuration: Configuration, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
+    dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
 ) -> Measurement:
     """Train ``recipe.network`` on ``dataset`` at ``configuration``, test it, and say all that is kept of it.
 
@@ -57,9 +59,7 @@ def measure(
     )
 
 
-def _trained(
-    dataset: Dataset, configuration: Configuration, recipe: Recipe, seed: int, device: str
-) -> Training:
+def _trained(dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int, device: str) -> Training:
     """A training: on a GPU by replaying captured steps, where that is possible."""
     if device == "cpu":
         return train(dataset, configuration, recipe, seed)
@@ -84,12 +84,14 @@ def with_resolution(recipe: Recipe, dataset: Dataset) -> Recipe:
     return replace(recipe, resolution=dataset.resolution, loss=dataset.loss)
 
 
-def footprint(dataset: Dataset, configuration: Configuration, recipe: Recipe) -> Footprint:
+def footprint(dataset: Dataset, configuration: Precision, recipe: Recipe) -> Footprint:
     """Bytes of a training of ``recipe.network`` on ``dataset``, without running it.
 
     Raises what the training would: a child of PepppError for a network or recipe that does not fit the data.
     """
     check_recipe(with_resolution(recipe, dataset), dataset)
+    if isinstance(configuration, NamedPrecision):
+        return footprint_of(dataset, recipe, configuration.name)
     counts = network_counts(
         recipe.network,
         dataset.outputs,

@@ -32,7 +32,6 @@ from peppp.lowprec.rounding.streams import (
     random_bits,
     signed64,
 )
-from peppp.records import RoundingModes
 
 _Check = Callable[[ModuleType, torch.device], str]
 _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
@@ -117,7 +116,7 @@ def sgd_step(
     weights: Sequence[Tensor],
     indices: Sequence[int],
     formats: tuple[Format | FormatSlot, Format | FormatSlot],
-    modes: RoundingModes,
+    modes: tuple[str, str, str],
     learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
@@ -135,7 +134,7 @@ def sgd_step(
     rate = (
         learning_rate if isinstance(learning_rate, Tensor) else torch.full((1,), learning_rate, device=device)
     )
-    stochastic = tuple(mode == "stochastic" for mode in (modes.gradient, modes.states, modes.values))
+    stochastic = tuple(mode == "stochastic" for mode in modes)
     for i, (words, order) in enumerate(zip(_update_words(key, indices, device), orders, strict=True)):
         assert order is not None
         with current(weights[i]):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
-from peppp.formats import Configuration
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
 from peppp.lowprec.network.state import LowPrecision, RoundingPoint
 from peppp.lowprec.rounding.functions import uses_in_hook
 from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import Clock
+from peppp.precisions.known import Precision, parse_precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import RoundingModes
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -24,13 +25,16 @@ _ATTRIBUTE, _PARAMETERS = "_peppp_low_precision", "_peppp_parameters"
 
 def low_precision(
     module: Module,
-    configuration: Configuration | str,
+    precision: Precision | str,
     *,
     rounding: RoundingModes | str = "stochastic",
     error_format: str = "A",
     seed: int | None = None,
 ) -> Module:
-    """Make ``module`` compute at a configuration: values in Format A, errors in the error format.
+    """Make ``module`` compute at a precision: a pair of formats, or one by name as ``amp-bf16``.
+
+    Of a pair, values are rounded to Format A and errors to the error format. A precision by name has its own
+    formats and rounding modes; ``rounding`` and ``error_format`` say nothing to it.
 
     The module is changed in place and handed back. Its parameters are rounded by the optimizer
     (:func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`), or to Format A at the first pass
@@ -57,13 +61,17 @@ def low_precision(
     if seed is None:
         seed = int(torch.randint(1 << 62, (), dtype=torch.int64))
     uses_in_hook()  # asked now, as it takes a backward pass
-    state = LowPrecision(
-        Roundings.of(Configuration.parse(configuration), rounding, error_format), Clock(seed)
-    )
+    precision = parse_precision(precision)
+    if isinstance(precision, NamedPrecision):
+        roundings, computes = Roundings.of_name(precision), precision.rounds_values
+    else:
+        roundings, computes = Roundings.of(precision, rounding, error_format), True
+    state = LowPrecision(roundings, Clock(seed), optimizer=getattr(precision, "optimizer", ""))
     parameters = Parameters(module)
     object.__setattr__(module, _ATTRIBUTE, state)
     object.__setattr__(module, _PARAMETERS, parameters)
-    install(module, state, parameters)
+    if computes:
+        install(module, state, parameters)
     return module
 
 

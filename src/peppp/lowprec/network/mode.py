@@ -95,13 +95,13 @@ class RoundingInterceptor(TorchFunctionMode):
             return self._constant(func, constants, self._run(func, args, kwargs))
         if constants and kind is not Kind.MADE and func not in NORMS_WITH_STATISTICS:
             reports.meeting(state, func, constants, kwargs.get("out"))
-        versions = _versions(operands)
+        versions = versions_of(operands)
         packed = state.packed
         if func is torch.conv2d and not state.repaired:
             state.look_at_convolution(*args, **kwargs)
         result = func(*args, **kwargs) if packed is None else packed.run(func, args, kwargs)
         changed: Sequence[Tensor] = ()
-        if (after := _versions(operands)) != versions:
+        if (after := versions_of(operands)) != versions:
             pairs = zip(operands, versions, after, strict=True)
             changed = [operand for operand, before, now in pairs if before != now]
         if (
@@ -126,7 +126,7 @@ class RoundingInterceptor(TorchFunctionMode):
                 reports.infinities(state, func, args, operands, tensors_in((result,), []))
             result = self._results(func, kind, memories, result)
             for operand in changed:
-                self._wait(func, kind, _whole(operand))
+                self._wait(func, kind, whole(operand))
         return result
 
     def _relu(self, x: Tensor) -> Tensor | None:
@@ -233,7 +233,7 @@ class RoundingInterceptor(TorchFunctionMode):
         if memory is not None and tensor.numel() * tensor.element_size() == memory.nbytes():
             memory.__dict__[NOTE] = None
         else:
-            self._wait(func, Kind.MADE, _whole(tensor))
+            self._wait(func, Kind.MADE, whole(tensor))
 
     def _rounded_input(self, tensor: Tensor) -> Tensor:
         """The rounded copy of what the caller gave to a method, made when it is first used."""
@@ -263,12 +263,12 @@ class RoundingInterceptor(TorchFunctionMode):
         return result
 
 
-def _whole(x: Tensor) -> Tensor:
+def whole(x: Tensor) -> Tensor:
     """What a view is a view of."""
     return x._base if x._is_view() and x._base is not None else x
 
 
-def _versions(tensors: list[Tensor]) -> list[int]:
+def versions_of(tensors: list[Tensor]) -> list[int]:
     """How often each was changed in place."""
     try:
         return [tensor._version for tensor in tensors]

@@ -86,6 +86,8 @@ class Parameters:
         An evaluation leaves averaged or loaded weights as they are and computes on rounded copies of them.
         """
         undo: list[Any] = []
+        if state.roundings.casts:
+            return undo  # each operation rounds the weights that it is given
         plain, replaced, packed = [], [], state.packed
         for slots, key, name in self._slots:
             parameter = slots[key]

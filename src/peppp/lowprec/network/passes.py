@@ -17,6 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 
 from peppp.errors import NetworkError
 from peppp.lowprec.network import recomputed
+from peppp.lowprec.network.casting import CastingInterceptor
 from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
 from peppp.lowprec.network.parameters import Parameters, round_gradients
@@ -175,7 +176,9 @@ class Entry:
                 stack.callback(function, *arguments)
             if state.packed is not None:
                 stack.enter_context(state.packed.keeping(fresh=self.is_root and again is None))
-            if inside:
+            if state.roundings.casts:
+                pass  # operations round what they are given
+            elif inside:
                 for tensor in tensors_in((args, kwargs), []):
                     write_note(tensor, () if tensor.is_floating_point() else None)
             elif self.is_forward:
@@ -212,7 +215,8 @@ def running_mode(state: LowPrecision) -> ExitStack:
     with ExitStack() as stack:
         modes = _get_current_function_mode_stack() if RUNNING else ()  # type: ignore[no-untyped-call]
         if not any(isinstance(mode, RoundingInterceptor) and mode.state is state for mode in modes):
-            stack.enter_context(RoundingInterceptor(state))
+            kind = CastingInterceptor if state.roundings.casts else RoundingInterceptor
+            stack.enter_context(kind(state))
         RUNNING.append(state)
         stack.callback(RUNNING.pop)
         return stack.pop_all()

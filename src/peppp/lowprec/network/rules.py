@@ -93,7 +93,8 @@ _POLES = """
 """
 
 
-def _functions(name: str) -> Iterator[Callable[..., Any]]:
+def functions_of(name: str) -> Iterator[Callable[..., Any]]:
+    """The functions that torch has by a name, wherever they are."""
     for home in (torch, functional, Tensor, torch._C._nn, torch.special):
         found = getattr(home, name, None)
         if callable(found):
@@ -104,7 +105,7 @@ def _table() -> dict[Any, Kind]:
     kinds: dict[Any, Kind] = {}
     for kind, names in _NAMES.items():
         for name in names.split():  # and its twin in place
-            kinds.update({function: kind for twin in (name + "_", name) for function in _functions(twin)})
+            kinds.update({function: kind for twin in (name + "_", name) for function in functions_of(twin)})
     for kind, names in _PROPERTIES.items():
         kinds.update({getattr(Tensor, name).__get__: kind for name in names.split() if hasattr(Tensor, name)})
     kinds.update(
@@ -120,13 +121,13 @@ def _tells(name: str, found: object) -> bool:
 
 # The kind of each function that torch's function mode hands over.
 KINDS = _table()
-POLES = {function for name in _POLES.split() for function in _functions(name)}
+POLES = {function for name in _POLES.split() for function in functions_of(name)}
 # Those that cannot where the second operand is a positive number.
 _TAME = "div divide true_divide __truediv__ __itruediv__ div_ pow __pow__ pow_"
-TAME_WITH_SCALARS = {function for name in _TAME.split() for function in _functions(name)}
+TAME_WITH_SCALARS = {function for name in _TAME.split() for function in functions_of(name)}
 RELUS = {torch.relu, functional.relu, Tensor.relu}
 # Those that move real numbers, but compute with complex ones.
-COMPLEX = {function for name in ("abs", "__abs__", "sgn") for function in _functions(name)}
+COMPLEX = {function for name in ("abs", "__abs__", "sgn") for function in functions_of(name)}
 # Their operands in float32 are running statistics, which stay so.
 NORMS_WITH_STATISTICS = {
     functional.batch_norm,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, UntypedStorage, nn
 
 from peppp.lowprec.network.convolutions import is_channels_last, is_narrow, repair
-from peppp.lowprec.network.memory import NOTE, Pending
+from peppp.lowprec.network.memory import NOTE, Pending, settle
 from peppp.lowprec.rounding.functions import Point
 from peppp.lowprec.rounding.quantize import round_by
 from peppp.lowprec.rounding.roundings import Roundings
@@ -89,6 +89,7 @@ class LowPrecision:
     quiet: bool = False  # for networks whose reports are known: they are kept, but nobody is warned
     training: bool = False  # whether the last pass that began is one of training
     replica: object = None  # the DistributedDataParallel that this state is equal in
+    optimizer: str = ""  # the kind of optimizer that the precision is known for, if any
     packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
 
     def next_point(self, operation: str, *, listed: bool = True) -> Point:
@@ -123,9 +124,14 @@ class LowPrecision:
         waiting[id(memory)] = memory
 
     def leave(self, running: Pass) -> None:
-        """End a pass: what still waits was used by no operation, and leaves it as it was computed."""
-        for memory in running.waiting.values():
+        """End a pass: what still waits was used by no operation, and leaves it as it was computed.
+
+        A precision by name rounds its results, too, as a network in bfloat16 gives its logits in that.
+        """
+        for memory in list(running.waiting.values()):
             if memory.__dict__.get(NOTE):
+                if self.roundings.rounds_results:
+                    settle(memory)
                 memory.__dict__[NOTE] = None
         running.waiting.clear()
         self.passes.remove(running)

@@ -5,8 +5,9 @@ from torch import nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec.network.conversion import low_precision_state, parameters_of
+from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.optimizers.packed import PackedOptimizer, PackedSGD
-from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer, LowPrecisionSGD
+from peppp.lowprec.optimizers.simulated import KahanOptimizer, LowPrecisionOptimizer, LowPrecisionSGD
 
 
 def low_precision_optimizer(
@@ -23,7 +24,8 @@ def low_precision_optimizer(
     ``module`` is one that :func:`peppp.lowprec.network.conversion.low_precision` made, ``optimizer`` a fresh
     one over its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by
     parameter (as Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator).
-    Without an accumulator the update falls on the Format A weights themselves.
+    Without an accumulator the update falls on the Format A weights themselves. A precision by name decides
+    about all this itself.
 
     ``storage`` "simulated" keeps rounded values in float32; "packed" keeps weights, what is saved for the
     backward pass, states and accumulator in as many bits as their formats have: the same numbers, bit for
@@ -69,6 +71,7 @@ def low_precision_optimizer(
                 f"another optimizer of {type(module).__name__} has storage={other.storage_name!r}; take the "
                 "same storage for all optimizers of a network"
             )
+    _check_named(optimizer, state, storage)
     if storage == "packed":
         kind = PackedSGD if isinstance(optimizer, torch.optim.SGD) else PackedOptimizer
         return kind(optimizer, module, accumulator=accumulator, gradients=gradients, weights=weights)
@@ -76,9 +79,26 @@ def low_precision_optimizer(
         raise NetworkError(f"unknown storage {storage!r}; known: simulated, packed")
     if state.packed is not None:
         state.packed.release()
+    if state.roundings.carries:
+        return KahanOptimizer(optimizer, module, accumulator=True)
+    accumulator = accumulator and not state.roundings.rounds_results  # a precision by name has none
     if isinstance(optimizer, torch.optim.SGD):
         return LowPrecisionSGD(optimizer, module, accumulator=accumulator)
     return LowPrecisionOptimizer(optimizer, module, accumulator=accumulator)
+
+
+def _check_named(optimizer: torch.optim.Optimizer, state: LowPrecision, storage: str) -> None:
+    """Refuse what a precision by name cannot be: packed, or of another optimizer than its states are of."""
+    if storage == "packed" and state.roundings.rounds_results:
+        raise NetworkError(
+            "packed storage holds pairs of formats, as 1-4-1/1-6-7; take one, or storage='simulated'"
+        )
+    kind = type(optimizer).__name__.lower()
+    if state.optimizer and kind != state.optimizer:
+        raise NetworkError(
+            f"the precision keeps states of {state.optimizer} in 8 bits, and the optimizer is {kind}; take "
+            f"{state.optimizer}, or a precision that ends in -{kind}8bit or in neither"
+        )
 
 
 def others_too(optimizer: torch.optim.Optimizer, other: torch.optim.Optimizer) -> bool:

@@ -19,7 +19,7 @@ from peppp.lowprec.network.parameters import Parameters, check_gradient, know, k
 from peppp.lowprec.network.reports import has
 from peppp.lowprec.network.state import LowPrecision, round_gradient
 from peppp.lowprec.rounding import backend
-from peppp.lowprec.rounding.quantize import round_by
+from peppp.lowprec.rounding.quantize import round_by, round_to
 from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, WEIGHT, Key, mix
 
@@ -122,13 +122,14 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _round_weight(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
-        return round_by(x, self.roundings.weights, self.roundings.modes.values, key, out)
+        return round_by(x, self.roundings.weights, self.roundings.weight_mode, key, out)
 
     def _round_accumulator(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
         return round_by(x, self.roundings.accumulator, self.roundings.modes.states, key, out)
 
-    def _round_state(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
-        return round_by(x, self.roundings.states, self.roundings.modes.states, key, out)
+    def _round_state(self, name: str, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        fmt = self.roundings.state_format(name, x.numel())
+        return round_by(x, fmt, self.roundings.modes.states, key, out)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -168,9 +169,9 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
             self._round_weight(parameter.data, mix(key, WEIGHT), out=weight)
             parameter.data = weight
             named = sorted((name, value) for name, value in self.state[parameter].items())
-            for number, (_, value) in enumerate(named):
+            for number, (name, value) in enumerate(named):
                 if isinstance(value, Tensor) and value.dim() and value.is_floating_point():
-                    self._round_state(value, mix(key, FIRST_STATE + number), out=value)
+                    self._round_state(name, value, mix(key, FIRST_STATE + number), out=value)
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs.
@@ -249,6 +250,18 @@ class LowPrecisionSGD(LowPrecisionOptimizer):
         return momentum
 
 
+class KahanOptimizer(LowPrecisionOptimizer):
+    """Any torch optimizer on weights of 16 bits that carry their rounding errors along (Kahan summation).
+
+    A weight and what it lacks, each rounded, are kept as their sum: the accumulator.
+    """
+
+    def _round_accumulator(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
+        fmt = self.roundings.weights
+        weight = round_to(x, fmt, None)
+        return torch.add(weight, round_to(x - weight, fmt, None), out=out)
+
+
 def sgd_step(
     gradient: Tensor,
     momentum: Tensor | None,
@@ -261,7 +274,7 @@ def sgd_step(
     key: Key,
 ) -> None:
     """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
-    modes = roundings.modes
+    modes, states = roundings.modes, roundings.state_format("momentum_buffer", weight.numel())
 
     def rounded(x: Tensor, fmt: Format, mode: str, role: int) -> Tensor:
         return round_by(x, fmt, mode, mix(key, role))
@@ -272,8 +285,8 @@ def sgd_step(
         v = v + acc * weight_decay
     if momentum is not None:
         v = momentum * momentum_factor + v
-        momentum.copy_(rounded(v, roundings.states, modes.states, FIRST_STATE))
+        momentum.copy_(rounded(v, states, modes.states, FIRST_STATE))
     acc = acc - v * learning_rate
     if accumulator is not None:
         acc = accumulator.copy_(rounded(acc, roundings.accumulator, modes.states, ACCUMULATOR))
-    weight.copy_(rounded(acc, roundings.weights, modes.values, WEIGHT))
+    weight.copy_(rounded(acc, roundings.weights, roundings.weight_mode, WEIGHT))

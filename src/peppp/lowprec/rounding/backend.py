@@ -58,7 +58,10 @@ def sgd_step(
     """One step of SGD for some parameters, in place; see :func:`peppp.lowprec.rounding.kernels.sgd_step`."""
     if weights and is_shape_only(weights[0]):
         return kernels.available()  # whose loops need no memory of their own
-    formats, modes = (roundings.weights, roundings.states), roundings.modes
+    formats = roundings.weights, roundings.states
+    modes = roundings.modes.gradient, roundings.modes.states, roundings.weight_mode
+    if not roundings.gradient == roundings.states == roundings.accumulator:
+        return False
     columns, rates = (
         (gradients, momenta, accumulators, weights),
         (learning_rate, momentum_factor, weight_decay),

@@ -18,7 +18,6 @@ from torch.autograd.graph import increment_version
 from peppp.formats import FloatFormat, Format
 from peppp.lowprec.rounding.constants import Constants, constants
 from peppp.lowprec.rounding.streams import GOLDEN, Key, PathKey
-from peppp.records import RoundingModes
 
 # How memory is walked: pixels, channels, pattern.
 _Order = tuple[int, int, NDArray[np.uint32]]
@@ -65,7 +64,7 @@ def sgd_step(
     weights: Sequence[Tensor],
     indices: Sequence[int],
     formats: tuple[Format, Format],
-    modes: RoundingModes,
+    modes: tuple[str, str, str],
     learning_rate: float | Tensor,
     momentum_factor: float,
     weight_decay: float,
@@ -104,7 +103,7 @@ def sgd_step(
         start,
         None if momenta is None else True,
         None if accumulators is None else True,
-        *(_flag(mode) for mode in (modes.gradient, modes.states, modes.values)),
+        *(_flag(mode) for mode in modes),
     )
     increment_version([tensor for column in columns[1:] for tensor in column])
     return True

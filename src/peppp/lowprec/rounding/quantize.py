@@ -21,6 +21,7 @@ from peppp.errors import FormatError
 from peppp.formats import (
     FP32,
     BlockFormat,
+    DynamicFormat,
     FixedFormat,
     FloatFormat,
     Format,
@@ -31,7 +32,13 @@ from peppp.formats import (
 )
 from peppp.lowprec.rounding import backend
 from peppp.lowprec.rounding.constants import is_fine, threshold
-from peppp.lowprec.rounding.scaling import round_blocks, round_fixed, round_integers, round_scaled
+from peppp.lowprec.rounding.scaling import (
+    round_blocks,
+    round_codes,
+    round_fixed,
+    round_integers,
+    round_scaled,
+)
 from peppp.lowprec.rounding.shape_only import copy_if_scattered, is_shape_only
 from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
@@ -53,7 +60,7 @@ def quantize(
     (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
     Formats with a scale send nearest ties away from zero if they are of integers (``int8``, ``fixed-8-6``),
     and to even if they are of floats (``mx-1-4-3/32``, ``nv-1-2-1/16``, ``scaled-1-4-3``). They keep
-    infinities, too.
+    infinities, too. ``dynamic8/256`` is rounded to nearest only.
 
     The result is float32 of ``x``'s shape. Raises FormatError for another dtype than float32, an unknown
     format or an unknown rounding.
@@ -113,6 +120,10 @@ def _round_eagerly(x: Tensor, fmt: Format, key: Key | None) -> Tensor:
             lambda scaled, element: round_to(scaled, element, key),
             lambda scales, of_blocks: round_to(scales, of_blocks, None),
         )
+    if isinstance(fmt, DynamicFormat):
+        if key is not None:
+            raise FormatError(f"{fmt} is rounded to nearest only")
+        return round_codes(x, fmt)
     bits = None if key is None else random_bits(x.shape, key, x.device)
     if isinstance(fmt, FixedFormat):
         return round_fixed(x, fmt, bits)

@@ -1,8 +1,10 @@
 """What a training rounds: which numbers to which format, and how."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from peppp.formats import FP32, Configuration, Format, parse_format
+from peppp.formats import FP32, Configuration, DynamicFormat, Format, parse_format
+from peppp.precisions.named import NamedPrecision, Products
+from peppp.precisions.states import LEAST_NUMBERS
 from peppp.records import RoundingModes
 
 
@@ -12,6 +14,9 @@ class Roundings:
 
     ``values`` are activations, ``errors`` what comes back to them, ``weights`` the parameters as the network
     has them. The optimizer has the ``gradient``, its ``states`` and, where there is one, the ``accumulator``.
+    ``weight_mode`` is how weights are rounded after a step. Where ``casts``, operations choose their type as
+    under autocast, and ``products`` says which formats linear layers go through. ``carries`` means Kahan
+    summation, ``rounds_results`` that what the network returns is of few bits, too.
     """
 
     values: Format
@@ -21,6 +26,11 @@ class Roundings:
     states: Format
     accumulator: Format
     modes: RoundingModes
+    weight_mode: str
+    casts: bool = False
+    products: Products | None = None
+    carries: bool = False
+    rounds_results: bool = False
     rounds_errors: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +50,34 @@ class Roundings:
     @classmethod
     def of_formats(cls, a: Format, b: Format, errors: Format, modes: RoundingModes) -> "Roundings":
         """Format A for weights and activations, Format B for all that the optimizer has."""
-        return cls(a, errors, a, b, b, b, modes)
+        return cls(a, errors, a, b, b, b, modes, modes.values)
+
+    @classmethod
+    def of_name(cls, precision: NamedPrecision) -> "Roundings":
+        """Those of a precision that has a name."""
+        p = precision
+        return cls(
+            values=p.values,
+            errors=p.values,
+            weights=p.weights,
+            gradient=p.weights,
+            states=p.states,
+            accumulator=p.weights,
+            modes=RoundingModes.parse("nearest"),
+            weight_mode="stochastic" if p.update == "stochastic" else "nearest",
+            casts=p.casts,
+            products=p.products,
+            carries=p.update == "kahan",
+            rounds_results=True,
+        )
+
+    def state_format(self, name: str, size: int) -> Format:
+        """The format of an optimizer's state of a ``size`` in numbers; small ones are not kept in 8 bits."""
+        if not isinstance(self.states, DynamicFormat):
+            return self.states
+        if size < LEAST_NUMBERS:
+            return FP32
+        return replace(self.states, signed=not name.endswith("_sq"))
 
     @property
     def is_known(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from peppp.floats import FP32, FloatFormat
-from peppp.formats import BlockFormat, FixedFormat, IntegerFormat, ScaledFormat, TwoLevelFormat
+from peppp.formats import BlockFormat, DynamicFormat, FixedFormat, IntegerFormat, ScaledFormat, TwoLevelFormat
 
 RoundElements = Callable[[Tensor, FloatFormat], Tensor]
 
@@ -27,13 +27,15 @@ def round_fixed(x: Tensor, fmt: FixedFormat, bits: Tensor | None) -> Tensor:
     return _keep_infinity(x, _round_integers(x * 2.0**fmt.fraction_bits, bits, lowest, highest) * fmt.step)
 
 
-def round_integers(x: Tensor, fmt: IntegerFormat, bits: Tensor | None) -> Tensor:
+def round_integers(x: Tensor, fmt: IntegerFormat, bits: Tensor | None, *, by_row: bool = False) -> Tensor:
     """``x`` as integers times its largest finite magnitude / ``fmt.largest``, a scale of at least 2^-126.
 
     A smaller scale would be a subnormal float32, too coarse to bring the largest magnitude to
-    ``fmt.largest``.
+    ``fmt.largest``. With ``by_row`` each row along the last dimension has a scale of its own.
     """
-    scale = (_largest(x.abs().reshape(1, -1)) / fmt.largest).clamp(min=_LEAST_SCALE).reshape(())
+    magnitudes = x.abs() if by_row else x.abs().reshape(1, -1)
+    scale = (_largest(magnitudes) / fmt.largest).clamp(min=_LEAST_SCALE)
+    scale = scale if by_row else scale.reshape(())
     rounded = _round_integers(x / scale, bits, -fmt.largest, fmt.largest) * scale
     # The scale may be rounded up, and its largest multiple then exceed float32's largest number.
     return _keep_infinity(x, rounded.clamp(-FP32.max, FP32.max))
@@ -49,6 +51,24 @@ def round_scaled(x: Tensor, fmt: ScaledFormat, round_elements: RoundElements) ->
     largest = _largest(x.abs().reshape(1, -1)).reshape(())
     scale = _divided(largest, fmt.element.max).clamp(min=_LEAST_TENSOR_SCALE)
     return _scaled(x, scale, fmt.element, round_elements)
+
+
+def round_codes(x: Tensor, fmt: DynamicFormat) -> Tensor:
+    """``x`` in dynamic codes, to nearest; halfway between two numbers the smaller is taken.
+
+    >>> from peppp.lowprec.rounding.quantize import quantize
+    >>> quantize(torch.tensor([2.0, -1.0, 0.0]), "dynamic8/256")
+    tensor([ 2.0000, -0.9930,  0.0000])
+    """
+    if not x.numel():
+        return x.clone()
+    blocks = pad(x.reshape(-1), (0, -x.numel() % fmt.block)).reshape(-1, fmt.block)
+    scale = _largest(blocks.abs())  # [blocks, 1]
+    numbers = torch.tensor(fmt.numbers, dtype=torch.float32, device=x.device)  # [256]
+    between = (numbers[1:] + numbers[:-1]) / 2
+    shares = torch.where(scale == 0, 0.0, blocks / torch.where(scale == 0, 1.0, scale))
+    rounded = (numbers[torch.searchsorted(between, shares)] * scale).reshape(-1)[: x.numel()].reshape(x.shape)
+    return torch.where(x.isfinite(), rounded, x)
 
 
 def round_blocks(

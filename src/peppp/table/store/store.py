@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 
 from peppp.arithmetic import current_recipe
 from peppp.errors import StoreError
-from peppp.formats import Configuration
+from peppp.precisions.known import parse_precision
 from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
 from peppp.table.columns import from_record, read_recipe, to_record
 from peppp.table.store import database, schema
@@ -105,7 +105,7 @@ class Store:
         keys, outdated = self.keys(), 0
         named = {digest: recipe for digest, recipe in self._recipes().items() if _is_old(recipe)}
         for key in [key for key in keys if key[2] in named]:
-            now = current_recipe(named[key[2]], Configuration.parse(key[1]))
+            now = current_recipe(named[key[2]], parse_precision(key[1]))
             if _is_old(now):
                 outdated += 1
             keys.add((*key[:2], now.digest, *key[3:]))

@@ -1,0 +1,108 @@
+"""Operations that choose their type, as torch's autocast does: what is of few bits, and what stays float32.
+
+Numbers whose memory has a tuple as its note (memory.py) are of few bits; all others are float32: parameters,
+inputs, buffers, results of softmax and of norms of layers. Products round what they are given, and their
+results. Other operations give numbers of few bits where all that they read has few bits. Each use of a weight
+rounds it again, where autocast keeps a copy for the pass: the numbers are the same, but gradients of several
+uses are added in float32.
+
+The lists are those of torch's documentation for CUDA ("autocast op reference"). On the CPU torch leaves
+softmax and norms in the type that they are given.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peppp.lowprec.network.memory import NOTE, memories_of, note_on, settle, write_note
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in, versions_of, whole
+from peppp.lowprec.network.rules import KINDS, NORMS_WITH_STATISTICS, RELUS, Kind, functions_of
+from peppp.lowprec.network.scaled_products import in_products
+from peppp.lowprec.rounding.functions import round_copy
+
+_PRODUCTS = """
+    __matmul__ __rmatmul__ addbmm addmm addmv addr baddbmm bmm chain_matmul multi_dot conv1d conv2d conv3d
+    conv_transpose1d conv_transpose2d conv_transpose3d linear matmul mm mv prelu gru_cell lstm_cell
+    rnn_tanh_cell rnn_relu_cell lstm gru rnn_tanh rnn_relu scaled_dot_product_attention
+    multi_head_attention_forward einsum bilinear
+"""
+_FLOAT32 = """
+    __pow__ __rpow__ __rtruediv__ acos asin cosh cdist cosine_similarity cumprod cumsum dist erfinv exp expm1
+    group_norm layer_norm log log10 log2 log1p log_softmax norm normalize pdist pow prod reciprocal renorm
+    rsqrt sinh softmax softmin softplus sum tan float
+"""
+PRODUCTS = {function for name in _PRODUCTS.split() for function in functions_of(name)}
+FLOAT32 = {function for name in _FLOAT32.split() for function in functions_of(name)}
+
+
+class CastingInterceptor(RoundingInterceptor):
+    """Sees every torch operation of a pass and gives its results the type that autocast would."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Round what a product is given; run ``func``; let results of few bits wait to be rounded."""
+        kind, state, kwargs = KINDS.get(func), self.state, kwargs or {}
+        if kind is Kind.UNTOUCHED or RUNNING[-1] is not state:
+            return func(*args, **kwargs)
+        run = func
+        if func in PRODUCTS:
+            args, kwargs = mapped((args, kwargs), self._narrow)
+            run = in_products(func, state)
+            if func is torch.conv2d and run is not func:
+                state.look_at_convolution(*args, **kwargs)
+        if func in RELUS and len(args) == 1 and not kwargs.get("inplace"):
+            fused = self._relu(args[0])
+            if fused is not None:
+                return fused
+        operands = tensors_in(kwargs, tensors_in(args, []))
+        if kind is Kind.RESHAPED and func is not Tensor.float:
+            return self._reshape(func, args, kwargs, operands)
+        memories = memories_of(operands)
+        for memory in memories:
+            if note_on(memory):
+                settle(memory)  # type: ignore[arg-type]
+        narrow = (
+            func not in FLOAT32 and kind is not Kind.LOSS and (func in PRODUCTS or _is_narrow(func, operands))
+        )
+        before = versions_of(operands)
+        result = self._run(run, args, kwargs)
+        changed = [
+            x for x, old, new in zip(operands, before, versions_of(operands), strict=True) if old != new
+        ]
+        if func is Tensor.float and result is args[0] and isinstance(note_on(memories[0]), tuple):
+            return result.clone()  # float32 from now on, with numbers of few bits
+        if narrow and kind is Kind.KEPT:
+            for tensor in tensors_in((result,), []):
+                if tensor.is_floating_point() and note_on(tensor.untyped_storage()) is None:
+                    write_note(tensor, ())
+        elif narrow:
+            result = self._results(func, kind or Kind.ROUNDED_COPY, memories, result)
+        for operand in changed:
+            if kind is not Kind.KEPT and isinstance(note_on(operand.untyped_storage()), tuple):
+                self._wait(func, kind or Kind.ROUNDED, whole(operand))
+        return result
+
+    def _narrow(self, tensor: Tensor) -> Tensor:
+        """A rounded copy of float32 numbers; what has few bits already is taken as it is."""
+        if tensor.dtype != torch.float32 or isinstance(note_on(tensor.untyped_storage()), tuple):
+            return tensor
+        copy = round_copy(tensor, self.state.next_point("cast"))
+        write_note(copy, ())
+        return copy
+
+
+def _is_narrow(func: Callable[..., Any], operands: list[Tensor]) -> bool:
+    """Whether results have few bits: what is read does. Single numbers without dimensions decide nothing."""
+    if func in NORMS_WITH_STATISTICS:
+        operands = operands[:1]  # weights and statistics are float32 beside it
+    read = [x for x in operands if x.is_floating_point()]
+    deciding = [x for x in read if x.dim()] or read
+    notes = [x.untyped_storage().__dict__.get(NOTE) for x in deciding]
+    return bool(notes) and all(isinstance(note, tuple) for note in notes)

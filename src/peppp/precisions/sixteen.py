@@ -1,0 +1,56 @@
+"""Sixteen bits: torch's autocast over float32 weights, and networks that are bfloat16 throughout.
+
+Kept: under autocast, float32 weights, gradients and states, and activations of 2 bytes with a copy of the
+weights for a pass; in bfloat16, 2 bytes of everything, and 2 more a weight with Kahan summation.
+"""
+
+from peppp.formats import FP32
+from peppp.precisions.named import BF16, FP16, NamedPrecision
+
+AMP_BF16 = NamedPrecision(
+    name="amp-bf16",
+    about="autocast to bfloat16 over float32 weights",
+    needs="any processor or GPU; fast with units for bfloat16",
+    values=BF16,
+    weights=FP32,
+    states=FP32,
+    casts=True,
+)
+AMP_FP16 = NamedPrecision(
+    name="amp-fp16",
+    about="autocast to float16 over float32 weights, with a loss scale that adapts",
+    needs="a GPU; slow on processors",
+    values=FP16,
+    weights=FP32,
+    states=FP32,
+    casts=True,
+    scales_loss=True,
+)
+BF16_ALONE = NamedPrecision(
+    name="bf16",
+    about="the whole network and its optimizer in bfloat16, without a float32 copy",
+    needs="any processor or GPU; fast with units for bfloat16",
+    values=BF16,
+    weights=BF16,
+    states=BF16,
+)
+BF16_SR = NamedPrecision(
+    name="bf16-sr",
+    about="bfloat16 throughout, weights rounded stochastically",
+    needs="an optimizer that rounds so, as torchao's",
+    values=BF16,
+    weights=BF16,
+    states=BF16,
+    update="stochastic",
+)
+BF16_KAHAN = NamedPrecision(
+    name="bf16-kahan",
+    about="bfloat16 throughout, the rounding errors of weights carried along (Kahan summation)",
+    needs="an optimizer that sums so, as torch-optimi's",
+    values=BF16,
+    weights=BF16,
+    states=BF16,
+    update="kahan",
+)
+
+FAMILY = (AMP_BF16, AMP_FP16, BF16_ALONE, BF16_SR, BF16_KAHAN)
