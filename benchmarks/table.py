@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from peppp.precisions.known import MEASURED
+
 # Pixels a side: 8 for simple pictures, 24 for a few, so that memory differs between rows.
 SIDES = {8: "mnist notmnist spoken_digits_mel hand_drawn_shapes dig_mnist math_symbols omniglot_alphabets "
             "omniglot_characters",
@@ -33,6 +35,10 @@ FORMATS_A = "1-3-1,1-3-2,1-3-3,1-3-4,1-4-1,1-4-2,1-4-3,1-4-4,1-5-1,1-5-2,1-5-3"
 OLDER_A = ",".join(f"{text}@qpytorch-0.2" for text in FORMATS_A.split(","))
 THIRD = f"{FORMATS_A} x 1-6-7,1-7-9,1-8-11"
 SEEDS = ["--seed", "0,1,2"]
+TWO_SEEDS = ["--seed", "0,1"]
+# With convolutions, as most networks here are of those; on the transformer today's recipes as they are.
+NAMED = ",".join(MEASURED)
+NAMED_LINEAR = NAMED.replace("-all", "")
 # Trained until fp32 stops improving (twice as many epochs are no better), at the rate of 0.1, 0.03, 0.01 and
 # 0.003 at which fp32 errs least.
 END = ["--epochs", "100", "--augmentation", "flip-crop", "--min-steps", "0"]
@@ -88,6 +94,12 @@ def campaigns(names: list[str]) -> dict[str, tuple[list[str], list[str]]]:
         ),
         "fp32-text": (TEXTS, ["--configurations", "fp32", "--network", "transformer", *SEEDS]),
         "text": (TEXTS, ["--configurations", THIRD, "--network", "transformer"]),
+        "named": ([*FIRST, *SECOND], ["--configurations", NAMED, *TWO_SEEDS]),
+        "named-text": (
+            TEXTS,
+            ["--configurations", NAMED_LINEAR, "--network", "transformer", *TWO_SEEDS],
+        ),
+        "named-deep": (five, ["--configurations", NAMED, *DEEP]),
         "deep-b": (five, ["--configurations", f"{FORMATS_A} x 1-6-7,1-8-11", *DEEP]),
     }
 
