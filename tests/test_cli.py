@@ -118,7 +118,7 @@ def test_memory():
     assert "95.3" in peppp("memory", "resnet18", "--configurations", "1-4-1/1-6-7").stdout
     assert "unknown network 'resnet99'" in refused("memory", "resnet99")
     assert "not an input shape" in refused("memory", "resnet8", "--input", "32x32")
-    assert "not a configuration" in refused("memory", "resnet8", "--configurations", "1-4-1")
+    assert "not a precision" in refused("memory", "resnet8", "--configurations", "1-4-1")
 
 
 def test_memory_by_layer_by_batch_and_at_inference():
