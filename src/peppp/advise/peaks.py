@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from peppp.errors import BudgetError
-from peppp.formats import Configuration, FloatFormat
-from peppp.precisions.known import Precision
+from peppp.formats import FloatFormat
+from peppp.precisions.known import Precision, is_of_formats
 from peppp.precisions.named import NamedPrecision
 from peppp.records import Recipe
 from peppp.table.labels import Label, plain
@@ -27,17 +27,23 @@ class Steps:
 
     @staticmethod
     def storage(precision: Precision) -> str:
-        """How a precision's step stores what is rounded; one by name is a step in plain PyTorch."""
+        """How a precision's step stores what is rounded; fp32 and others by name are plain PyTorch."""
         if isinstance(precision, NamedPrecision):
             return precision.name
+        if precision.is_fp32:
+            return "fp32"
         return "packed" if all(isinstance(f, FloatFormat) for f in precision.sides) else "simulated"
+
+    def stored(self, precision: Precision) -> str:
+        """:meth:`storage` in words."""
+        return self.storage(precision) if is_of_formats(precision) else "in plain PyTorch"
 
     def within(self, budget: int | None, precision: Precision) -> Fit:
         """How a step fits; BudgetError where it does not."""
         storage = self.storage(precision)
         if storage not in self._ways:
             self._ways[storage] = fitting(self._dataset, self._recipe, storage)
-        pair = precision if isinstance(precision, Configuration) else None
+        pair = precision if is_of_formats(precision) else None
         return self._ways[storage].within(budget, pair, **self._how)
 
     def all_within(self, budget: int, labels: Sequence[Any]) -> dict[Label, Fit]:
@@ -72,11 +78,12 @@ def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int
         return error.needed or ways.within(None).peak
 
 
-def of_peaks(peaks: Mapping[Label, int], in_fp32: int, budget: int) -> tuple[str, ...]:
+def of_peaks(fits: Mapping[Label, Fit], in_fp32: int, budget: int) -> tuple[str, ...]:
     """Where the budget decides nothing, or low precision saves nothing."""
-    low, high = min(peaks.values()), max(peaks.values())
+    peaks = [fit.peak for fit in fits.values()]
+    low, high = min(peaks), max(peaks)
     notes = []
-    if high <= budget:
+    if high <= budget and not any(fit.recomputation.blocks for fit in fits.values()):
         notes.append(
             f"every configuration fits: their peaks are {format_bytes(low)} to {format_bytes(high)} (fp32 "
             f"{format_bytes(in_fp32)}), so that the budget decides nothing"

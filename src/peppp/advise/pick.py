@@ -12,9 +12,10 @@ import numpy as np
 
 from peppp.advise.costs import Cost
 from peppp.errors import TableError
+from peppp.formats import Format
 from peppp.page.bits import page_format
 from peppp.records import Footprint
-from peppp.table.labels import Label, formats_of
+from peppp.table.labels import Label, formats_of, plain
 from peppp.units import format_bytes
 
 
@@ -373,12 +374,18 @@ def _memory(footprint: Footprint) -> dict[str, int]:
     return {part: getattr(footprint, part) for part in ("weights", "activations", "optimizer", "raw")}
 
 
+def _sides(label: Label) -> tuple[Format | str, Format | str]:
+    """What a page shows as Format A and B; of a mere text that text."""
+    return (label, "") if isinstance(label, str) else plain([label])[0].sides
+
+
 def _row(prediction: Prediction) -> dict[str, Any]:
-    label, pair = prediction.configuration, formats_of(prediction.configuration)
+    label, sides = prediction.configuration, _sides(prediction.configuration)
     return {
         "configuration": str(label),
-        "format_a": page_format(pair.format_a if pair else str(label)),
-        "format_b": page_format(pair.format_b if pair else ""),
+        "named": formats_of(label) is None,
+        "format_a": page_format(sides[0]),
+        "format_b": page_format(sides[1]),
         "estimated": prediction.estimated_error,
         "measured": prediction.measured_error,
         "interval": prediction.interval and list(prediction.interval),

@@ -38,6 +38,7 @@ from peppp.training.measurement import footprint, network_counts, training_opera
 from peppp.units import parse_bytes
 
 COUNTS = ("peak", "kept")
+CHOICES = ("paper", "all")
 _AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
 
 
@@ -69,6 +70,7 @@ def pick(
     count: str = "peak",
     recompute: bool = True,
     micro_batch: int | str | None = None,
+    choices: str = "paper",
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
 
@@ -96,6 +98,9 @@ def pick(
     ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
     deviation of the error over seeds, if the table cannot tell.
 
+    ``choices`` says which columns of the table are chosen from: those of the ``paper``, pairs of formats, or
+    ``all``, fp32 and the other precisions by name among them.
+
     ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the
     table's trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto
     optimal in error and all of these, within the budget.
@@ -111,6 +116,8 @@ def pick(
     check_costs(costs)
     networks.check_name(network)
     how: dict[str, Any] = {"recompute": recompute, "micro_batch": micro_batch}
+    if choices not in CHOICES:
+        raise TableError(f"unknown choices {choices!r}; known: {', '.join(CHOICES)}")
     if count not in COUNTS:
         raise BudgetError(f"unknown count {count!r}; known: {', '.join(COUNTS)}")
     if count == "kept" and micro_batch is not None:
@@ -119,6 +126,8 @@ def pick(
     def seen(classes: int, side: int, images: int) -> None:
         """Refuse limits below everything before pixels are decoded; other tables have other columns."""
         asked = replace(recipe or Recipe(), network=network)
+        if choices != "paper":
+            return
         if table is None and count == "kept":
             sizes = grid_footprints(network, asked, classes, side)
             check_limit(budget, "a budget", sizes)
@@ -135,6 +144,7 @@ def pick(
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
     known: list[Measurement] = []
+    every = choices == "all"
     unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
     if not isinstance(table, ErrorMatrix):
         known, unused = alike(table, recipe, without=dataset.fingerprint)
@@ -146,11 +156,15 @@ def pick(
         # fp32's errors tell much of the others; the paper's methods know nothing of them.
         fp32 = not rates and Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
         taught = taught_by(known, recipe, every_rate=bool(rates))
-        errors = _with_fp32(taught) if fp32 else error_matrix(taught, learning_rates=rates)
+        errors = (
+            _with_fp32(taught, include_named=every)
+            if fp32
+            else error_matrix(taught, learning_rates=rates, include_named=every)
+        )
     # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
-    sizes = footprints(dataset, recipe, [c for c in errors.columns if c != FP32_CONFIGURATION])
+    sizes = footprints(dataset, recipe, [c for c in errors.columns if every or c != FP32_CONFIGURATION])
     steps = Steps(dataset, recipe, **how)
     fits = steps.all_within(budget, list(sizes)) if count == "peak" else {}
     peaks = bytes_counted(fits, budget) or None
@@ -172,11 +186,17 @@ def pick(
         method=method or DEFAULT_METHOD,
         until_sure=until_sure,
         tolerance=tolerance,
-        fp32_error=fp32_error,
+        fp32_error=None if FP32_CONFIGURATION in sizes else fp32_error,
         noise=noise,
         peaks=peaks,
     )
-    everything = error_matrix(known, learning_rates=rates) if known else errors
+    if FP32_CONFIGURATION in sizes and fp32_error is not None:
+        advisor.tell(FP32_CONFIGURATION, fp32_error)
+    everything = (
+        error_matrix(known, learning_rates=rates, include_reference=every, include_named=every)
+        if known
+        else errors
+    )
     notes = (*([unused] if unused else ()), *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
@@ -211,9 +231,9 @@ def pick(
             step_peak=fit.peak,
             recomputed=fit.recomputation.blocks,
             micro_batch=fit.micro_batch,
-            fitted=f"{fit}; {steps.storage(picked)}, estimated",
+            fitted=f"{fit}; {steps.stored(picked)}, estimated",
         )
-        notes = (*notes, *of_peaks(peaks, in_fp32, budget))
+        notes = (*notes, *of_peaks(fits, in_fp32, budget))
         if advisor.told:
             notes = (*notes, *of_trials(dataset, recipe, cap))
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
@@ -257,9 +277,9 @@ def _notes(
     return tuple(map(str, transfers(errors, known, recipe, asked)))
 
 
-def _with_fp32(known: Sequence[Measurement]) -> ErrorMatrix:
+def _with_fp32(known: Sequence[Measurement], *, include_named: bool) -> ErrorMatrix:
     """The error matrix with fp32 as its last column; rows of fp32 alone teach nothing of formats."""
-    found = error_matrix(known, include_reference=True)
+    found = error_matrix(known, include_reference=True, include_named=include_named)
     low = np.array([label != FP32_CONFIGURATION for label in found.columns])
     return found.take(found.observed[:, low].any(axis=1))
 

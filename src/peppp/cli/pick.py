@@ -104,6 +104,12 @@ def command(
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
     data_root: DataRoot = None,
+    choices: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Choose from: paper (pairs of formats), or all (also fp32, amp-bf16 and others)."
+        ),
+    ] = "paper",
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
@@ -186,6 +192,7 @@ def command(
                 learning_rates=rates,
                 resolution=resolution,
                 cap=cap,
+                choices=choices,
                 fp32_error=fp32_error,
                 noise=noise,
                 rank=rank,

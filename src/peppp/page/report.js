@@ -189,7 +189,7 @@ function drawPoints(layer, page, { box, x, y }) {
   }
 }
 
-/** A circle at the estimate with its interval; if measured, a square there and a line to the estimate.
+/** A circle (of a precision by name a triangle) at the estimate with its interval; if measured, a square there and a line to the estimate.
     A measured row may have no estimate. */
 function drawPoint(point, row, best, at, y) {
   if (row.interval !== null) {
@@ -198,7 +198,13 @@ function drawPoint(point, row, best, at, y) {
   }
   const [estimated, measured] = [y(row.estimated ?? row.measured), y(row.measured ?? row.estimated)];
   const radius = row.measured !== null ? 2.5 : best ? 4.5 : 3.6;
-  add(point, "circle", { class: `estimate${best}`, cx: at, cy: estimated, r: radius });
+  if (row.named) {
+    const [side, up, down] = [1.2 * radius, 1.3 * radius, 0.8 * radius];
+    const d = `M${at} ${estimated - up}l${side} ${up + down}h${-2 * side}Z`;
+    add(point, "path", { class: `estimate${best}`, d });
+  } else {
+    add(point, "circle", { class: `estimate${best}`, cx: at, cy: estimated, r: radius });
+  }
   if (row.measured === null) return;
   add(point, "path", { class: "link", d: `M${at} ${estimated}V${measured}` });
   add(point, "rect", { class: "measured", x: at - 4.5, y: measured - 4.5, width: 9, height: 9 });

@@ -26,7 +26,8 @@ def render(page: Mapping[str, Any]) -> str:
     ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of really
     training the chosen configuration, and ``reliable``: False where the measurements are too few for the
     rank, ``notes`` (texts shown below the title), ``tolerance`` (errors so close tie, and the least memory is
-    picked), in a row ``settled``: False where its measured error is one noisy run of what is estimated,
+    picked), in a row ``named``: True of a precision by name, and ``settled``: False where its measured error
+    is one noisy run of what is estimated,
     ``costs`` (name, unit, source and the ``values`` of all rows) with the indices ``cost_frontier`` of rows
     that are Pareto optimal in error and all of them. The page of several tasks is what
     :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes bytes; all texts are escaped.
@@ -102,6 +103,7 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
     totals = [row["total"] for row in rows]
     for row in rows:  # to nine decimals, as the library compares them
         row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
+        row.setdefault("named", False)
         row["settles"] = row["measured"] is not None and row.get("settled", True)
     errors = [row["measured"] if row["settles"] else row["estimated"] for row in rows]
     for row in rows:

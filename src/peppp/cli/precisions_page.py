@@ -1,0 +1,90 @@
+"""The page of precisions by name: what they are, what each costs in error, and in memory."""
+
+from collections.abc import Sequence
+
+import torch
+
+from peppp.evaluate.against_fp32 import Difference
+from peppp.footprint.training_memory import training_memory
+from peppp.precisions.known import MEASURED, PRECISIONS
+from peppp.precisions.named import NamedPrecision
+from peppp.records import Recipe
+from peppp.tasks.dataset import blank_images
+from peppp.tasks.readers import load
+from peppp.training.fitting import fitting
+
+# Whose memory the page shows: the network, its data in words, and their pixels a side.
+_NETWORKS = (("resnet8", "16x16 pixels", 16), ("resnet18", "32x32 pixels", 32), ("transformer", "text", None))
+
+
+def bytes_a_parameter(name: str, optimizer: str | None = None) -> float:
+    """Of weights, gradients and states between steps, with SGD's momentum unless the name says another."""
+    layer = torch.nn.Linear(1024, 1024, bias=False, device="meta")
+    found = training_memory(layer, torch.empty(1, 1024), precision=name, optimizer=optimizer)
+    return (found.weights + found.gradients + found.states) / 1024**2
+
+
+def written(found: Sequence[Difference]) -> str:
+    """The page, in Markdown."""
+    lines = [
+        "# Precisions by name",
+        "",
+        "This page is written by `peppp precisions --page docs/precisions.md`. Errors are those of simulated",
+        "trainings (float32 numbers, rounded as the precision would), on the data and by the recipes of the",
+        "table that ships. Memory is estimated from a rehearsal of the step in plain PyTorch.",
+        "",
+        "## What they are",
+        "",
+        "| name | what it is | what runs it | bytes a parameter |",
+        "|---|---|---|---|",
+    ]
+    for name in ("fp32", *PRECISIONS):
+        known = PRECISIONS.get(name)
+        if known is not None and (known.optimizer and name not in MEASURED):
+            continue
+        size = f"{bytes_a_parameter(name):.4g}"
+        about, needs = (known.about, known.needs) if known else ("float32 throughout", "anything")
+        lines.append(f"| `{name}` | {about} | {needs} | {size} |")
+    lines += [
+        "",
+        "Bytes a parameter are those of the weight, its gradient and SGD's momentum between two steps.",
+        "`-sgd8bit` and `-adamw8bit` may follow every name but those with `-all` and `bf16-kahan`.",
+    ]
+    named = [d for d in found if isinstance(d.precision, NamedPrecision)]
+    for network in dict.fromkeys(d.network for d in named):
+        lines += ["", f"## How much more they err than fp32: {network}", ""]
+        lines += [
+            "| precision | more error, mean over families | 95 % interval | tasks | families | runs | most |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for d in named:
+            if d.network == network:
+                m, (task, most) = d.mean, d.worst
+                told = "unknown" if d.families == 1 else f"{m.low:+.3f} to {m.high:+.3f}"
+                lines.append(
+                    f"| `{d.precision}` | {m.mean:+.3f} | {told} | {d.tasks} | "
+                    f"{d.families} | {d.runs} | {most:+.3f} ({task}) |"
+                )
+    lines += ["", "## What they keep, and their peaks", ""]
+    lines += _memory_table()
+    return "\n".join(lines) + "\n"
+
+
+def _memory_table() -> list[str]:
+    """Kept and peak megabytes of a step of 32 on three networks."""
+    names = ("fp32", *(name for name in MEASURED if "-all" not in name), "mxfp8")
+    rows: dict[str, list[str]] = {name: [] for name in names}
+    for network, _, side in _NETWORKS:
+        data = load("grammar") if side is None else blank_images(10, side, 32)
+        for name in names:
+            fit = fitting(data, Recipe(network=network), name).within(None)
+            rows[name].append(f"{fit.kept / 1e6:.2f} / {fit.peak / 1e6:.2f}")
+    titles = " | ".join(f"{network}, {words}" for network, words, _ in _NETWORKS)
+    return [
+        f"| precision | {titles} |",
+        "|---" * (len(_NETWORKS) + 1) + "|",
+        *(f"| `{name}` | {' | '.join(cells)} |" for name, cells in rows.items()),
+        "",
+        "Megabytes kept at the end of the forward pass / at a step's highest moment; batches of 32, a CPU.",
+        "Recipes in FP8 and MX keep what autocast keeps: they buy speed, not memory.",
+    ]
