@@ -99,19 +99,27 @@ class Gaussian:
 
 @single_thread()
 def learn(
-    runs: Runs, coordinates: Array | None, groups: NDArray[np.intp], *, noise: float | None = None
+    runs: Runs,
+    coordinates: Array | None,
+    groups: NDArray[np.intp],
+    *,
+    noise: float | None = None,
+    apart: NDArray[np.bool_] | None = None,
 ) -> Gaussian:
     """The belief about a new task's errors, from the runs of others.
 
     ``coordinates`` [d, k] place the columns, as the bits of their formats do; None where they have no place.
     ``groups`` [d] number the columns whose runs are equally noisy. How unsure the mean is, as where the table
     has gaps, is added to the covariance. ``noise`` is a run's variance, where it is known and need not be
-    learned. Raises ValueError where there is no run.
+    learned. Columns ``apart`` [d] also differ by what their coordinates do not tell. Raises ValueError where
+    there is no run.
     """
     if not (runs.counts > 0).any():
         raise ValueError("there is no run, so nothing can be learned")
     table = _Table(runs, groups)
-    components = _components(coordinates, runs.counts.shape[1], alone=noise is not None)
+    d = runs.counts.shape[1]
+    alone = np.full(d, coordinates is None or noise is not None)
+    components = _components(coordinates, alone if apart is None else alone | apart)
     shares = np.full(len(components), table.spread / len(components))
     variance = np.full(groups.max() + 1, 0.05 * table.spread if noise is None else max(noise, table.least))
     for _ in range(_KERNEL_STEPS):
@@ -133,11 +141,13 @@ def learn(
     return Gaussian(found.mean, K + found.unsure, variance[groups])
 
 
-def _components(coordinates: Array | None, d: int, *, alone: bool) -> Array:
-    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column ``alone``.
+def _components(coordinates: Array | None, alone: NDArray[np.bool_]) -> Array:
+    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column ``alone`` [d].
 
-    The last only where the noise is known, or where columns have no coordinates: else it is taken for noise.
+    The last only of columns whose noise is known, that have no coordinates, or whose coordinates do not tell
+    all: else it is taken for noise.
     """
+    d = len(alone)
     found = [np.ones((d, d))]
     if coordinates is not None:
         spread = coordinates.std(axis=0)
@@ -146,8 +156,8 @@ def _components(coordinates: Array | None, d: int, *, alone: bool) -> Array:
         found += single + [a * b for a, b in combinations(single, 2)]
         if len(single) > 2:
             found.append(np.prod(single, axis=0))
-    if coordinates is None or alone:
-        found.append(np.eye(d))
+    if alone.any():
+        found.append(np.diag(alone.astype(np.float64)))
     return np.array(found)
 
 

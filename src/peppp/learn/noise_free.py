@@ -172,7 +172,14 @@ def belief_of(learned: Completion, noise: float | None = None) -> Gaussian:
         coordinates(learned.columns),
         np.zeros(counts.shape[1], dtype=np.intp) if groups is None else groups,
         noise=noise,
+        apart=np.array([_is_named(label) for label in learned.columns]),
     )
+
+
+def _is_named(label: Label) -> bool:
+    """Whether a column is a precision by name: how its weights take an update no bits tell."""
+    precision = label.configuration if isinstance(label, TunedConfiguration) else label
+    return isinstance(precision, NamedPrecision)
 
 
 def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
