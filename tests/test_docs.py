@@ -260,7 +260,3 @@ def test_the_table_of_what_picks_are_worth_is_that_of_the_benchmark(monkeypatch)
 
     kept = json.loads((ROOT / "benchmarks" / "results" / "picks.json").read_text())
     assert picks.markdown(kept) in (ROOT / "docs" / "picking.md").read_text()
-    import unseen
-
-    kept = json.loads((ROOT / "benchmarks" / "results" / "unseen.json").read_text())
-    assert unseen.markdown(kept) in (ROOT / "docs" / "picking.md").read_text()

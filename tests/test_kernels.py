@@ -217,9 +217,13 @@ def parameters(layout, scale=1.0):
 def sgd(gradient, momentum, accumulator, weight, text, rates, mode, *, key=0xFEDCBA9876543210, index=5):
     """One parameter's step by the kernel; whether it did it."""
     columns = [None if x is None else [x] for x in (gradient, momentum, accumulator, weight)]
-    return kernels.sgd_step(
-        *columns, [index], Configuration.parse(text), RoundingModes.parse(mode), *rates, key
-    )
+    return kernels.sgd_step(*columns, [index], Configuration.parse(text).sides, of_step(mode), *rates, key)
+
+
+def of_step(mode):
+    """The modes of the gradient, of momentum and accumulator, and of weights."""
+    modes = RoundingModes.parse(mode)
+    return modes.gradient, modes.states, modes.values
 
 
 def check_sgd(text, mode, *, layout="contiguous", momentum=True, accumulator=True, rates=(0.03, 0.9, 5e-4)):
@@ -285,7 +289,7 @@ def test_sgd_of_several_parameters_is_that_of_each():
     alone[1][:] = [x[:, :3, :1, :1].clone() for x in alone[1]]
     rates, configuration = (0.1, 0.9, 1e-4), Configuration.parse("1-4-1/1-6-7")
     columns = [list(column) for column in zip(*together, strict=True)]
-    assert kernels.sgd_step(*columns, [3, 8], configuration, RoundingModes.parse(ALL), *rates, 77)
+    assert kernels.sgd_step(*columns, [3, 8], configuration.sides, of_step(ALL), *rates, 77)
     for tensors, index in zip(alone, (3, 8), strict=True):
         assert sgd(*tensors, "1-4-1/1-6-7", rates, ALL, key=77, index=index)
     for tensors, expected in zip(together, alone, strict=True):

@@ -206,7 +206,7 @@ class NeedsData(nn.Module):
         (
             nn.Linear(4, 4),
             {"precision": "int4"},
-            "unknown precision 'int4'; known: fp32, amp-bf16, amp-fp16, bf16, bf16-sr, bf16-kahan; -sgd8bit",
+            "unknown precision 'int4'; known: fp32, amp-bf16, amp-fp16, bf16, bf16-sr, bf16-kahan, fp8, ",
         ),
         (
             nn.Linear(4, 4),

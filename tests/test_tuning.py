@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from peppp import Advisor, Configuration, Recipe, pick
 from peppp.errors import FormatError, TableError
+from peppp.precisions.known import PRECISIONS
 from peppp.records import Footprint, Measurement, Outcome
 from peppp.table.csv import write_table
 from peppp.table.labels import TunedConfiguration, parse_label, parse_rates
@@ -69,7 +70,13 @@ def test_a_pair_is_no_plain_configuration():
 
 @given(st.floats(0, 1e6), st.sampled_from([A, B, Configuration.parse("mx-1-4-3/32/1-6-7")]))
 def test_every_label_is_read_back_from_its_text(rate, configuration):
-    for label in (configuration, TunedConfiguration(configuration, rate), "amp-bf16", "cfg17", "lr 3 at 2"):
+    for label in (
+        configuration,
+        TunedConfiguration(configuration, rate),
+        PRECISIONS["bf16"],
+        "cfg17",
+        "lr 3 at 2",
+    ):
         assert parse_label(str(label)) == label
     assert TunedConfiguration.parse(str(TunedConfiguration(configuration, rate))).learning_rate == rate
 

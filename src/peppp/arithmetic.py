@@ -25,7 +25,7 @@ _ENOUGH_CHANNELS = 16  # into a strided 1x1 convolution, for torch's CPU library
 def current_recipe(recipe: Recipe, configuration: Precision) -> Recipe:
     """The recipe as today's version names it, if it trains to the same bits; else the recipe as it is.
 
-    >>> from peppp import Recipe
+    >>> from peppp import Configuration, Recipe
     >>> configuration = Configuration.parse("1-4-1/1-6-7")
     >>> current_recipe(Recipe(arithmetic_version=1), configuration) == Recipe()
     True

@@ -29,9 +29,9 @@ def written(found: Sequence[Difference]) -> str:
     lines = [
         "# Precisions by name",
         "",
-        "This page is written by `peppp precisions --page docs/precisions.md`, with `--table` for tables beside",
-        "the one that ships. Errors are those of simulated trainings: float32 numbers, rounded as the precision",
-        "would round them. Memory is estimated from a rehearsal of the step in plain PyTorch.",
+        "This page is written by `peppp precisions --page docs/precisions.md`, with `--table` for tables",
+        "beside the one that ships. Errors are those of simulated trainings: float32 numbers, rounded as",
+        "the precision would round them. Memory is estimated from a rehearsal of the step in plain PyTorch.",
         "",
         "## What they are",
         "",

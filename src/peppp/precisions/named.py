@@ -68,6 +68,11 @@ class NamedPrecision:
         return (self.products.values if self.products else self.values), self.weights
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether the weights themselves have few bits, without a float32 copy."""
+        return self.weights != FP32
+
+    @property
     def rounds_values(self) -> bool:
         """Whether the network computes otherwise than in float32."""
         return self.values != FP32

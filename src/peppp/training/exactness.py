@@ -70,6 +70,7 @@ def is_exact_in_tf32(configuration: Precision, recipe: Recipe) -> bool:
     Activations, weights and errors are rounded before they do. Formats of 8 exponent bits are left out for
     their subnormals.
 
+    >>> from peppp import Configuration
     >>> is_exact_in_tf32(Configuration.parse("1-4-1/1-6-11"), Recipe(error_format="A"))
     True
     >>> is_exact_in_tf32(Configuration.parse("1-4-1/1-6-11"), Recipe(error_format="B"))

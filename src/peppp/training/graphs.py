@@ -45,6 +45,7 @@ def serves(dataset: Dataset, configuration: Precision, recipe: Recipe) -> bool:
     """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU),
     and a network and a loss of this package's, which are known not to look at their numbers on the way.
 
+    >>> from peppp import Configuration
     >>> from peppp.tasks.readers import load
     >>> configuration = Configuration.parse("1-4-1/1-6-7")
     >>> [serves(load("digits"), configuration, Recipe(optimizer=name)) for name in ("sgd", "adam")]

@@ -58,7 +58,7 @@ def round_codes(x: Tensor, fmt: DynamicFormat) -> Tensor:
 
     >>> from peppp.lowprec.rounding.quantize import quantize
     >>> quantize(torch.tensor([2.0, -1.0, 0.0]), "dynamic8/256")
-    tensor([ 2.0000, -0.9930,  0.0000])
+    tensor([ 2.0000, -1.0016,  0.0000])
     """
     if not x.numel():
         return x.clone()

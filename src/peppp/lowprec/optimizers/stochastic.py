@@ -1,0 +1,76 @@
+"""Weights of sixteen bits that are rounded stochastically, for real: no float32 copy of the network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peppp.lowprec.rounding.quantize import round_to
+from peppp.lowprec.rounding.streams import WEIGHT, mix
+from peppp.precisions.named import BF16
+
+
+class StochasticWeights(torch.optim.Optimizer):
+    """Any torch optimizer over bfloat16 parameters, stepping on each in float32 for a moment.
+
+    A parameter, its gradient and its states become float32 one after another, ``optimizer`` steps on them,
+    and the weight is rounded stochastically back, its states to nearest. States of 8 bits stay what they are.
+    ``seed`` decides the random bits.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, seed: int = 0) -> None:
+        self.base = optimizer
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+        self._seed, self._steps = seed, 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One step; the gradients stay in bfloat16."""
+        whole = [list(group["params"]) for group in self.param_groups]
+        number = 0
+        try:
+            for group, parameters in zip(self.param_groups, whole, strict=True):
+                for others in self.param_groups:
+                    others["params"] = []
+                for parameter in parameters:
+                    group["params"] = [parameter]
+                    self._step_on(parameter, mix(mix(mix(self._seed, self._steps), number), WEIGHT))
+                    number += 1
+        finally:
+            for group, parameters in zip(self.param_groups, whole, strict=True):
+                group["params"] = parameters
+        self._steps += 1
+
+    def _step_on(self, parameter: Tensor, key: int) -> None:
+        if parameter.grad is None:
+            return
+        weight, gradient, state = parameter.data, parameter.grad, self.state[parameter]
+        parameter.grad = None
+        parameter.data = weight.float()
+        parameter.grad = gradient.float()
+        kept = {name for name, x in state.items() if _is_narrow(x)} if state else None
+        for name in kept or ():
+            state[name] = state[name].float()
+        self.base.step()
+        weight.copy_(round_to(parameter.data, BF16, key))
+        parameter.grad = None
+        parameter.data, parameter.grad = weight, gradient
+        for name, x in state.items():
+            if torch.is_tensor(x) and x.dtype == torch.float32 and (x.shape == weight.shape and x.dim()):
+                state[name] = x.to(torch.bfloat16)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base optimizer's state, and where the random bits stand."""
+        return self.base.state_dict() | {"steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+        self._steps = state_dict["steps"]
+
+
+def _is_narrow(x: object) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.bfloat16

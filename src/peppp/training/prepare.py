@@ -1,0 +1,160 @@
+"""``prepare``: a module and its optimizer at a precision, to be trained for real."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from peppp.errors import NetworkError
+from peppp.lowprec.network.conversion import low_precision
+from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.optimizers.stochastic import StochasticWeights
+from peppp.precisions.known import Precision, is_of_formats, parse_precision
+from peppp.precisions.named import FP16, NamedPrecision
+from peppp.training.blocks import compute_again
+from peppp.training.recompute import Recomputation
+from peppp.training.runs_here import lacking
+
+# What the optimizers of other libraries are asked for, by torch's names of options.
+_OPTIONS = {"SGD": ("lr", "momentum", "weight_decay"), "AdamW": ("lr", "betas", "eps", "weight_decay")}
+_OPTIONS["Adam"] = _OPTIONS["AdamW"]
+
+
+class Prepared:
+    """A training at a precision: ``forward``, ``backward`` and ``step`` take the place of torch's own.
+
+    ``module`` and ``optimizer`` are those to train with; the optimizer may be another than was given.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        self.module, self.optimizer, self.precision = module, optimizer, precision
+        self._device = torch.device(device).type
+        named = precision if isinstance(precision, NamedPrecision) else None
+        self._cast = (
+            torch.bfloat16
+            if named is not None and named.weights == named.values and named.rounds_values
+            else None
+        )
+        self._autocast = None
+        if named is not None and named.casts:
+            self._autocast = torch.float16 if named.values == FP16 else torch.bfloat16
+        scales = named is not None and named.scales_loss
+        self.scaler = torch.amp.GradScaler(self._device, enabled=scales)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns, its numbers in float32."""
+        if self._cast is not None:
+            args, kwargs = tree_map(self._narrow, (args, kwargs))
+        with self._context():
+            results = self.module(*args, **kwargs)
+        return tree_map(_wide, results)
+
+    def backward(self, loss: Tensor) -> None:
+        """The gradients of a loss, which is scaled where the precision asks for it."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Step, and clear the gradients."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
+    def _context(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._device, dtype=self._autocast)
+
+    def _narrow(self, x: Any) -> Any:
+        return x.to(self._cast) if isinstance(x, Tensor) and x.dtype == torch.float32 else x
+
+
+def _wide(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def prepare(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision | str,
+    *,
+    recompute: Sequence[str] | Recomputation = (),
+    seed: int = 0,
+) -> Prepared:
+    """Have ``module`` train at a precision for real: by torch, torch-optimi, bitsandbytes, or packed.
+
+    ``optimizer`` is a fresh one of torch's over the module's parameters. ``precision`` is a name, ``fp32``,
+    or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute` found, or
+    their names. The module is changed in place. ``seed`` decides what is rounded stochastically.
+
+    Raises NetworkError where this machine cannot run the precision; it says what is lacking.
+
+    >>> net = nn.Linear(4, 2)
+    >>> ready = prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "amp-bf16")
+    >>> loss = ready.forward(torch.ones(3, 4)).square().mean()
+    >>> ready.backward(loss); ready.step()
+    """
+    precision = parse_precision(precision)
+    device = str(next(module.parameters()).device)
+    if lack := lacking(precision, module, device=device):
+        raise NetworkError(lack)
+    if optimizer.state:
+        raise NetworkError(f"{type(optimizer).__name__} has stepped already; prepare a fresh optimizer")
+    if isinstance(recompute, Recomputation):
+        recompute.apply(module)
+    else:
+        compute_again(module, recompute, recompute)
+    if isinstance(precision, NamedPrecision):
+        optimizer = _optimizer(module, optimizer, precision, seed)
+    elif is_of_formats(precision):
+        low_precision(module, precision, seed=seed)
+        optimizer = low_precision_optimizer(optimizer, module, storage="packed")
+    return Prepared(module, optimizer, precision, device=device)
+
+
+def _optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, precision: NamedPrecision, seed: int
+) -> torch.optim.Optimizer:
+    """The optimizer that a precision asks for, with the options of the one that was given."""
+    if precision.is_narrow:
+        module.to(torch.bfloat16)  # parameters stay the objects that the optimizer knows
+    kind = type(optimizer).__name__
+    if precision.optimizer:
+        if kind.lower() != precision.optimizer:
+            raise NetworkError(
+                f"{precision} keeps states of {precision.optimizer}, and the optimizer is {kind}; take "
+                f"torch.optim.{'SGD' if precision.optimizer == 'sgd' else 'AdamW'}"
+            )
+        library = import_module("bitsandbytes.optim")
+        makes = {"sgd": library.SGD8bit, "adamw": library.AdamW8bit}
+        optimizer = _like(optimizer, makes[precision.optimizer])
+    if precision.update == "kahan":
+        if kind not in _OPTIONS:
+            raise NetworkError(f"torch-optimi has no {kind} with Kahan summation; take SGD, Adam or AdamW")
+        optimizer = _like(optimizer, getattr(import_module("optimi"), kind), kahan_sum=True)
+    if precision.update == "stochastic":
+        optimizer = StochasticWeights(optimizer, seed=seed)
+    return optimizer
+
+
+def _like(
+    optimizer: torch.optim.Optimizer, make: Callable[..., torch.optim.Optimizer], **more: Any
+) -> torch.optim.Optimizer:
+    """Another library's optimizer over the same parameters, with the same options."""
+    names = _OPTIONS[type(optimizer).__name__]
+    groups = [
+        {"params": group["params"]} | {name: group[name] for name in names}
+        for group in optimizer.param_groups
+    ]
+    first = {name: groups[0][name] for name in names}
+    return make(groups, **first, **more)

@@ -1,0 +1,72 @@
+"""Which precisions run for real on this machine, and what the others lack."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from peppp.precisions.known import PRECISIONS, Precision, parse_precision
+from peppp.precisions.named import BF16, NamedPrecision
+
+_EXTRA = "pip install 'peppp[lowbit]'"
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def lacking(precision: Precision | str, module: nn.Module | None = None, *, device: str = "cpu") -> str:
+    """What keeps a precision from running, for real, on a device (for a module); "" where it runs.
+
+    Pairs of formats run packed, and fp32 runs everywhere.
+
+    >>> lacking("amp-bf16"), lacking("mxfp4")
+    ('', 'no library trains in mxfp4 here; amp-bf16 is the nearest that runs')
+    """
+    precision = parse_precision(precision)
+    if not isinstance(precision, NamedPrecision):
+        return ""
+    if precision.products is not None:
+        return _of_products(precision, device)
+    if precision.update == "kahan" and not find_spec("optimi"):
+        return f"{precision} needs torch-optimi: {_EXTRA}"
+    if precision.optimizer and not find_spec("bitsandbytes"):
+        return f"{precision} needs bitsandbytes: {_EXTRA}"
+    kind = "bf16" if precision.values == BF16 else "fp16"
+    if precision.rounds_values and module is not None and device == "cpu":
+        for name in sorted({type(m).__name__ for m in module.modules() if isinstance(m, nn.RNNBase)}):
+            if not _recurrent_runs(name, kind, precision.casts):
+                return f"torch has no {name} in {kind} on this processor; fp32 and packed pairs run"
+    return ""
+
+
+def runnable(module: nn.Module | None = None, *, device: str = "cpu") -> tuple[NamedPrecision, ...]:
+    """The precisions by name that run for real on a device (for a module)."""
+    return tuple(p for p in PRECISIONS.values() if not lacking(p, module, device=device))
+
+
+def _of_products(precision: NamedPrecision, device: str) -> str:
+    nearest = "amp-bf16 is the nearest that runs"
+    base = precision.name.partition("-")[0]
+    if precision.products is not None and precision.products.convolutions:
+        return f"no library computes convolutions in {base}; {nearest}"
+    if base != "fp8":
+        return f"no library trains in {base} here; {nearest}"
+    if not device.startswith("cuda") or torch.cuda.get_device_capability(device) < (8, 9):
+        return f"fp8 needs a GPU of Ada's kind or later; {nearest}"
+    return "" if find_spec("torchao") else "fp8 needs torchao: pip install torchao"
+
+
+@lru_cache(maxsize=16)
+def _recurrent_runs(name: str, kind: str, casts: bool) -> bool:
+    """Whether torch trains a recurrent layer in sixteen bits here, found by trying a small one."""
+    dtype = _TYPES[kind]
+    layer = getattr(nn, name)(4, 4)
+    x = torch.zeros(2, 3, 4)
+    try:
+        if casts:
+            with torch.autocast("cpu", dtype):
+                layer(x)[0].float().sum().backward()
+        else:
+            layer.to(dtype)(x.to(dtype))[0].float().sum().backward()
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
