@@ -133,7 +133,7 @@ def _state(
         "epoch": epoch,
         "curve": curve,
         "clock": state.get("clock"),
-        "scaler": run.scaler.state_dict(),
+        "scaler": run.ready.scaler.state_dict(),
     }
     return _contiguous(tensors), data
 
@@ -174,7 +174,7 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
             saved |= {"fingerprints": None}  # they belong to the weights that were loaded just now
         run.optimizer.load_state_dict(saved)
         if data.get("scaler"):
-            run.scaler.load_state_dict(data["scaler"])
+            run.ready.scaler.load_state_dict(data["scaler"])
         run.order.set_state(tensors["order"])
         run.chance.set_state(tensors["chance"])
         return int(data["epoch"]), [(int(epoch), float(error)) for epoch, error in data["curve"]]

@@ -22,6 +22,7 @@ from peppp.tasks.dataset import Dataset
 from peppp.training.batches import Batches, check_augmentation, shuffled
 from peppp.training.fitting import Fit
 from peppp.training.losses import Loss, find_loss
+from peppp.training.prepare import Prepared, prepare
 
 CURVE_EPOCHS = (1, 3)
 TEST_BATCH = 250
@@ -80,8 +81,8 @@ def train(
 class Run:
     """A training between its epochs: the network, its optimizer, its data and where its draws stand.
 
-    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`, ``fit`` how
-    a step keeps within a budget.
+    ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`, or ``real``
+    for a precision by name as :func:`peppp.prepare` trains it. ``fit`` is how a step keeps within a budget.
     """
 
     def __init__(
@@ -99,11 +100,15 @@ class Run:
         self.recipe, self.device, self.steps = recipe, device, 0
         self.loss = find_loss(recipe.loss)
         key = run_seed(seed, dataset.fingerprint, configuration)
-        self.network, self.optimizer = prepared(dataset, configuration, recipe, key, device, storage, fit)
+        if storage == "real":
+            self.ready = _really_prepared(dataset, configuration, recipe, key, device, fit)
+        else:
+            made = prepared(dataset, configuration, recipe, key, device, storage, fit)
+            scales = isinstance(configuration, NamedPrecision) and configuration.scales_loss
+            self.ready = Prepared(*made, scales=scales, device=device)
+        self.network, self.optimizer = self.ready.module, self.ready.optimizer
         self.part, self.test_part = Batches(dataset, "train", device), Batches(dataset, "test", device)
         self.order = order_generator(key)
-        scales = isinstance(configuration, NamedPrecision) and configuration.scales_loss
-        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=scales)
         self.chance = torch.Generator().manual_seed(mix(key, _AUGMENTATION) >> 1)
         self.batch = min(recipe.batch_size, len(self.part))
         self.micro_batch = (fit.micro_batch if fit else None) or self.batch
@@ -135,25 +140,24 @@ class Run:
         plain = self.recipe.augmentation == "none"
         inputs = self.part[indices] if plain else self.part.augmented(indices, self.chance)
         targets = self.part.targets[indices]
-        self.optimizer.zero_grad()
         size = self.micro_batch
         parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
         passes = [self._pass(some, wanted, len(some) / len(inputs)) for some, wanted in parts]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.ready.step()
         losses, misses = zip(*passes, strict=True)
         return sum(losses[1:], losses[0]), sum(misses[1:], misses[0])
 
     def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """The gradients of a part of a batch: its share of the loss, and what it got wrong."""
-        outputs = self.network(inputs)
+        outputs = self.ready.forward(inputs)
         loss = self.loss.function(outputs, targets) * share
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.ready.backward(loss)
         return loss.detach(), self.loss.misses(outputs.detach(), targets)
 
     def test(self) -> float:
         """The error on the test part."""
-        return evaluate(self.network, self.test_part, self.loss)
+        self.network.eval()
+        return evaluate(self.ready.forward, self.test_part, self.loss)
 
 
 def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
@@ -204,6 +208,18 @@ def prepared(
     return network, optimizer
 
 
+def _really_prepared(
+    dataset: Dataset, precision: Precision, recipe: Recipe, key: int, device: str, fit: Fit | None
+) -> Prepared:
+    """A run's network and optimizer as :func:`peppp.prepare` makes them, before the first step."""
+    network = fresh_network(dataset, recipe, key).to(device)
+    if ":" in recipe.network or holds_narrow(network):
+        repair()
+    optimizer = make_optimizer(network.parameters(), recipe)
+    again = () if fit is None else fit.recomputation
+    return prepare(network, optimizer, precision, recompute=again, seed=rounding_seed(key))
+
+
 def rounding_seed(key: int) -> int:
     """The seed of a run's random bits."""
     return mix(key, _ROUNDING)
@@ -222,9 +238,8 @@ def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
     make_optimizer([nn.Parameter(torch.zeros(1))], recipe)
 
 
-def evaluate(network: nn.Module, part: Batches, loss: Loss) -> float:
+def evaluate(network: Callable[[Tensor], Tensor], part: Batches, loss: Loss) -> float:
     """The error on a part: of classification, the share that is wrong."""
-    network.eval()
     misses = 0.0
     with torch.no_grad():
         for start in range(0, len(part), TEST_BATCH):

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from peppp.errors import NetworkError
+from peppp.formats import Format
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.optimizers.stochastic import StochasticWeights
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
-from peppp.precisions.named import FP16, NamedPrecision
+from peppp.precisions.named import BF16, FP16, NamedPrecision
 from peppp.training.blocks import compute_again
 from peppp.training.recompute import Recomputation
 from peppp.training.runs_here import lacking
 
+_TYPES: dict[Format, torch.dtype] = {BF16: torch.bfloat16, FP16: torch.float16}
 # What the optimizers of other libraries are asked for, by torch's names of options.
 _OPTIONS = {"SGD": ("lr", "momentum", "weight_decay"), "AdamW": ("lr", "betas", "eps", "weight_decay")}
 _OPTIONS["Adam"] = _OPTIONS["AdamW"]
@@ -34,22 +36,14 @@ class Prepared:
         self,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
-        precision: Precision,
         *,
+        cast: torch.dtype | None = None,
+        autocast: torch.dtype | None = None,
+        scales: bool = False,
         device: str = "cpu",
     ) -> None:
-        self.module, self.optimizer, self.precision = module, optimizer, precision
-        self._device = torch.device(device).type
-        named = precision if isinstance(precision, NamedPrecision) else None
-        self._cast = (
-            torch.bfloat16
-            if named is not None and named.weights == named.values and named.rounds_values
-            else None
-        )
-        self._autocast = None
-        if named is not None and named.casts:
-            self._autocast = torch.float16 if named.values == FP16 else torch.bfloat16
-        scales = named is not None and named.scales_loss
+        self.module, self.optimizer = module, optimizer
+        self._cast, self._autocast, self._device = cast, autocast, torch.device(device).type
         self.scaler = torch.amp.GradScaler(self._device, enabled=scales)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,8 +88,8 @@ def prepare(
     """Have ``module`` train at a precision for real: by torch, torch-optimi, bitsandbytes, or packed.
 
     ``optimizer`` is a fresh one of torch's over the module's parameters. ``precision`` is a name, ``fp32``,
-    or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute` found, or
-    their names. The module is changed in place. ``seed`` decides what is rounded stochastically.
+    or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute`
+    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically.
 
     Raises NetworkError where this machine cannot run the precision; it says what is lacking.
 
@@ -114,12 +108,19 @@ def prepare(
         recompute.apply(module)
     else:
         compute_again(module, recompute, recompute)
-    if isinstance(precision, NamedPrecision):
-        optimizer = _optimizer(module, optimizer, precision, seed)
-    elif is_of_formats(precision):
+    if is_of_formats(precision):
         low_precision(module, precision, seed=seed)
-        optimizer = low_precision_optimizer(optimizer, module, storage="packed")
-    return Prepared(module, optimizer, precision, device=device)
+        return Prepared(module, low_precision_optimizer(optimizer, module, storage="packed"))
+    if not isinstance(precision, NamedPrecision):
+        return Prepared(module, optimizer)
+    return Prepared(
+        module,
+        _optimizer(module, optimizer, precision, seed),
+        cast=_TYPES[precision.weights] if precision.is_narrow else None,
+        autocast=_TYPES[precision.values] if precision.casts else None,
+        scales=precision.scales_loss,
+        device=device,
+    )
 
 
 def _optimizer(
