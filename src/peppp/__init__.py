@@ -20,6 +20,7 @@ _LAZY = {
     "measure": "peppp.training.measurement",
     "open_table": "peppp.table.select",
     "pick": "peppp.advise.session",
+    "prepare": "peppp.training.prepare",
     "quantize": "peppp.lowprec.rounding.quantize",
     "read_measurements": "peppp.table.select",
     "recompute": "peppp.training.recompute",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from peppp.table.matrix import ErrorMatrix
     from peppp.table.select import open_table, read_measurements
     from peppp.training.measurement import measure
+    from peppp.training.prepare import prepare
     from peppp.training.recompute import recompute
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "open_table",
     "paper_grid",
     "pick",
+    "prepare",
     "quantize",
     "read_measurements",
     "recompute",

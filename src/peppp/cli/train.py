@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peppp.cli.options import (
+    Augmentation,
     Batch,
     Device,
     Epochs,
@@ -15,11 +16,13 @@ from peppp.cli.options import (
     MinSteps,
     Network,
     NoRecompute,
+    Optimizer,
     Resolution,
     Rounding,
     Seed,
     check_device,
     check_folder,
+    parse_optimizer,
     print_json,
     reading,
 )
@@ -36,11 +39,22 @@ if TYPE_CHECKING:
 
 def command(
     data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
-    configuration: Annotated[str, typer.Option(help="The precision, as 1-4-1/1-6-7, or fp32.")],
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            "--configuration",
+            help="fp32, a name (peppp precisions lists them), or 1-4-1/1-6-7.",
+        ),
+    ],
     network: Network = "resnet8",
     storage: Annotated[
-        str, typer.Option(help="packed: really in few bits; simulated: rounded, in float32.")
-    ] = "packed",
+        str | None,
+        typer.Option(
+            help="packed: pairs of formats, really in few bits; real: a name, by torch and libraries; "
+            "simulated: rounded, in float32 (default: packed or real)."
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for checkpoint and weights; the same line again goes on from it.")
     ] = Path("peppp-run"),
@@ -49,6 +63,8 @@ def command(
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: LearningRate = 0.001,
+    optimizer: Optimizer = "sgd",
+    augmentation: Augmentation = "none",
     rounding: Rounding = "stochastic",
     budget: Annotated[
         str | None, typer.Option(help="Recompute blocks, if need be, so that a step's peak fits, as 400MB.")
@@ -61,7 +77,7 @@ def command(
 ) -> None:
     """Train at one precision, say its memory before and after, and keep the weights.
 
-    Example: peppp train my_images/ --network resnet18 --configuration 1-4-1/1-6-7 --storage packed
+    Example: peppp train my_images/ --network resnet18 --precision amp-bf16
     """
     from peppp.cli.fitting import check, parse_micro_batch
     from peppp.records import Recipe, RoundingModes
@@ -73,10 +89,9 @@ def command(
     check_device(device)
     check_folder(out)
     RoundingModes.parse(rounding)
-    if storage not in ("packed", "simulated"):
-        raise FormatError(f"unknown storage {storage!r}; known: packed, simulated")
     check_name(network)
-    chosen = parse_precision(configuration)
+    chosen = parse_precision(precision.removeprefix("packed:"))
+    kind = _storage(chosen, storage or ("packed" if precision.startswith("packed:") else None))
     recipe = Recipe(
         network=network,
         epochs=epochs,
@@ -84,6 +99,8 @@ def command(
         batch_size=batch,
         learning_rate=learning_rate,
         rounding=rounding,
+        augmentation=augmentation,
+        **parse_optimizer(optimizer),
     )
     with reading(data):
         dataset = load(data, resolution=resolution)
@@ -93,13 +110,21 @@ def command(
         recipe,
         seed,
         out,
-        storage=storage,
+        storage=kind,
         device=device,
         json=json,
         budget=limit,
         recompute=limit is not None and not no_recompute,
         micro_batch=parts,
     )
+
+
+def _storage(precision: Precision, asked: str | None) -> str:
+    """How a precision is trained: as asked, or for real."""
+    usual = "real" if isinstance(precision, NamedPrecision) else "packed"
+    if asked is not None and asked not in (usual, "simulated"):
+        raise FormatError(f"{precision} has no storage {asked!r}; known: {usual}, simulated")
+    return asked or usual
 
 
 def run(
@@ -124,14 +149,24 @@ def run(
     from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.loop import check_recipe
     from peppp.training.measurement import with_resolution
+    from peppp.training.runs_here import lacking
 
     recipe = with_resolution(recipe, dataset)
     check_recipe(recipe, dataset)
     wishes = {"budget": budget, "recompute": recompute, "micro_batch": micro_batch}
     kind = "fp32" if configuration.is_fp32 else storage
     if isinstance(configuration, NamedPrecision):
-        raise FormatError(f"{configuration} is not trained in a folder yet; give a pair of formats, or fp32")
-    fit = _fit(dataset, configuration, recipe, kind, wishes, strict=strict, json=json)
+        kind = configuration.name
+        if configuration.optimizer not in ("", recipe.optimizer):
+            raise NetworkError(
+                f"{configuration} keeps states of {configuration.optimizer}; give --optimizer "
+                f"{configuration.optimizer}, or a precision without them"
+            )
+        if storage == "real" and (lack := lacking(configuration, device=device)):
+            raise NetworkError(lack)
+    fit = None
+    if storage != "simulated" or not isinstance(configuration, NamedPrecision):
+        fit = _fit(dataset, configuration, recipe, kind, wishes, strict=strict, json=json)
 
     def progress(done: int, epochs: int) -> None:
         if not json:
@@ -186,5 +221,6 @@ def _fit(
         typer.echo(f"warning   the peak is {more} over the budget that this was picked for", err=json)
     if not json:
         within = "" if budget is None else f"; the budget is {format_bytes(budget)}"
-        typer.echo(f"estimate  {fit} at {configuration}, {storage}{within}")
+        how = storage if is_of_formats(configuration) else "in plain PyTorch"
+        typer.echo(f"estimate  {fit} at {configuration}, {how}{within}")
     return fit

@@ -163,6 +163,8 @@ class CountedOptimizer(torch.optim.Optimizer):
                     continue
                 if not self.state[parameter]:
                     self._allocate(parameter)
+                if self._bits is not None and not parameter.is_contiguous():
+                    parameter.data = parameter.data.contiguous()  # bitsandbytes leaves weights so
                 if self._device == "cpu":
                     dtype = parameter.dtype if self._extra == "kahan" else torch.float32
                     count = self._states + (self._extra != "kahan") + (self._states > 1)

@@ -125,17 +125,43 @@ def _state(
     state = run.optimizer.state_dict()
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     for index, values in state["state"].items():
-        tensors |= {f"state.{index}.{name}": v for name, v in values.items() if isinstance(v, Tensor)}
+        tensors |= {f"state.{index}.{name}": v for name, v in _flat(values).items() if isinstance(v, Tensor)}
     accumulators = state.get("accumulators", [])
     tensors |= {f"accumulator.{index}": v for index, v in enumerate(accumulators) if v is not None}
     tensors |= {"order": run.order.get_state(), "chance": run.chance.get_state()}
+    numbers = {
+        index: {name: v for name, v in _flat(values).items() if isinstance(v, (int, float))}
+        for index, values in state["state"].items()
+    }
+    own = {name: value for name, value in state.items() if isinstance(value, int)}
     data = dict(identity) | {
+        "numbers": numbers,
+        "own": own,
         "epoch": epoch,
         "curve": curve,
         "clock": state.get("clock"),
         "scaler": run.ready.scaler.state_dict(),
     }
     return _contiguous(tensors), data
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer keeps of a parameter; bitsandbytes nests some of it, told by a dot here."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= (
+            {f"{name}.{inner}": x for inner, x in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return found
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """The inverse of :func:`_flat`, for one value."""
+    outer, dot, inner = name.partition(".")
+    if dot:
+        values.setdefault(outer, {})[inner] = value
+    else:
+        values[outer] = value
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,16 +184,19 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
             )
         own = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
         run.network.load_state_dict(own)
-        state: dict[int, dict[str, Tensor]] = {}
+        state: dict[int, dict[str, Any]] = {}
         accumulators: dict[int, Tensor] = {}
         for name, value in tensors.items():
             kind, _, rest = name.partition(".")
             if kind == "state":
                 index, _, which = rest.partition(".")
-                state.setdefault(int(index), {})[which] = _as_network(value)
+                _put(state.setdefault(int(index), {}), which, _as_network(value))
             elif kind == "accumulator":
                 accumulators[int(rest)] = _as_network(value)
-        saved = run.optimizer.state_dict() | {"state": state}
+        for index, numbers in data.get("numbers", {}).items():
+            for which, number in numbers.items():
+                _put(state.setdefault(int(index), {}), which, number)
+        saved = run.optimizer.state_dict() | {"state": state} | data.get("own", {})
         if isinstance(run.optimizer, LowPrecisionOptimizer):
             count = len(saved["accumulators"])
             saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}

@@ -1,5 +1,6 @@
 """``prepare``: a module and its optimizer at a precision, to be trained for real."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -136,6 +137,7 @@ def _optimizer(
                 f"{precision} keeps states of {precision.optimizer}, and the optimizer is {kind}; take "
                 f"torch.optim.{'SGD' if precision.optimizer == 'sgd' else 'AdamW'}"
             )
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels not asked for
         library = import_module("bitsandbytes.optim")
         makes = {"sgd": library.SGD8bit, "adamw": library.AdamW8bit}
         optimizer = _like(optimizer, makes[precision.optimizer])

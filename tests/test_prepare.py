@@ -1,0 +1,180 @@
+"""Precisions by name trained for real: beside their simulation, within their memory, resumed, refused."""
+
+import copy
+
+import pytest
+import torch
+from tests.helpers import answer, refused
+from tests.helpers import peppp as line
+from torch import nn
+
+import peppp
+from peppp.errors import NetworkError
+from peppp.precisions.known import PRECISIONS, parse_precision
+from peppp.records import Recipe
+from peppp.tasks.readers import load
+from peppp.training.checkpoint import train_in_folder
+from peppp.training.fitting import fitting
+from peppp.training.loop import Run
+from peppp.training.measurement import with_resolution
+from peppp.training.prepare import prepare
+from peppp.training.runs_here import lacking, runnable
+
+DATA = "digits:01234?train=320&test=300"
+HERE = [p.name for p in runnable() if p.optimizer != "adamw"]
+needs = pytest.mark.skipif(len(HERE) < 8, reason="needs pip install 'peppp[lowbit]'")
+
+
+def recipe(data, **changes):
+    options = {"network": "resnet8-w8", "epochs": 3, "learning_rate": 0.01}
+    return with_resolution(Recipe(**options | changes), data)
+
+
+@needs
+@pytest.mark.parametrize("name", HERE)
+def test_a_real_training_errs_as_its_simulation(name):
+    data, found = load(DATA), {}
+    for storage in ("simulated", "real"):
+        run = Run(data, PRECISIONS[name], recipe(data), 0, storage=storage)
+        train = [run.train_epoch() for _ in range(run.epochs)]
+        found[storage] = train, run.test()
+    # Initial weights and the order are the same; what differs is where low bits are cut.
+    assert found["real"][0] == pytest.approx(found["simulated"][0], abs=0.05)
+    assert found["real"][1] == pytest.approx(found["simulated"][1], abs=0.05)
+    assert found["real"][1] < 0.3
+
+
+@needs
+@pytest.mark.parametrize("name", ["amp-bf16", "bf16", "bf16-sr", "bf16-kahan", "fp32-sgd8bit"])
+def test_the_peak_is_the_estimate(name, tmp_path):
+    data = load(DATA)
+    kept = train_in_folder(
+        data, PRECISIONS[name], recipe(data, network="resnet8", epochs=1), 0, tmp_path / "run", storage="real"
+    )
+    estimated = fitting(data, recipe(data, network="resnet8"), name).within(None).peak
+    assert kept.peak == pytest.approx(estimated, rel=0.03)
+
+
+@needs
+@pytest.mark.parametrize("name", ["amp-fp16", "bf16", "bf16-sr", "bf16-kahan", "bf16-sr-sgd8bit"])
+def test_a_training_goes_on_bit_for_bit(name, tmp_path, monkeypatch):
+    data = load(DATA)
+    how = (PRECISIONS[name], recipe(data, network="resnet8"), 3)
+    whole = train_in_folder(data, *how, tmp_path / "whole", storage="real")
+    again = Run.train_epoch
+    calls = []
+
+    def dies(self, around=None):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return again(self, around)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_in_folder(data, *how, tmp_path / "parts", storage="real")
+    parts = train_in_folder(data, *how, tmp_path / "parts", storage="real")
+    assert parts.resumed_after == 1
+    assert (parts.test_error, parts.curve) == (whole.test_error, whole.curve)
+    assert parts.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def losses(precision, steps=40, **more):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(20, 128), nn.ReLU(), nn.Sequential(nn.Linear(128, 64), nn.ReLU()), nn.Linear(64, 3)
+    )
+    x, y = torch.randn(64, 20), torch.randint(3, (64,))
+    ready = prepare(net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), precision, **more)
+    found = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(ready.forward(x), y)
+        ready.backward(loss)
+        ready.step()
+        found.append(loss.item())
+    return found
+
+
+@needs
+@pytest.mark.parametrize("precision", ["fp32", *HERE, "1-5-3/1-8-11"])
+def test_any_module_trains_by_three_calls(precision):
+    found = losses(precision)
+    assert found[-1] < 0.3 * found[0]
+
+
+def test_blocks_are_recomputed_in_it_and_change_no_number():
+    assert losses("amp-bf16", recompute=["2"]) == losses("amp-bf16")
+    assert losses("1-5-3/1-8-11", recompute=["2"]) == losses("1-5-3/1-8-11")
+    torch.manual_seed(0)
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for _ in range(4)])
+    x = torch.randn(256, 64)
+    plan = peppp.recompute(copy.deepcopy(net), x, budget="750kB", precision="amp-bf16")
+    assert plan.blocks
+    ready = peppp.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "amp-bf16", recompute=plan)
+    ready.backward(ready.forward(x).square().mean())
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_results_are_float32_whatever_holds_them():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x, *, scale):
+            return {"a": self.layer(x) * scale, "b": (x.argmax(1), self.layer(x))}
+
+    net = Two()
+    ready = prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "bf16")
+    found = ready.forward(torch.randn(3, 4), scale=2)
+    assert net.layer.weight.dtype == torch.bfloat16
+    assert found["a"].dtype == found["b"][1].dtype == torch.float32
+    assert found["b"][0].dtype == torch.int64
+
+
+def test_what_cannot_run_is_said_with_the_nearest_that_can(monkeypatch):
+    net = nn.Linear(4, 4)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for name in ("fp8", "mxfp8", "mxfp4", "nvfp4", "fp8-all"):
+        with pytest.raises(NetworkError, match="amp-bf16 is the nearest that runs"):
+            prepare(net, sgd, name)
+    wrong = r"take torch.optim.AdamW" if not lacking("fp32-adamw8bit") else "needs bitsandbytes"
+    with pytest.raises(NetworkError, match=wrong):
+        prepare(net, sgd, "fp32-adamw8bit")
+    sgd.zero_grad()
+    net(torch.ones(1, 4)).sum().backward()
+    sgd.step()
+    with pytest.raises(NetworkError, match="has stepped already"):
+        prepare(net, sgd, "amp-bf16")
+    import peppp.training.runs_here as here
+
+    monkeypatch.setattr(here, "find_spec", lambda name: None)
+    assert "pip install 'peppp[lowbit]'" in lacking("bf16-kahan")
+    assert "pip install 'peppp[lowbit]'" in lacking("fp32-sgd8bit")
+    monkeypatch.setattr(here, "_recurrent_runs", lambda *_: False)
+    assert "torch has no LSTM in bf16 on this processor" in lacking("bf16", nn.LSTM(2, 2))
+    assert lacking("fp32", nn.LSTM(2, 2)) == lacking("1-4-1/1-6-7", nn.LSTM(2, 2)) == ""
+    assert parse_precision("fp32").is_fp32
+
+
+def test_train_takes_names_and_packed_pairs(tmp_path):
+    data = ["train", DATA, "--network", "resnet8-w8", "--epochs", "1", "--out"]
+    found = answer(*data, tmp_path / "a", "--precision", "amp-bf16")
+    assert found["peak_measured"] == pytest.approx(found["peak_estimated"], rel=0.03)
+    packed = answer(*data, tmp_path / "b", "--precision", "packed:1-4-4/1-6-7")
+    alias = answer(*data, tmp_path / "c", "--configuration", "1-4-4/1-6-7")
+    assert packed["test_error"] == alias["test_error"]
+    assert (
+        "simulated"
+        not in line(*data, tmp_path / "d", "--precision", "mxfp8", "--storage", "simulated").stdout
+    )
+    assert "has no storage 'packed'; known: real, simulated" in refused(
+        *data, tmp_path / "e", "--precision", "bf16", "--storage", "packed"
+    )
+    assert "nearest that runs" in refused(*data, tmp_path / "e", "--precision", "fp8")
+    assert "give --optimizer adamw" in refused(*data, tmp_path / "e", "--precision", "fp32-adamw8bit")
+    adam = answer(
+        *data, tmp_path / "f", "--precision", "bf16", "--optimizer", "adamw", "--augmentation", "flip-crop"
+    )
+    assert adam["outcome"] == "finished"
