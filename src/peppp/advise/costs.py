@@ -23,7 +23,8 @@ from peppp.errors import FormatError, TableError
 from peppp.files import reading
 from peppp.floats import FloatFormat
 from peppp.formats import Configuration, Format, element_of
-from peppp.precisions.known import Precision, is_of_formats
+from peppp.precisions.known import Precision, is_of_formats, parse_precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Measurement
 from peppp.table.labels import Label
 
@@ -75,7 +76,7 @@ def memory_cost(sizes: Mapping[Label, int]) -> Cost:
     return Cost("memory", "MB", "computed", {c: size / 1e6 for c, size in sizes.items()})
 
 
-def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Configuration]) -> Cost:
+def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Precision]) -> Cost:
     """Seconds of a training on a typical task of a table, from the durations that it holds.
 
     The logarithm of a duration is a level of its task and processor, plus one of Format A and one of Format
@@ -91,7 +92,12 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Conf
     >>> cost.source, round(cost.values[b] / cost.values[a], 1)
     ('fitted to 3 trainings measured on Z80, with simulated arithmetic', 2.0)
     """
-    timed = [m for m in measurements if m.seconds > 0 and is_of_formats(m.configuration)]
+    wanted = set(configurations)
+    timed = [
+        m
+        for m in measurements
+        if m.seconds > 0 and (is_of_formats(m.configuration) or m.configuration in wanted)
+    ]
     if not timed:
         raise TableError("the table holds no seconds; leave out the cost time")
     places = sorted({(m.fingerprint, m.recipe.digest, _machine(m)) for m in timed})
@@ -118,7 +124,7 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Conf
 
 
 def energy_cost(
-    configurations: Iterable[Configuration], multiply_adds: float, parameters: int, steps: int
+    configurations: Iterable[Precision], multiply_adds: float, parameters: int, steps: int
 ) -> Cost:
     """Joules that the arithmetic of one training takes, by a model; moving data is not counted.
 
@@ -132,8 +138,9 @@ def energy_cost(
     """
     joules: dict[Label, float] = {}
     for c in configurations:
-        product = multiply_adds * (multiply_energy(c.format_a) + FLOAT_ADD[32])
-        update = _OPERATIONS_PER_PARAMETER * (multiply_energy(c.format_b) + add_energy(c.format_b))
+        a, b = c.sides
+        product = multiply_adds * (multiply_energy(a) + FLOAT_ADD[32])
+        update = _OPERATIONS_PER_PARAMETER * (multiply_energy(b) + add_energy(b))
         joules[c] = 1e-12 * steps * (product + parameters * update)
     return Cost(
         "energy",
@@ -174,13 +181,13 @@ def check_costs(names: Iterable[str]) -> None:
             )
 
 
-def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:
+def column_cost(text: str, configurations: Sequence[Precision]) -> Cost:
     """The cost in ``FILE.csv:COLUMN``: a number for each of the configurations, which another column names.
 
     Raises TableError for what is no such file, a number that is none, or a configuration without one.
     """
     path, _, name = text.rpartition(":")
-    values: dict[Configuration, float] = {}
+    values: dict[Precision, float] = {}
     with reading(Path(path)) as file:
         rows = csv.DictReader(file, strict=True)
         header = list(rows.fieldnames or [])
@@ -190,7 +197,7 @@ def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             try:
-                configuration, value = Configuration.parse(row["configuration"] or ""), float(row[name] or "")
+                configuration, value = parse_precision(row["configuration"] or ""), float(row[name] or "")
             except FormatError as error:
                 raise TableError(f"{where}: {error}") from None
             except ValueError:
@@ -207,7 +214,8 @@ def column_cost(text: str, configurations: Sequence[Configuration]) -> Cost:
 
 def _sides(precision: Precision) -> tuple[tuple[str, str], tuple[str, str]]:
     a, b = precision.sides
-    return ("A", str(a)), ("B", str(b))
+    named = isinstance(precision, NamedPrecision)  # which is more than its formats
+    return ("A", str(precision) if named else str(a)), ("B", str(b))
 
 
 def _machine(measurement: Measurement) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from peppp.advise.costs import Cost
+from peppp.advise.running import told
 from peppp.errors import TableError
 from peppp.formats import Format
 from peppp.page.bits import page_format
@@ -78,6 +79,8 @@ class Pick:
     tie, and the least memory is picked. ``step_peak`` is the peak of the pick's step in bytes where blocks
     may be recomputed, ``recomputed`` those that it computes twice to keep within the budget, ``micro_batch``
     the images of a pass where a batch is several; ``fitted`` says it in words.
+    ``precision`` is the pick as ``peppp train --precision`` takes it, ``line`` that whole line, ``snippet``
+    the code of a training loop; they are empty where an advisor answers that knows no data.
     """
 
     configuration: Label
@@ -106,6 +109,9 @@ class Pick:
     recomputed: tuple[str, ...] = ()
     micro_batch: int | None = None
     fitted: str = ""
+    precision: str = ""
+    line: str = ""
+    snippet: str = ""
 
     @property
     def peak(self) -> int | None:
@@ -132,7 +138,7 @@ class Pick:
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
             *([f"warning   {self.warning}"] if self.warning else []),
-            f"{self.configuration} for {subject} within {format_bytes(self.budget)}",
+            f"{self.precision.removeprefix('packed:') or self.configuration} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             *self._told_format_b(),
             *self._told_memory(),
@@ -164,6 +170,8 @@ class Pick:
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
         lines += [f"note      {note}" for note in self.notes]
+        if self.line:
+            lines += told(self.line, self.snippet)
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
         return "\n".join(lines)
@@ -241,6 +249,9 @@ class Pick:
         """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
         return {
             "configuration": str(self.configuration),
+            "precision": self.precision or None,
+            "train": self.line or None,
+            "snippet": self.snippet or None,
             "predicted_error": self.predicted_error,
             "source": self.source,
             "interval": self.interval and list(self.interval),

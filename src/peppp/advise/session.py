@@ -12,9 +12,11 @@ import numpy as np
 
 from peppp.advise.advisor import Advisor, check_limit, check_request
 from peppp.advise.caution import Asked, transfers
+from peppp.advise.choices import CHOICES, choosable, known_errors
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.advise.peaks import Steps, bytes_counted, of_peaks, of_trials, plain_step
-from peppp.advise.pick import Pick
+from peppp.advise.pick import Pick, Reference
+from peppp.advise.running import text_of, train_line
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
 from peppp.campaign.local import local
@@ -27,7 +29,7 @@ from peppp.learn.methods import DEFAULT_METHOD, Method
 from peppp.learn.noise_free import TOLERANCE
 from peppp.precisions.known import Precision
 from peppp.records import Footprint, Measurement, Recipe
-from peppp.table.labels import Label, TunedConfiguration, pairs, plain
+from peppp.table.labels import Label, TunedConfiguration, plain
 from peppp.table.matrix import ErrorMatrix, error_matrix
 from peppp.table.select import alike, taught_by
 from peppp.table.store.store import Store
@@ -35,10 +37,10 @@ from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
 from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
+from peppp.training.snippets import snippet
 from peppp.units import parse_bytes
 
 COUNTS = ("peak", "kept")
-CHOICES = ("paper", "all")
 _AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
 
 
@@ -70,7 +72,7 @@ def pick(
     count: str = "peak",
     recompute: bool = True,
     micro_batch: int | str | None = None,
-    choices: str = "paper",
+    choices: str = "runnable",
 ) -> Pick:
     """The configuration of least predicted error on ``data`` within a memory ``budget``.
 
@@ -98,8 +100,10 @@ def pick(
     ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
     deviation of the error over seeds, if the table cannot tell.
 
-    ``choices`` says which columns of the table are chosen from: those of the ``paper``, pairs of formats, or
-    ``all``, fp32 and the other precisions by name among them.
+    ``choices`` says which columns of the table are chosen from. ``runnable`` are those that this machine
+    really trains for this network: fp32, precisions by name (``amp-bf16``), and pairs of formats, packed.
+    ``paper`` are all pairs of formats but fp32, ``all`` everything that the table has. ``line`` and
+    ``snippet`` of the pick say how it is run.
 
     ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the
     table's trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto
@@ -144,7 +148,7 @@ def pick(
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
     known: list[Measurement] = []
-    every = choices == "all"
+    every = choices != "paper"
     unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
     if not isinstance(table, ErrorMatrix):
         known, unused = alike(table, recipe, without=dataset.fingerprint)
@@ -154,17 +158,13 @@ def pick(
             raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
     else:
         # fp32's errors tell much of the others; the paper's methods know nothing of them.
-        fp32 = not rates and Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
+        fp32 = Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
         taught = taught_by(known, recipe, every_rate=bool(rates))
-        errors = (
-            _with_fp32(taught, include_named=every)
-            if fp32
-            else error_matrix(taught, learning_rates=rates, include_named=every)
-        )
+        errors = known_errors(taught, choices, rates=rates, with_fp32=fp32)
     # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
-    sizes = footprints(dataset, recipe, [c for c in errors.columns if every or c != FP32_CONFIGURATION])
+    sizes = footprints(dataset, recipe, choosable(errors.columns, choices, dataset, recipe, device))
     steps = Steps(dataset, recipe, **how)
     fits = steps.all_within(budget, list(sizes)) if count == "peak" else {}
     peaks = bytes_counted(fits, budget) or None
@@ -221,21 +221,27 @@ def pick(
     if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
         chosen = replace(chosen, warning=_untrained(dataset.chance_error))
     in_fp32 = plain_step(dataset, recipe, budget, **how) if count == "peak" else None
+    own = next((p for p in chosen.predictions if p.configuration == FP32_CONFIGURATION), None)
+    if own is not None and chosen.configuration != FP32_CONFIGURATION:
+        chosen = replace(chosen, reference=Reference(own.error, own.interval, own.source))
     if chosen.reference is not None:
         total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
         chosen = replace(chosen, reference=replace(chosen.reference, total=total))
     if peaks is not None and in_fp32 is not None:
-        fit, (picked,) = fits[chosen.configuration], plain([chosen.configuration])
+        fit = fits[chosen.configuration]
         chosen = replace(
             chosen,
             step_peak=fit.peak,
             recomputed=fit.recomputation.blocks,
             micro_batch=fit.micro_batch,
-            fitted=f"{fit}; {steps.stored(picked)}, estimated",
+            fitted=f"{fit}; {steps.stored(*plain([chosen.configuration]))}, estimated",
         )
         notes = (*notes, *of_peaks(fits, in_fp32, budget))
         if advisor.told:
             notes = (*notes, *of_trials(dataset, recipe, cap))
+    (picked,) = plain([chosen.configuration])
+    _, as_picked = training_of(chosen.configuration, recipe)
+    parts: dict[str, Any] = {"recomputed": chosen.recomputed, "micro_batch": chosen.micro_batch}
     found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
     return replace(
         chosen,
@@ -243,6 +249,9 @@ def pick(
         costs=tuple(found),
         notes=(*chosen.notes, *notes),
         planned=planned,
+        precision=text_of(picked),
+        line=train_line(str(data), picked, as_picked, resolution=resolution, budget=budget, **parts),
+        snippet=snippet(picked, as_picked, of_tokens=dataset.kind == "text", **parts),
     )
 
 
@@ -259,12 +268,12 @@ def _cost(
     if name == "memory":
         return memory_cost(sizes)
     if name == "energy":
-        return energy_cost(pairs(sizes), *training_operations(dataset, recipe))
+        return energy_cost(plain(sizes), *training_operations(dataset, recipe))
     if name == "time":
         if not known:
             raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
-        return time_cost(known, pairs(sizes))
-    return column_cost(name, pairs(sizes))
+        return time_cost(known, plain(sizes))
+    return column_cost(name, plain(sizes))
 
 
 def _notes(
@@ -275,13 +284,6 @@ def _notes(
     own = [everything.columns.index(label) for label in advisor.configurations]
     known = everything.take(np.arange(len(everything.rows)), own)
     return tuple(map(str, transfers(errors, known, recipe, asked)))
-
-
-def _with_fp32(known: Sequence[Measurement], *, include_named: bool) -> ErrorMatrix:
-    """The error matrix with fp32 as its last column; rows of fp32 alone teach nothing of formats."""
-    found = error_matrix(known, include_reference=True, include_named=include_named)
-    low = np.array([label != FP32_CONFIGURATION for label in found.columns])
-    return found.take(found.observed[:, low].any(axis=1))
 
 
 def _untrained(chance: float) -> str:

@@ -107,9 +107,10 @@ def command(
     choices: Annotated[
         str,
         typer.Option(
-            "--from", help="Choose from: paper (pairs of formats), or all (also fp32, amp-bf16 and others)."
+            "--from",
+            help="Choose from: runnable (what trains here), paper (pairs of formats), or all.",
         ),
-    ] = "paper",
+    ] = "runnable",
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
@@ -221,7 +222,7 @@ def command(
         from dataclasses import replace
 
         from peppp.advise.session import training_of
-        from peppp.cli.train import run
+        from peppp.cli.train import run, storage_of
         from peppp.tasks.readers import load
 
         dataset = load(data, resolution=resolution)
@@ -232,7 +233,7 @@ def command(
             recipe,
             seed,
             folder,
-            storage="packed",
+            storage=storage_of(configuration, device=device),
             device=device,
             json=json,
             budget=chosen.budget,

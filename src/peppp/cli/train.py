@@ -127,6 +127,13 @@ def _storage(precision: Precision, asked: str | None) -> str:
     return asked or usual
 
 
+def storage_of(precision: Precision, *, device: str = "cpu") -> str:
+    """How the pick of a precision is trained: for real where that runs."""
+    from peppp.training.runs_here import lacking
+
+    return "simulated" if lacking(precision, device=device) else _storage(precision, None)
+
+
 def run(
     dataset: "Dataset",
     configuration: Precision,

@@ -1,0 +1,66 @@
+"""What a pick chooses among: the paper's pairs of formats, all that the table has, or what runs here."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from peppp.errors import TableError
+from peppp.formats import FP32_CONFIGURATION, FloatFormat
+from peppp.precisions.known import is_of_formats
+from peppp.precisions.named import NamedPrecision
+from peppp.records import Measurement, Recipe
+from peppp.table.labels import Label, TunedConfiguration
+from peppp.table.matrix import ErrorMatrix, error_matrix
+from peppp.tasks import networks
+from peppp.tasks.dataset import Dataset
+from peppp.training.runs_here import lacking
+
+CHOICES = ("runnable", "paper", "all")
+
+
+def known_errors(
+    taught: Sequence[Measurement], choices: str, *, rates: Sequence[float], with_fp32: bool
+) -> ErrorMatrix:
+    """The error matrix that a pick learns from: the columns of its ``choices``, and fp32 ``with_fp32``."""
+    named = choices != "paper"
+    if rates or not (with_fp32 or named):
+        return error_matrix(taught, learning_rates=rates, include_reference=named, include_named=named)
+    found = error_matrix(taught, include_reference=True, include_named=named)
+    # Rows of fp32 alone teach nothing of formats.
+    low = np.array([is_of_formats(label) or isinstance(label, NamedPrecision) for label in found.columns])
+    return found.take(found.observed[:, low].any(axis=1))
+
+
+def choosable(
+    columns: Sequence[Label], choices: str, dataset: Dataset, recipe: Recipe, device: str
+) -> list[Label]:
+    """The columns that a pick chooses among. TableError where none is left."""
+    if choices == "paper":
+        return [label for label in columns if label != FP32_CONFIGURATION]
+    found = [label for label in columns if _suits(label, recipe)]
+    if choices == "runnable":
+        module = networks.build_for(recipe.network, dataset, device="meta")
+        found = [label for label in found if _is_packable(label) and _runs(label, module, device)]
+    if not found:
+        raise TableError("the table has no column that runs here; name another, or choose --from all")
+    return found
+
+
+def _precision(label: Label) -> object:
+    return label.configuration if isinstance(label, TunedConfiguration) else label
+
+
+def _suits(label: Label, recipe: Recipe) -> bool:
+    """Whether a precision's own kind of optimizer, if it has one, is the recipe's."""
+    precision = _precision(label)
+    return not isinstance(precision, NamedPrecision) or precision.optimizer in ("", recipe.optimizer)
+
+
+def _is_packable(label: Label) -> bool:
+    precision = _precision(label)
+    return not is_of_formats(precision) or all(isinstance(fmt, FloatFormat) for fmt in precision.sides)
+
+
+def _runs(label: Label, module: object, device: str) -> bool:
+    precision = _precision(label)
+    return not isinstance(precision, NamedPrecision) or not lacking(precision, module, device=device)  # type: ignore[arg-type]

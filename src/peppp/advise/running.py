@@ -1,0 +1,63 @@
+"""How a pick is run: the line that trains it here, and the code that trains so in a loop of one's own."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+
+from peppp.precisions.known import Precision, is_of_formats
+from peppp.records import Recipe
+
+_LEFT_OUT = ("network", "resolution", "loss", "arithmetic_version", "optimizer", "optimizer_options")
+_NAMES = {"batch_size": "batch"}
+
+
+def text_of(precision: Precision) -> str:
+    """What ``--precision`` takes: pairs of formats are trained packed."""
+    if is_of_formats(precision):
+        return f"packed:{precision}"
+    return "fp32" if precision.is_fp32 else str(precision)
+
+
+def train_line(
+    data: str,
+    precision: Precision,
+    recipe: Recipe,
+    *,
+    resolution: int = 0,
+    budget: int | None = None,
+    micro_batch: int | None = None,
+    recomputed: Sequence[str] = (),
+) -> str:
+    """The ``peppp train`` line of a pick; options at their defaults are left out.
+
+    >>> from peppp.precisions.known import parse_precision
+    >>> train_line("my images/", parse_precision("amp-bf16"), Recipe(network="resnet18", epochs=20))
+    "peppp train 'my images/' --network resnet18 --precision amp-bf16 --epochs 20"
+    """
+    words = ["peppp", "train", data, "--network", recipe.network, "--precision", text_of(precision)]
+    if resolution:
+        words += ["--resolution", str(resolution)]
+    usual = Recipe()
+    for field in fields(Recipe):
+        value = getattr(recipe, field.name)
+        if field.name in _LEFT_OUT or value == getattr(usual, field.name):
+            continue
+        words += [f"--{_NAMES.get(field.name, field.name.replace('_', '-'))}", _shown(value)]
+    if (recipe.optimizer, recipe.optimizer_options) != (usual.optimizer, usual.optimizer_options):
+        options = [f"{name}={value:g}" for name, value in recipe.optimizer_options]
+        words += ["--optimizer", ",".join([recipe.optimizer, *options])]
+    if budget is not None and recomputed:
+        words += ["--budget", f"{budget}B"]
+    if micro_batch is not None:
+        words += ["--micro-batch", str(micro_batch)]
+    return shlex.join(words)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def told(line: str, code: str) -> list[str]:
+    """Both, as the last lines of an answer."""
+    first, *others = code.splitlines()
+    return [f"run       {line}", f"code      {first}", *(f"          {part}".rstrip() for part in others)]

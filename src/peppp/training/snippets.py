@@ -1,0 +1,108 @@
+"""The code that trains as a pick says: plain PyTorch where it can be, else with ``peppp.prepare``."""
+
+from collections.abc import Callable, Sequence
+
+from peppp.precisions.known import Precision
+from peppp.precisions.named import FP16, NamedPrecision
+from peppp.records import Recipe
+
+_KINDS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+_LOSSES = {"cross_entropy": "F.cross_entropy({}, y)", "squared_error": "F.mse_loss({}.reshape(y.shape), y)"}
+
+_IMPORTS = ["import torch", "import torch.nn.functional as F"]
+_STEP = ["optimizer.step()", "optimizer.zero_grad()"]
+_PARTS = "    for x, y in zip(batch.split({0}), labels.split({0})):"
+_Lines = tuple[list[str], list[str], list[str], list[str]]
+_Loss = Callable[[str], str]
+
+
+def snippet(
+    precision: Precision,
+    recipe: Recipe,
+    *,
+    recomputed: Sequence[str] = (),
+    micro_batch: int | None = None,
+    of_tokens: bool = False,
+) -> str:
+    """Python that trains a network ``net`` on the batches (x, y) of ``loader`` for an epoch.
+
+    ``of_tokens`` says that x are numbers of tokens, and y of those that follow them.
+
+    >>> from peppp.formats import FP32_CONFIGURATION
+    >>> print(snippet(FP32_CONFIGURATION, Recipe(optimizer_options=())))
+    import torch
+    import torch.nn.functional as F
+    <BLANKLINE>
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001)
+    for x, y in loader:
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    """
+    share = "" if micro_batch is None else f" * len(x) / {recipe.batch_size}"
+    template = _LOSSES.get(recipe.loss, "loss_function({}, y)")
+    if of_tokens:
+        template = "F.cross_entropy({}.flatten(0, 1), y.flatten())"
+
+    def loss_of(results: str) -> str:
+        return f"loss = {template.format(results)}{share}"
+
+    if isinstance(precision, NamedPrecision) and precision.update != "stochastic" and not recomputed:
+        called = "net(x)"
+        if precision.is_narrow:
+            called = "net(x).float()" if of_tokens else "net(x.bfloat16()).float()"
+        head, before, inner, after = _named(precision, recipe, loss_of, called)
+    elif precision.is_fp32 and not recomputed:
+        head, before, inner, after = _in_fp32(recipe, loss_of)
+    else:
+        head, before, inner, after = _prepared(precision, recipe, recomputed, loss_of)
+    loop = ["for x, y in loader:"]
+    if micro_batch is not None:
+        loop = ["for batch, labels in loader:", _PARTS.format(micro_batch)]
+        inner = ["    " + line for line in inner]
+    return "\n".join([*head, "", *before, *loop, *("    " + line for line in (*inner, *after))])
+
+
+def _in_fp32(recipe: Recipe, loss_of: _Loss) -> _Lines:
+    """Imports, what stands before the loop, in it for each part of a batch, and after its parts."""
+    return _IMPORTS, [_torchs(recipe)], [loss_of("net(x)"), "loss.backward()"], _STEP
+
+
+def _named(precision: NamedPrecision, recipe: Recipe, loss_of: _Loss, called: str) -> _Lines:
+    head, before = list(_IMPORTS), ["net = net.bfloat16()"] if precision.is_narrow else []
+    kind, options = _KINDS[recipe.optimizer], _options(recipe)
+    if precision.optimizer:
+        head.insert(0, "import bitsandbytes")
+        before.append(f"optimizer = bitsandbytes.optim.{kind}8bit(net.parameters(), {options})")
+    elif precision.update == "kahan":
+        head.insert(0, "import optimi")
+        before.append(f"optimizer = optimi.{kind}(net.parameters(), {options}, kahan_sum=True)")
+    else:
+        before.append(_torchs(recipe))
+    inner = [loss_of(called)]
+    if precision.casts:
+        dtype = "float16" if precision.values == FP16 else "bfloat16"
+        context = f"with torch.autocast(x.device.type, dtype=torch.{dtype}):"
+        inner = [context, "    results = net(x)", loss_of("results.float()")]
+    if not precision.scales_loss:
+        return head, before, [*inner, "loss.backward()"], _STEP
+    before.append("scaler = torch.amp.GradScaler(next(net.parameters()).device.type)")
+    after = ["scaler.step(optimizer)", "scaler.update()", "optimizer.zero_grad()"]
+    return head, before, [*inner, "scaler.scale(loss).backward()"], after
+
+
+def _prepared(precision: Precision, recipe: Recipe, recomputed: Sequence[str], loss_of: _Loss) -> _Lines:
+    again = f", recompute={list(recomputed)!r}" if recomputed else ""
+    before = [_torchs(recipe), f'ready = peppp.prepare(net, optimizer, "{precision}"{again})']
+    inner = [loss_of("ready.forward(x)"), "ready.backward(loss)"]
+    return ["import peppp", *_IMPORTS], before, inner, ["ready.step()"]
+
+
+def _torchs(recipe: Recipe) -> str:
+    return f"optimizer = torch.optim.{_KINDS[recipe.optimizer]}(net.parameters(), {_options(recipe)})"
+
+
+def _options(recipe: Recipe) -> str:
+    others = (f"{name}={value:g}" for name, value in recipe.optimizer_options)
+    return ", ".join([f"lr={recipe.learning_rate:g}", *others])
