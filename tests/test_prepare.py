@@ -169,7 +169,7 @@ def test_train_takes_names_and_packed_pairs(tmp_path):
         "simulated"
         not in line(*data, tmp_path / "d", "--precision", "mxfp8", "--storage", "simulated").stdout
     )
-    assert "has no storage 'packed'; known: real, simulated" in refused(
+    assert "unknown storage 'packed' of bf16; known: real, simulated" in refused(
         *data, tmp_path / "e", "--precision", "bf16", "--storage", "packed"
     )
     assert "nearest that runs" in refused(*data, tmp_path / "e", "--precision", "fp8")

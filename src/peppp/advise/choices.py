@@ -11,6 +11,7 @@ from peppp.precisions.named import NamedPrecision
 from peppp.records import Measurement, Recipe
 from peppp.table.labels import Label, TunedConfiguration
 from peppp.table.matrix import ErrorMatrix, error_matrix
+from peppp.table.select import alike, taught_by
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training.runs_here import lacking
@@ -44,6 +45,13 @@ def choosable(
     if not found:
         raise TableError("the table has no column that runs here; name another, or choose --from all")
     return found
+
+
+def shipped(choices: str, dataset: Dataset, recipe: Recipe, device: str) -> list[Label]:
+    """What a pick from the table that ships chooses among."""
+    known, _ = alike(None, recipe)
+    errors = known_errors(taught_by(known, recipe), choices, rates=(), with_fp32=True)
+    return choosable(errors.columns, choices, dataset, recipe, device)
 
 
 def _precision(label: Label) -> object:

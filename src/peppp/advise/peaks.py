@@ -103,5 +103,6 @@ def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
         return ()
     sizes = f"{format_bytes(peak)} (estimated), is more than {format_bytes(cap)}"
     return (
-        f"the trainings for this pick were simulated in float32; their peak, {sizes}; `peppp train` keeps to it",
+        f"the trainings for this pick were simulated in float32; their peak, {sizes}; `peppp train` "
+        "keeps to the budget",
     )

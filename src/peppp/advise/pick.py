@@ -135,10 +135,11 @@ class Pick:
     def __str__(self) -> str:
         subject = " on ".join(filter(None, [self.task, self.network])) or "a new task"
         interval = "" if self.interval is None else ", 90 % interval {:.3f} to {:.3f}".format(*self.interval)
+        name = self.precision.removeprefix("packed:") or str(self.configuration)
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
             *([f"warning   {self.warning}"] if self.warning else []),
-            f"{self.precision.removeprefix('packed:') or self.configuration} for {subject} within {format_bytes(self.budget)}",
+            f"{name} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             *self._told_format_b(),
             *self._told_memory(),

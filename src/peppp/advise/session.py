@@ -12,7 +12,7 @@ import numpy as np
 
 from peppp.advise.advisor import Advisor, check_limit, check_request
 from peppp.advise.caution import Asked, transfers
-from peppp.advise.choices import CHOICES, choosable, known_errors
+from peppp.advise.choices import CHOICES, choosable, known_errors, shipped
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.advise.peaks import Steps, bytes_counted, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick, Reference
@@ -23,7 +23,7 @@ from peppp.campaign.local import local
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.worker import measure_cell, source
 from peppp.errors import BudgetError, PepppError, TableError
-from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
+from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.learn.belief import counted
 from peppp.learn.methods import DEFAULT_METHOD, Method
 from peppp.learn.noise_free import TOLERANCE
@@ -36,7 +36,7 @@ from peppp.table.store.store import Store
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint, network_counts, training_operations, with_resolution
+from peppp.training.measurement import footprint, training_operations, with_resolution
 from peppp.training.snippets import snippet
 from peppp.units import parse_bytes
 
@@ -129,19 +129,21 @@ def pick(
 
     def seen(classes: int, side: int, images: int) -> None:
         """Refuse limits below everything before pixels are decoded; other tables have other columns."""
-        asked = replace(recipe or Recipe(), network=network)
-        if choices != "paper":
+        if table is not None:
             return
-        if table is None and count == "kept":
-            sizes = grid_footprints(network, asked, classes, side)
-            check_limit(budget, "a budget", sizes)
-            check_limit(cap, "a cap", sizes)
-        elif table is None:
-            stand_in = blank_images(classes, side, images)
-            steps = Steps(stand_in, with_resolution(asked, stand_in), **how)
-            peaks = bytes_counted(steps.all_within(budget, paper_grid()), budget)
-            check_limit(budget, "a budget", peaks, "peak")
-            check_limit(cap, "a cap", peaks, "peak")
+        stand_in = blank_images(classes, side, images)
+        asked = with_resolution(replace(recipe or Recipe(), network=network), stand_in)
+        steps = Steps(stand_in, asked, **how)
+        for find in (paper_grid, partial(shipped, choices, stand_in, asked, device)):
+            columns = list[Label](find())
+            if count == "kept":
+                sizes = {c: size.total for c, size in footprints(stand_in, asked, columns).items()}
+            else:
+                sizes = bytes_counted(steps.all_within(budget, columns), budget)
+            if min(sizes.values()) <= min(budget, cap):
+                return
+        for limit, name in ((budget, "a budget"), (cap, "a cap")):
+            check_limit(limit, name, sizes, "peak" if count == "peak" else "footprint")
 
     dataset = load(str(data), resolution=resolution, seen=seen)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
@@ -323,16 +325,6 @@ def measure_cells(
             raise PepppError(f"{cell.configuration} on {cell.task} could not be measured: {failure.message}")
         wanted = {cell.key for cell in cells}
         return [m for m in map(current, kept) if m.key in wanted]
-
-
-def grid_footprints(network: str, recipe: Recipe, classes: int, side: int) -> dict[Configuration, int]:
-    """Bytes that a training on images of ``side`` pixels keeps, at each configuration of the paper's grid."""
-    shape = (3, side, side)
-    counts = network_counts(network, classes, 3, shape, False, (), False, "cross_entropy", recipe.batch_size)
-    return {
-        c: counts.footprint(c, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
-        for c in paper_grid()
-    }
 
 
 def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:

@@ -43,15 +43,20 @@ def command(
         from peppp.table.select import read_measurements
 
         facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
+    runs, lack = _precisions(device)
     checks = self_test(device)
     passed = all(check.passed is not False for check in checks)
     verdict = convolutions.examine()
     if json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        print_json({"passed": passed, "convolutions": verdict, "facts": facts, "checks": listed})
+        more = {"runs": runs, "lacking": lack}
+        print_json(more | {"passed": passed, "convolutions": verdict, "facts": facts, "checks": listed})
     else:
         for name, fact in facts.items():
             typer.echo(f"{name:<28}{fact}")
+        typer.echo(f"{'trains here':<28}fp32, {', '.join(runs)}, packed pairs of formats")
+        for name, reason in lack.items():
+            typer.echo(f"note  {name}: {reason}")
         for check in checks:
             mark = {True: "ok", False: "WRONG", None: "note"}[check.passed]
             typer.echo(f"{mark:<6}{check.name}: {check.detail}")
@@ -61,6 +66,16 @@ def command(
         typer.echo(f"note  strided 1x1 convolutions of few channels, in plain torch: {verdict}{avoided}")
     if not passed:
         raise typer.Exit(1)
+
+
+def _precisions(device: str) -> tuple[list[str], dict[str, str]]:
+    """The names of precisions that train here for real, and what others lack, one of each kind."""
+    from peppp.precisions.known import PRECISIONS
+    from peppp.training.runs_here import lacking
+
+    reasons = {name: lacking(precision, device=device) for name, precision in PRECISIONS.items()}
+    runs = [name for name, reason in reasons.items() if not reason]
+    return runs, {n: r for n, r in reasons.items() if r and not PRECISIONS[n].optimizer and "-all" not in n}
 
 
 def _version(name: str) -> str:

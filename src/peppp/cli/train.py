@@ -123,7 +123,7 @@ def _storage(precision: Precision, asked: str | None) -> str:
     """How a precision is trained: as asked, or for real."""
     usual = "real" if isinstance(precision, NamedPrecision) else "packed"
     if asked is not None and asked not in (usual, "simulated"):
-        raise FormatError(f"{precision} has no storage {asked!r}; known: {usual}, simulated")
+        raise FormatError(f"unknown storage {asked!r} of {precision}; known: {usual}, simulated")
     return asked or usual
 
 

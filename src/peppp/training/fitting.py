@@ -210,7 +210,7 @@ def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
 
     Activations are all that the forward pass adds, copies of weights that autocast makes among them.
     """
-    batch = min(recipe.batch_size, len(dataset.train_targets))
+    batch = recipe.batch_size
     how = (recipe.network, recipe.optimizer, recipe.optimizer_options, recipe.loss, precision, batch)
     targets = dataset.train_targets
     of_data = (dataset.kind, dataset.input_shape, dataset.outputs, targets.shape[1:], targets.dtype)

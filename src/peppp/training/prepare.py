@@ -85,12 +85,14 @@ def prepare(
     *,
     recompute: Sequence[str] | Recomputation = (),
     seed: int = 0,
+    rounding: str = "stochastic",
 ) -> Prepared:
     """Have ``module`` train at a precision for real: by torch, torch-optimi, bitsandbytes, or packed.
 
     ``optimizer`` is a fresh one of torch's over the module's parameters. ``precision`` is a name, ``fp32``,
     or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute`
-    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically.
+    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically; ``rounding`` is
+    that of pairs of formats.
 
     Raises NetworkError where this machine cannot run the precision; it says what is lacking.
 
@@ -110,7 +112,7 @@ def prepare(
     else:
         compute_again(module, recompute, recompute)
     if is_of_formats(precision):
-        low_precision(module, precision, seed=seed)
+        low_precision(module, precision, rounding=rounding, seed=seed)
         return Prepared(module, low_precision_optimizer(optimizer, module, storage="packed"))
     if not isinstance(precision, NamedPrecision):
         return Prepared(module, optimizer)

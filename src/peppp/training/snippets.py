@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from peppp.precisions.known import Precision
+from peppp.precisions.known import Precision, is_of_formats
 from peppp.precisions.named import FP16, NamedPrecision
 from peppp.records import Recipe
 
@@ -94,6 +94,8 @@ def _named(precision: NamedPrecision, recipe: Recipe, loss_of: _Loss, called: st
 
 def _prepared(precision: Precision, recipe: Recipe, recomputed: Sequence[str], loss_of: _Loss) -> _Lines:
     again = f", recompute={list(recomputed)!r}" if recomputed else ""
+    if is_of_formats(precision) and recipe.rounding != "stochastic":
+        again += f', rounding="{recipe.rounding}"'
     before = [_torchs(recipe), f'ready = peppp.prepare(net, optimizer, "{precision}"{again})']
     inner = [loss_of("ready.forward(x)"), "ready.backward(loss)"]
     return ["import peppp", *_IMPORTS], before, inner, ["ready.step()"]
