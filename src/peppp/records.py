@@ -16,6 +16,7 @@ from peppp.precisions.known import Precision
 ARITHMETIC_VERSION = 2
 
 ROUNDINGS = ("nearest", "stochastic")
+_YOUNGER = ("pretrained", "freeze")  # fields that stay out of a recipe's text while they are empty
 _ROLES = ("values", "errors", "gradient", "states")
 
 
@@ -65,6 +66,8 @@ class Recipe:
     ``epochs`` is raised where a task is so small that they hold fewer than ``min_steps`` optimizer steps.
     ``error_format`` is the format of back-propagated errors: ``A``, ``B`` or a format's text.
     ``resolution`` is the side of the square images in pixels; 0 leaves the data as they are.
+    ``pretrained`` names a file of weights to begin from, ``freeze`` patterns of parameters that stay as they
+    are (:mod:`peppp.training.pretrained`).
     The defaults are the paper's (section 4); it is silent on rounding, errors and accumulator.
 
     >>> Recipe().digest == Recipe(learning_rate=0.001).digest != Recipe(learning_rate=1).digest
@@ -85,12 +88,15 @@ class Recipe:
     loss: str = "cross_entropy"
     augmentation: str = "none"
     arithmetic_version: int = ARITHMETIC_VERSION
+    pretrained: str = ""
+    freeze: tuple[str, ...] = ()
     # A field added later must stay out of to_json at its default: digests of stored recipes never change.
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rate", float(self.learning_rate))
         options = tuple(sorted((str(name), float(value)) for name, value in self.optimizer_options))
         object.__setattr__(self, "optimizer_options", options)
+        object.__setattr__(self, "freeze", tuple(self.freeze))
 
     @cached_property  # a table asks for it at each of its rows
     def digest(self) -> str:
@@ -99,7 +105,11 @@ class Recipe:
 
     def to_json(self) -> str:
         """The recipe as one line of canonical JSON (sorted keys)."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        for name in _YOUNGER:
+            if not values[name]:
+                del values[name]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":

@@ -7,7 +7,10 @@ from dataclasses import fields
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Recipe
 
-_LEFT_OUT = ("network", "resolution", "loss", "arithmetic_version", "optimizer", "optimizer_options")
+_LEFT_OUT = (
+    *("network", "resolution", "loss", "arithmetic_version"),
+    *("optimizer", "optimizer_options", "pretrained", "freeze"),
+)
 _NAMES = {"batch_size": "batch"}
 
 
@@ -46,6 +49,10 @@ def train_line(
     if (recipe.optimizer, recipe.optimizer_options) != (usual.optimizer, usual.optimizer_options):
         options = [f"{name}={value:g}" for name, value in recipe.optimizer_options]
         words += ["--optimizer", ",".join([recipe.optimizer, *options])]
+    if recipe.pretrained:
+        words += ["--pretrained", recipe.pretrained.rpartition("#")[0]]
+    for pattern in recipe.freeze:
+        words += ["--freeze", pattern]
     if budget is not None and recomputed:
         words += ["--budget", f"{budget}B"]
     if micro_batch is not None:

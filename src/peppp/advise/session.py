@@ -36,6 +36,7 @@ from peppp.table.store.store import Store
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
+from peppp.training.loop import fitted_weights
 from peppp.training.measurement import footprint, training_operations, with_resolution
 from peppp.training.snippets import snippet
 from peppp.units import parse_bytes
@@ -174,7 +175,8 @@ def pick(
     priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
     if measurements is None:
-        measurements = sum(size <= cap for size in counted_bytes.values()) if stops else 6
+        usual = 7 if recipe.pretrained else 6  # the table knows of trainings from scratch alone
+        measurements = sum(size <= cap for size in counted_bytes.values()) if stops else usual
     advisor = Advisor(
         errors,
         sizes,
@@ -199,7 +201,8 @@ def pick(
         if known
         else errors
     )
-    notes = (*([unused] if unused else ()), *_notes(errors, everything, recipe, advisor, rank))
+    of_weights = _of_weights(dataset, recipe)
+    notes = (*([unused] if unused else ()), *of_weights, *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}
@@ -286,6 +289,17 @@ def _notes(
     own = [everything.columns.index(label) for label in advisor.configurations]
     known = everything.take(np.arange(len(everything.rows)), own)
     return tuple(map(str, transfers(errors, known, recipe, asked)))
+
+
+def _of_weights(dataset: Dataset, recipe: Recipe) -> tuple[str, ...]:
+    """What a training that begins from weights should know of this answer."""
+    if not recipe.pretrained:
+        return ()
+    learned = (
+        "the table learned from trainings from scratch, so that estimates for one that begins from weights "
+        "lie further off; one measurement more is made for it"
+    )
+    return (learned, *fitted_weights(dataset, recipe))
 
 
 def _untrained(chance: float) -> str:

@@ -22,12 +22,15 @@ from peppp.cli.options import (
     DataRoot,
     Device,
     Epochs,
+    Freeze,
     Json,
     MinSteps,
     Optimizer,
+    Pretrained,
     Resolution,
     Rounding,
     Workers,
+    begun_from,
     check_device,
     parse_configurations,
     parse_list,
@@ -106,6 +109,8 @@ def command(
     batch: Batch = 32,
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
+    pretrained: Pretrained = None,
+    freeze: Freeze = None,
     data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     error_format: Annotated[
@@ -210,6 +215,7 @@ def command(
             accumulator=accumulator,
             augmentation=augmentation,
             **parse_optimizer(optimizer),
+            **begun_from(pretrained, freeze),
         )
         for name in parse_list(network, str, "--network")
         for rate in rates

@@ -46,6 +46,13 @@ MicroBatch = Annotated[
 NoRecompute = Annotated[
     bool, typer.Option("--no-recompute", help="Recompute no blocks to keep within the budget.")
 ]
+Pretrained = Annotated[
+    Path | None, typer.Option(help="Begin from these weights (safetensors), where names and shapes fit.")
+]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave these parameters as they are: a module's name, or a pattern as blocks.[01].*."),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with published data sets (default: PEPPP_DATA, or the user's data folder)."),
@@ -77,6 +84,14 @@ def check_folder(folder: Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK):
         reason = "is not writable" if there.is_dir() else "is not a folder"
         raise StoreError(f"cannot write to the folder {folder}: {there} {reason}; name another")
+
+
+def begun_from(pretrained: Path | None, freeze: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of a recipe for weights to begin from and parameters to leave."""
+    from peppp.training.pretrained import named_with_digest
+
+    named = "" if pretrained is None else named_with_digest(pretrained)
+    return {"pretrained": named, "freeze": tuple(freeze or ())}
 
 
 def parse_optimizer(text: str) -> dict[str, Any]:

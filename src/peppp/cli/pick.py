@@ -14,17 +14,20 @@ from peppp.cli.options import (
     DataRoot,
     Device,
     Epochs,
+    Freeze,
     Json,
     MicroBatch,
     MinSteps,
     Network,
     NoRecompute,
     Optimizer,
+    Pretrained,
     Resolution,
     Rounding,
     Seed,
     Table,
     Workers,
+    begun_from,
     check_device,
     check_folder,
     parse_optimizer,
@@ -103,6 +106,8 @@ def command(
     ] = ["0.001"],  # noqa: B006  (typer copies it)
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
+    pretrained: Pretrained = None,
+    freeze: Freeze = None,
     data_root: DataRoot = None,
     choices: Annotated[
         str,
@@ -176,6 +181,7 @@ def command(
         rounding=rounding,
         augmentation=augmentation,
         **parse_optimizer(optimizer),
+        **begun_from(pretrained, freeze),
     )
     try:
         with Display() as display:

@@ -10,6 +10,7 @@ from peppp.cli.options import (
     Batch,
     Device,
     Epochs,
+    Freeze,
     Json,
     LearningRate,
     MicroBatch,
@@ -17,9 +18,11 @@ from peppp.cli.options import (
     Network,
     NoRecompute,
     Optimizer,
+    Pretrained,
     Resolution,
     Rounding,
     Seed,
+    begun_from,
     check_device,
     check_folder,
     parse_optimizer,
@@ -65,6 +68,8 @@ def command(
     learning_rate: LearningRate = 0.001,
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
+    pretrained: Pretrained = None,
+    freeze: Freeze = None,
     rounding: Rounding = "stochastic",
     budget: Annotated[
         str | None, typer.Option(help="Recompute blocks, if need be, so that a step's peak fits, as 400MB.")
@@ -101,6 +106,7 @@ def command(
         rounding=rounding,
         augmentation=augmentation,
         **parse_optimizer(optimizer),
+        **begun_from(pretrained, freeze),
     )
     with reading(data):
         dataset = load(data, resolution=resolution)
@@ -154,7 +160,7 @@ def run(
     Where it cannot be kept, BudgetError if ``strict``, else a warning.
     """
     from peppp.training.checkpoint import to_plain, train_in_folder
-    from peppp.training.loop import check_recipe
+    from peppp.training.loop import check_recipe, fitted_weights
     from peppp.training.measurement import with_resolution
     from peppp.training.runs_here import lacking
 
@@ -179,6 +185,9 @@ def run(
         if not json:
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
+    if recipe.pretrained and not json:
+        for line in fitted_weights(dataset, recipe):
+            typer.echo(f"begins    {line}")
     training = train_in_folder(
         dataset, configuration, recipe, seed, out, storage=storage, device=device, fit=fit, progress=progress
     )

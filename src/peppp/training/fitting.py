@@ -19,6 +19,7 @@ from peppp.records import Footprint, Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
 from peppp.training.losses import find_loss
+from peppp.training.pretrained import freeze
 from peppp.training.recompute import Planning, Recomputation
 from peppp.units import format_bytes
 
@@ -211,7 +212,15 @@ def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
     Activations are all that the forward pass adds, copies of weights that autocast makes among them.
     """
     batch = recipe.batch_size
-    how = (recipe.network, recipe.optimizer, recipe.optimizer_options, recipe.loss, precision, batch)
+    how = (
+        recipe.network,
+        recipe.freeze,
+        recipe.optimizer,
+        recipe.optimizer_options,
+        recipe.loss,
+        precision,
+        batch,
+    )
     targets = dataset.train_targets
     of_data = (dataset.kind, dataset.input_shape, dataset.outputs, targets.shape[1:], targets.dtype)
     if (how, of_data) not in _KEPT:
@@ -242,6 +251,7 @@ def _step(
 ) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
     """A recipe's network without numbers, so many inputs to it, and the loss of its results."""
     module = networks.build_for(recipe.network, dataset, device="meta")
+    freeze(module, recipe.freeze)
     if dataset.kind == "images":
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = dataset.train_targets

@@ -54,7 +54,7 @@ def serves(dataset: Dataset, configuration: Precision, recipe: Recipe) -> bool:
     known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
     formats = all(isinstance(fmt, FloatFormat) for fmt in formats_of(configuration, recipe))
     named = isinstance(configuration, NamedPrecision)
-    ours = not named and ":" not in recipe.network + recipe.loss
+    ours = not (named or recipe.pretrained or recipe.freeze) and ":" not in recipe.network + recipe.loss
     return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
 
 

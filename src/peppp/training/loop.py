@@ -23,6 +23,7 @@ from peppp.training.batches import Batches, check_augmentation, shuffled
 from peppp.training.fitting import Fit
 from peppp.training.losses import Loss, find_loss
 from peppp.training.prepare import Prepared, prepare
+from peppp.training.pretrained import freeze, load_into
 
 CURVE_EPOCHS = (1, 3)
 TEST_BATCH = 250
@@ -165,9 +166,22 @@ def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(key, _WEIGHTS) >> 1)
         network = networks.build_for(recipe.network, dataset)
+    if recipe.pretrained:
+        load_into(network, recipe.pretrained)
+    freeze(network, recipe.freeze)
     if dataset.kind == "images":
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def fitted_weights(dataset: Dataset, recipe: Recipe) -> list[str]:
+    """What of a network or of the weights that it begins from has no counterpart, in words."""
+    return load_into(networks.build_for(recipe.network, dataset), recipe.pretrained)
+
+
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def prepared(
@@ -185,7 +199,7 @@ def prepared(
         fit.recomputation.apply(network)
     if ":" in recipe.network or holds_narrow(network):  # another's network may call functions as well
         repair()
-    optimizer = make_optimizer(network.parameters(), recipe)
+    optimizer = make_optimizer(trained(network), recipe)
     if not configuration.is_fp32:
         low_precision(
             network,
@@ -215,7 +229,7 @@ def _really_prepared(
     network = fresh_network(dataset, recipe, key).to(device)
     if ":" in recipe.network or holds_narrow(network):
         repair()
-    optimizer = make_optimizer(network.parameters(), recipe)
+    optimizer = make_optimizer(trained(network), recipe)
     again = () if fit is None else fit.recomputation
     return prepare(network, optimizer, precision, recompute=again, seed=rounding_seed(key))
 
@@ -233,6 +247,8 @@ def order_generator(key: int) -> torch.Generator:
 def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
     """Say before a training what is wrong with it: a child of PepppError."""
     networks.check(recipe.network, dataset)
+    if recipe.freeze:
+        freeze(networks.build_for(recipe.network, dataset, device="meta"), recipe.freeze)
     check_augmentation(recipe.augmentation, dataset)
     find_loss(recipe.loss)
     make_optimizer([nn.Parameter(torch.zeros(1))], recipe)

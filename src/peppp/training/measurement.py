@@ -26,6 +26,7 @@ from peppp.training.exactness import exact_arithmetic
 from peppp.training.fitting import footprint_of
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
+from peppp.training.pretrained import freeze
 from peppp.version import __version__
 
 
@@ -102,6 +103,7 @@ def footprint(dataset: Dataset, configuration: Precision, recipe: Recipe) -> Foo
         dataset.train_targets.dtype.kind == "f",
         dataset.loss,
         recipe.batch_size,
+        recipe.freeze,
     )
     return counts.footprint(configuration, optimizer=recipe.optimizer, accumulator=recipe.accumulator)
 
@@ -117,9 +119,11 @@ def network_counts(
     is_regression: bool,
     loss: str,
     batch_size: int,
+    frozen: tuple[str, ...] = (),
 ) -> ElementCounts:
     """The element counts of a network by name, for inputs and targets of a shape and a batch size."""
     module = networks.build(network, classes=outputs, channels=channels, device="meta")
+    freeze(module, frozen)
     dtype = torch.float32 if is_regression else torch.int64
 
     def loss_of(results: object) -> Tensor:

@@ -91,8 +91,8 @@ def prepare(
 
     ``optimizer`` is a fresh one of torch's over the module's parameters. ``precision`` is a name, ``fp32``,
     or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute`
-    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically; ``rounding`` is
-    that of pairs of formats.
+    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically;
+    ``rounding`` is that of pairs of formats.
 
     Raises NetworkError where this machine cannot run the precision; it says what is lacking.
 

@@ -25,7 +25,7 @@ def lacking(precision: Precision | str, module: nn.Module | None = None, *, devi
     if not isinstance(precision, NamedPrecision):
         return ""
     if precision.products is not None:
-        return _of_products(precision, device)
+        return _of_products(precision)
     if precision.update == "kahan" and not find_spec("optimi"):
         return f"{precision} needs torch-optimi: {_EXTRA}"
     if precision.optimizer and not find_spec("bitsandbytes"):
@@ -43,16 +43,14 @@ def runnable(module: nn.Module | None = None, *, device: str = "cpu") -> tuple[N
     return tuple(p for p in PRECISIONS.values() if not lacking(p, module, device=device))
 
 
-def _of_products(precision: NamedPrecision, device: str) -> str:
+def _of_products(precision: NamedPrecision) -> str:
     nearest = "amp-bf16 is the nearest that runs"
     base = precision.name.partition("-")[0]
     if precision.products is not None and precision.products.convolutions:
         return f"no library computes convolutions in {base}; {nearest}"
-    if base != "fp8":
-        return f"no library trains in {base} here; {nearest}"
-    if not device.startswith("cuda") or torch.cuda.get_device_capability(device) < (8, 9):
-        return f"fp8 needs a GPU of Ada's kind or later; {nearest}"
-    return "" if find_spec("torchao") else "fp8 needs torchao: pip install torchao"
+    if base == "fp8":
+        return f"fp8 wants a GPU, and peppp only simulates it so far; {nearest}"
+    return f"no library trains in {base} here; {nearest}"
 
 
 @lru_cache(maxsize=16)

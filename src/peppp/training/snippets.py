@@ -57,6 +57,8 @@ def snippet(
         head, before, inner, after = _in_fp32(recipe, loss_of)
     else:
         head, before, inner, after = _prepared(precision, recipe, recomputed, loss_of)
+    if begins := _begins(recipe):
+        head, before = [*head, "from peppp.training.pretrained import freeze, load_into"], [*begins, *before]
     loop = ["for x, y in loader:"]
     if micro_batch is not None:
         loop = ["for batch, labels in loader:", _PARTS.format(micro_batch)]
@@ -74,10 +76,10 @@ def _named(precision: NamedPrecision, recipe: Recipe, loss_of: _Loss, called: st
     kind, options = _KINDS[recipe.optimizer], _options(recipe)
     if precision.optimizer:
         head.insert(0, "import bitsandbytes")
-        before.append(f"optimizer = bitsandbytes.optim.{kind}8bit(net.parameters(), {options})")
+        before.append(f"optimizer = bitsandbytes.optim.{kind}8bit({_parameters(recipe)}, {options})")
     elif precision.update == "kahan":
         head.insert(0, "import optimi")
-        before.append(f"optimizer = optimi.{kind}(net.parameters(), {options}, kahan_sum=True)")
+        before.append(f"optimizer = optimi.{kind}({_parameters(recipe)}, {options}, kahan_sum=True)")
     else:
         before.append(_torchs(recipe))
     inner = [loss_of(called)]
@@ -102,7 +104,17 @@ def _prepared(precision: Precision, recipe: Recipe, recomputed: Sequence[str], l
 
 
 def _torchs(recipe: Recipe) -> str:
-    return f"optimizer = torch.optim.{_KINDS[recipe.optimizer]}(net.parameters(), {_options(recipe)})"
+    return f"optimizer = torch.optim.{_KINDS[recipe.optimizer]}({_parameters(recipe)}, {_options(recipe)})"
+
+
+def _begins(recipe: Recipe) -> list[str]:
+    """Weights to begin from, and parameters to leave."""
+    loaded = [f"load_into(net, {recipe.pretrained.rpartition('#')[0]!r})"] if recipe.pretrained else []
+    return [*loaded, *([f"freeze(net, {list(recipe.freeze)!r})"] if recipe.freeze else [])]
+
+
+def _parameters(recipe: Recipe) -> str:
+    return "[p for p in net.parameters() if p.requires_grad]" if recipe.freeze else "net.parameters()"
 
 
 def _options(recipe: Recipe) -> str:

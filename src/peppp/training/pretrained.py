@@ -1,0 +1,94 @@
+"""A training that does not begin from scratch: weights from a file, and parts of the network frozen."""
+
+import hashlib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from peppp.errors import NetworkError
+
+_MARK = "#"  # between a file's place and the digest of its contents
+_SHOWN = 4  # names in a message
+
+
+def named_with_digest(path: Path) -> str:
+    """The text by which a recipe knows a file of weights: its place, and a digest of its contents.
+
+    Raises NetworkError where there is no such file.
+    """
+    if not path.is_file():
+        raise NetworkError(f"no file of weights {path}; name one in the safetensors format")
+    return f"{path}{_MARK}{_digest(path)}"
+
+
+@lru_cache(maxsize=8)
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def load_into(network: nn.Module, named: str) -> list[str]:
+    """Load the weights of a file, and say in words what of the network or the file had no counterpart.
+
+    Numbers are taken where name and shape agree. Raises NetworkError where none does, where the file is no
+    safetensors file, and where it is not the one that the recipe was made with.
+    """
+    place, mark, digest = named.rpartition(_MARK)
+    path = Path(place if mark else named)
+    if not path.is_file():
+        raise NetworkError(f"no file of weights {path}; name one in the safetensors format")
+    if mark and _digest(path) != digest:
+        raise NetworkError(f"{path} holds other weights than when this began; name the file anew")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise NetworkError(f"{path} is not a safetensors file: {str(error).splitlines()[0]}") from None
+    own = network.state_dict()
+    fitting = {name: x for name, x in found.items() if name in own and own[name].shape == x.shape}
+    weights = {name for name, _ in network.named_parameters()}
+    if not weights & fitting.keys():
+        raise NetworkError(
+            f"{path} holds weights of another network: none of its names and shapes fits "
+            f"({_few(found)} there, {_few(own)} here)"
+        )
+    network.load_state_dict(own | fitting)
+    said = []
+    if others := [n for n in own if n in found and n not in fitting]:
+        said.append(f"{_few(others)}: another shape in the file, so from scratch")
+    if missing := [n for n in own if n not in found]:
+        said.append(f"{_few(missing)}: not in the file, so from scratch")
+    if unused := [n for n in found if n not in own]:
+        said.append(f"{_few(unused)}: in the file only")
+    return said
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Leave parameters untrained whose names match a pattern, as ``stem*`` or ``layers.[012].*``.
+
+    A pattern of a module's name stands for all within it. Raises NetworkError for one that matches nothing,
+    and where nothing is left to train.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    frozen: set[str] = set()
+    for pattern in patterns:
+        matched = {n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
+        if not matched:
+            raise NetworkError(f"no parameter is called {pattern!r}; there are {_few(names)}")
+        frozen |= matched
+    if frozen and len(frozen) == len(names):
+        raise NetworkError(
+            f"{', '.join(patterns)} freezes the whole network; leave something to train, as {names[-1]}"
+        )
+    for name, parameter in network.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+
+
+def _few(names: object) -> str:
+    shown = list(names)  # type: ignore[call-overload]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more
