@@ -1,5 +1,6 @@
 """``peppp memory --recompute`` and ``--micro-batch``: how a training is made to fit a budget."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -47,12 +48,13 @@ def run(
     recompute: bool,
     micro_batch: int | str | None,
     json: bool,
+    frozen: Sequence[str] = (),
 ) -> None:
     """Say how each of some configurations fits, or (None) the training in plain PyTorch."""
     from peppp.footprint.fakes import classification_loss
     from peppp.training.fitting import Fitting
 
-    module = built(network, classes, inputs)
+    module = built(network, classes, inputs, frozen=frozen)
 
     def fitting(**how: Any) -> Fitting:
         return Fitting(module, lambda n: inputs.batch(n, "meta"), batch, loss=classification_loss, **how)

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peppp.cli.options import Batch, Json, MicroBatch, parse_pairs, print_json
+from peppp.cli.options import Batch, Freeze, Json, MicroBatch, parse_pairs, print_json
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
@@ -72,6 +72,7 @@ def command(
         typer.Option("--recompute", help="With --budget: recompute the cheapest blocks that make it fit."),
     ] = False,
     micro_batch: MicroBatch = None,
+    freeze: Freeze = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="By layer, of the first configuration or of --precision.")
     ] = False,
@@ -89,11 +90,17 @@ def command(
     from peppp.footprint.estimate import Choices
 
     given = {name for name in (*_OF_FORMATS, *_OF_PLAIN, "gradients") if _is_given(context, name)}
-    inputs = plain_memory.Inputs.parse(input)
+    inputs, frozen = plain_memory.Inputs.parse(input), tuple(freeze or ())
     limit, parts = None if budget is None else parse_bytes(budget), fitting.parse_micro_batch(micro_batch)
     fitting.check(limit, recompute, parts)
     is_fitted = recompute or parts is not None
-    fit: dict[str, Any] = {"budget": limit, "recompute": recompute, "micro_batch": parts, "json": json}
+    fit: dict[str, Any] = {
+        "budget": limit,
+        "recompute": recompute,
+        "micro_batch": parts,
+        "json": json,
+        "frozen": frozen,
+    }
     if is_fitted and (measure or layers or inference or preset != "saved"):
         raise NetworkError(
             "--recompute and --micro-batch say how a training fits; leave out --measure, --layers, "
@@ -114,7 +121,7 @@ def command(
         if is_fitted:
             fitting.run(network, classes, inputs, batch, recipe | how, None, **fit)
             return
-        asked = plain_memory.Asked(network, classes, inputs, batch, recipe, how, limit)
+        asked = plain_memory.Asked(network, classes, inputs, batch, recipe, how, limit, frozen)
         plain_memory.run(asked, measure=measure, layers=layers, json=json)
         return
     for name in _OF_PLAIN:
@@ -125,7 +132,7 @@ def command(
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: sgd, adam, adamw")
     chosen = parse_pairs(configurations)
     choices = Choices(optimizer=optimizer, storage=storage, gradients=gradients, weights=weights)
-    build = partial(plain_memory.built, network, classes, inputs)
+    build = partial(plain_memory.built, network, classes, inputs, frozen=frozen)
     title = f"{network} on {input}, batch {batch}"
     if is_fitted:
         options = {

@@ -1,5 +1,6 @@
 """``peppp memory --precision``: of a training in plain PyTorch; and the inputs that the command names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,18 @@ class Inputs:
         return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def built(network: str, classes: int, inputs: Inputs, device: str = "meta") -> "nn.Module":
-    """A network by name for such inputs."""
+def built(
+    network: str, classes: int, inputs: Inputs, device: str = "meta", frozen: Sequence[str] = ()
+) -> "nn.Module":
+    """A network by name for such inputs, with ``frozen`` parameters that are not trained."""
     import torch
 
     from peppp.tasks import networks
+    from peppp.training.pretrained import freeze
 
     channels = 1 if inputs.is_text else inputs.shape[0]
     module = networks.build(network, classes=classes, channels=channels, device=device)
+    freeze(module, frozen)
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -72,6 +77,7 @@ class Asked:
     recipe: dict[str, Any]
     how: dict[str, Any]
     budget: int | None
+    frozen: tuple[str, ...] = ()
 
 
 def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
@@ -81,7 +87,7 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
     from peppp.footprint.training_memory import training_memory
 
     def estimated(count: int) -> Any:
-        module = built(asked.network, asked.classes, asked.inputs)
+        module = built(asked.network, asked.classes, asked.inputs, frozen=asked.frozen)
         inputs = asked.inputs.batch(count, "meta")
         return training_memory(module, inputs, loss=classification_loss, **asked.recipe, **asked.how)
 
@@ -90,7 +96,7 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
         how = dict(asked.how)
         if how.pop("device") != "cpu" or layers:
             raise NetworkError("--measure runs real steps on the CPU; leave --device and --layers out")
-        module = built(asked.network, asked.classes, asked.inputs, "cpu")
+        module = built(asked.network, asked.classes, asked.inputs, "cpu", asked.frozen)
         found: Any = measure_training(
             module, asked.inputs.batch(asked.batch, "cpu"), loss=classification_loss, **asked.recipe, **how
         )
