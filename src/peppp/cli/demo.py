@@ -27,16 +27,20 @@ def command(
 
     Example: peppp demo
     """
+    from shutil import rmtree
     from statistics import median
 
     from peppp.advise.session import measure_cells, pick, training_of
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
+    from peppp.cli.train import storage_of
     from peppp.formats import FP32_CONFIGURATION, paper_grid
     from peppp.page.report import write_report
+    from peppp.precisions.known import is_of_formats
     from peppp.records import Recipe
     from peppp.table.select import open_table
     from peppp.tasks.readers import load
+    from peppp.training.checkpoint import train_in_folder
     from peppp.training.fitting import fitting
     from peppp.training.measurement import with_resolution
 
@@ -79,37 +83,42 @@ def command(
             progress=display,
         )
 
-    console.print("[bold]3. Proof[/]: the choice, and fp32, trained with a seed of their own")
+    console.print("[bold]3. Proof[/]: the choice trained for real within the budget, and fp32 beside it")
     picked, recipe = training_of(chosen.configuration, recipe)
-    proof_cells = [
-        source(_DATA, new).cell(configuration, recipe, seed=1)
-        for configuration in (picked, FP32_CONFIGURATION)
-    ]
+    storage = storage_of(picked)
+    kind = storage if is_of_formats(picked) else chosen.precision
+    fit = fitting(new, recipe, kind).within(budget, picked if is_of_formats(picked) else None)
+    trained = folder / "trained"
+    if trained.exists():
+        rmtree(trained)
+    proof = train_in_folder(new, picked, recipe, 1, trained, storage=storage, fit=fit)
     with Display(console) as display:
-        proofs = {
-            m.configuration: m
-            for m in measure_cells(proof_cells, store=store, workers=count, progress=display)
-        }
-    proof, reference = proofs[picked], proofs[FP32_CONFIGURATION]
+        (reference,) = measure_cells(
+            [source(_DATA, new).cell(FP32_CONFIGURATION, recipe, seed=1)],
+            store=store,
+            workers=count,
+            progress=display,
+        )
     page = folder / "report.html"
     facts = {
         "configuration": str(chosen.configuration),
         "estimated": chosen.predicted_error,
         "measured": proof.test_error,
         "fp32_error": reference.test_error,
+        "peak_measured": proof.peak,
     }
     write_report(page, chosen.page_data() | {"proof": facts})
     if json:
         print_json(chosen.to_dict() | {"proof": facts, "page": str(page)})
         return
-    saved = 1 - (chosen.peak or plain) / plain
     console.print()
-    console.print(str(chosen), highlight=False)
+    console.print(str(chosen), highlight=False, soft_wrap=True)
     console.print(
-        f"proof     trained at {chosen.configuration}: error {proof.test_error:.3f} measured, "
+        f"proof     trained at {chosen.precision}: error {proof.test_error:.3f} measured, "
         f"{chosen.predicted_error:.3f} predicted{_interval(chosen.run_interval)}; "
-        f"fp32: {reference.test_error:.3f} measured, "
-        f"its peak is {format_bytes(plain)}, {saved:.0%} of which are saved (estimated)\n"
+        f"peak {format_bytes(proof.peak)} measured, of {format_bytes(budget)}; "
+        f"fp32: error {reference.test_error:.3f} measured, peak {format_bytes(plain)} estimated\n"
+        f"weights   {proof.weights}\n"
         f"page      {page}",
         highlight=False,
         soft_wrap=True,
