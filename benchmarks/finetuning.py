@@ -30,6 +30,18 @@ WAYS = {
 SEEDS = range(3)
 
 
+def markdown(found: dict) -> str:
+    """The table of docs/howto/finetuning.md."""
+    ways = list(WAYS)
+    lines = [f"| task | precision | {' | '.join(ways)} |", "|---" * (len(ways) + 2) + "|"]
+    for row in found["rows"]:
+        cells = " | ".join(f"{row[way]:.3f}" for way in ways)
+        lines.append(f"| {row['task']} | `{row['precision']}` | {cells} |")
+    for precision, means in found["means"].items():
+        lines.append(f"| mean | `{precision}` | {' | '.join(f'{means[way]:.3f}' for way in ways)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)

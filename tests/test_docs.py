@@ -254,6 +254,14 @@ def test_the_shell_completes_commands_and_options():
     assert completed("peppp report --bud") == ["--budget"]
 
 
+def test_the_table_of_fine_tuning_is_that_of_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import finetuning
+
+    kept = json.loads((ROOT / "benchmarks" / "results" / "finetuning.json").read_text())
+    assert finetuning.markdown(kept) in (ROOT / "docs" / "howto" / "finetuning.md").read_text()
+
+
 def test_the_table_of_what_picks_are_worth_is_that_of_the_benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import picks
