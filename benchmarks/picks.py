@@ -14,14 +14,18 @@ of any configuration, and how many budgets are free: those where that is at most
 
 I: all rows of the commonest recipe teach, as in a pick. IV: a fifth of them, three draws. transfer: tasks
 trained with another network, rate or length; rows of the commonest recipe teach, as in a pick. nearest: rows
-that round to nearest.
+that round to nearest. runnable: what ``--from runnable`` chooses among, on the tasks where all of it was
+measured; peaks of fp32 and of precisions by name are those of plain PyTorch, and ``simple`` says how often
+the pick is the smallest of those that err no more than fp32 and a run's noise.
 
-    python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest] [--methods "gaussian;two-best"]
+    python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest,runnable]
+        [--methods "gaussian;two-best"]
 """
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -29,17 +33,19 @@ import torch
 
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
-from peppp.formats import FP32_CONFIGURATION
+from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.learn.belief import GAUSSIAN_90
 from peppp.learn.methods import Task, outcomes
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
+from peppp.precisions.known import MEASURED, PRECISIONS, is_of_formats
 from peppp.table.matrix import ErrorMatrix, error_matrix, placed
 from peppp.table.select import SHIPPED_TABLE, read_current
 from peppp.table.slices import by_seed, known_part, largest_slice, one_run
 from peppp.tasks import networks
 from peppp.training.fitting import Fitting
 from peppp.training.losses import find_loss
+from peppp.training.runs_here import runnable
 
 COUNTS = range(7)
 QUANTILES = (0.25, 0.5, 0.75)  # of the peaks of a task's configurations: its budgets
@@ -58,8 +64,11 @@ def training_of(row):
 
 
 @cache
-def ways(network, classes, side, batch, optimizer, accumulator, loss):
-    """The ways of one packed training on colour images; all configurations share its rehearsal."""
+def ways(network, classes, side, batch, optimizer, accumulator, loss, name=None):
+    """The ways of one training on colour images; all configurations share the rehearsal of a packed one.
+
+    A precision by ``name`` is a step in plain PyTorch.
+    """
     module = networks.build(network, classes=classes, channels=3, device="meta")
 
     def inputs(count):
@@ -69,16 +78,24 @@ def ways(network, classes, side, batch, optimizer, accumulator, loss):
     def loss_of(results):
         return find_loss(loss).function(results, torch.zeros(len(results), dtype=torch.int64))
 
+    module = module.to(memory_format=torch.channels_last)
+    if name is not None:
+        return Fitting(module, inputs, batch, precision=name, optimizer=optimizer, loss=loss_of)
     return Fitting(
-        module.to(memory_format=torch.channels_last), inputs, batch, precision="1-4-1/1-6-7",
+        module, inputs, batch, precision="1-4-1/1-6-7",
         optimizer=optimizer, accumulator=accumulator, storage="packed", loss=loss_of,
     )  # fmt: skip
 
 
 def peaks(row, configurations):
     """The estimated peak of a row's packed step at each configuration, without recomputation: [d]."""
-    found = ways(*training_of(row))
-    sizes = [found.within(None, c, recompute=False).peak for c in configurations]
+    how, sizes = training_of(row), []
+    for c in configurations:
+        if is_of_formats(c):
+            found = ways(*how).within(None, c, recompute=False)
+        else:
+            found = ways(*how, "fp32" if c.is_fp32 else str(c)).within(None, recompute=False)
+        sizes.append(found.peak)
     return np.array(sizes, dtype=np.float64)
 
 
@@ -88,8 +105,11 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
     As in a pick, ``gaussian`` learns from a column of fp32 as well; the other methods do not.
     """
     free = noise_free(known, told)
-    wide = with_fp32(measured, known)
     low, reference = list(range(len(known.columns))), len(known.columns)
+    if FP32_CONFIGURATION in known.columns:
+        wide, reference = known, known.columns.index(FP32_CONFIGURATION)
+    else:
+        wide = with_fp32(measured, known)
     how = {"teaches": teaches, "sampling": sampling, "seed": seed}
     for (i, learned), (same, broad) in zip(
         leave_one_out(known, **how), leave_one_out(wide, **how), strict=True
@@ -99,7 +119,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
             continue
         fp32 = wide.values[i, reference]
         truths = {}
-        memory, observed = peaks(known.rows[i], known.configurations), known.observed[i]
+        memory, observed = peaks(known.rows[i], known.columns), known.observed[i]
         for limit in np.quantile(memory[observed], QUANTILES, method="higher"):
             fits = observed & (memory <= limit)
             task = Task(memory, fits, fits, float(known.chance[i]))
@@ -130,6 +150,10 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                         wider = GAUSSIAN_90 * np.sqrt(belief.noise / np.maximum(runs, 1))
                         half = np.hypot((belief.high - belief.low) / 2, wider)
                         middle = found.predict(errors)
+                        if reference < len(truth) and np.isfinite(truth[reference]):
+                            good = truth <= truth[reference] + np.sqrt(belief.noise[reference])
+                            smallest = np.where(good & fits, memory, np.inf).argmin()
+                            record["simple"] = float(bool((good & fits).any()) and pick == smallest)
                         record["covered"] = float((abs(truth - middle) <= half)[judged].mean())
                     yield record
 
@@ -153,7 +177,7 @@ def summary(records):
     """
     values = defaultdict(lambda: defaultdict(list))
     for r in records:
-        for name in ("regret", "covered", "trainings", "admitted", "lost", "free"):
+        for name in ("regret", "covered", "trainings", "admitted", "lost", "free", "simple"):
             if name in r and np.isfinite(r[name]):
                 values[r["method"], r["count"], name][r["family"]].append(r[name])
     found = defaultdict(dict)
@@ -170,6 +194,8 @@ def prepared(setting):
     The last two are None where all other rows teach, and where each row is new in turn.
     """
     measurements = read_current(SHIPPED_TABLE)
+    if setting == "runnable":
+        return runnable_rows(measurements)
     if setting == "nearest":
         nearest = largest_slice(measurements, {"rounding": "nearest"})
         matrix = known_part(error_matrix(nearest))
@@ -192,12 +218,29 @@ def prepared(setting):
     return measurements, everything, one_run(by_seed(alike), everything), teaches, rows
 
 
+def runnable_rows(measurements):
+    """The rows of the commonest recipe on which the names that run here were measured, and what a run told."""
+    way = replace(largest_slice(measurements)[0].recipe, resolution=0)
+    names = {p for p in runnable() if p.optimizer in ("", way.optimizer)} & {PRECISIONS[n] for n in MEASURED}
+    columns = {*paper_grid(), FP32_CONFIGURATION, *names}
+    kept = [m for m in measurements if replace(m.recipe, resolution=0) == way and m.configuration in columns]
+    every = {"include_reference": True, "include_named": True}
+    known = error_matrix(kept, **every)
+    named = [j for j, c in enumerate(known.columns) if c in names]
+    whole = known.observed[:, named].all(axis=1) & (known.observed.sum(axis=1) >= len(columns))
+    known = known.take(whole)
+    counts = Counter(m.seed for m in kept)
+    seeds = sorted(counts, key=lambda seed: (-counts[seed], seed))
+    runs = [error_matrix([m for m in kept if m.seed == seed], **every) for seed in seeds]
+    return measurements, known, one_run(runs, known), None, None
+
+
 def settings(only, methods):
     for name in ROWS:
         if name in only:
             sampling, draws = ("uniform", 3) if name == "IV" else ("full", 1)
             replayed = prepared(name)
-            how = {"sampling": sampling, "methods": methods}
+            how = {"sampling": sampling, "methods": ["gaussian"] if name == "runnable" else methods}
             yield name, replayed[1], [r for s in range(draws) for r in play(*replayed, seed=s, **how)]
 
 
@@ -226,6 +269,7 @@ ROWS = {
     "IV": "a fifth of it is known (IV)",
     "transfer": "another network, rate or length",
     "nearest": "nearest rounding",
+    "runnable": "what runs here, with fp32 and names",
 }
 
 
@@ -236,6 +280,8 @@ def markdown(result):
     lines.append("|---" * (len(shown) + 4) + "|")
     for setting, about in ROWS.items():
         for method in METHODS:
+            if setting not in result["regret" if method == "gaussian" else key(method)]:
+                continue
             regret = (result["regret"] if method == "gaussian" else result[key(method)])[setting]
             cells = [f"{regret[n][0]:.4f} ± {regret[n][1]:.4f}" for n in shown]
             last = ["", ""]
@@ -251,7 +297,7 @@ def markdown(result):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", default="")
-    parser.add_argument("--only", default="I,IV,transfer,nearest")
+    parser.add_argument("--only", default="I,IV,transfer,nearest,runnable")
     parser.add_argument("--methods", default=";".join(METHODS))
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(";"))
@@ -261,7 +307,11 @@ def main() -> None:
         found = summary(records)
         abouts = ("admitted", "lost", "free")
         result["budgets"][name] = {about: found["gaussian", about]["0"] for about in abouts}
-        result["peaks"] = spread(known) | result["peaks"]
+        if known.memory is not None:
+            result["peaks"] = spread(known) | result["peaks"]
+        own = ("gaussian",) if name == "runnable" else methods
+        if name == "runnable":
+            result["simple"] = found["gaussian", "simple"]
         result["regret"][name] = found["gaussian", "regret"]
         result["coverage"][name] = found["gaussian", "covered"]
         if name == "transfer":  # the hardest for intervals
@@ -271,9 +321,9 @@ def main() -> None:
         result["trainings"][name] = {
             "number": found["gaussian", "trainings"][most], "regret": found["gaussian", "regret"][most]
         }  # fmt: skip
-        for method in methods[1:]:
+        for method in own[1:]:
             result[key(method)][name] = found[method, "regret"]
-        for method in methods:
+        for method in own:
             print(name, method, *(f"{found[method, 'regret'][str(c)][0]:.4f}" for c in COUNTS), flush=True)
         print(name, "trainings", *result["trainings"][name]["number"], "coverage",
               *(v[0] for v in result["coverage"][name].values()),
