@@ -219,7 +219,7 @@ def prepared(setting):
 
 
 def runnable_rows(measurements):
-    """The rows of the commonest recipe on which the names that run here were measured, and what a run told."""
+    """The rows of the commonest recipe on which all that runs here was measured, and what a run told."""
     way = replace(largest_slice(measurements)[0].recipe, resolution=0)
     names = {p for p in runnable() if p.optimizer in ("", way.optimizer)} & {PRECISIONS[n] for n in MEASURED}
     columns = {*paper_grid(), FP32_CONFIGURATION, *names}
