@@ -30,6 +30,20 @@ Seen = Callable[[int, int, int], None]
 """What is called with the numbers of classes, pixels of a side, and images to train on, once known."""
 
 
+def images_within(places: Sequence[Path]) -> list[Path]:
+    """Images by their paths, and all of those within folders, in order. DataError where there are none."""
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            inner = sorted(p for p in place.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+            if not inner:
+                raise DataError(f"{place} holds no images; known: {', '.join(sorted(_SUFFIXES))}")
+            found += inner
+        else:
+            found.append(place)
+    return found
+
+
 class _Part(NamedTuple):
     """The files of a training or a test part, class by class, and their labels."""
 

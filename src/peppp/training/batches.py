@@ -1,6 +1,7 @@
 """Batches of a part of a data set: kept as stored, on the device; made into what networks take one by one."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ from peppp.errors import FormatError
 from peppp.tasks.dataset import Array, Dataset
 
 AUGMENTATIONS = ("none", "flip-crop")
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """How inputs are normalised: ``shift`` and ``scale`` of each channel of images [n, channels, side, side],
+    or of each feature.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Inputs as they are stored, as a network takes them: (x - shift) * scale."""
+        shape = (1, -1, 1, 1) if inputs.dim() == 4 else (-1,)
+        return (inputs.float() - self.shift.view(shape)) * self.scale.view(shape)
 
 
 class Batches:
@@ -29,8 +45,7 @@ class Batches:
         self.normalise = dataset.kind != "text"
         if self.normalise:
             scale, shift = _statistics(dataset.train_inputs, least=1e-3 if self.is_images else 0.0)
-            shape = (1, -1, 1, 1) if self.is_images else (-1,)
-            self.scale, self.shift = scale.view(shape).to(device), shift.view(shape).to(device)
+            self.normal = Normal(shift.to(device), scale.to(device))
         self.targets = torch.from_numpy(targets).to(device)
         if targets.dtype.kind == "f":
             scale, shift = _statistics(dataset.train_targets.reshape(-1, 1), least=0.0)
@@ -46,7 +61,7 @@ class Batches:
 
     def normalised(self, batch: Tensor) -> Tensor:
         """A batch of stored inputs as a network takes it."""
-        return (batch.float() - self.shift) * self.scale if self.normalise else batch
+        return self.normal(batch) if self.normalise else batch
 
     def augmented(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """A batch of images, each shifted by up to an eighth of its side, and mirrored or not."""

@@ -100,10 +100,13 @@ def train_in_folder(
             _write(folder / CHECKPOINT, *_state(run, identity, epoch, curve))
             if progress is not None:
                 progress(epoch, run.epochs)
+    peak = trace.peak if run.steps > 1 else _known_peak(folder / WEIGHTS)
     about = identity | {
+        "peak": peak,
         "test_error": curve[-1][1],
         "outcome": str(outcome),
         "classes": list(dataset.classes),
+        "inputs": _inputs(dataset, run),
     }
     _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
     return KeptTraining(
@@ -113,9 +116,27 @@ def train_in_folder(
         outcome,
         curve[-1][0],
         resumed_after,
-        trace.peak if run.steps > 1 else 0,
+        peak,
         folder / WEIGHTS,
     )
+
+
+def _known_peak(path: Path) -> int:
+    """The peak of a training that had ended before, 0 where nothing says it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()["peppp"]).get("peak", 0))
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
+        return 0
+
+
+def _inputs(dataset: Dataset, run: Run) -> dict[str, Any]:
+    """What predictions need to know of the inputs."""
+    found: dict[str, Any] = {"kind": dataset.kind, "channels": dataset.channels}
+    if run.part.normalise:
+        normal = run.part.normal
+        found |= {"shift": normal.shift.tolist(), "scale": normal.scale.tolist()}
+    return found
 
 
 def _state(
