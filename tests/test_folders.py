@@ -48,7 +48,7 @@ def test_the_cache_is_used_and_changed_images_are_read_anew(imagenet, monkeypatc
     first = load("imagenet-bag")
     (kept,) = cache.folder().iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("peppp.tasks.folders.decode", None)  # nothing is decoded the second time
+        patch.setattr("peppp.tasks.folders.decoded", None)  # nothing is decoded the second time
         again = load("imagenet-bag")
     assert again.fingerprint == first.fingerprint
     assert (again.train_inputs == first.train_inputs).all()
@@ -71,7 +71,7 @@ def test_a_folder_of_many_images_is_decoded_once(parts, tmp_path, monkeypatch):
     monkeypatch.setattr("peppp.tasks.folders._MANY", 10)
     first = load(f"folder:{root}")
     with monkeypatch.context() as patch:
-        patch.setattr("peppp.tasks.folders.decode", None)  # nothing is decoded the second time
+        patch.setattr("peppp.tasks.folders.decoded", None)  # nothing is decoded the second time
         again = load(f"folder:{root}")
     for data in (first, again):
         assert (data.name, data.fingerprint, data.classes) == (plain.name, plain.fingerprint, plain.classes)

@@ -114,7 +114,7 @@ def test_a_budget_below_everything_is_refused_before_pixels_are_decoded(tmp_path
     def decoded(*_):
         raise AssertionError("pixels were decoded")
 
-    monkeypatch.setattr(folders, "decode", decoded)
+    monkeypatch.setattr(folders, "decoded", decoded)
     for limits in ({"budget": "1kB"}, {"budget": "1GB", "cap": "1kB"}):
         with pytest.raises(BudgetError, match=f"is below every {what}; the smallest that works is") as early:
             pick(tmp_path, **limits, dry_run=True, count=count)

@@ -11,8 +11,6 @@ from peppp.cli.options import Json, print_json
 from peppp.errors import DataError, StoreError
 from peppp.files import whole
 
-_SHOWN = 5  # unreadable images in a message
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -57,7 +55,7 @@ def command(
     import numpy as np
 
     from peppp.tasks.folders import images_within
-    from peppp.tasks.images import decode, read_bytes, square
+    from peppp.tasks.images import decode, read_bytes, several, square
     from peppp.training.predicting import probabilities, read_trained
 
     if csv_file is not None and csv_file.is_dir():
@@ -71,8 +69,7 @@ def command(
         except DataError as error:
             broken.append(str(error))
     if broken:
-        more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-        raise DataError("; ".join(broken[:_SHOWN]) + more)
+        raise DataError(several(broken))
     found = probabilities(trained, np.stack(pixels)).numpy()
     rows = [Row(str(file), trained.classes, row.tolist()) for file, row in zip(files, found, strict=True)]
     if csv_file is not None:

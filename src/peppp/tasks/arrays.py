@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, Images, Labels, digest
-from peppp.tasks.images import decode, image_dataset, squares
+from peppp.tasks.images import ADJUSTED, Decoded, image_dataset, squares
 
 _BROKEN = (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
@@ -42,12 +42,14 @@ def read_npz(path: Path, resolution: int = 0) -> Dataset:
             "give a resolution, as ?resolution=32"
         )
     contents = [item for name in sorted(arrays) for item in (name, arrays[name])]
-    return image_dataset(path.stem, path.stem, digest(*contents), classes, *parts)
+    adjusted = [ADJUSTED] if any(part[2] for part in parts) else []
+    train, test = (part[:2] for part in parts)
+    return image_dataset(path.stem, path.stem, digest(*contents, *adjusted), classes, train, test)
 
 
 def _part(
     path: Path, arrays: dict[str, NDArray[Any]], part: str, classes: int, resolution: int
-) -> tuple[Images, Labels]:
+) -> tuple[Images, Labels, bool]:
     labels = arrays[f"y_{part}"]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
         raise DataError(
@@ -72,15 +74,14 @@ def _part(
         if not _lie_in(offsets, data):
             raise DataError(f"{path}: {part}_offsets must rise from 0 to the length of {part}_jpeg")
         encoded, count = data.tobytes(), len(offsets) - 1
-        images = (
-            decode(encoded[offsets[i] : offsets[i + 1]], f"image {i} of the {part} part of {path}")
-            for i in range(count)
-        )
+        each = (encoded[offsets[i] : offsets[i + 1]] for i in range(count))
+        images = Decoded(each, f"the {part} part of {path}", numbered=True)
     else:
         raise DataError(f"{path} lacks x_{part}, and {part}_jpeg with {part}_offsets")
     if count != len(labels):
         raise DataError(f"{path}: {count} images but {len(labels)} labels in the {part} part")
-    return squares(images, count, resolution, f"{path} ({part})"), labels.astype(np.int64)
+    pixels = squares(images, count, resolution, f"{path} ({part})")
+    return pixels, labels.astype(np.int64), isinstance(images, Decoded) and images.adjusted
 
 
 def _lie_in(offsets: NDArray[Any], data: NDArray[Any]) -> bool:

@@ -1,26 +1,32 @@
 """Folders of images: a folder a class, below ``train`` and ``test`` or not; ImageNet as it is unpacked."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from peppp.errors import DataError
 from peppp.tasks import cache
 from peppp.tasks.catalog import Entry, imagenet_classes
 from peppp.tasks.dataset import Dataset, Digest, Images, Labels, digest, split
 from peppp.tasks.images import (
+    ADJUSTED,
     check_resolution,
-    decode,
+    decoded,
     image_dataset,
     own_resolution,
     read_bytes,
+    several,
     size_of,
     square,
 )
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_USUAL = ".jpg, .png"  # of the suffixes, in messages
+# Pillow opens these as well, but they are pages, films or need another program.
+_NO_IMAGES = {"EPS", "PDF", "MPEG", "WMF", "GBR", "HDF5", "BUFR", "GRIB", "MSP", "FITS"}
 _MANY = 2000  # images that take seconds to decode: they are kept decoded
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
@@ -35,13 +41,21 @@ def images_within(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inner = sorted(p for p in place.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+            inner = sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes() and p.is_file())
             if not inner:
-                raise DataError(f"{place} holds no images; known: {', '.join(sorted(_SUFFIXES))}")
+                raise DataError(f"{place} holds no images; known: {_USUAL} and what else Pillow reads")
             found += inner
         else:
             found.append(place)
     return found
+
+
+@lru_cache(maxsize=1)
+def suffixes() -> frozenset[str]:
+    """Those of images that Pillow reads here, with its plugins; lower case, with their dot."""
+    Image.init()
+    readable = Image.OPEN.keys() - _NO_IMAGES
+    return frozenset(suffix for suffix, kind in Image.EXTENSION.items() if kind in readable)
 
 
 class _Part(NamedTuple):
@@ -79,13 +93,13 @@ def read_folder(
         if unknown:
             raise DataError(f"{test} holds the class {unknown[0]!r} that {train} lacks")
         parts.append(_listed(test, classes))
-    side = resolution or own_resolution(size_of(file, str(file)) for part in parts for file in part.files)
+    side = resolution or own_resolution(_sizes(parts))
     if seen is not None:
         labels = parts[0].labels
         seen(len(classes), side, len(labels) if len(parts) > 1 else int((~split(labels, classes)).sum()))
     if only or sum(len(part.files) for part in parts) < _MANY:
         return _read(path, parts, classes, side)
-    key = digest(str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))
+    key = digest(ADJUSTED, str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))
     return cache.kept(key, lambda: _read(path, parts, classes, side))
 
 
@@ -139,13 +153,17 @@ def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
 
 
 def _parts(path: Path, tests: Sequence[str]) -> tuple[Path, Path | None]:
-    """The folders of the training and the test part; the folder itself and None where it has no parts."""
+    """The folders of the training and the test part; the folder itself and None where it has no parts.
+
+    A folder called train that holds images, beside folders of other names, is a class.
+    """
     if path.is_file():
         raise DataError(f"{path} is a file; give a folder with one folder of images a class, or an .npz file")
     if not path.is_dir():
         raise DataError(f"no such folder: {path}; give a folder with one folder of images a class")
     train = next((path / name for name in _TRAIN_NAMES if (path / name).is_dir()), path)
-    if train == path:
+    others = set(_class_names(path)) - {*_TRAIN_NAMES, *_TEST_NAMES}
+    if train == path or (others and not _class_names(train)):
         return path, None
     return train, next((path / name for name in tests if (path / name).is_dir()), None)
 
@@ -167,23 +185,51 @@ def _listed(folder: Path, classes: Sequence[str]) -> _Part:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _inside(folder / name, lambda p: p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
+        found = _inside(folder / name, lambda p: p.suffix.lower() in suffixes() and p.name[0] != ".")
         if not found:
-            raise DataError(f"class folder {folder / name} holds no images ({', '.join(sorted(_SUFFIXES))})")
+            raise DataError(
+                f"class folder {folder / name} holds no images ({_USUAL} and what else Pillow reads)"
+            )
         files += found
         labels += [label] * len(found)
     return _Part(folder, files, np.array(labels, dtype=np.int64))
+
+
+def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
+    """Width and height of all images. DataError names those that are none."""
+    found, broken = [], []
+    for part in parts:
+        for file in part.files:
+            try:
+                found.append(size_of(file, str(file)))
+            except DataError as error:
+                broken.append(str(error))
+    if broken:
+        raise DataError(several(broken))
+    return found
 
 
 def _pixels(part: _Part, side: int, contents: Digest) -> Images:
     """[count, side, side, 3], one image in memory at a time; names and bytes go into ``contents``."""
     check_resolution(side, str(part.folder))
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
+    broken: list[str] = []
+    adjusted = False
     for i, file in enumerate(part.files):
         data = read_bytes(file)
         contents.add(f"{file.parent.name}/{file.name}")
         contents.add(data)
-        pixels[i] = square(decode(data, str(file)), side)
+        try:
+            image, changed = decoded(data, str(file))
+        except DataError as error:
+            broken.append(str(error))
+            continue
+        adjusted |= changed
+        pixels[i] = square(image, side)
+    if broken:
+        raise DataError(several(broken))
+    if adjusted:
+        contents.add(ADJUSTED)
     return pixels
 
 

@@ -9,7 +9,15 @@ import numpy as np
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, Digest, Labels, split
-from peppp.tasks.images import decode, image_dataset, own_resolution, read_bytes, size_of, squares
+from peppp.tasks.images import (
+    ADJUSTED,
+    Decoded,
+    image_dataset,
+    own_resolution,
+    read_bytes,
+    size_of,
+    squares,
+)
 
 _NAME = re.compile(
     r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
@@ -52,10 +60,12 @@ def read_hub(text: str, resolution: int = 0) -> Dataset:
         for data in encoded[-1]:
             contents.add(data)
     side = resolution or own_resolution(size_of(data, e.where) for e in encoded for data in e)
+    read = [Decoded(e, e.where) for e in encoded]
     pixels = [
-        squares((decode(data, e.where) for data in e), len(found), side, e.where)
-        for e, found in zip(encoded, labels, strict=True)
+        squares(images, len(found), side, images.where) for images, found in zip(read, labels, strict=True)
     ]
+    if any(images.adjusted for images in read):
+        contents.add(ADJUSTED)
     if len(names) == 1:
         tested = split(labels[0], classes)
         pixels = [pixels[0][~tested], pixels[0][tested]]

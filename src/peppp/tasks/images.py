@@ -2,11 +2,11 @@
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, Images, Labels
@@ -14,6 +14,10 @@ from peppp.tasks.dataset import Dataset, Images, Labels
 DEFAULT_RESOLUTION = 32
 _LARGEST_OWN_RESOLUTION = 64
 _LEAST, _MOST = 4, 1024
+# Goes into the fingerprint of data with images that are turned, or set on white.
+ADJUSTED = "turned, on white"
+_ORIENTATION = 274  # the tag of EXIF
+_SHOWN = 5  # messages in a line
 
 _UNBOUNDED = ("I", "F")  # Pillow's modes of which nothing says what is white
 
@@ -21,6 +25,12 @@ _BROKEN = (
     UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error,
     Image.DecompressionBombError,
 )  # fmt: skip
+
+
+def several(messages: Sequence[str]) -> str:
+    """One line of many: the first few, and how many more there are."""
+    more = f"; and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
+    return "; ".join(messages[:_SHOWN]) + more
 
 
 def read_bytes(file: Path) -> bytes:
@@ -36,22 +46,53 @@ def read_bytes(file: Path) -> bytes:
 def decode(data: bytes, where: str) -> Images:
     """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is.
 
-    Of 16 bits a pixel the upper 8 are taken, in grey as Pillow does in colour.
+    It is turned as its EXIF data say, and what is transparent stands on white. Of 16 bits a pixel the upper 8
+    are taken, in grey as Pillow does in colour.
+    """
+    return decoded(data, where)[0]
+
+
+def decoded(data: bytes, where: str) -> tuple[Images, bool]:
+    """:func:`decode`, and whether the image was turned or set on white.
+
+    Before it was, such images had other pixels: data sets with some have another fingerprint since.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data)) as opened:
             # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits; older Pillow's PNGs do too.
-            deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
+            deep = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in ("PPM", "PNG"))
+            turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
+            image = ImageOps.exif_transpose(opened) if turned else opened
             if deep:  # convert would make all but the darkest 256 of 65536 levels white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
+                return np.repeat(grey[..., None], 3, axis=2), turned
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                if image.getchannel("A").getextrema() != (255, 255):
+                    ground = Image.new("RGBA", image.size, "white")
+                    return np.asarray(Image.alpha_composite(ground, image).convert("RGB")), True
             if image.mode not in _UNBOUNDED:
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(image.convert("RGB")), turned
             mode = image.mode
     except _BROKEN as error:
         raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
     kind = "floating-point numbers" if mode == "F" else "32-bit numbers"
     raise DataError(f"{where} holds {kind}, of which none is known to be white; save it with 8 or 16 bits")
+
+
+class Decoded:
+    """Encoded images, decoded one by one; afterwards it is known whether any was turned or set on white."""
+
+    def __init__(self, encoded: Iterable[bytes], where: str, *, numbered: bool = False) -> None:
+        self.where, self.adjusted = where, False
+        self._encoded, self._numbered = encoded, numbered
+
+    def __iter__(self) -> Iterator[Images]:
+        for number, data in enumerate(self._encoded):
+            where = f"image {number} of {self.where}" if self._numbered else self.where
+            image, changed = decoded(data, where)
+            self.adjusted |= changed
+            yield image
 
 
 def size_of(source: Path | bytes, where: str) -> tuple[int, int]:
