@@ -31,7 +31,7 @@ _PRODUCTS = """
 _FLOAT32 = """
     __pow__ __rpow__ __rtruediv__ acos asin cosh cdist cosine_similarity cumprod cumsum dist erfinv exp expm1
     group_norm layer_norm log log10 log2 log1p log_softmax norm normalize pdist pow prod reciprocal renorm
-    rsqrt sinh softmax softmin softplus sum tan float
+    rsqrt sinh softmax softmin softplus sum tan
 """
 PRODUCTS = {function for name in _PRODUCTS.split() for function in functions_of(name)}
 FLOAT32 = {function for name in _FLOAT32.split() for function in functions_of(name)}
@@ -62,7 +62,10 @@ class CastingInterceptor(RoundingInterceptor):
             if fused is not None:
                 return fused
         operands = tensors_in(kwargs, tensors_in(args, []))
-        if kind is Kind.RESHAPED and func is not Tensor.float:
+        cast = _cast_to(func, args, kwargs) if func in _CASTS else None
+        if cast is not None and len(operands) and operands[0].dtype == torch.float32:
+            return self._cast(operands[0], cast)
+        if kind is Kind.RESHAPED:
             return self._reshape(func, args, kwargs, operands)
         memories = memories_of(operands)
         for memory in memories:
@@ -76,8 +79,6 @@ class CastingInterceptor(RoundingInterceptor):
         changed = [
             x for x, old, new in zip(operands, before, versions_of(operands), strict=True) if old != new
         ]
-        if func is Tensor.float and result is args[0] and isinstance(note_on(memories[0]), tuple):
-            return result.clone()  # float32 from now on, with numbers of few bits
         if narrow and kind is Kind.KEPT:
             for tensor in tensors_in((result,), []):
                 if tensor.is_floating_point() and note_on(tensor.untyped_storage()) is None:
@@ -89,6 +90,16 @@ class CastingInterceptor(RoundingInterceptor):
                 self._wait(func, kind or Kind.ROUNDED, whole(operand))
         return result
 
+    def _cast(self, tensor: Tensor, narrow: bool) -> Tensor:
+        """Float32 numbers in the type that is asked for: that of few bits, or float32 from now on."""
+        if narrow:
+            return self._narrow(tensor)
+        memory = tensor.untyped_storage()
+        if not isinstance(note_on(memory), tuple):
+            return tensor
+        settle(memory)
+        return tensor.clone()
+
     def _narrow(self, tensor: Tensor) -> Tensor:
         """A rounded copy of float32 numbers; what has few bits already is taken as it is."""
         if tensor.dtype != torch.float32 or isinstance(note_on(tensor.untyped_storage()), tuple):
@@ -96,6 +107,21 @@ class CastingInterceptor(RoundingInterceptor):
         copy = round_copy(tensor, self.state.next_point("cast"))
         write_note(copy, ())
         return copy
+
+
+_CASTS = {Tensor.float, Tensor.to, Tensor.type, Tensor.type_as}
+
+
+def _cast_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:
+    """Whether a cast of float32 numbers asks for few bits, as another tensor has; None where it is none."""
+    if func is Tensor.float:
+        return False
+    for value in (*args[1:], *kwargs.values()):
+        if isinstance(value, Tensor) and value.dtype == torch.float32:
+            return isinstance(note_on(value.untyped_storage()), tuple)
+        if value in (torch.float32, "torch.FloatTensor"):
+            return False
+    return None
 
 
 def _is_narrow(func: Callable[..., Any], operands: list[Tensor]) -> bool:

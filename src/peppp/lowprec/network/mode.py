@@ -38,6 +38,7 @@ from peppp.lowprec.network.rules import (
 )
 from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.rounding.functions import relu_round, round_copy
+from peppp.lowprec.rounding.quantize import round_to
 
 _ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
 _ROUNDED_TYPES = (torch.float32, torch.complex64)
@@ -104,6 +105,8 @@ class RoundingInterceptor(TorchFunctionMode):
         if (after := versions_of(operands)) != versions:
             pairs = zip(operands, versions, after, strict=True)
             changed = [operand for operand, before, now in pairs if before != now]
+        if state.roundings.rounds_statistics and func in NORMS_WITH_STATISTICS:
+            self._round_statistics(func, args, kwargs)
         if (
             kind is Kind.KEPT
             and changed
@@ -128,6 +131,17 @@ class RoundingInterceptor(TorchFunctionMode):
             for operand in changed:
                 self._wait(func, kind, whole(operand))
         return result
+
+    def _round_statistics(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Running statistics to the format of values: a network of sixteen bits throughout has them so."""
+        first = 3 if func in (torch.batch_norm, torch.instance_norm) else 1
+        named = (kwargs.get("running_mean"), kwargs.get("running_var"))
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            for x in (*args[first : first + 2], *named):
+                if isinstance(x, Tensor):
+                    round_to(x.data, self.state.roundings.values, None, x.data)
 
     def _relu(self, x: Tensor) -> Tensor | None:
         """ReLU of a result that waits takes its rounding over, in one pass; it waits on for other uses."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint as checkpointing
 
+from peppp.lowprec.network.casting import CastingInterceptor
 from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
 from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
@@ -124,7 +125,8 @@ class _Again:
             stack.callback(RUNNING.pop)
             if state.packed is not None and self.reentrant:
                 stack.enter_context(state.packed.keeping(fresh=False))
-            stack.enter_context(_RecomputingInterceptor(state))
+            kind = _RecomputingCasts if state.roundings.casts else _RecomputingRounds
+            stack.enter_context(kind(state))
             results = self.function(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
@@ -150,13 +152,21 @@ class CountedAlready(TorchFunctionMode):
         return func(*_with_copies(func, args), **(kwargs or {}))
 
 
-class _RecomputingInterceptor(RoundingInterceptor):
-    """The same in a network of low precision."""
+class _Recomputing(TorchFunctionMode):
+    """The same in a network of low precision, before what rounds there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _counts_batches(func, args):
             return args[0]
-        return super().__torch_function__(func, types, _with_copies(func, args), kwargs)
+        return super().__torch_function__(func, types, _with_copies(func, args), kwargs)  # type: ignore[no-untyped-call]
+
+
+class _RecomputingRounds(_Recomputing, RoundingInterceptor):
+    """Of a pair of formats, or of sixteen bits throughout."""
+
+
+class _RecomputingCasts(_Recomputing, CastingInterceptor):
+    """As under autocast."""
 
 
 def _counts_batches(func: Any, args: Any) -> bool:

@@ -4,12 +4,14 @@ Each product rounds its operands anew, with scales shared along the dimension th
 hardware with MX formats, which multiplies blocks and applies their scales to each sum of a block.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from peppp.errors import NetworkError
@@ -101,10 +103,10 @@ def along(x: Tensor, dimension: int, fmt: Format, key: Key | None) -> Tensor:
     tensor([[96.,  1.],
             [ 0.,  1.]])
     """
-    if isinstance(fmt, ScaledFormat):
+    if isinstance(fmt, ScaledFormat) or not x.numel():
         return round_to(x, fmt, key)
     moved = x.movedim(dimension, -1)
-    rows = moved.reshape(-1, moved.shape[-1]).contiguous()  # [rows, size]
+    rows = moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1]).contiguous()  # [rows, size]
     if isinstance(fmt, IntegerFormat):
         rounded = round_integers(rows, fmt, None, by_row=True)
     else:
@@ -125,21 +127,22 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.products, ctx.key = products, key
         values = products.values
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(x.numel() // x.shape[-1], x.shape[-1])
         result = along(rows, -1, values, None) @ along(weight, -1, values, None).T
-        return result.reshape(*x.shape[:-1], -1)
+        return result.reshape(*x.shape[:-1], len(weight))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         products, key, values = ctx.products, ctx.key, ctx.products.values
-        error, of_input, of_weight = errors[0].reshape(-1, weight.shape[0]), None, None
+        error, of_input, of_weight = errors[0].reshape(-1 if x.numel() else 0, weight.shape[0]), None, None
         if ctx.needs_input_grad[0]:
             rounded = _errors(error, -1, products, key, _INPUT_GRADIENT)
             of_input = (rounded @ along(weight, 0, values, None)).reshape(x.shape)
         if ctx.needs_input_grad[1]:
             rounded = _errors(error, 0, products, key, _WEIGHT_GRADIENT)
-            of_weight = rounded.T @ along(x.reshape(-1, x.shape[-1]), 0, values, None)
+            of_weight = rounded.T @ along(x.reshape(len(error), x.shape[-1]), 0, values, None)
         return of_input, of_weight, None, None
 
 
@@ -161,6 +164,7 @@ class _Convolution(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *errors: Tensor) -> tuple[None, Tensor | None, Tensor | None, None, None, None]:
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.options

@@ -26,8 +26,12 @@ class StochasticWeights(torch.optim.Optimizer):
         self._seed, self._steps = seed, 0
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; the gradients stay in bfloat16."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         whole = [list(group["params"]) for group in self.param_groups]
         number = 0
         try:
@@ -42,6 +46,7 @@ class StochasticWeights(torch.optim.Optimizer):
             for group, parameters in zip(self.param_groups, whole, strict=True):
                 group["params"] = parameters
         self._steps += 1
+        return loss
 
     def _step_on(self, parameter: Tensor, key: int) -> None:
         if parameter.grad is None:

@@ -16,7 +16,8 @@ class Roundings:
     has them. The optimizer has the ``gradient``, its ``states`` and, where there is one, the ``accumulator``.
     ``weight_mode`` is how weights are rounded after a step. Where ``casts``, operations choose their type as
     under autocast, and ``products`` says which formats linear layers go through. ``carries`` means Kahan
-    summation, ``rounds_results`` that what the network returns is of few bits, too.
+    summation, ``rounds_results`` that what the network returns is of few bits, too, ``rounds_statistics``
+    that norms' running statistics are.
     """
 
     values: Format
@@ -31,6 +32,7 @@ class Roundings:
     products: Products | None = None
     carries: bool = False
     rounds_results: bool = False
+    rounds_statistics: bool = False
     rounds_errors: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ class Roundings:
             products=p.products,
             carries=p.update == "kahan",
             rounds_results=True,
+            rounds_statistics=p.is_narrow,
         )
 
     def state_format(self, name: str, size: int) -> Format:
