@@ -97,12 +97,12 @@ def train_in_folder(
                 outcome = Outcome.DIVERGED
                 break
             curve.append((epoch, run.test()))
-            _write(folder / CHECKPOINT, *_state(run, identity, epoch, curve))
+            tensors, data = _state(run, identity, epoch, curve)
+            _write(folder / CHECKPOINT, tensors, data | {"peak": trace.peak})
             if progress is not None:
                 progress(epoch, run.epochs)
-    peak = trace.peak if run.steps > 1 else _known_peak(folder / WEIGHTS)
+    peak = trace.peak if run.steps > 1 else _known_peak(folder / CHECKPOINT)
     about = identity | {
-        "peak": peak,
         "test_error": curve[-1][1],
         "outcome": str(outcome),
         "classes": list(dataset.classes),
