@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
 from peppp.errors import FormatError, NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration, parse_format
@@ -414,3 +415,65 @@ def test_what_cannot_be_is_refused_in_one_line():
     net = low_precision(nn.Linear(4, 4), "amp-bf16")
     with pytest.raises(NetworkError, match="packed storage holds pairs of formats"):
         low_precision_optimizer(torch.optim.SGD(net.parameters(), lr=0.1), net, storage="packed")
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.last, self.reentrant = nn.Linear(8, 16), nn.Linear(16, 3), reentrant
+        self.block = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 16))
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.reentrant is None:
+            return self.last(self.block(x))
+        return self.last(checkpoint(self.block, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("name", ["amp-bf16", "amp-fp16", "bf16", "mxfp8", "nvfp4", "int8"])
+def test_checkpointed_blocks_have_the_same_gradients(name):
+    gradients = []
+    for reentrant in (None, False, True):
+        torch.manual_seed(0)
+        net = low_precision(Checkpointed(reentrant), name, seed=1)
+        net(torch.randn(32, 8)).square().sum().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for others in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], others, strict=True))
+
+
+@pytest.mark.parametrize(
+    "cast", [lambda x: x.float(), lambda x: x.to(torch.float32), lambda x: x.type(torch.float32)]
+)
+def test_every_cast_to_float32_widens(cast):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            few = self.layer(x)
+            wide = cast(few) * 1.0037
+            return wide, wide.type_as(few)
+
+    torch.manual_seed(0)
+    wide, few = low_precision(Net(), "amp-bf16")(torch.randn(64, 4))
+    assert not torch.equal(wide, wide.to(BF16).float())
+    assert torch.equal(few, wide.to(BF16).float())
+
+
+def test_running_statistics_have_sixteen_bits_where_the_network_has():
+    torch.manual_seed(0)
+    for name, narrow in (("bf16", True), ("amp-bf16", False)):
+        net = low_precision(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), name)
+        for _ in range(3):
+            net(torch.randn(8, 3, 6, 6))
+        assert torch.equal(net[1].running_var, net[1].running_var.to(BF16).float()) == narrow
+
+
+def test_an_empty_batch_goes_through_products():
+    net = low_precision(nn.Linear(8, 4), "mxfp8")
+    result = net(torch.zeros(0, 8))
+    assert result.shape == (0, 4)
+    result.sum().backward()
+    assert net.weight.grad.abs().max() == 0

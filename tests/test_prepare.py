@@ -9,7 +9,7 @@ from tests.helpers import peppp as line
 from torch import nn
 
 import peppp
-from peppp.errors import NetworkError
+from peppp.errors import NetworkError, StoreError
 from peppp.precisions.known import PRECISIONS, parse_precision
 from peppp.records import Recipe
 from peppp.tasks.readers import load
@@ -178,3 +178,90 @@ def test_train_takes_names_and_packed_pairs(tmp_path):
         *data, tmp_path / "f", "--precision", "bf16", "--optimizer", "adamw", "--augmentation", "flip-crop"
     )
     assert adam["outcome"] == "finished"
+
+
+# What a review found
+
+
+@needs
+@pytest.mark.parametrize(
+    ("kind", "options", "name", "said"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "maximize": True}, "fp32-sgd8bit", "no SGD with maximize=True"),
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, "bf16-kahan", "no SGD with nesterov=True"),
+        (torch.optim.AdamW, {"amsgrad": True}, "fp32-adamw8bit", "no AdamW with amsgrad=True"),
+        (torch.optim.SGD, {}, "fp32-sgd8bit", "keeps momentum in 8 bits"),
+        (torch.optim.SGD, {"momentum": 0.9}, "bf16-sr-adamw8bit", "take torch.optim.AdamW"),
+        (torch.optim.Adagrad, {}, "bf16-kahan", "no Adagrad with Kahan summation"),
+    ],
+)
+def test_what_another_library_would_lose_is_refused_and_nothing_is_changed(kind, options, name, said):
+    net = nn.Linear(4, 4)
+    with pytest.raises(NetworkError, match=said):
+        prepare(net, kind(net.parameters(), lr=0.1, **options), name, recompute=[])
+    assert net.weight.dtype == torch.float32
+
+
+def test_complex_parameters_and_modules_without_any_are_refused():
+    net = nn.Linear(4, 4, dtype=torch.complex64)
+    with pytest.raises(NetworkError, match="no complex numbers"):
+        prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "bf16")
+    other = nn.Linear(1, 1)
+    with pytest.raises(NetworkError, match="no parameters to train"):
+        prepare(nn.ReLU(), torch.optim.SGD(other.parameters(), lr=0.1), "bf16")
+
+
+def test_weights_that_are_rounded_stochastically_take_a_closure():
+    net = nn.Linear(4, 4)
+    ready = prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "bf16-sr")
+    before = net.weight.detach().clone()
+
+    def closure():
+        loss = ready.forward(torch.ones(2, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    assert float(ready.optimizer.step(closure)) > 0
+    assert not torch.equal(net.weight, before)
+
+
+@needs
+def test_adam_with_kahan_summation_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    data = load(DATA)
+    how = recipe(data, epochs=2, optimizer="adamw", optimizer_options=(), learning_rate=0.001)
+    whole = train_in_folder(data, PRECISIONS["bf16-kahan"], how, 3, tmp_path / "whole", storage="real")
+    again, calls = Run.train_epoch, []
+
+    def dies(self, around=None):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return again(self, around)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train_epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_in_folder(data, PRECISIONS["bf16-kahan"], how, 3, tmp_path / "parts", storage="real")
+    parts = train_in_folder(data, PRECISIONS["bf16-kahan"], how, 3, tmp_path / "parts", storage="real")
+    assert parts.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_a_simulated_training_is_not_gone_on_with_for_real(tmp_path):
+    data = load("digits:01?train=64&test=64")
+    how = (PRECISIONS["amp-bf16"], recipe(data, epochs=1), 0, tmp_path / "run")
+    train_in_folder(data, *how, storage="simulated")
+    with pytest.raises(StoreError, match="its storage is simulated, not real"):
+        train_in_folder(data, *how, storage="real")
+
+
+def test_a_refused_training_leaves_no_folder(tmp_path):
+    start = ["train", "digits:01?train=64&test=64", "--network", "resnet8-w8", "--epochs", "1"]
+    start += ["--out", tmp_path / "run"]
+    assert "no packed form" in refused(*start, "--precision", "int8/int8")
+    assert "nearest that runs" in refused(*start, "--precision", "mxfp8")
+    options = ["--precision", "mxfp8", "--storage", "simulated", "--budget", "1MB"]
+    assert "without a budget" in refused(*start, *options)
+    momentum = ["--precision", "fp32-sgd8bit", "--optimizer", "sgd,momentum=0"]
+    assert "keeps momentum in 8 bits" in refused(*start, *momentum)
+    assert not (tmp_path / "run").exists()
+    assert "there is no folder" in refused("precisions", "--page", tmp_path / "none" / "page.md")

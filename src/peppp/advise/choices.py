@@ -14,7 +14,7 @@ from peppp.table.matrix import ErrorMatrix, error_matrix
 from peppp.table.select import alike, taught_by
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset
-from peppp.training.runs_here import lacking
+from peppp.training.runs_here import lacking, wants_another_optimizer
 
 CHOICES = ("runnable", "paper", "all")
 
@@ -59,9 +59,9 @@ def _precision(label: Label) -> object:
 
 
 def _suits(label: Label, recipe: Recipe) -> bool:
-    """Whether a precision's own kind of optimizer, if it has one, is the recipe's."""
+    """Whether a recipe's optimizer is the one that a precision keeps states of, if it has one of its own."""
     precision = _precision(label)
-    return not isinstance(precision, NamedPrecision) or precision.optimizer in ("", recipe.optimizer)
+    return not isinstance(precision, NamedPrecision) or not wants_another_optimizer(precision, recipe)
 
 
 def _is_packable(label: Label) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Recipe
+from peppp.training.runs_here import lacking
 
 _LEFT_OUT = (
     *("network", "resolution", "loss", "arithmetic_version"),
@@ -28,6 +29,8 @@ def train_line(
     *,
     resolution: int = 0,
     budget: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
     micro_batch: int | None = None,
     recomputed: Sequence[str] = (),
 ) -> str:
@@ -53,9 +56,15 @@ def train_line(
         words += ["--pretrained", recipe.pretrained.rpartition("#")[0]]
     for pattern in recipe.freeze:
         words += ["--freeze", pattern]
-    if budget is not None and recomputed:
+    if lacking(precision, device=device):
+        words += ["--storage", "simulated"]
+    if seed:
+        words += ["--seed", str(seed)]
+    if device != "cpu":
+        words += ["--device", device]
+    if budget is not None and recomputed and "simulated" not in words:
         words += ["--budget", f"{budget}B"]
-    if micro_batch is not None:
+    if micro_batch is not None and "simulated" not in words:
         words += ["--micro-batch", str(micro_batch)]
     return shlex.join(words)
 

@@ -174,6 +174,7 @@ def pick(
     counted_bytes = peaks or {label: size.total for label, size in sizes.items()}
     priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
     stops = spend is not None or until_sure is not None
+    one_more = measurements is None and not stops
     if measurements is None:
         usual = 7 if recipe.pretrained else 6  # the table knows of trainings from scratch alone
         measurements = sum(size <= cap for size in counted_bytes.values()) if stops else usual
@@ -201,7 +202,7 @@ def pick(
         if known
         else errors
     )
-    of_weights = _of_weights(dataset, recipe)
+    of_weights = _of_weights(dataset, recipe, one_more=one_more)
     notes = (*([unused] if unused else ()), *of_weights, *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
     started, longest, stopped = monotonic(), 0.0, ""
@@ -255,7 +256,16 @@ def pick(
         notes=(*chosen.notes, *notes),
         planned=planned,
         precision=text_of(picked),
-        line=train_line(str(data), picked, as_picked, resolution=resolution, budget=budget, **parts),
+        line=train_line(
+            str(data),
+            picked,
+            as_picked,
+            resolution=resolution,
+            budget=budget,
+            seed=seed,
+            device=device,
+            **parts,
+        ),
         snippet=snippet(picked, as_picked, of_tokens=dataset.kind == "text", **parts),
     )
 
@@ -291,13 +301,13 @@ def _notes(
     return tuple(map(str, transfers(errors, known, recipe, asked)))
 
 
-def _of_weights(dataset: Dataset, recipe: Recipe) -> tuple[str, ...]:
+def _of_weights(dataset: Dataset, recipe: Recipe, *, one_more: bool) -> tuple[str, ...]:
     """What a training that begins from weights should know of this answer."""
     if not recipe.pretrained:
         return ()
     learned = (
         "the table learned from trainings from scratch, so that estimates for one that begins from weights "
-        "lie further off; one measurement more is made for it"
+        "lie further off" + ("; one measurement more is made for it" if one_more else "")
     )
     return (learned, *fitted_weights(dataset, recipe))
 

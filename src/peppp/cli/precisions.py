@@ -7,6 +7,7 @@ import typer
 
 from peppp.cli.options import Json, print_json
 from peppp.errors import FormatError
+from peppp.files import whole
 from peppp.precisions.known import PRECISIONS, parse_precision
 from peppp.precisions.named import NamedPrecision
 
@@ -33,13 +34,19 @@ def command(
     """
     from peppp.cli.precisions_page import written
     from peppp.evaluate.against_fp32 import differences
+    from peppp.page.report import check_place
     from peppp.table.select import SHIPPED_TABLE, read_measurements
 
+    if page is not None:
+        if name is not None:
+            raise FormatError("a page has all precisions; leave the name out")
+        check_place(page)
     chosen = list(PRECISIONS.values()) if name is None else [_named(name)]
     measurements = [m for place in table or [SHIPPED_TABLE] for m in read_measurements(place)]
     found = [d for d in differences(measurements) if d.precision in chosen]
     if page is not None:
-        page.write_text(written(differences(measurements)), encoding="utf-8")
+        with whole(page) as unfinished:
+            unfinished.write_text(written(differences(measurements)), encoding="utf-8")
         typer.echo(f"page      {page}", err=json)
         return
     by_name = {str(d.precision): d for d in found if d.network == _NETWORK}

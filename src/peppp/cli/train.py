@@ -159,10 +159,12 @@ def run(
 
     Where it cannot be kept, BudgetError if ``strict``, else a warning.
     """
+    from peppp.lowprec.storage.packed_network import packable
+    from peppp.tasks import networks
     from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.loop import check_recipe, fitted_weights
     from peppp.training.measurement import with_resolution
-    from peppp.training.runs_here import lacking
+    from peppp.training.runs_here import lacking, wants_another_optimizer
 
     recipe = with_resolution(recipe, dataset)
     check_recipe(recipe, dataset)
@@ -170,13 +172,18 @@ def run(
     kind = "fp32" if configuration.is_fp32 else storage
     if isinstance(configuration, NamedPrecision):
         kind = configuration.name
-        if configuration.optimizer not in ("", recipe.optimizer):
-            raise NetworkError(
-                f"{configuration} keeps states of {configuration.optimizer}; give --optimizer "
-                f"{configuration.optimizer}, or a precision without them"
-            )
-        if storage == "real" and (lack := lacking(configuration, device=device)):
+        if problem := wants_another_optimizer(configuration, recipe):
+            raise NetworkError(problem)
+        module = networks.build_for(recipe.network, dataset, device="meta")
+        if storage == "real" and (lack := lacking(configuration, module, device=device)):
             raise NetworkError(lack)
+        if storage == "simulated" and strict and (budget is not None or micro_batch is not None):
+            raise BudgetError(
+                f"{configuration} is simulated in float32, without a budget or micro-batches; leave them out"
+            )
+    elif storage == "packed" and not configuration.is_fp32:
+        for fmt in configuration.sides:
+            packable(fmt)
     fit = None
     if storage != "simulated" or not isinstance(configuration, NamedPrecision):
         fit = _fit(dataset, configuration, recipe, kind, wishes, strict=strict, json=json)
@@ -195,7 +202,8 @@ def run(
     if json:
         estimated = {"peak_estimated": fit and fit.peak, "fit": fit and fit.to_dict()}
         measured = {"peak_measured": peak or None, "budget": budget}
-        print_json(to_plain(training) | estimated | measured)
+        begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
+        print_json(to_plain(training) | estimated | measured | {"begins": begins})
         return
     told = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
     if budget is not None and peak > budget:

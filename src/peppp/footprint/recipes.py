@@ -72,6 +72,7 @@ def training_recipe(
     cast = None if named.weights == FP32 else _TYPES[named.weights]
     extra = {"stochastic": "sr", "kahan": "kahan"}.get(named.update, "")
     make, real = _optimizer(optimizer, low_bit, extra, device)
+    real = real and named.products is None
     return TrainingRecipe(cast, _TYPES[named.values] if named.casts else None, make, real)
 
 

@@ -20,6 +20,7 @@ from peppp.files import whole
 from peppp.footprint.measuring import AllocatorTrace
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.precisions.known import Precision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training.exactness import exact_arithmetic
@@ -63,10 +64,6 @@ def train_in_folder(
     After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
     state of another training. The peak is that of the second step made here, from torch's own counters.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
     identity = {
         "configuration": str(configuration),
         "recipe": recipe.to_json(),
@@ -74,9 +71,15 @@ def train_in_folder(
         "seed": seed,
         "micro_batch": fit.micro_batch if fit else None,
     }
+    if isinstance(configuration, NamedPrecision):  # packed and simulated pairs have the same bits
+        identity["storage"] = storage
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
         run = Run(dataset, configuration, recipe, seed, device=device, storage=storage, fit=fit)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
     done, curve = _resume(folder / CHECKPOINT, identity, run)
     outcome, resumed_after = Outcome.FINISHED, done
 
@@ -154,10 +157,17 @@ def _state(
         index: {name: v for name, v in _flat(values).items() if isinstance(v, (int, float))}
         for index, values in state["state"].items()
     }
+    for number, group in enumerate(state["param_groups"]):  # where torch-optimi counts its steps
+        tensors |= {f"group.{number}.{name}": x for name, x in group.items() if isinstance(x, Tensor)}
+    plain = [
+        {n: x for n, x in group.items() if isinstance(x, (bool, int, float))}
+        for group in state["param_groups"]
+    ]
     own = {name: value for name, value in state.items() if isinstance(value, int)}
     data = dict(identity) | {
         "numbers": numbers,
         "own": own,
+        "groups": plain,
         "epoch": epoch,
         "curve": curve,
         "clock": state.get("clock"),
@@ -217,7 +227,14 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
         for index, numbers in data.get("numbers", {}).items():
             for which, number in numbers.items():
                 _put(state.setdefault(int(index), {}), which, number)
-        saved = run.optimizer.state_dict() | {"state": state} | data.get("own", {})
+        groups = run.optimizer.state_dict()["param_groups"]
+        for group, known in zip(groups, data.get("groups", ()), strict=False):
+            group.update(known)
+        for name, value in tensors.items():
+            if name.startswith("group."):
+                _, number, which = name.split(".")
+                groups[int(number)][which] = value
+        saved = run.optimizer.state_dict() | {"state": state, "param_groups": groups} | data.get("own", {})
         if isinstance(run.optimizer, LowPrecisionOptimizer):
             count = len(saved["accumulators"])
             saved |= {"accumulators": [accumulators.get(i) for i in range(count)], "clock": data["clock"]}

@@ -1,5 +1,6 @@
 """A training fitted into a budget: by recomputing blocks, and by passing a batch on in micro-batches."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -184,6 +185,8 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
     # The order of an epoch, and the places and targets of a batch.
     beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
     if storage not in ("packed", "simulated"):
+        if storage in PRECISIONS and PRECISIONS[storage].is_narrow and dataset.kind != "text":
+            beside += 4 * batch * math.prod(dataset.input_shape)  # the batch, before it is cast
         return Fitting(
             module,
             inputs,

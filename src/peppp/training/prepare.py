@@ -1,5 +1,6 @@
 """``prepare``: a module and its optimizer at a precision, to be trained for real."""
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +31,8 @@ _OPTIONS["Adam"] = _OPTIONS["AdamW"]
 class Prepared:
     """A training at a precision: ``forward``, ``backward`` and ``step`` take the place of torch's own.
 
-    ``module`` and ``optimizer`` are those to train with; the optimizer may be another than was given.
+    ``module`` and ``optimizer`` are those to train with; the optimizer may be another than was given, so that
+    schedulers belong to this one.
     """
 
     def __init__(
@@ -102,11 +104,15 @@ def prepare(
     >>> ready.backward(loss); ready.step()
     """
     precision = parse_precision(precision)
+    if next(module.parameters(), None) is None:
+        raise NetworkError(f"{type(module).__name__} has no parameters to train")
     device = str(next(module.parameters()).device)
     if lack := lacking(precision, module, device=device):
         raise NetworkError(lack)
     if optimizer.state:
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; prepare a fresh optimizer")
+    if isinstance(precision, NamedPrecision):
+        _check(module, optimizer, precision)
     if isinstance(recompute, Recomputation):
         recompute.apply(module)
     else:
@@ -126,6 +132,30 @@ def prepare(
     )
 
 
+def _check(module: nn.Module, optimizer: torch.optim.Optimizer, precision: NamedPrecision) -> None:
+    """Refuse, before anything is changed, what a precision cannot train or another optimizer would lose."""
+    kind = type(optimizer).__name__
+    if precision.is_narrow and any(p.is_complex() for p in module.parameters()):
+        raise NetworkError(f"{precision} has no complex numbers; keep the module's parameters real")
+    if precision.optimizer and kind.lower() != precision.optimizer:
+        raise NetworkError(
+            f"{precision} keeps states of {precision.optimizer}, and the optimizer is {kind}; take "
+            f"torch.optim.{'SGD' if precision.optimizer == 'sgd' else 'AdamW'}"
+        )
+    if precision.update == "kahan" and kind not in _OPTIONS:
+        raise NetworkError(f"torch-optimi has no {kind} with Kahan summation; take SGD, Adam or AdamW")
+    if not precision.optimizer and precision.update != "kahan":
+        return
+    usual = inspect.signature(type(optimizer)).parameters
+    for group in optimizer.param_groups:
+        if precision.optimizer == "sgd" and not group["momentum"]:
+            raise NetworkError(f"{precision} keeps momentum in 8 bits; give SGD one, as momentum=0.9")
+        for name, value in group.items():
+            taken = name == "params" or name in _OPTIONS[kind]
+            if not taken and name in usual and value and value != usual[name].default:
+                raise NetworkError(f"{precision} has no {kind} with {name}={value!r}; leave it out")
+
+
 def _optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, precision: NamedPrecision, seed: int
 ) -> torch.optim.Optimizer:
@@ -134,18 +164,11 @@ def _optimizer(
         module.to(torch.bfloat16)  # parameters stay the objects that the optimizer knows
     kind = type(optimizer).__name__
     if precision.optimizer:
-        if kind.lower() != precision.optimizer:
-            raise NetworkError(
-                f"{precision} keeps states of {precision.optimizer}, and the optimizer is {kind}; take "
-                f"torch.optim.{'SGD' if precision.optimizer == 'sgd' else 'AdamW'}"
-            )
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels not asked for
         library = import_module("bitsandbytes.optim")
         makes = {"sgd": library.SGD8bit, "adamw": library.AdamW8bit}
         optimizer = _like(optimizer, makes[precision.optimizer])
     if precision.update == "kahan":
-        if kind not in _OPTIONS:
-            raise NetworkError(f"torch-optimi has no {kind} with Kahan summation; take SGD, Adam or AdamW")
         optimizer = _like(optimizer, getattr(import_module("optimi"), kind), kahan_sum=True)
     if precision.update == "stochastic":
         optimizer = StochasticWeights(optimizer, seed=seed)

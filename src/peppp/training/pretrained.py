@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,10 +19,15 @@ _SHOWN = 4  # names in a message
 def named_with_digest(path: Path) -> str:
     """The text by which a recipe knows a file of weights: its place, and a digest of its contents.
 
-    Raises NetworkError where there is no such file.
+    Raises NetworkError where there is no such file, or it is another kind of file.
     """
     if not path.is_file():
         raise NetworkError(f"no file of weights {path}; name one in the safetensors format")
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise NetworkError(f"{path} is not a safetensors file: {str(error).splitlines()[0]}") from None
     return f"{path}{_MARK}{_digest(path)}"
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from peppp.precisions.known import PRECISIONS, Precision, parse_precision
 from peppp.precisions.named import BF16, NamedPrecision
+from peppp.records import Recipe
 
 _EXTRA = "pip install 'peppp[lowbit]'"
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,6 +36,16 @@ def lacking(precision: Precision | str, module: nn.Module | None = None, *, devi
         for name in sorted({type(m).__name__ for m in module.modules() if isinstance(m, nn.RNNBase)}):
             if not _recurrent_runs(name, kind, precision.casts):
                 return f"torch has no {name} in {kind} on this processor; fp32 and packed pairs run"
+    return ""
+
+
+def wants_another_optimizer(precision: NamedPrecision, recipe: Recipe) -> str:
+    """Why a recipe's optimizer is not one that a precision keeps states of in 8 bits; "" where it is."""
+    wanted = precision.optimizer
+    if wanted not in ("", recipe.optimizer):
+        return f"{precision} keeps states of {wanted}; give --optimizer {wanted}, or a precision without them"
+    if wanted == "sgd" and not dict(recipe.optimizer_options).get("momentum"):
+        return f"{precision} keeps momentum in 8 bits; give SGD one, as --optimizer sgd,momentum=0.9"
     return ""
 
 

@@ -48,7 +48,9 @@ def snippet(
     def loss_of(results: str) -> str:
         return f"loss = {template.format(results)}{share}"
 
-    if isinstance(precision, NamedPrecision) and precision.update != "stochastic" and not recomputed:
+    if isinstance(precision, NamedPrecision) and precision.products is not None:
+        head, before, inner, after = _simulated(precision, recipe, loss_of)
+    elif isinstance(precision, NamedPrecision) and precision.update != "stochastic" and not recomputed:
         called = "net(x)"
         if precision.is_narrow:
             called = "net(x).float()" if of_tokens else "net(x.bfloat16()).float()"
@@ -101,6 +103,16 @@ def _prepared(precision: Precision, recipe: Recipe, recomputed: Sequence[str], l
     before = [_torchs(recipe), f'ready = peppp.prepare(net, optimizer, "{precision}"{again})']
     inner = [loss_of("ready.forward(x)"), "ready.backward(loss)"]
     return ["import peppp", *_IMPORTS], before, inner, ["ready.step()"]
+
+
+def _simulated(precision: NamedPrecision, recipe: Recipe, loss_of: _Loss) -> _Lines:
+    """Of what no library trains here: the numbers of it in float32, without its memory."""
+    before = [
+        f'net = peppp.low_precision(net, "{precision}")  # simulated in float32',
+        _torchs(recipe),
+        "optimizer = peppp.low_precision_optimizer(optimizer, net)",
+    ]
+    return ["import peppp", *_IMPORTS], before, [loss_of("net(x)"), "loss.backward()"], _STEP
 
 
 def _torchs(recipe: Recipe) -> str:
