@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Threads of bitsandbytes' own OpenMP wait by spinning; with several workers on few cores its steps take minutes.
+# Threads of bitsandbytes' own OpenMP spin while they wait: with several workers on few cores, for minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 settings.register_profile("peppp", deadline=None)  # a deadline is a timed assertion
 settings.load_profile("peppp")

@@ -221,7 +221,7 @@ def test_weights_that_are_rounded_stochastically_take_a_closure():
         loss.backward()
         return loss
 
-    assert float(ready.optimizer.step(closure)) > 0
+    assert ready.optimizer.step(closure).item() > 0
     assert not torch.equal(net.weight, before)
 
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from peppp.errors import NetworkError
 from peppp.formats import Format
 from peppp.lowprec.network.conversion import low_precision
-from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
+from peppp.lowprec.optimizers.low_precision import has_stepped, low_precision_optimizer
 from peppp.lowprec.optimizers.stochastic import StochasticWeights
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
 from peppp.precisions.named import BF16, FP16, NamedPrecision
@@ -109,7 +109,7 @@ def prepare(
     device = str(next(module.parameters()).device)
     if lack := lacking(precision, module, device=device):
         raise NetworkError(lack)
-    if optimizer.state:
+    if has_stepped(optimizer):
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; prepare a fresh optimizer")
     if isinstance(precision, NamedPrecision):
         _check(module, optimizer, precision)

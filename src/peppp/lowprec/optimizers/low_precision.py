@@ -47,7 +47,7 @@ def low_precision_optimizer(
             f"{type(optimizer).__name__} holds a parameter that is not one of {type(module).__name__}'s; "
             "give it the parameters of the converted module"
         )
-    if optimizer.state:
+    if has_stepped(optimizer):
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; convert a fresh optimizer")
     if isinstance(optimizer, (torch.optim.LBFGS, torch.optim.SparseAdam)):
         raise NetworkError(
@@ -99,6 +99,11 @@ def _check_named(optimizer: torch.optim.Optimizer, state: LowPrecision, storage:
             f"the precision keeps states of {state.optimizer} in 8 bits, and the optimizer is {kind}; take "
             f"{state.optimizer}, or a precision that ends in -{kind}8bit or in neither"
         )
+
+
+def has_stepped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer is no longer fresh; Adagrad makes its states before the first step."""
+    return any(float(state.get("step", 1)) > 0 for state in optimizer.state.values() if state)
 
 
 def others_too(optimizer: torch.optim.Optimizer, other: torch.optim.Optimizer) -> bool:
