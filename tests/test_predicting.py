@@ -60,7 +60,7 @@ def test_new_photographs_are_labelled(photos, run, tmp_path):
 
 def test_the_ten_lines_of_the_docs_predict_the_same(photos, run, monkeypatch):
     page = (ROOT / "docs" / "howto" / "predict.md").read_text()
-    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    code = re.search(r"```\n(import json.*?)```", page, re.DOTALL)[1]
     picture = photos / "new" / "blue" / "1.png"
     place = {"run": run, "picture": picture}
     exec(compile(code, "predict.md", "exec"), place)

@@ -6,7 +6,6 @@ from dataclasses import fields
 
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Recipe
-from peppp.training.runs_here import lacking
 
 _LEFT_OUT = (
     *("network", "resolution", "loss", "arithmetic_version"),
@@ -40,6 +39,8 @@ def train_line(
     >>> train_line("my images/", parse_precision("amp-bf16"), Recipe(network="resnet18", epochs=20))
     "peppp train 'my images/' --network resnet18 --precision amp-bf16 --epochs 20"
     """
+    from peppp.training.runs_here import lacking
+
     words = ["peppp", "train", data, "--network", recipe.network, "--precision", text_of(precision)]
     if resolution:
         words += ["--resolution", str(resolution)]

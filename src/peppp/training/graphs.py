@@ -206,9 +206,11 @@ class _Replay:
         if dataset.fingerprint != self.fingerprint:
             for mine, part in ((self.part, "train"), (self.test, "test")):
                 theirs = Batches(_with_whole_test_batches(dataset), part, "cpu")
-                names = ("inputs", "targets", *(("scale", "shift") if mine.normalise else ()))
-                for name in names:
-                    getattr(mine, name).copy_(getattr(theirs, name))
+                mine.inputs.copy_(theirs.inputs)
+                mine.targets.copy_(theirs.targets)
+                if mine.normalise:
+                    mine.normal.shift.copy_(theirs.normal.shift)
+                    mine.normal.scale.copy_(theirs.normal.scale)
             self.fingerprint = dataset.fingerprint
         self.rate.fill_(learning_rate)
         accumulators = getattr(optimizer, "accumulators", {})
