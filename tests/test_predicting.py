@@ -58,10 +58,20 @@ def test_new_photographs_are_labelled(photos, run, tmp_path):
     assert set(rows[0]) == {"image", "label", "probability", *COLOURS}
 
 
-def test_the_ten_lines_of_the_docs_predict_the_same(photos, run, monkeypatch):
+@pytest.mark.parametrize("kind", ["plain", "turned", "transparent"])
+def test_the_lines_of_the_docs_predict_the_same(photos, run, tmp_path, kind):
     page = (ROOT / "docs" / "howto" / "predict.md").read_text()
     code = re.search(r"```\n(import json.*?)```", page, re.DOTALL)[1]
     picture = photos / "new" / "blue" / "1.png"
+    with Image.open(picture) as image:
+        if kind == "turned":
+            picture, exif = tmp_path / "turned.png", image.getexif()
+            exif[274] = 6  # the camera stood on its side
+            image.save(picture, exif=exif)
+        elif kind == "transparent":
+            picture, seen = tmp_path / "transparent.png", image.convert("RGBA")
+            seen.putalpha(Image.linear_gradient("L").resize(image.size))
+            seen.save(picture)
     place = {"run": run, "picture": picture}
     exec(compile(code, "predict.md", "exec"), place)
     (said,) = answer("predict", run, picture)["predictions"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from torch import nn
 
 from peppp.errors import TableError
 from peppp.formats import FP32_CONFIGURATION, FloatFormat
@@ -69,6 +70,6 @@ def _is_packable(label: Label) -> bool:
     return not is_of_formats(precision) or all(isinstance(fmt, FloatFormat) for fmt in precision.sides)
 
 
-def _runs(label: Label, module: object, device: str) -> bool:
+def _runs(label: Label, module: nn.Module, device: str) -> bool:
     precision = _precision(label)
-    return not isinstance(precision, NamedPrecision) or not lacking(precision, module, device=device)  # type: ignore[arg-type]
+    return not isinstance(precision, NamedPrecision) or not lacking(precision, module, device=device)

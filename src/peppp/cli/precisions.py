@@ -42,11 +42,12 @@ def command(
             raise FormatError("a page has all precisions; leave the name out")
         check_place(page)
     chosen = list(PRECISIONS.values()) if name is None else [_named(name)]
-    measurements = [m for place in table or [SHIPPED_TABLE] for m in read_measurements(place)]
-    found = [d for d in differences(measurements) if d.precision in chosen]
+    places = table or [SHIPPED_TABLE]
+    measured = differences([m for place in places for m in read_measurements(place)])
+    found = [d for d in measured if d.precision in chosen]
     if page is not None:
         with whole(page) as unfinished:
-            unfinished.write_text(written(differences(measurements)), encoding="utf-8")
+            unfinished.write_text(written(measured, places), encoding="utf-8")
         typer.echo(f"page      {page}", err=json)
         return
     by_name = {str(d.precision): d for d in found if d.network == _NETWORK}

@@ -1,6 +1,7 @@
 """The page of precisions by name: what they are, what each costs in error, and in memory."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -24,13 +25,15 @@ def bytes_a_parameter(name: str, optimizer: str | None = None) -> float:
     return (found.weights + found.gradients + found.states) / 1024**2
 
 
-def written(found: Sequence[Difference]) -> str:
-    """The page, in Markdown."""
+def written(found: Sequence[Difference], tables: Sequence[Path]) -> str:
+    """The page, in Markdown, of what was found in tables."""
+    names = ", ".join(f"`{table.name}`" for table in tables)
     lines = [
         "# Precisions by name",
         "",
-        "This page is written by `peppp precisions --page docs/precisions.md`, with `--table` for tables",
-        "beside the one that ships. Errors are those of simulated trainings: float32 numbers, rounded as",
+        "This page is written by `peppp precisions --page docs/precisions.md`, and `--table` for each table.",
+        f"It was made of {names}.",
+        "Errors are those of simulated trainings: float32 numbers, rounded as",
         "the precision would round them. Memory is estimated from a rehearsal of the step in plain PyTorch.",
         "",
         "## What they are",

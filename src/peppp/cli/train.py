@@ -192,9 +192,9 @@ def run(
         if not json:
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
-    if recipe.pretrained and not json:
-        for line in fitted_weights(dataset, recipe):
-            typer.echo(f"begins    {line}")
+    begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
+    for line in begins if not json else []:
+        typer.echo(f"begins    {line}")
     training = train_in_folder(
         dataset, configuration, recipe, seed, out, storage=storage, device=device, fit=fit, progress=progress
     )
@@ -202,7 +202,6 @@ def run(
     if json:
         estimated = {"peak_estimated": fit and fit.peak, "fit": fit and fit.to_dict()}
         measured = {"peak_measured": peak or None, "budget": budget}
-        begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
         print_json(to_plain(training) | estimated | measured | {"begins": begins})
         return
     told = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"

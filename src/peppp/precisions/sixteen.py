@@ -4,6 +4,8 @@ Kept: under autocast, float32 weights, gradients and states, and activations of 
 weights for a pass; in bfloat16, 2 bytes of everything, and 2 more a weight with Kahan summation.
 """
 
+from dataclasses import replace
+
 from peppp.formats import FP32
 from peppp.precisions.named import BF16, FP16, NamedPrecision
 
@@ -16,14 +18,12 @@ AMP_BF16 = NamedPrecision(
     states=FP32,
     casts=True,
 )
-AMP_FP16 = NamedPrecision(
+AMP_FP16 = replace(
+    AMP_BF16,
     name="amp-fp16",
     about="autocast to float16 over float32 weights, with a loss scale that adapts",
     needs="a GPU; slow on processors",
     values=FP16,
-    weights=FP32,
-    states=FP32,
-    casts=True,
     scales_loss=True,
 )
 BF16_ALONE = NamedPrecision(
@@ -34,22 +34,18 @@ BF16_ALONE = NamedPrecision(
     weights=BF16,
     states=BF16,
 )
-BF16_SR = NamedPrecision(
+BF16_SR = replace(
+    BF16_ALONE,
     name="bf16-sr",
     about="bfloat16 throughout, weights rounded stochastically",
     needs="an optimizer that rounds so, as torchao's",
-    values=BF16,
-    weights=BF16,
-    states=BF16,
     update="stochastic",
 )
-BF16_KAHAN = NamedPrecision(
+BF16_KAHAN = replace(
+    BF16_ALONE,
     name="bf16-kahan",
     about="bfloat16 throughout, the rounding errors of weights carried along (Kahan summation)",
     needs="an optimizer that sums so, as torch-optimi's",
-    values=BF16,
-    weights=BF16,
-    states=BF16,
     update="kahan",
 )
 

@@ -268,7 +268,7 @@ def error_matrix(
         ]
     )
     memory = None
-    if not include_reference and not include_named:  # whose bytes say nothing of other formats'
+    if not include_reference and not include_named:  # whose bytes say nothing of other formats
         memory = np.array([[footprint_at(sizes[key], c).total for c in pairs(columns)] for key in keys])
     return ErrorMatrix(
         np.array(values),

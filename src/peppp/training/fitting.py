@@ -209,6 +209,10 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
     )
 
 
+# Of steps that were rehearsed: a campaign asks for each of its cells.
+_KEPT: dict[Any, Footprint] = {}
+
+
 def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
     """What a step of a precision by name keeps in plain PyTorch, estimated.
 
@@ -220,7 +224,7 @@ def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
         recipe.freeze,
         recipe.optimizer,
         recipe.optimizer_options,
-        recipe.loss,
+        dataset.loss,
         precision,
         batch,
     )
@@ -229,10 +233,6 @@ def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
     if (how, of_data) not in _KEPT:
         _KEPT[how, of_data] = _rehearsed(dataset, recipe, precision, batch)
     return _KEPT[how, of_data]
-
-
-# Of steps that were rehearsed: a campaign asks for each of its cells.
-_KEPT: dict[Any, Footprint] = {}
 
 
 def _rehearsed(dataset: Dataset, recipe: Recipe, precision: str, batch: int) -> Footprint:

@@ -171,7 +171,7 @@ def _optimizer(
     if precision.update == "kahan":
         optimizer = _like(optimizer, getattr(import_module("optimi"), kind), kahan_sum=True)
     if precision.update == "stochastic":
-        optimizer = StochasticWeights(optimizer, seed=seed)
+        optimizer = StochasticWeights(optimizer, seed=seed, keeps_states=bool(precision.optimizer))
     return optimizer
 
 

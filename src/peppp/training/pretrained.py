@@ -1,7 +1,7 @@
 """A training that does not begin from scratch: weights from a file, and parts of the network frozen."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -31,8 +31,14 @@ def named_with_digest(path: Path) -> str:
     return f"{path}{_MARK}{_digest(path)}"
 
 
-@lru_cache(maxsize=8)
 def _digest(path: Path) -> str:
+    """The digest of a file's contents, read anew only when the file has changed."""
+    now = path.stat()
+    return _digest_of(path, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, changed: int, size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
@@ -93,7 +99,7 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def _few(names: object) -> str:
-    shown = list(names)  # type: ignore[call-overload]
+def _few(names: Iterable[str]) -> str:
+    shown = list(names)
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return ", ".join(shown[:_SHOWN]) + more

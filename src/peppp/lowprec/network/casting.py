@@ -35,6 +35,7 @@ _FLOAT32 = """
 """
 PRODUCTS = {function for name in _PRODUCTS.split() for function in functions_of(name)}
 FLOAT32 = {function for name in _FLOAT32.split() for function in functions_of(name)}
+_CASTS = {Tensor.float, Tensor.to, Tensor.type, Tensor.type_as}
 
 
 class CastingInterceptor(RoundingInterceptor):
@@ -107,9 +108,6 @@ class CastingInterceptor(RoundingInterceptor):
         copy = round_copy(tensor, self.state.next_point("cast"))
         write_note(copy, ())
         return copy
-
-
-_CASTS = {Tensor.float, Tensor.to, Tensor.type, Tensor.type_as}
 
 
 def _cast_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:

@@ -24,7 +24,7 @@ from peppp.precisions.named import Products
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _OUT_OF_SIGHT = {functional.multi_head_attention_forward}
-_FORWARD, _INPUT_GRADIENT, _WEIGHT_GRADIENT = range(3)
+_INPUT_GRADIENT, _WEIGHT_GRADIENT = 1, 2  # whose errors are rounded; in the key of the random bits
 
 
 def in_products(func: Callable[..., Any], state: LowPrecision) -> Callable[..., Any]:

@@ -130,7 +130,7 @@ class LowPrecision:
         """
         for memory in list(running.waiting.values()):
             if memory.__dict__.get(NOTE):
-                if self.roundings.rounds_results:
+                if self.roundings.is_named:
                     settle(memory)
                 memory.__dict__[NOTE] = None
         running.waiting.clear()

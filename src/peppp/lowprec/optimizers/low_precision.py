@@ -81,7 +81,7 @@ def low_precision_optimizer(
         state.packed.release()
     if state.roundings.carries:
         return KahanOptimizer(optimizer, module, accumulator=True)
-    accumulator = accumulator and not state.roundings.rounds_results  # a precision by name has none
+    accumulator = accumulator and not state.roundings.is_named  # a precision by name has none
     if isinstance(optimizer, torch.optim.SGD):
         return LowPrecisionSGD(optimizer, module, accumulator=accumulator)
     return LowPrecisionOptimizer(optimizer, module, accumulator=accumulator)
@@ -89,7 +89,7 @@ def low_precision_optimizer(
 
 def _check_named(optimizer: torch.optim.Optimizer, state: LowPrecision, storage: str) -> None:
     """Refuse what a precision by name cannot be: packed, or of another optimizer than its states are of."""
-    if storage == "packed" and state.roundings.rounds_results:
+    if storage == "packed" and state.roundings.is_named:
         raise NetworkError(
             "packed storage holds pairs of formats, as 1-4-1/1-6-7; take one, or storage='simulated'"
         )

@@ -15,15 +15,17 @@ class StochasticWeights(torch.optim.Optimizer):
     """Any torch optimizer over bfloat16 parameters, stepping on each in float32 for a moment.
 
     A parameter, its gradient and its states become float32 one after another, ``optimizer`` steps on them,
-    and the weight is rounded stochastically back, its states to nearest. States of 8 bits stay what they are.
-    ``seed`` decides the random bits.
+    and the weight is rounded stochastically back, its states to nearest. With ``keeps_states`` they stay as
+    ``optimizer`` made them, as those of 8 bits do. ``seed`` decides the random bits.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, seed: int = 0) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, seed: int = 0, keeps_states: bool = False
+    ) -> None:
         self.base = optimizer
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self.param_groups, self.state = optimizer.param_groups, optimizer.state
-        self._seed, self._steps = seed, 0
+        self._seed, self._steps, self._keeps_states = seed, 0, keeps_states
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -55,13 +57,15 @@ class StochasticWeights(torch.optim.Optimizer):
         parameter.grad = None
         parameter.data = weight.float()
         parameter.grad = gradient.float()
-        kept = {name for name, x in state.items() if _is_narrow(x)} if state else None
-        for name in kept or ():
-            state[name] = state[name].float()
+        for name, x in state.items():
+            if torch.is_tensor(x) and x.dtype == torch.bfloat16:
+                state[name] = x.float()
         self.base.step()
         weight.copy_(round_to(parameter.data, BF16, key))
         parameter.grad = None
         parameter.data, parameter.grad = weight, gradient
+        if self._keeps_states:
+            return
         for name, x in state.items():
             if torch.is_tensor(x) and x.dtype == torch.float32 and (x.shape == weight.shape and x.dim()):
                 state[name] = x.to(torch.bfloat16)
@@ -75,7 +79,3 @@ class StochasticWeights(torch.optim.Optimizer):
         self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
         self.param_groups, self.state = self.base.param_groups, self.base.state
         self._steps = state_dict["steps"]
-
-
-def _is_narrow(x: object) -> bool:
-    return isinstance(x, Tensor) and x.dtype == torch.bfloat16

@@ -16,8 +16,8 @@ class Roundings:
     has them. The optimizer has the ``gradient``, its ``states`` and, where there is one, the ``accumulator``.
     ``weight_mode`` is how weights are rounded after a step. Where ``casts``, operations choose their type as
     under autocast, and ``products`` says which formats linear layers go through. ``carries`` means Kahan
-    summation, ``rounds_results`` that what the network returns is of few bits, too, ``rounds_statistics``
-    that norms' running statistics are.
+    summation, ``rounds_statistics`` that norms' running statistics are of few bits, too. ``is_named`` are
+    those of a precision by name, where the network's results are rounded and no accumulator is kept.
     """
 
     values: Format
@@ -31,7 +31,7 @@ class Roundings:
     casts: bool = False
     products: Products | None = None
     carries: bool = False
-    rounds_results: bool = False
+    is_named: bool = False
     rounds_statistics: bool = False
     rounds_errors: bool = field(init=False)
 
@@ -70,7 +70,7 @@ class Roundings:
             casts=p.casts,
             products=p.products,
             carries=p.update == "kahan",
-            rounds_results=True,
+            is_named=True,
             rounds_statistics=p.is_narrow,
         )
 
