@@ -82,9 +82,8 @@ def markdown(found: dict) -> str:
     lines = ["| products of all layers | more error than fp32 | 95 % interval | most |", "|---|---|---|---|"]
     for name, row in found["summary"].items():
         if name != "fp32":
-            lines.append(
-                f"| {name} | {row['more']:+.3f} | {row['low']:+.3f} to {row['high']:+.3f} | {row['most']:+.3f} |"
-            )
+            interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+            lines.append(f"| {name} | {row['more']:+.3f} | {interval} | {row['most']:+.3f} |")
     return "\n".join(lines)
 
 

@@ -76,28 +76,6 @@ def test_opaque_pictures_are_what_they_were():
         assert not adjusted
 
 
-def test_a_fingerprint_changes_where_pixels_do(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
-
-    def turned(pixels, path):
-        Image.fromarray(pixels).save(path.with_suffix(".jpg"), exif=exif)
-
-    plain = read_folder(folder(tmp_path / "plain", "ab"))
-    again = read_folder(tmp_path / "plain")
-    assert plain.fingerprint == again.fingerprint
-    with_turned = read_folder(folder(tmp_path / "turned", "ab", turned))
-    from peppp.tasks import folders
-
-    kept = folders.ADJUSTED
-    try:
-        folders.ADJUSTED = "as before"
-        assert read_folder(tmp_path / "plain").fingerprint == plain.fingerprint
-        assert read_folder(tmp_path / "turned").fingerprint != with_turned.fingerprint
-    finally:
-        folders.ADJUSTED = kept
-
-
 @pytest.mark.case("V")
 def test_every_suffix_that_pillow_reads_is_an_image(tmp_path):
     for suffix in (".jfif", ".jpe", ".jpg", ".JPEG", ".webp", ".tga", ".ppm", ".gif"):

@@ -272,6 +272,18 @@ def test_a_part_may_have_any_labels():
         ErrorMatrix(E, rows, ["x", "y", "z"], np.zeros((2, 3)))
 
 
+@pytest.mark.case("AD")
+@pytest.mark.parametrize("shape", [(8, 6), (12, 12), (20, 20), (20, 40), (15, 99)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_matrix_of_which_half_is_missing_is_evaluated(shape, seed):
+    draw = np.random.default_rng([seed, *shape])
+    E = np.outer(draw.uniform(0.2, 0.8, shape[0]), draw.uniform(0.3, 1, shape[1]))
+    E[draw.random(shape) < 0.5] = np.nan
+    rows = [Row(f"t{i}", "", f"t{i}") for i in range(shape[0])]
+    known = known_part(ErrorMatrix(E, rows, [f"c{j}" for j in range(shape[1])], np.ones(shape))).require()
+    assert known.observed.sum() >= np.isfinite(E).sum() / 2
+
+
 def test_a_matrix_with_gaps_is_known_as_the_table_it_came_from():
     rng = np.random.default_rng(0)
     there = [m for m in largest_slice(TABLE) if rng.random() < 0.75]

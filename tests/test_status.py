@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 
 import pytest
 
@@ -76,3 +78,35 @@ def test_it_is_seen_from_the_command_line(tmp_path):
     assert json.loads(peppp("status", tmp_path / "runs.db", "--forget", "--json").stdout) == {"forgotten": 1}
     assert "there is no store" in refused("status", tmp_path / "none.db")
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_driver_that_was_killed_on_this_machine_is_seen_at_once(store):
+    import subprocess
+    import sys
+
+    (cell,) = cells_of("a")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with Queue(store) as queue:
+        queue.ask([cell])
+        queue._driver = queue._driver.replace(f":{os.getpid()}:", f":{ended.pid}:")
+        queue.lease(cell)
+        seen = status(store)
+        assert seen.drivers == 0
+        assert seen.tasks == (TaskStatus("a", left=1),)
+
+
+def test_rows_of_one_task_under_several_recipes_are_distinguished(store, tmp_path):
+    first, second = cells_of("a", "a")
+    other = replace(second, recipe=replace(second.recipe, network="vgg11", learning_rate=0.01))
+    with Queue(store) as queue:
+        queue.ask([first, other, *cells_of("b")])
+        for cell in (first, other):
+            store.add(Fake(tmp_path)(cell))
+        names = [(task.task, task.recipe) for task in status(store).tasks]
+    usual = first.recipe
+    assert names == [
+        ("a", f"network {usual.network}, learning_rate {usual.learning_rate}"),
+        ("a", "network vgg11, learning_rate 0.01"),
+        ("b", ""),
+    ]

@@ -160,7 +160,7 @@ def test_shared_sets_can_be_read(shared):
         assert (data.resolution, len(data.classes)) == (side, classes)
 
 
-def test_the_fingerprint_of_a_folder_is_that_of_its_files(tmp_path):
+def test_the_former_fingerprint_of_a_folder_is_that_of_its_files(tmp_path):
     for part in ("train", "test"):
         for name in "ab":
             for i in range(2):
@@ -170,7 +170,7 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files(tmp_path):
         contents += ["test"] if part == "test" else []
         for path in sorted((tmp_path / part).glob("*/*")):
             contents += [f"{path.parent.name}/{path.name}", path.read_bytes()]
-    assert load(str(tmp_path)).fingerprint == digest(*contents)
+    assert load(str(tmp_path)).former == digest(*contents)
 
 
 def test_fingerprints_of_shared_sets_stay(shared):

@@ -32,9 +32,9 @@ from peppp.records import Footprint, Measurement, Recipe
 from peppp.table.labels import Label, TunedConfiguration, plain
 from peppp.table.matrix import ErrorMatrix, error_matrix
 from peppp.table.select import alike, taught_by
-from peppp.table.store.store import Store
+from peppp.table.store.store import Store, fingerprints_in
 from peppp.tasks import networks
-from peppp.tasks.dataset import Dataset, blank_images
+from peppp.tasks.dataset import Dataset, blank_images, under
 from peppp.tasks.readers import load
 from peppp.training.loop import fitted_weights
 from peppp.training.measurement import footprint, training_operations, with_resolution
@@ -146,7 +146,9 @@ def pick(
         for limit, name in ((budget, "a budget"), (cap, "a cap")):
             check_limit(limit, name, sizes, "peak" if count == "peak" else "footprint")
 
-    dataset = load(str(data), resolution=resolution, seen=seen)
+    dataset = under(load(str(data), resolution=resolution, seen=seen), fingerprints_in(store))
+    if progress is not None:
+        progress.read(dataset)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
@@ -154,7 +156,7 @@ def pick(
     every = choices != "paper"
     unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
     if not isinstance(table, ErrorMatrix):
-        known, unused = alike(table, recipe, without=dataset.fingerprint)
+        known, unused = alike(table, recipe, without=(dataset.fingerprint, dataset.former))
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
         if rates and not any(isinstance(c, TunedConfiguration) for c in errors.columns):

@@ -11,6 +11,7 @@ from peppp.campaign.cells import Cell
 from peppp.campaign.engines import Failure, Result
 from peppp.campaign.runner import Summary
 from peppp.records import Outcome
+from peppp.tasks.dataset import Dataset, described
 
 
 class Display:
@@ -31,6 +32,10 @@ class Display:
             speed_estimate_period=3600,  # seconds: a measurement may take minutes
         )
         self._task = self._bar.add_task("", total=None, rate="", trouble="")
+
+    def read(self, dataset: Dataset) -> None:
+        """Show what was read before anything is measured on it."""
+        self._say(f"read      {described(dataset)}")
 
     def begin(self, summary: Summary) -> None:
         """Show how much there is to do."""

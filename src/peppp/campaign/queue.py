@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import and_, delete, exists, not_, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, not_, or_, select, update
 
 from peppp.arithmetic import older_recipes
 from peppp.campaign.cells import Cell
@@ -126,10 +126,8 @@ class Queue:
 
     def bury(self) -> None:
         """End the leases of drivers that have died on this machine: there is no need to wait for those."""
-        here = cells.c.driver.startswith(f"{_here()}:", autoescape=True)
         with self._store.reading() as connection:
-            drivers = connection.execute(select(cells.c.driver).where(here).distinct()).scalars().all()
-        dead = [driver for driver in drivers if not _lives(int(driver.split(":")[-2]))]
+            dead = dead_here(connection)
         if dead:
             with self._store.writing() as connection:
                 connection.execute(
@@ -140,6 +138,13 @@ class Queue:
         while not self._stopped.wait(self._seconds / 4):
             with suppress(StoreError):  # the next time may do
                 self.renew()
+
+
+def dead_here(connection: Connection) -> list[str]:
+    """The drivers with leases whose process has ended on this machine."""
+    here = cells.c.driver.startswith(f"{_here()}:", autoescape=True)
+    drivers = connection.execute(select(cells.c.driver).where(here).distinct()).scalars().all()
+    return [driver for driver in drivers if not _lives(int(driver.split(":")[-2]))]
 
 
 def _key_of(cell: Cell) -> dict[str, str | int]:

@@ -15,6 +15,7 @@ from peppp.campaign.queue import LEASE, Lease, Queue
 from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
+from peppp.tasks.dataset import Dataset
 
 # How often a cell is tried that raises, or whose worker dies or hangs; and one that crashes its worker.
 TRIES = 3
@@ -57,6 +58,9 @@ class Summary:
 
 class Progress(Protocol):
     """Something that shows how a campaign gets on (see :mod:`peppp.campaign.progress`)."""
+
+    def read(self, dataset: Dataset) -> None:
+        """Called when data was read that is about to be measured on."""
 
     def begin(self, summary: Summary) -> None:
         """Called once, before anything is measured."""

@@ -1,12 +1,15 @@
 """How far the campaigns of a store are, as anybody may ask from another terminal."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import and_, case, exists, func, not_, select
 
+from peppp.campaign.queue import dead_here
 from peppp.records import Outcome
+from peppp.table.differences import in_words
 from peppp.table.store import database
 from peppp.table.store.schema import CELL, cells, measurements
 from peppp.table.store.store import Store
@@ -14,10 +17,12 @@ from peppp.table.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """Measurements of a task: ``done`` (``diverged`` of them without learning), given up, still to make.
+    """Measurements of a task under one recipe: ``done``, given up, and still to make.
 
-    ``failed`` raised an error at each try, of ``lost`` the worker died or hung each time. ``left`` were asked
-    for and nothing is known of them yet; ``running`` of them are in some driver's hands.
+    Of those done, ``diverged`` ended without learning. ``failed`` raised an error at each try; of ``lost``,
+    the worker died or hung each time. ``left`` were asked for and have no result yet; a driver is at work on
+    ``running`` of them. ``recipe`` says what distinguishes the recipe from others of the same task, and is ""
+    where the task has only one.
     """
 
     task: str
@@ -27,6 +32,7 @@ class TaskStatus:
     lost: int = 0
     left: int = 0
     running: int = 0
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,9 @@ class Status:
     @property
     def total(self) -> TaskStatus:
         """All tasks together."""
-        counts = {name: 0 for name in asdict(TaskStatus("")) if name != "task"}
+        counts: dict[str, Any] = {
+            name: 0 for name in asdict(TaskStatus("")) if name not in ("task", "recipe")
+        }
         for task in self.tasks:
             for name in counts:
                 counts[name] += getattr(task, name)
@@ -48,7 +56,7 @@ class Status:
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         total = asdict(self.total)
-        del total["task"]
+        del total["task"], total["recipe"]
         return total | {"drivers": self.drivers, "tasks": [asdict(task) for task in self.tasks]}
 
 
@@ -69,34 +77,57 @@ class Given:
 def status(store: Store) -> Status:
     """The status of a store. Reading it makes no run wait."""
     m = measurements.c
-    done = select(m.task, m.outcome, func.count()).group_by(m.task, m.outcome)
-    counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    row = m.task, m.recipe_digest
+    done = select(*row, m.outcome, func.count()).group_by(*row, m.outcome)
+    counts: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     drivers = 0
     with store.reading() as connection:
-        for task, outcome, count in connection.execute(done):
-            known = counts[task]
+        for task, digest, outcome, count in connection.execute(done):
+            known = counts[task, digest]
             known["done"] = known.get("done", 0) + count
             if outcome == Outcome.DIVERGED:
                 known["diverged"] = count
         if store.version > 1:
             now = database.now(store.engine)
-            held = and_(cells.c.driver.is_not(None), cells.c.expires >= now)
+            held = and_(
+                cells.c.driver.is_not(None),
+                cells.c.expires >= now,
+                cells.c.driver.not_in(dead_here(connection)),
+            )
             open_cells = (
                 select(
                     cells.c.task,
+                    cells.c.recipe_digest,
                     _sum(and_(cells.c.failed.is_not(None), not_(cells.c.lost), not_(held))),
                     _sum(and_(cells.c.failed.is_not(None), cells.c.lost, not_(held))),
                     _sum(cells.c.failed.is_(None) | held),
                     _sum(held),
                 )
                 .where(not_(_measured()))
-                .group_by(cells.c.task)
+                .group_by(cells.c.task, cells.c.recipe_digest)
             )
-            for task, failed, lost, left, running in connection.execute(open_cells):
-                counts[task] |= {"failed": failed, "lost": lost, "left": left, "running": running}
+            for task, digest, failed, lost, left, running in connection.execute(open_cells):
+                counts[task, digest] |= {"failed": failed, "lost": lost, "left": left, "running": running}
             of_drivers = select(func.count(cells.c.driver.distinct())).where(held)
             drivers = connection.execute(of_drivers).scalar_one()
-    return Status(tuple(TaskStatus(task, **counts[task]) for task in sorted(counts)), drivers)
+    recipes = _recipes(store, counts)
+    found = (TaskStatus(task, recipe=recipes[task, digest], **n) for (task, digest), n in counts.items())
+    return Status(tuple(sorted(found, key=lambda one: (one.task, one.recipe))), drivers)
+
+
+def _recipes(store: Store, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What distinguishes the recipes of each task; a recipe nothing was measured with has only a digest."""
+    known = store.recipes()
+    digests: defaultdict[str, list[str]] = defaultdict(list)
+    for task, digest in rows:
+        digests[task].append(digest)
+    found = {}
+    for task, own in digests.items():
+        words = in_words(known[digest] for digest in own if digest in known)
+        for digest in own:
+            unknown = f"recipe {digest[:8]}" if len(own) > 1 else ""
+            found[task, digest] = (words[known[digest]] if digest in known else "") or unknown
+    return found
 
 
 def failures(store: Store) -> list[Given]:

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from peppp.campaign.cells import Cell, Source
 from peppp.records import Measurement
-from peppp.tasks.dataset import Dataset
+from peppp.tasks.dataset import Dataset, under
 from peppp.tasks.readers import load
 from peppp.training.measurement import measure
 
@@ -18,8 +18,8 @@ def measure_cell(cell: Cell, dataset: Dataset | None = None, *, device: str = "c
 
 
 def load_data(cell: Cell) -> Dataset:
-    """The data of a cell, kept for the cells after it."""
-    return _loaded(cell.data, cell.recipe.resolution)
+    """The data of a cell, under the fingerprint that the cell knows it by; kept for the cells after it."""
+    return under(_loaded(cell.data, cell.recipe.resolution), {cell.fingerprint})
 
 
 def source(data: str, dataset: Dataset) -> Source:

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 
 def find_rows(
-    data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool
+    data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool, store: str
 ) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str]]:
     """The rows; the bytes a training keeps, by fingerprint; the data sets that are not on this machine."""
     from peppp.campaign.cells import Source, rows_of
     from peppp.campaign.worker import source
-    from peppp.tasks.readers import load
+    from peppp.table.store.store import fingerprints_in
+    from peppp.tasks.dataset import described, under
+    from peppp.tasks.readers import load, names_in
 
+    measured = fingerprints_in(store)
     known: dict[str, Dataset | Entry] = {}
 
     def found(text: str) -> Source:
         with reading(text):
-            dataset = load(text, resolution=resolution)
+            dataset = under(load(text, resolution=resolution), measured)
+        typer.echo(f"read      {described(dataset)}", err=True)
         known[dataset.fingerprint] = dataset
         return source(text, dataset)
 
@@ -41,7 +45,7 @@ def find_rows(
         return _size(known[fingerprint], recipe, configuration)
 
     if data is not None:
-        return rows_of([found(text) for text in dict.fromkeys(data.split(","))], recipes), size, []
+        return rows_of([found(text) for text in names_in(data)], recipes), size, []
 
     from peppp.paper.plans import named_plan
 

@@ -55,7 +55,7 @@ def command(
     new = load(_DATA)
     recipe = with_resolution(Recipe(min_steps=_MIN_STEPS), new)
 
-    known = open_table(None, recipe, without=new.fingerprint)
+    known = open_table(None, recipe, without=(new.fingerprint,))
     tasks = len({row.fingerprint for row in known.rows})
     console.print(
         f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors "

@@ -200,6 +200,9 @@ def command(
     seeds = parse_list(seed, int, "--seed")
     if min(seeds) < 0 or not all(0 <= rate < math.inf for rate in rates):
         raise BudgetError("seeds and learning rates are numbers from 0")
+    for option, share in (("--sample", sample), ("--p-max", p_max)):
+        if share is not None and not 0 < share <= 1:
+            raise BudgetError(f"{option} {share} is no share; give a number above 0, up to 1")
     seconds = math.inf if max_time is None else parse_seconds(max_time, "--max-time")
     allowed = None if timeout is None else parse_seconds(timeout, "--timeout")
     cap = None if max_memory is None else parse_bytes(max_memory)
@@ -231,7 +234,7 @@ def command(
     for recipe in recipes:
         check_name(recipe.network)
     texts = None if data is None else ",".join(data)
-    rows, kept_by, absent = find_rows(texts, named, recipes, resolution, dry_run)
+    rows, kept_by, absent = find_rows(texts, named, recipes, resolution, dry_run, store)
     sizes = {
         (source.fingerprint, recipe, c): kept_by(source.fingerprint, recipe, c)
         for source, recipe in rows

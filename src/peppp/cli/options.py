@@ -119,10 +119,10 @@ def check_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise FormatError(
-            f"no device {device!r} here ({reason}); give cpu, or cuda where torch has it"
-        ) from None
+        # Torch lists twenty kinds of devices for a name that it does not know.
+        reason = str(error).splitlines()[0].partition("Expected one of")[0].strip()
+        why = f" ({reason})" if reason else ""
+        raise FormatError(f"no device {device!r} here{why}; give cpu, or cuda where torch has it") from None
     return device
 
 

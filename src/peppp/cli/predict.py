@@ -55,7 +55,8 @@ def command(
     import numpy as np
 
     from peppp.tasks.folders import images_within
-    from peppp.tasks.images import decode, read_bytes, several, square
+    from peppp.tasks.images import decode, several, square
+    from peppp.tasks.trees import read_bytes
     from peppp.training.predicting import probabilities, read_trained
 
     if csv_file is not None and csv_file.is_dir():

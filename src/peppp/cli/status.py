@@ -74,7 +74,8 @@ def _shown(status: "Status", rate: float | None = None) -> Group:
     for name in _COLUMNS:
         table.add_column(name, justify="right")
     for task in status.tasks:
-        table.add_row(escape(task.task), *(str(getattr(task, name) or "") for name in _COLUMNS))
+        name = f"{task.task} ({task.recipe})" if task.recipe else task.task
+        table.add_row(escape(name), *(str(getattr(task, name) or "") for name in _COLUMNS))
     total = status.total
     if len(status.tasks) != 1:
         table.add_row("total", *(str(getattr(total, name)) for name in _COLUMNS), style="bold")

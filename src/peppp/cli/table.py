@@ -143,6 +143,13 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
     # What is piped on is not cut to the width of a terminal that is not there.
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(shown)
+    if lacking := [row for row in rows if row["fp32"] is None]:
+        of = lacking[0]
+        console.print(
+            f"{len(lacking)} rows lack fp32, so that their signal is not known; to measure it: peppp measure "
+            f"STORE --data ... --network {of['network']} --configurations fp32 (and the row's other options)",
+            style="dim",
+        )
     console.print(
         f"signal: (chance - fp32) / chance; below {_SIGNAL} a task says little about formats", style="dim"
     )
@@ -202,20 +209,19 @@ def _say(merged: "Merged", facts: dict[str, Any], text: str, json: bool) -> None
 
 def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
     from collections import Counter, defaultdict
-    from dataclasses import fields
     from statistics import median
 
-    from peppp.records import Outcome, Recipe
+    from peppp.records import Outcome
+    from peppp.table.differences import unlike_most
 
     rows: defaultdict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
     for m in measurements:
         rows[m.task, m.fingerprint, m.recipe.digest].append(m)
-    names = [f.name for f in fields(Recipe) if f.name not in _COLUMNS_OF_THEIR_OWN]
-    values = {name: Counter(getattr(members[0].recipe, name) for members in rows.values()) for name in names}
-    usual = {name: counts.most_common(1)[0][0] for name, counts in values.items() if counts}
+    unlike = unlike_most(members[0].recipe for members in rows.values())
+    made_by = Counter(_library(members) for members in rows.values())
     found = []
     for (task, fingerprint, digest), members in sorted(rows.items()):
-        recipe = members[0].recipe
+        recipe, library = members[0].recipe, _library(members)
         low = [m.test_error for m in members if is_of_formats(m.configuration)]
         full = [m.test_error for m in members if m.configuration.is_fp32]
         chance = members[0].chance_error
@@ -228,7 +234,10 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
                 "resolution": recipe.resolution,
                 "learning_rate": recipe.learning_rate,
                 "rounding": recipe.rounding,
-                "unlike_most": {n: getattr(recipe, n) for n in names if getattr(recipe, n) != usual[n]},
+                "unlike_most": {
+                    name: value for name, value in unlike[recipe].items() if name not in _COLUMNS_OF_THEIR_OWN
+                }
+                | ({} if library == made_by.most_common(1)[0][0] else {"torch": library}),
                 "measured": len(members),
                 "diverged": sum(m.outcome is Outcome.DIVERGED for m in members),
                 "best": min(low, default=None),
@@ -239,3 +248,8 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _library(members: list["Measurement"]) -> str:
+    """The versions of torch that made a row, without their builds."""
+    return " and ".join(sorted({m.provenance.get("torch", "unknown").partition("+")[0] for m in members}))

@@ -86,6 +86,7 @@ def command(
     """
     from peppp.cli.fitting import check, parse_micro_batch
     from peppp.records import Recipe, RoundingModes
+    from peppp.tasks.dataset import described
     from peppp.tasks.networks import check_name
     from peppp.tasks.readers import load
 
@@ -110,6 +111,7 @@ def command(
     )
     with reading(data):
         dataset = load(data, resolution=resolution)
+    typer.echo(f"read      {described(dataset)}", err=True)
     run(
         dataset,
         chosen,
@@ -204,10 +206,10 @@ def run(
         measured = {"peak_measured": peak or None, "budget": budget}
         print_json(to_plain(training) | estimated | measured | {"begins": begins})
         return
-    told = f"measured {format_bytes(peak)}" if peak else "not measured: no step was left to run"
+    reached = f"measured {format_bytes(peak)}" if peak else "not measured, as fewer than two steps were run"
     if budget is not None and peak > budget:
-        told += f": {format_bytes(peak - budget)} over the budget"
-    typer.echo(f"memory    peak of a step: estimated {format_bytes(fit.peak) if fit else 'not'}, {told}")
+        reached += f": {format_bytes(peak - budget)} over the budget"
+    typer.echo(f"memory    peak of a step: estimated {format_bytes(fit.peak) if fit else 'not'}, {reached}")
     typer.echo(f"error     {training.test_error:.4f} on the test images ({training.outcome})")
     typer.echo(f"weights   {training.weights}")
 

@@ -13,6 +13,7 @@ from peppp.formats import Configuration
 from peppp.learn.completion import complete
 from peppp.page.bits import page_format
 from peppp.records import Measurement, Recipe
+from peppp.table.differences import unlike_most
 from peppp.table.labels import pairs
 from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
 from peppp.units import format_bytes, parse_bytes
@@ -48,6 +49,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     of_row: defaultdict[tuple[str, str], list[Measurement]] = defaultdict(list)
     digests = {recipe: recipe.digest for recipe in {m.recipe for m in measurements}}
     recipes = {digest: recipe for recipe, digest in digests.items()}
+    unlike = unlike_most(recipes[row.recipe_digest] for row in matrix.rows)
     for m in measurements:
         of_row[m.fingerprint, digests[m.recipe]].append(m)
     tasks = []
@@ -59,7 +61,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
         tasks.append(
             {
                 "name": row.task,
-                "recipe": _summary(recipes[row.recipe_digest]),
+                "recipe": _summary(recipes[row.recipe_digest], unlike[recipes[row.recipe_digest]]),
                 "chance": row.chance_error,
                 "fp32": fmean(reference) if reference else None,
                 "errors": errors[i].tolist(),
@@ -163,5 +165,12 @@ def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: s
     }
 
 
-def _summary(recipe: Recipe) -> str:
-    return f"{recipe.network}, {recipe.resolution} px, {recipe.epochs} epochs, {recipe.rounding}"
+def _summary(recipe: Recipe, unlike: dict[str, Any]) -> str:
+    """What a recipe says in any case, and where else it differs from the commonest one of the page."""
+    usual = f"{recipe.network}, {recipe.resolution} px, {recipe.epochs} epochs, {recipe.rounding}"
+    others = (
+        f"{name} {value}"
+        for name, value in unlike.items()
+        if name not in ("network", "resolution", "epochs", "rounding")
+    )
+    return ", ".join((usual, *others))

@@ -18,6 +18,7 @@ that training in bytes if it is known:
 import csv
 import math
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def read_matrix(
     with reading(path) as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
+        width, header = len(header), header[: len(header) - _trailing(header)]
         columns = _header(header, path)
         tasks: dict[str, int] = {}
         values: list[list[float]] = []
@@ -97,6 +99,8 @@ def read_matrix(
             where = f"{path}, line {rows.line_num}"
             if not any(cells):  # as editors and spreadsheets leave at the end
                 continue
+            if len(cells) == width and _trailing(cells) >= width - len(header):
+                cells = cells[: len(header)]
             if len(cells) != len(header):
                 raise TableError(
                     f"{where}: {len(cells)} cells; the header has {len(header)} columns (a decimal comma? "
@@ -191,6 +195,11 @@ def _matrix_of(errors: dict[tuple[str, Label], float], memory: dict[tuple[str, L
     sizes = [[memory.get((task, label), np.nan) for label in columns] for task in tasks]
     rows = tuple(Row(task, "", task) for task in tasks)
     return ErrorMatrix(np.array(values), rows, columns, None if np.isnan(sizes).any() else np.array(sizes))
+
+
+def _trailing(cells: Sequence[str]) -> int:
+    """How many empty cells end a line: spreadsheets leave columns that were used once."""
+    return len(list(takewhile(lambda cell: not cell.strip(), reversed(cells))))
 
 
 def _header(header: list[str], path: Path) -> tuple[Label, ...]:

@@ -1,7 +1,7 @@
 """What is known already: the table that ships, a store or a text table, and what of it serves a recipe."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,13 +53,13 @@ def open_table(
     place: str | Path | None,
     recipe: Recipe | None = None,
     *,
-    without: str | None = None,
+    without: Collection[str] = (),
     learning_rates: Sequence[float] = (),
 ) -> ErrorMatrix:
     """The error matrix of a store or a text table; None is the table that ships.
 
     Rows of ``recipe``, or of another where few are (see :func:`alike`, :func:`taught_by`). Rows of the data
-    set with the fingerprint ``without`` are left out: a task does not teach about itself. Several
+    set with the fingerprints ``without`` are left out: a task does not teach about itself. Several
     ``learning_rates`` make columns of configurations at each of them.
     """
     several = learning_rates if len(learning_rates) > 1 else ()
@@ -69,20 +69,20 @@ def open_table(
 
 
 def alike(
-    place: str | Path | None, recipe: Recipe | None = None, *, without: str | None = None
+    place: str | Path | None, recipe: Recipe | None = None, *, without: Collection[str] = ()
 ) -> tuple[list[Measurement], str]:
     """The measurements of a table that a task trained by ``recipe`` can learn from, and what is not used.
 
     Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
     does; the others where those are few (of fewer than three data sets, or ten configurations), for
-    :mod:`peppp.advise.caution` to say how far these serve. Never those of the data set with the fingerprint
+    :mod:`peppp.advise.caution` to say how far these serve. Never those of the data set with the fingerprints
     ``without``, nor those of another arithmetic version that today's would not repeat: the second part is a
     line about these, or "". Raises TableError where nothing is left.
     """
     if place is None and not SHIPPED_TABLE.exists():
         raise TableError("this version ships no table of measurements; name one, as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
-    others = [m for m in read_current(path) if m.fingerprint != without]
+    others = [m for m in read_current(path) if m.fingerprint not in without]
     if not others:
         raise TableError(
             f"{path} holds no measurements of other data; name another table, or measure some: "

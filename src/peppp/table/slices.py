@@ -12,6 +12,7 @@ from peppp.precisions.known import is_of_formats
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
 
+_SMALLEST = 3  # rows and columns that say something of a method
 _FEWEST = 10  # configurations of a row that is partly observed
 _FIELDS = tuple(f.name for f in fields(Recipe))
 
@@ -55,9 +56,10 @@ def meets(recipe: Recipe, where: Mapping[str, str]) -> bool:
 def known_part(matrix: ErrorMatrix, *, every_row: bool = False) -> ErrorMatrix:
     """The part of a matrix that methods can be tried on: the largest in which every row has every column.
 
-    Where that is less than half of what is known, as while a campaign runs, it is all rows of ten columns or
-    more (of all, where there are fewer), partly observed. ``every_row`` keeps all rows and the columns that
-    they have in common. Raises Lacking if nothing is left.
+    Where that block is smaller than 3 x 3, or holds less than half of what is known, it is all rows with
+    errors at ten columns or more (or at a quarter of the columns, if there are fewer than forty); those are
+    partly observed. ``every_row`` keeps all rows and the columns that they have in common. Raises Lacking
+    if nothing is left.
     """
     i, j = _part(matrix.observed)
     if every_row:
@@ -117,8 +119,9 @@ def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArr
 
 def _part(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     i, j = complete_block(observed)
-    if 2 * len(i) * len(j) < observed.sum():
-        i = np.flatnonzero(observed.sum(axis=1) >= min(_FEWEST, observed.shape[1]))
+    if 2 * len(i) * len(j) < observed.sum() or min(len(i), len(j)) < _SMALLEST <= min(observed.shape):
+        quarter = max(_SMALLEST, observed.shape[1] // 4)
+        i = np.flatnonzero(observed.sum(axis=1) >= min(_FEWEST, quarter))
         j = np.flatnonzero(observed[i].any(axis=0))
     return i, j
 

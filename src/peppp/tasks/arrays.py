@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, Images, Labels, digest
-from peppp.tasks.images import ADJUSTED, Decoded, image_dataset, squares
+from peppp.tasks.fingerprint import ADJUSTED, adjusted_notes
+from peppp.tasks.images import Decoded, image_dataset, squares
 
 _BROKEN = (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
@@ -42,14 +43,16 @@ def read_npz(path: Path, resolution: int = 0) -> Dataset:
             "give a resolution, as ?resolution=32"
         )
     contents = [item for name in sorted(arrays) for item in (name, arrays[name])]
-    adjusted = [ADJUSTED] if any(part[2] for part in parts) else []
+    adjusted = sum(part[2] for part in parts)
+    fingerprint = digest(*contents, *([ADJUSTED] if adjusted else []))
     train, test = (part[:2] for part in parts)
-    return image_dataset(path.stem, path.stem, digest(*contents, *adjusted), classes, train, test)
+    notes = adjusted_notes(adjusted)
+    return image_dataset(path.stem, path.stem, fingerprint, classes, train, test, notes=notes)
 
 
 def _part(
     path: Path, arrays: dict[str, NDArray[Any]], part: str, classes: int, resolution: int
-) -> tuple[Images, Labels, bool]:
+) -> tuple[Images, Labels, int]:
     labels = arrays[f"y_{part}"]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
         raise DataError(
@@ -81,7 +84,7 @@ def _part(
     if count != len(labels):
         raise DataError(f"{path}: {count} images but {len(labels)} labels in the {part} part")
     pixels = squares(images, count, resolution, f"{path} ({part})")
-    return pixels, labels.astype(np.int64), isinstance(images, Decoded) and images.adjusted
+    return pixels, labels.astype(np.int64), images.adjusted if isinstance(images, Decoded) else 0
 
 
 def _lie_in(offsets: NDArray[Any], data: NDArray[Any]) -> bool:

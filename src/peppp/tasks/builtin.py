@@ -8,7 +8,8 @@ import numpy as np
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, digest, split
-from peppp.tasks.images import image_dataset, read_bytes, squares
+from peppp.tasks.images import image_dataset, squares
+from peppp.tasks.trees import read_bytes
 
 DEFAULT_LENGTH = 64
 _TABLES = ("wine", "breast_cancer", "diabetes")

@@ -47,6 +47,8 @@ def _opened(path: Path) -> Dataset:
             train_targets=arrays["train_targets"],
             test_inputs=arrays["test_inputs"],
             test_targets=arrays["test_targets"],
+            former=str(arrays["former"]),
+            notes=tuple(str(note) for note in arrays["notes"]),
         )
 
 
@@ -62,4 +64,6 @@ def _write(path: Path, dataset: Dataset) -> None:
             train_targets=dataset.train_targets,
             test_inputs=dataset.test_inputs,
             test_targets=dataset.test_targets,
+            former=np.array(dataset.former),
+            notes=np.array(dataset.notes, dtype=str),
         )

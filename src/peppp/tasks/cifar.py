@@ -18,7 +18,8 @@ import numpy as np
 
 from peppp.errors import DataError
 from peppp.tasks.dataset import Dataset, Images, Labels, digest
-from peppp.tasks.images import image_dataset, read_bytes, squares
+from peppp.tasks.images import image_dataset, squares
+from peppp.tasks.trees import read_bytes
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE

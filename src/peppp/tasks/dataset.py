@@ -1,7 +1,7 @@
 """The data of a task in memory: inputs and targets of a training and a test part, a name, a fingerprint."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ class Dataset:
     Anything else is refused with a DataError. Regression has no ``classes``. ``loss`` names what is minimised
     and how errors are counted (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the source's
     contents and of how it was cut; ``group`` names the source that siblings share (partitions of one set).
+    ``former`` is the fingerprint that version 0.1 gave to the same data, "" where it is the same.
+    ``notes`` say what else a user should know of how it was read: what was skipped, what was turned.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Dataset:
     test_inputs: Array
     test_targets: Array
     loss: str = "cross_entropy"
+    former: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part, inputs, targets in (
@@ -94,6 +98,36 @@ class Dataset:
         return 1 - 1 / len(self.classes) if self.classes else 1.0
 
 
+def described(dataset: Dataset) -> str:
+    """One line: how many examples of how many classes were read, how they are split, what was skipped.
+
+    >>> from peppp.tasks.readers import load
+    >>> described(load("digits"))
+    'digits: 1797 images of 8x8 pixels in 10 classes, 1438 to train and 359 to test'
+    """
+    trained, tested = len(dataset.train_inputs), len(dataset.test_inputs)
+    side, classes = dataset.resolution, len(dataset.classes)
+    of = {
+        "images": f"images of {side}x{side} pixels in {classes} classes",
+        "numbers": f"examples in {classes} classes" if classes else "examples",
+        "text": f"pieces of {side} characters",
+    }[dataset.kind]
+    name = " ".join(dataset.name.split())  # a folder's name may hold anything
+    line = f"{name}: {trained + tested} {of}, {trained} to train and {tested} to test"
+    return "; ".join((line, *dataset.notes))
+
+
+def under(dataset: Dataset, fingerprints: Collection[str]) -> Dataset:
+    """The data set under its former fingerprint, if that one alone is among ``fingerprints``.
+
+    Measurements made by version 0.1 stay under the fingerprint of that version, and go on under it: the
+    random numbers of a training depend on the fingerprint.
+    """
+    if dataset.former in fingerprints and dataset.fingerprint not in fingerprints:
+        return replace(dataset, fingerprint=dataset.former)
+    return dataset
+
+
 def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
     """Sixteen hexadecimal digits of some contents and their order."""
     total = Digest()
@@ -114,6 +148,12 @@ class Digest:
         data = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else data
         self._total.update(len(data).to_bytes(8, "little"))
         self._total.update(data)
+
+    def copy(self) -> "Digest":
+        """A digest of the same contents, which can take in others."""
+        other = Digest()
+        other._total = self._total.copy()
+        return other
 
     def __str__(self) -> str:
         return self._total.hexdigest()[:16]
@@ -152,6 +192,7 @@ def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
 
     Of that part at most ``test`` stay: the more is tested, the less noise in an error.
     """
+    limits = f"train={train}", f"test={test}"
     targets = dataset.train_targets
     keep = np.ones(len(targets), dtype=bool)
     if train is not None and train < len(targets):
@@ -163,7 +204,8 @@ def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
         test_inputs, test_targets = test_inputs[tested], test_targets[tested]
     return replace(
         dataset,
-        fingerprint=digest(dataset.fingerprint, f"train={train}", f"test={test}"),
+        fingerprint=digest(dataset.fingerprint, *limits),
+        former=digest(dataset.former, *limits) if dataset.former else "",
         train_inputs=dataset.train_inputs[keep],
         train_targets=targets[keep],
         test_inputs=test_inputs,

@@ -1,9 +1,10 @@
-"""Folders of images: a folder a class, below ``train`` and ``test`` or not; ImageNet as it is unpacked."""
+"""Images in class folders, on disk or in an archive, with ``train`` and ``test`` or not; ImageNet."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -11,18 +12,18 @@ from PIL import Image
 from peppp.errors import DataError
 from peppp.tasks import cache
 from peppp.tasks.catalog import Entry, imagenet_classes
-from peppp.tasks.dataset import Dataset, Digest, Images, Labels, digest, split
+from peppp.tasks.dataset import Dataset, Images, Labels, digest, split
+from peppp.tasks.fingerprint import ADJUSTED, Fingerprint
 from peppp.tasks.images import (
-    ADJUSTED,
     check_resolution,
     decoded,
     image_dataset,
     own_resolution,
-    read_bytes,
     several,
     size_of,
     square,
 )
+from peppp.tasks.trees import FolderTree, Tree, opened
 
 _USUAL = ".jpg, .png"  # of the suffixes, in messages
 # Pillow opens these as well, but they are pages, films or need another program.
@@ -58,12 +59,20 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in Image.EXTENSION.items() if kind in readable)
 
 
-class _Part(NamedTuple):
-    """The files of a training or a test part, class by class, and their labels."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The files of a training or a test part, class by class, their labels, and what was passed over."""
 
-    folder: Path
-    files: list[Path]
+    tree: Tree
+    folder: str
+    files: list[str]
     labels: Labels
+    skipped: "Counter[str]" = field(default_factory=Counter)
+
+    @property
+    def where(self) -> Path:
+        """The part's folder, for messages."""
+        return self.tree.where / self.folder
 
 
 def read_folder(
@@ -74,63 +83,94 @@ def read_folder(
     tests: Sequence[str] = _TEST_NAMES,
     seen: Seen | None = None,
 ) -> Dataset:
-    """The data set of ``path/class/image`` or ``path/train/class/image`` with ``path/test/class/image``.
+    """The data set of ``path/class/image``, or of ``path/train/class/image`` with ``path/test/class/image``.
 
-    ``only`` takes some of the classes, in that order; ``tests`` are the names that the test part may have.
-    Many images are kept, decoded and resized, in a cache; changed files are read anew. ``seen`` is called
-    with the numbers of classes, pixels of a side and images to train on before any image is decoded.
+    ``path`` is a folder, or a zip or tar archive of one. ``only`` takes some of the classes, in that order;
+    ``tests`` are the names that the test part may have. Two thousand images and more are kept, decoded and
+    resized, in a cache; changed files are read again. ``seen`` is called with the numbers of classes, of
+    pixels a side and of images to train on before any image is decoded.
     """
-    train, test = _parts(path, tests)
-    classes = tuple(only) or tuple(_class_names(train))
+    with opened(path) as tree:
+        parts, classes = _class_folders(tree, only, tests)
+        side = resolution or own_resolution(_sizes(parts))
+        if seen is not None:
+            labels = parts[0].labels
+            trained = len(labels) if len(parts) > 1 else int((~split(labels, classes)).sum())
+            seen(len(classes), side, trained)
+        if only or sum(len(part.files) for part in parts) < _MANY:
+            return _read(path, parts, classes, side)
+        stamps = (_stamp(part) for part in parts)
+        key = digest(ADJUSTED, str(path.resolve()), str(side), *classes, *stamps, *_notes(parts))
+        return cache.kept(key, lambda: _read(path, parts, classes, side))
+
+
+def _class_folders(
+    tree: Tree, only: Sequence[str], tests: Sequence[str]
+) -> tuple[list[_Part], tuple[str, ...]]:
+    """The training part, the test part if there is one, and the classes."""
+    train, test = _parts(tree, tests)
+    classes = tuple(only) or tuple(_class_names(tree, train))
     if len(classes) < 2:
         count = "only one class folder" if classes else "no class folders"
         raise DataError(
-            f"{train} holds {count}; it needs at least two, with the images in them: class/image.png"
+            f"{tree.where / train} holds {count}; it needs at least two, with the images in them: "
+            "class/image.png"
         )
-    parts = [_listed(train, classes)]
+    parts = [_listed(tree, train, classes)]
     if test is not None:
-        unknown = [] if only else sorted(set(_class_names(test)) - set(classes))
+        unknown = [] if only else sorted(set(_class_names(tree, test)) - set(classes))
         if unknown:
-            raise DataError(f"{test} holds the class {unknown[0]!r} that {train} lacks")
-        parts.append(_listed(test, classes))
-    side = resolution or own_resolution(_sizes(parts))
-    if seen is not None:
-        labels = parts[0].labels
-        seen(len(classes), side, len(labels) if len(parts) > 1 else int((~split(labels, classes)).sum()))
-    if only or sum(len(part.files) for part in parts) < _MANY:
-        return _read(path, parts, classes, side)
-    key = digest(ADJUSTED, str(path.resolve()), str(side), *classes, *(_stamp(part) for part in parts))
-    return cache.kept(key, lambda: _read(path, parts, classes, side))
+            raise DataError(
+                f"{tree.where / test} holds the class {unknown[0]!r} that {tree.where / train} lacks"
+            )
+        parts.append(_listed(tree, test, classes))
+    return parts, classes
 
 
 def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: int) -> Dataset:
     """The data set of a training part, from which the test part is taken where there is no other."""
-    contents = Digest()
+    fingerprint = Fingerprint(classes)
     pixels = []
-    for number, part in enumerate(parts):
-        if number:
-            contents.add("test")
-        pixels.append(_pixels(part, side, contents))
+    for name, part in zip(("train", "test"), parts, strict=False):
+        fingerprint.begin(name)
+        fingerprint.add_former(*(["test"] if name == "test" else []))
+        pixels.append(_pixels(part, side, classes, fingerprint))
     labels = [part.labels for part in parts]
     if len(parts) == 1:
         tested = split(labels[0], classes)
         pixels = [pixels[0][~tested], pixels[0][tested]]
         labels = [labels[0][~tested], labels[0][tested]]
-    name = path.resolve().name
-    return image_dataset(name, name, str(contents), classes, (pixels[0], labels[0]), (pixels[1], labels[1]))
+    name = _name(path)
+    return image_dataset(
+        name,
+        name,
+        str(fingerprint),
+        classes,
+        (pixels[0], labels[0]),
+        (pixels[1], labels[1]),
+        former=fingerprint.former,
+        notes=(*_notes(parts), *fingerprint.notes),
+    )
+
+
+def _name(path: Path) -> str:
+    """The folder's name, or the archive's without its suffixes."""
+    whole = path.resolve()
+    return whole.name if whole.is_dir() else whole.name.split(".")[0] or whole.name
 
 
 def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
     """One of the 50 ImageNet sets from ``path/train/nXXXXXXXX/*.JPEG`` and ``path/val/nXXXXXXXX/*.JPEG``.
 
-    Its images are kept, decoded and resized, in a cache; changed files are read anew.
+    Its images are kept, decoded and resized, in a cache; changed files are read again.
     """
     wanted = imagenet_classes(entry)
     ids = [one.wordnet_id for one in wanted]
-    train, test = _parts(path, ("val",))
-    if train == path:
+    tree = FolderTree(path)
+    train, test = _parts(tree, ("val",))
+    if not train:
         raise DataError(f"{path} holds no folder train; give the folder with ImageNet's train and val")
-    if test is None or not any((test / wordnet_id).is_dir() for wordnet_id in ids):
+    if test is None or not any((path / test / wordnet_id).is_dir() for wordnet_id in ids):
         raise DataError(
             f"{path / 'val'} holds no folders of {entry.slug}; sort the validation images into "
             f"val/{ids[0]}/ and so on"
@@ -139,69 +179,79 @@ def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
     def read() -> Dataset:
         return read_folder(path, resolution, only=ids, tests=("val",))
 
-    listing = digest(*(_stamp(part) for part in (_listed(train, ids), _listed(test, ids))))
-    key = digest(entry.slug, entry.definition, f"{resolution}", str(path.resolve()), listing)
+    listing = digest(*(_stamp(part) for part in (_listed(tree, train, ids), _listed(tree, test, ids))))
+    key = digest(ADJUSTED, entry.slug, entry.definition, f"{resolution}", str(path.resolve()), listing)
     found = cache.kept(key, read)
-    return image_dataset(
-        entry.slug,
-        entry.family,
-        found.fingerprint,
-        tuple(one.name for one in wanted),
-        (found.train_inputs, found.train_targets),
-        (found.test_inputs, found.test_targets),
-    )
+    return replace(found, name=entry.slug, group=entry.family, classes=tuple(one.name for one in wanted))
 
 
-def _parts(path: Path, tests: Sequence[str]) -> tuple[Path, Path | None]:
-    """The folders of the training and the test part; the folder itself and None where it has no parts.
+def _parts(tree: Tree, tests: Sequence[str]) -> tuple[str, str | None]:
+    """The folders of the training and the test part; "" and None where there are no parts.
 
     A folder called train that holds images, beside folders of other names, is a class.
     """
-    if path.is_file():
-        raise DataError(f"{path} is a file; give a folder with one folder of images a class, or an .npz file")
-    if not path.is_dir():
-        raise DataError(f"no such folder: {path}; give a folder with one folder of images a class")
-    train = next((path / name for name in _TRAIN_NAMES if (path / name).is_dir()), path)
-    others = set(_class_names(path)) - {*_TRAIN_NAMES, *_TEST_NAMES}
-    if train == path or (others and not _class_names(train)):
-        return path, None
-    return train, next((path / name for name in tests if (path / name).is_dir()), None)
+    names = _class_names(tree, "")
+    train = next((name for name in _TRAIN_NAMES if name in names), "")
+    others = set(names) - {*_TRAIN_NAMES, *_TEST_NAMES}
+    if not train or (others and not _class_names(tree, train)):
+        return "", None
+    return train, next((name for name in tests if name in names), None)
 
 
-def _class_names(folder: Path) -> list[str]:
-    return sorted(p.name for p in _inside(folder, lambda p: p.is_dir()) if not p.name.startswith("."))
+def _class_names(tree: Tree, folder: str) -> list[str]:
+    return [name for name in tree.listed(folder)[0] if not name.startswith(".")]
 
 
-def _inside(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if wanted(p))
-    except FileNotFoundError:
-        raise DataError(f"no such folder: {folder}") from None
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from None
-
-
-def _listed(folder: Path, classes: Sequence[str]) -> _Part:
-    files: list[Path] = []
+def _listed(tree: Tree, folder: str, classes: Sequence[str]) -> _Part:
+    """The images of each class, and how many other files there are, by reason."""
+    files: list[str] = []
     labels: list[int] = []
+    skipped = Counter(_reason(name, "outside class folders") for name in tree.listed(folder)[1])
     for label, name in enumerate(classes):
-        found = _inside(folder / name, lambda p: p.suffix.lower() in suffixes() and p.name[0] != ".")
+        place = f"{folder}/{name}" if folder else name
+        inner, names = tree.listed(place)
+        found = [one for one in names if one[0] != "." and _suffix(one) in suffixes()]
         if not found:
             raise DataError(
-                f"class folder {folder / name} holds no images ({_USUAL} and what else Pillow reads)"
+                f"class folder {tree.where / place} holds no images ({_USUAL} and what else Pillow reads)"
             )
-        files += found
+        files += [f"{place}/{one}" for one in found]
         labels += [label] * len(found)
-    return _Part(folder, files, np.array(labels, dtype=np.int64))
+        skipped.update(_reason(one, _suffix(one) or "no suffix") for one in set(names) - set(found))
+        skipped.update("a folder inside a class folder" for one in inner if one[0] != ".")
+    return _Part(tree, folder, files, np.array(labels, dtype=np.int64), skipped)
+
+
+def _reason(name: str, otherwise: str) -> str:
+    return "hidden" if name.startswith(".") else otherwise
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _notes(parts: Sequence[_Part]) -> tuple[str, ...]:
+    """How the test part came to be where it is no folder, and what was passed over, by reason."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part.skipped)
+    own = () if len(parts) > 1 else ("with no test folder, a fifth of each class became the test part",)
+    if not total:
+        return own
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total.items()))
+    return (*own, f"skipped {total.total()} (by suffix or reason: {reasons})")
 
 
 def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
-    """Width and height of all images. DataError names those that are none."""
+    """Width and height of all images. DataError names the files that hold none."""
     found, broken = [], []
     for part in parts:
         for file in part.files:
+            where = part.tree.where / file
             try:
-                found.append(size_of(file, str(file)))
+                # Of a file on disk, Pillow reads the first bytes alone.
+                source = where if isinstance(part.tree, FolderTree) else part.tree.read(file)
+                found.append(size_of(source, str(where)))
             except DataError as error:
                 broken.append(str(error))
     if broken:
@@ -209,31 +259,27 @@ def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
     return found
 
 
-def _pixels(part: _Part, side: int, contents: Digest) -> Images:
-    """[count, side, side, 3], one image in memory at a time; names and bytes go into ``contents``."""
-    check_resolution(side, str(part.folder))
+def _pixels(part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerprint) -> Images:
+    """[count, side, side, 3] of a part, one full image in memory at a time."""
+    check_resolution(side, str(part.where))
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
     broken: list[str] = []
-    adjusted = False
     for i, file in enumerate(part.files):
-        data = read_bytes(file)
-        contents.add(f"{file.parent.name}/{file.name}")
-        contents.add(data)
+        data = part.tree.read(file)
         try:
-            image, changed = decoded(data, str(file))
+            image, adjusted = decoded(data, str(part.tree.where / file))
         except DataError as error:
             broken.append(str(error))
             continue
-        adjusted |= changed
+        label = int(part.labels[i])
+        fingerprint.add(label, image, adjusted=adjusted)
+        fingerprint.add_former(f"{classes[label]}/{PurePosixPath(file).name}", data)
         pixels[i] = square(image, side)
     if broken:
         raise DataError(several(broken))
-    if adjusted:
-        contents.add(ADJUSTED)
     return pixels
 
 
 def _stamp(part: _Part) -> str:
-    """What changes when a file of the part is replaced: names, sizes and times."""
-    stats = ((file, file.stat()) for file in part.files)
-    return "\n".join(f"{f.parent.name}/{f.name} {s.st_size} {s.st_mtime_ns}" for f, s in stats)
+    """Text that changes when a file of the part is replaced."""
+    return "\n".join(f"{file} {part.tree.stamp(file)}" for file in part.files)

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from peppp.errors import DataError
-from peppp.tasks.dataset import Dataset, Digest, Labels, split
-from peppp.tasks.images import (
-    ADJUSTED,
-    Decoded,
-    image_dataset,
-    own_resolution,
-    read_bytes,
-    size_of,
-    squares,
-)
+from peppp.tasks.dataset import Dataset, Images, Labels, split
+from peppp.tasks.fingerprint import Fingerprint
+from peppp.tasks.images import decoded, image_dataset, own_resolution, size_of, squares
+from peppp.tasks.trees import read_bytes
 
 _NAME = re.compile(
     r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
@@ -48,29 +42,39 @@ def read_hub(text: str, resolution: int = 0) -> Dataset:
         raise DataError(f"hf:{text} has no part train; it has {', '.join(parts)}")
     image, label, classes = _columns(text, parts["train"])
     names = ["train", *(part for part in _TEST_SPLITS if part in parts)][:2]
-    contents = Digest()
-    contents.add("\n".join(classes))
-    labels, encoded = [], []
-    for part in names:
-        where = f"hf:{text} ({part})"
-        labels.append(_labels(where, parts[part], label, len(classes)))
-        encoded.append(_Encoded(where, parts[part], image))
-        contents.add(part)
-        contents.add(labels[-1])
-        for data in encoded[-1]:
-            contents.add(data)
+    fingerprint = Fingerprint(classes)
+    fingerprint.add_former("\n".join(classes))
+    labels = [_labels(f"hf:{text} ({part})", parts[part], label, len(classes)) for part in names]
+    encoded = [_Encoded(f"hf:{text} ({part})", parts[part], image) for part in names]
     side = resolution or own_resolution(size_of(data, e.where) for e in encoded for data in e)
-    read = [Decoded(e, e.where) for e in encoded]
-    pixels = [
-        squares(images, len(found), side, images.where) for images, found in zip(read, labels, strict=True)
-    ]
-    if any(images.adjusted for images in read):
-        contents.add(ADJUSTED)
+    pixels = []
+    for number, (e, found) in enumerate(zip(encoded, labels, strict=True)):
+        fingerprint.begin(("train", "test")[number])
+        fingerprint.add_former(names[number], found)
+        pixels.append(squares(_decoded(e, found, fingerprint), len(found), side, e.where))
     if len(names) == 1:
         tested = split(labels[0], classes)
         pixels = [pixels[0][~tested], pixels[0][tested]]
         labels = [labels[0][~tested], labels[0][tested]]
-    return image_dataset(name, name, str(contents), classes, (pixels[0], labels[0]), (pixels[1], labels[1]))
+    return image_dataset(
+        name,
+        name,
+        str(fingerprint),
+        classes,
+        (pixels[0], labels[0]),
+        (pixels[1], labels[1]),
+        former=fingerprint.former,
+        notes=fingerprint.notes,
+    )
+
+
+def _decoded(encoded: "_Encoded", labels: Labels, fingerprint: Fingerprint) -> Iterator[Images]:
+    """The images of a part one by one, each taken into the fingerprint."""
+    for data, label in zip(encoded, labels.tolist(), strict=True):
+        image, adjusted = decoded(data, encoded.where)
+        fingerprint.add(label, image, adjusted=adjusted)
+        fingerprint.add_former(data)
+        yield image
 
 
 def _loaded(name: str, config: str | None, revision: str | None) -> Any:

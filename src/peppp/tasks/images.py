@@ -14,8 +14,6 @@ from peppp.tasks.dataset import Dataset, Images, Labels
 DEFAULT_RESOLUTION = 32
 _LARGEST_OWN_RESOLUTION = 64
 _LEAST, _MOST = 4, 1024
-# Goes into the fingerprint of data with images that are turned, or set on white.
-ADJUSTED = "turned, on white"
 _ORIENTATION = 274  # the tag of EXIF
 _SHOWN = 5  # messages in a line
 
@@ -33,16 +31,6 @@ def several(messages: Sequence[str]) -> str:
     return "; ".join(messages[:_SHOWN]) + more
 
 
-def read_bytes(file: Path) -> bytes:
-    """A file's contents; DataError where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"no such file: {file}") from None
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from None
-
-
 def decode(data: bytes, where: str) -> Images:
     """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is.
 
@@ -53,10 +41,7 @@ def decode(data: bytes, where: str) -> Images:
 
 
 def decoded(data: bytes, where: str) -> tuple[Images, bool]:
-    """:func:`decode`, and whether the image was turned or set on white.
-
-    Before it was, such images had other pixels: data sets with some have another fingerprint since.
-    """
+    """:func:`decode`, and whether the image was turned or set on white."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits; older Pillow's PNGs do too.
@@ -81,17 +66,17 @@ def decoded(data: bytes, where: str) -> tuple[Images, bool]:
 
 
 class Decoded:
-    """Encoded images, decoded one by one; afterwards it is known whether any was turned or set on white."""
+    """Encoded images, decoded one by one; ``adjusted`` counts those that were turned or set on white."""
 
     def __init__(self, encoded: Iterable[bytes], where: str, *, numbered: bool = False) -> None:
-        self.where, self.adjusted = where, False
+        self.where, self.adjusted = where, 0
         self._encoded, self._numbered = encoded, numbered
 
     def __iter__(self) -> Iterator[Images]:
         for number, data in enumerate(self._encoded):
             where = f"image {number} of {self.where}" if self._numbered else self.where
             image, changed = decoded(data, where)
-            self.adjusted |= changed
+            self.adjusted += changed
             yield image
 
 
@@ -156,6 +141,9 @@ def image_dataset(
     classes: tuple[str, ...],
     train: tuple[Images, Labels],
     test: tuple[Images, Labels],
+    *,
+    former: str = "",
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """The data set, if it can be trained on: two classes or more, each with images, and a test part."""
     if len(classes) < 2:
@@ -171,4 +159,4 @@ def image_dataset(
         raise DataError(
             f"{name} has no training images of its class {empty!r}; add some, or remove the class"
         )
-    return Dataset(name, group, fingerprint, classes, *train, *test)
+    return Dataset(name, group, fingerprint, classes, *train, *test, former=former, notes=notes)

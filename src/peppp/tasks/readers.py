@@ -4,9 +4,12 @@ A text is ``digits``, ``digits:02468`` (some classes), ``wine`` and other names 
 :mod:`peppp.tasks.builtin`; a name of the catalog (``cifar10``, ``imagenet-bag``), or ``cifar10=/path`` where
 it lies elsewhere; ``npz:FILE``, ``folder:FOLDER``, ``text:FILE``, or just a path; ``hf:owner/name@revision``;
 ``own:package.module:function``. Behind it, ``?train=1600&test=2000`` limits its parts, ``resolution=16``
-sets the side of its images and ``group=NAME`` names the source that it shares with siblings.
+sets the side of its images and ``group=NAME`` names the source that it shares with siblings. In a path,
+``%3F`` is a question mark, ``%2C`` a comma, ``%0A`` a new line and ``%25`` a per cent sign. A text that is,
+as a whole, the path of something on disk needs no escapes.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -24,8 +27,8 @@ from peppp.tasks.own import imported
 from peppp.tasks.sources import read_entry
 
 _KINDS: dict[str, Callable[[str, int], Dataset]] = {
-    "npz": lambda rest, resolution: read_npz(Path(rest), resolution),
-    "text": lambda rest, resolution: read_text(Path(rest), resolution),
+    "npz": lambda rest, resolution: read_npz(Path(_unescaped(rest)), resolution),
+    "text": lambda rest, resolution: read_text(Path(_unescaped(rest)), resolution),
     "hf": read_hub,
     "digits": lambda rest, resolution: read_builtin(f"digits:{rest}", resolution),
     "own": lambda rest, resolution: _own(rest),
@@ -47,7 +50,8 @@ def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset
     >>> load("digits:01").train_inputs.shape, load("digits").classes[:3]
     ((288, 8, 8, 3), ('0', '1', '2'))
     """
-    source, _, query = text.partition("?")
+    # Nobody means options by a question mark that ends the name of something on disk.
+    source, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
     if not source:
         raise DataError(
             f"a data set has no name in {text!r}; give a folder (. is this one), a file or a name"
@@ -65,28 +69,49 @@ def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset
 def _read(source: str, text: str, resolution: int, seen: Seen | None) -> Dataset:
     kind, separator, rest = source.partition(":")
     slug, given, path = source.partition("=")
+    on_disk = source if Path(source).exists() else _unescaped(source)
     if source == "digits":
         return read_builtin(source, resolution)
     if given and catalog.is_named(slug):
-        return read_entry(catalog.find(slug), Path(path), resolution)
+        return read_entry(catalog.find(slug), Path(_unescaped(path)), resolution)
     if separator:
         if kind == "folder":
-            return read_folder(Path(rest), resolution, seen=seen)
+            return read_folder(Path(_unescaped(rest)), resolution, seen=seen)
         if kind not in _KINDS:
             known = "digits, npz:FILE, folder:FOLDER, text:FILE, hf:OWNER/NAME, own:MODULE:FUNCTION"
             raise DataError(f"unknown kind of data {kind!r} in {text!r}; known: {known}")
         return _KINDS[kind](rest, resolution)
     if source.endswith(".npz"):
-        return read_npz(Path(source), resolution)
-    if not Path(source).is_dir():  # a folder of that name comes first, as whoever made it would expect
+        return read_npz(Path(on_disk), resolution)
+    if not Path(on_disk).is_dir():  # a folder of that name comes first, as whoever made it would expect
         if source in NAMES:
             return read_builtin(source, resolution)
         if catalog.is_named(source):
             return read_entry(catalog.find(source), None, resolution)
         near = get_close_matches(source, [*NAMES, "digits", *(entry.slug for entry in catalog.entries())], 3)
-        if near and not Path(source).exists():
+        if near and not Path(on_disk).exists():
             raise DataError(f"no folder and no data set {source!r}; near it: {', '.join(near)}")
-    return read_folder(Path(source), resolution, seen=seen)
+    if not Path(on_disk).exists() and ("," in source or "?" in text):
+        raise DataError(
+            f"no such folder: {on_disk}; in a path write %2C for a comma and %3F for a question mark"
+        )
+    return read_folder(Path(on_disk), resolution, seen=seen)
+
+
+def names_in(text: str) -> list[str]:
+    """The data sets of a list with commas between them; one that exists on disk as a whole is one.
+
+    >>> names_in("digits, wine,digits"), names_in("folder:cats%2C dogs?train=100")
+    (['digits', 'wine'], ['folder:cats%2C dogs?train=100'])
+    """
+    if Path(text).exists():
+        return [text]
+    return list(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
+def _unescaped(path: str) -> str:
+    """A path with its question marks, commas, new lines and per cent signs."""
+    return re.sub("%(3F|2C|0A|25)", lambda found: chr(int(found[1], 16)), path, flags=re.IGNORECASE)
 
 
 def _options(query: str, text: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ A data root (PEPPP_DATA, or a folder of the user's) holds what was published, un
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from peppp.errors import DataError
@@ -77,22 +78,11 @@ def read_entry(entry: Entry, path: Path | None = None, resolution: int = 0) -> D
     read = read_npz(found, side) if found.suffix == ".npz" else _folder(found, entry, side)
     if entry.classes is not None and len(read.classes) != entry.classes:
         raise DataError(f"{found} holds {len(read.classes)} classes; {entry.slug} has {entry.classes}")
-    return Dataset(
-        entry.slug,
-        entry.family,
-        read.fingerprint,
-        read.classes,
-        read.train_inputs,
-        read.train_targets,
-        read.test_inputs,
-        read.test_targets,
-    )
+    return replace(read, name=entry.slug, group=entry.family)
 
 
 def _folder(path: Path, entry: Entry, side: int) -> Dataset:
     """Images in folders; visual domains are tested on their validation part, as the paper's points say."""
-    if path.is_file():
-        raise DataError(f"{path} is no folder, archive or .npz file to read {entry.slug} from")
     if entry.family == "cifar":
         return read_folder(path, side, only=entry.class_names)
     return read_folder(path, side, tests=("val", "validation", "valid", "test"))

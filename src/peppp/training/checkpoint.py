@@ -5,7 +5,7 @@ The files are safetensors, numbers and one line of JSON: nothing in them is exec
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.precisions.known import Precision
 from peppp.precisions.named import NamedPrecision
 from peppp.records import Outcome, Recipe
-from peppp.tasks.dataset import Dataset
+from peppp.tasks.dataset import Dataset, under
 from peppp.training.exactness import exact_arithmetic
 from peppp.training.fitting import Fit
 from peppp.training.loop import Run
@@ -64,6 +64,7 @@ def train_in_folder(
     After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
     state of another training. The peak is that of the second step made here, from torch's own counters.
     """
+    dataset = under(dataset, _fingerprints_in(folder / CHECKPOINT))
     identity = {
         "configuration": str(configuration),
         "recipe": recipe.to_json(),
@@ -197,6 +198,13 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _fingerprints_in(path: Path) -> set[str]:
+    """The fingerprint of the data of a checkpoint, if there is one to read."""
+    with suppress(OSError, KeyError, ValueError, SafetensorError), safe_open(path, framework="pt") as file:
+        return {str(json.loads(file.metadata()["peppp"])["fingerprint"])}
+    return set()
 
 
 def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Curve]:

@@ -97,13 +97,18 @@ class Store:
         with self.reading() as connection:
             return {tuple(row) for row in connection.execute(select(*_key))}
 
+    def fingerprints(self) -> set[str]:
+        """The fingerprints of all data sets that were measured."""
+        with self.reading() as connection:
+            return set(connection.execute(select(measurements.c.fingerprint).distinct()).scalars())
+
     def present(self) -> Present:
         """What need not be measured again: keys as today's arithmetic version names them.
 
         Measurements of an older version count where today's would repeat them (see :mod:`peppp.arithmetic`).
         """
         keys, outdated = self.keys(), 0
-        named = {digest: recipe for digest, recipe in self._recipes().items() if _is_old(recipe)}
+        named = {digest: recipe for digest, recipe in self.recipes().items() if _is_old(recipe)}
         for key in [key for key in keys if key[2] in named]:
             now = current_recipe(named[key[2]], parse_precision(key[1]))
             if _is_old(now):
@@ -111,7 +116,8 @@ class Store:
             keys.add((*key[:2], now.digest, *key[3:]))
         return Present(keys, outdated)
 
-    def _recipes(self) -> dict[str, Recipe]:
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes of all measurements by their digests."""
         with self.reading() as connection:
             found = connection.execute(select(recipes.c.digest, recipes.c.recipe)).all()
         return {digest: read_recipe(text, f"{self.name}, recipe {digest}") for digest, text in found}
@@ -139,7 +145,7 @@ class Store:
         with self.reading() as connection:
             rows = connection.execute(query).all()
         times: dict[tuple[str, str], tuple[int, float, float]] = {}
-        now = {old: replace(r, arithmetic_version=ARITHMETIC_VERSION) for old, r in self._recipes().items()}
+        now = {old: replace(r, arithmetic_version=ARITHMETIC_VERSION) for old, r in self.recipes().items()}
         for fingerprint, digest, count, mean, most in rows:
             key = fingerprint, now[digest].digest
             n, known, longest = times.get(key, (0, 0.0, 0.0))
@@ -200,3 +206,11 @@ class Store:
 
 def _is_old(recipe: Recipe) -> bool:
     return recipe.arithmetic_version != ARITHMETIC_VERSION
+
+
+def fingerprints_in(place: str | Path | None) -> set[str]:
+    """The fingerprints of the data sets in a store; none where there is no store, or not yet."""
+    if place is None or not ("://" in str(place) or Path(place).exists()):
+        return set()
+    with Store.open(place, create=False) as store:
+        return store.fingerprints()

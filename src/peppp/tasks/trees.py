@@ -1,0 +1,196 @@
+"""Files below a place, by their paths within it: a folder on disk, a zip or a tar archive.
+
+Archives are read in place. Nothing is unpacked to disk, so a name that leads out of the archive does no
+harm.
+"""
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from peppp.errors import DataError
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_LARGEST = 1 << 30  # bytes of one file in an archive, unpacked: more is no picture
+_FOREIGN = "__MACOSX"  # macOS adds this folder to its archives
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError,
+           NotImplementedError, RuntimeError)  # fmt: skip
+
+
+class Tree(Protocol):
+    """Folders and files below a place; paths have ``/`` between their parts, and "" is the place itself."""
+
+    @property
+    def where(self) -> Path:
+        """The folder or archive on disk."""
+
+    def listed(self, folder: str) -> tuple[list[str], list[str]]:
+        """The names of the folders and of the files in a folder, sorted. DataError where there is none."""
+
+    def read(self, file: str) -> bytes:
+        """The contents of a file. DataError where it cannot be read."""
+
+    def stamp(self, file: str) -> str:
+        """Text that changes when the file is replaced."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Tree]:
+    """The tree of a folder or an archive, which is closed afterwards.
+
+    Raises DataError where there is neither.
+    """
+    if path.is_file():
+        if not path.name.lower().endswith(ARCHIVES):
+            raise DataError(
+                f"{path} is a file; give a folder with one folder of images a class, such a folder in a "
+                "zip or tar archive, or an .npz file"
+            )
+        with _archive(path) as tree:
+            yield tree
+    elif path.is_dir():
+        yield FolderTree(path)
+    else:
+        raise DataError(f"no such folder: {path}; give a folder with one folder of images a class")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderTree:
+    """A folder on disk."""
+
+    where: Path
+
+    def listed(self, folder: str) -> tuple[list[str], list[str]]:
+        """See :class:`Tree`."""
+        place = self.where / folder
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            for inner in place.iterdir():
+                (folders if inner.is_dir() else files).append(inner.name)
+        except FileNotFoundError:
+            raise DataError(f"no such folder: {place}") from None
+        except OSError as error:
+            raise DataError(f"cannot read the folder {place}: {error.strerror}") from None
+        return sorted(folders), sorted(files)
+
+    def read(self, file: str) -> bytes:
+        """See :class:`Tree`."""
+        return read_bytes(self.where / file)
+
+    def stamp(self, file: str) -> str:
+        """See :class:`Tree`."""
+        found = (self.where / file).stat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveTree:
+    """An archive: the names in each folder, and for each file its size and a way to read it."""
+
+    where: Path
+    folders: Mapping[str, tuple[list[str], list[str]]]
+    sizes: Mapping[str, int]
+    contents: Callable[[str], bytes]
+    root: str = ""  # the one folder that holds everything, if there is one
+
+    def listed(self, folder: str) -> tuple[list[str], list[str]]:
+        """See :class:`Tree`."""
+        try:
+            return self.folders[_joined(self.root, folder)]
+        except KeyError:
+            raise DataError(f"no such folder: {self.where / folder}") from None
+
+    def read(self, file: str) -> bytes:
+        """See :class:`Tree`."""
+        name = _joined(self.root, file)
+        if self.sizes[name] > _LARGEST:
+            raise DataError(f"{self.where / file} holds {self.sizes[name]} bytes: too many for an image")
+        try:
+            return self.contents(name)
+        except _BROKEN as error:
+            raise DataError(f"cannot read {self.where / file}: {error}") from None
+
+    def stamp(self, file: str) -> str:
+        """See :class:`Tree`: the archive's own, as a file within it changes with it."""
+        found = self.where.stat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's contents; DataError where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"no such file: {file}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from None
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[ArchiveTree]:
+    try:
+        archive, sizes, contents = (_zip if path.name.lower().endswith(".zip") else _tar)(path)
+    except _BROKEN as error:
+        raise DataError(f"{path} is not an archive that can be read: {error}") from None
+    with archive:
+        folders = _folders(sizes)
+        inner, files = folders[""]
+        # Packing the folder photos gives photos/cat/1.jpg: the classes are below its one folder.
+        root = inner[0] if len(inner) == 1 and not files and folders[inner[0]][0] else ""
+        yield ArchiveTree(path, folders, sizes, contents, root)
+
+
+_Archive = tuple[zipfile.ZipFile | tarfile.TarFile, dict[str, int], Callable[[str], bytes]]
+
+
+def _zip(path: Path) -> _Archive:
+    archive = zipfile.ZipFile(path)
+    sizes = {one.filename: one.file_size for one in archive.infolist() if not one.is_dir()}
+    return archive, sizes, lambda name: archive.read(name)
+
+
+def _tar(path: Path) -> _Archive:
+    """A tar archive: read in order if it is compressed, as going back in it would unpack it anew."""
+    archive = tarfile.open(path)  # noqa: SIM115 (the caller closes it)
+    members = {one.name.removeprefix("./"): one for one in archive if one.isfile()}
+    held: dict[str, bytes] = {}
+
+    def contents(name: str) -> bytes:
+        if path.suffix.lower() == ".tar":
+            return _member(archive, members[name])
+        if not held:
+            held.update(
+                (name, _member(archive, one)) for name, one in members.items() if one.size <= _LARGEST
+            )
+        return held[name]
+
+    return archive, {name: one.size for name, one in members.items()}, contents
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None  # for regular files, which these are
+    return file.read()
+
+
+def _folders(files: Mapping[str, int]) -> dict[str, tuple[list[str], list[str]]]:
+    """The names of folders and files in each folder of an archive."""
+    found: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
+    for file in files:
+        parts = PurePosixPath(file).parts
+        if parts[0] == _FOREIGN:
+            continue
+        for depth in range(len(parts)):
+            inside = found.setdefault("/".join(parts[:depth]), (set(), set()))
+            inside[depth == len(parts) - 1].add(parts[depth])
+    return {name: (sorted(folders), sorted(own)) for name, (folders, own) in found.items()}
+
+
+def _joined(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
