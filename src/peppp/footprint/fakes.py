@@ -24,7 +24,7 @@ def fake_mode() -> FakeTensorMode:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Suppress warnings: those about a rehearsed step are of no use to somebody who asks for its memory."""
+    """Suppress torch's warnings: nobody who only asks for a step's memory needs them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

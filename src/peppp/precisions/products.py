@@ -1,7 +1,7 @@
 """Eight bits and fewer: products of linear layers in formats with shared scales, the rest as ``amp-bf16``.
 
 No current recipe computes convolutions this way: torchao and Transformer Engine convert linear layers. Names
-that end in ``-all`` show what would happen if they did. Memory is that of ``amp-bf16``: these recipes gain
+that end in ``-all`` show what would happen if they did. Memory is as with ``amp-bf16``: these recipes gain
 speed, and save the inputs of layers in sixteen bits.
 """
 

@@ -1,6 +1,6 @@
 """Packing on a GPU, with one Triton kernel for each direction; NOT RUN ON A GPU YET.
 
-Words and codes are those of packing/codes.py, bit for bit, as Triton's interpreter shows. device_packing.py
+Words and codes equal those of packing/codes.py, bit for bit, as Triton's interpreter shows. device_packing.py
 calls this, and compares it with codes.py on the actual GPU before it uses it.
 """
 

@@ -6,7 +6,7 @@ their results. The results of other operations are narrow if all that they read 
 weight rounds it again, where autocast caches a copy for the pass: the numbers are the same, but gradients of
 several uses are added in float32.
 
-The lists are those of torch's documentation for CUDA ("autocast op reference"). On the CPU, torch leaves
+The lists follow torch's documentation for CUDA ("autocast op reference"). On the CPU, torch leaves
 softmax and norms in the type of their input.
 """
 

@@ -89,7 +89,7 @@ def repair() -> object:
         transposed: bool,
         *rest: Any,
     ) -> Any:
-        """Return the gradients of input, weight and bias; the signature is that of torch's operation."""
+        """Return the gradients of input, weight and bias, with the signature of torch's operation."""
         after = (padding, dilation, transposed, *rest)
         if transposed or not is_narrow(weight, stride, padding):
             return raw.call_boxed(keys, error, x, weight, biases, stride, *after)

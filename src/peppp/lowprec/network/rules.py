@@ -105,7 +105,7 @@ def _table() -> dict[Any, Kind]:
     kinds: dict[Any, Kind] = {}
     for kind, names in _NAMES.items():
         for name in names.split():  # and its in-place form
-            kinds.update({function: kind for twin in (name + "_", name) for function in functions_of(twin)})
+            kinds.update({function: kind for form in (name + "_", name) for function in functions_of(form)})
     for kind, names in _PROPERTIES.items():
         kinds.update({getattr(Tensor, name).__get__: kind for name in names.split() if hasattr(Tensor, name)})
     kinds.update(

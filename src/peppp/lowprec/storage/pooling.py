@@ -48,7 +48,10 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """Replace torch.nn.functional.max_pool2d; with dilation or returned indices, torch's own runs."""
+    """Replace torch.nn.functional.max_pool2d, with the same arguments.
+
+    Torch's own runs with dilation, returned indices, no gradient, or an input that is not 4-d.
+    """
     window = _pair(kernel_size)
     if return_indices or _pair(dilation) != (1, 1) or input.dim() != 4 or not input.requires_grad:
         plain: Callable[..., Any] = functional.max_pool2d
@@ -58,7 +61,7 @@ def max_pool2d(
     )
 
 
-# Operations with a replacement that saves fewer bits.
+# Operations with a replacement that stores fewer bits for the backward pass.
 SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {functional.max_pool2d: max_pool2d}
 
 

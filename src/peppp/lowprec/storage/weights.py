@@ -20,7 +20,7 @@ from peppp.lowprec.packing.packed_tensor import PackedTensor, in_memory_order, i
 from peppp.lowprec.rounding.quantize import round_to
 from peppp.lowprec.storage.placeholders import Snapshot, emptied, give
 
-SEGMENT = 1 << 16  # numbers; a step on a parameter unpacks a few segments at a time
+SEGMENT = 1 << 16  # numbers; a step of SGD unpacks one segment of each tensor at a time
 
 
 class PackedWeights:
