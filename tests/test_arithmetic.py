@@ -150,7 +150,7 @@ def test_pick_measure_and_table_show_say_how_many_rows_are_not_used(tmp_path, mo
     write_table(tmp_path / "table.csv", [*table, row(recipe=own), row(recipe=own, seed=1)])
     chosen = pick("digits", network="resnet8", budget="1GB", table=tmp_path / "table.csv", dry_run=True)
     assert "2 measurements are not used" in chosen.notes[0]
-    assert "another arithmetic version than 2" in chosen.notes[0]
+    assert "an arithmetic version other than 2" in chosen.notes[0]
 
     monkeypatch.chdir(tmp_path)
     shown = CliRunner().invoke(app, ["table", "show", "table.csv"])

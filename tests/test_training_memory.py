@@ -282,7 +282,7 @@ def test_states_by_rule(precision, optimizer, weight, states):
         ("fp32-adamw8bit", "sgd", "-adamw8bit names the optimizer; leave 'sgd' out"),
         ("bf16-kahan-sgd8bit", None, "no optimizer has both Kahan summation and sgd8bit states"),
         ("bf16-sr", "adafactor", "adafactor has no form with bf16-sr; take sgd, adam or adamw"),
-        ("bf16-kahan", torch.optim.SGD, "bf16-kahan is done by an optimizer of its own"),
+        ("bf16-kahan", torch.optim.SGD, "bf16-kahan needs an optimizer of its own"),
     ],
 )
 def test_what_does_not_go_together_is_said(precision, optimizer, said):

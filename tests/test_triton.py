@@ -147,7 +147,7 @@ def test_step_of_sgd_equals_the_cpu_kernels(interpreted, monkeypatch, momentum, 
 def test_the_check_before_first_use_passes_and_can_fail(interpreted, monkeypatch):
     assert device.check(interpreted, CPU) == ""
     wrong = type("Wrong", (), {"round_all": staticmethod(lambda x, out, *_, **__: out.copy_(x))})
-    assert "other bits" in device.check(wrong, CPU)
+    assert "wrong bits" in device.check(wrong, CPU)
 
 
 def test_the_check_of_packing_passes_and_sees_wrong_bits_and_silence(packs):
@@ -160,9 +160,9 @@ def test_the_check_of_packing_passes_and_sees_wrong_bits_and_silence(packs):
         return torch.zeros(1)
 
     silent = SimpleNamespace(pack=pack, unpack=packs.unpack)
-    assert "no word" in device_packing.check(silent, CPU)
+    assert "no report" in device_packing.check(silent, CPU)
     wrong = SimpleNamespace(pack=pack, unpack=lambda words, out, *_: out.zero_())
-    assert "other bits" in device_packing.check(wrong, CPU)
+    assert "wrong bits" in device_packing.check(wrong, CPU)
 
 
 def test_a_gpu_whose_torch_turns_minus_zero_into_zero_keeps_it(interpreted, monkeypatch):

@@ -1,9 +1,12 @@
-"""Which measurements of an older arithmetic version today's version would repeat bit for bit.
+"""Which measurements of an older arithmetic version the current version would reproduce bit for bit.
 
-``ARITHMETIC_VERSION`` rises when a change could move any stored error. Most errors do not move, and their
-rows go on serving. Version 2 rounds what a user's network computes in place, through views and in tuples. It
-computes strided 1x1 convolutions of few channels correctly. In stochastic rounding it keeps the low bits of a
-subnormal's fraction, and in formats that have a scale it keeps infinity.
+``ARITHMETIC_VERSION`` rises whenever a change could move any stored error. Most errors do not move, and rows
+with these errors remain in use. Version 2 changed three things:
+
+- It rounds what a user's own network computes in place, through views and in tuples.
+- It computes strided 1x1 convolutions of few channels correctly.
+- Its stochastic rounding keeps the low bits of a subnormal's fraction, and its formats with a scale keep
+  infinity.
 """
 
 import re
@@ -18,12 +21,12 @@ from peppp.precisions.named import NamedPrecision
 from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe, RoundingModes
 
 _RESNET = re.compile(r"resnet\d+-w(\d+)", re.ASCII)
-_ENOUGH_CHANNELS = 16  # into a strided 1x1 convolution, for torch's CPU library to be right
+_ENOUGH_CHANNELS = 16  # with fewer, torch's CPU library can get a strided 1x1 convolution wrong
 
 
-@lru_cache(maxsize=4096)  # a table has many rows, few recipes and few configurations
+@lru_cache(maxsize=4096)  # a table has many rows, but few recipes and configurations
 def current_recipe(recipe: Recipe, configuration: Precision) -> Recipe:
-    """The recipe as today's version names it, if it trains to the same bits; else the recipe as it is.
+    """Return the recipe with the current arithmetic version if it trains to the same bits, else unchanged.
 
     >>> from peppp import Configuration, Recipe
     >>> configuration = Configuration.parse("1-4-1/1-6-7")
@@ -41,32 +44,32 @@ def current_recipe(recipe: Recipe, configuration: Precision) -> Recipe:
 
 
 def older_recipes(recipe: Recipe) -> list[Recipe]:
-    """The same recipe under each older version."""
+    """Return the same recipe under each older arithmetic version."""
     return [replace(recipe, arithmetic_version=version) for version in range(1, ARITHMETIC_VERSION)]
 
 
 def current(measurement: Measurement) -> Measurement:
-    """The measurement with :func:`current_recipe`."""
+    """Return the measurement with its recipe passed through :func:`current_recipe`."""
     recipe = current_recipe(measurement.recipe, measurement.configuration)
     return measurement if recipe is measurement.recipe else replace(measurement, recipe=recipe)
 
 
 def outdated(measurements: Iterable[Measurement]) -> int:
-    """How many are of another version and not the same under today's."""
+    """Count the measurements of another version that the current one would not reproduce."""
     return sum(current(m).recipe.arithmetic_version != ARITHMETIC_VERSION for m in measurements)
 
 
 def outdated_note(count: int, place: object) -> str:
-    """One line that says how many measurements of a place are not used, and why."""
+    """Return one line that says how many measurements in ``place`` are not used, and why."""
     are = "measurement is" if count == 1 else "measurements are"
     return (
-        f"{count} {are} not used: {place} holds them from another arithmetic version than "
-        f"{ARITHMETIC_VERSION}, which would not repeat them; measure them again"
+        f"{count} {are} not used: {place} holds them from an arithmetic version other than "
+        f"{ARITHMETIC_VERSION}, which would not reproduce them; measure them again"
     )
 
 
 def _same_network(name: str) -> bool:
-    """Whether a network never needed what version 2 does differently; see tests/test_arithmetic.py."""
+    """Whether no change of version 2 affects a network; tests/test_arithmetic.py checks this."""
     if ":" in name:
         return False
     match = _RESNET.fullmatch(name)
@@ -74,12 +77,12 @@ def _same_network(name: str) -> bool:
 
 
 def _same_rounding(recipe: Recipe, configuration: Precision) -> bool:
-    """Whether the formats round to the same numbers.
+    """Whether versions 1 and 2 round to the same numbers in these formats.
 
-    A subnormal of a stochastically rounded format of 5 mantissa bits or more may differ. With 6 exponent bits
-    or more there are such numbers only below 2^-30: ``benchmarks/remeasure.py`` counts the errors that moved.
+    A subnormal of a stochastically rounded format with 5 or more mantissa bits may differ. With 6 or more
+    exponent bits, subnormals are below 2^-30; ``benchmarks/remeasure.py`` counts the errors that moved.
     """
-    if isinstance(configuration, NamedPrecision):  # younger than the first version
+    if isinstance(configuration, NamedPrecision):  # version 1 did not have them
         return False
     if configuration.is_fp32:
         return True

@@ -5,38 +5,38 @@ class PepppError(Exception):
     """Base of all errors that peppp raises on purpose; the command line prints it and exits with 2."""
 
 
-class Stopped(PepppError):  # noqa: N818  it reads as what it says
-    """Ctrl-C where nothing was kept; the command line exits with 130."""
+class Stopped(PepppError):  # noqa: N818  not an error, so no such suffix
+    """Raised on Ctrl-C when no result was kept; the command line exits with 130."""
 
 
 class FormatError(PepppError):
-    """A text or a number that does not describe a format, a configuration or a rounding."""
+    """A text or number does not describe a format, a configuration or a rounding."""
 
 
 class SizeError(PepppError):
-    """A text that does not describe a number of bytes."""
+    """A text does not describe a number of bytes."""
 
 
 class DataError(PepppError):
-    """A data set that cannot be found, read or trained on."""
+    """A data set cannot be found, read or trained on."""
 
 
 class NetworkError(PepppError):
-    """A network that is not known, or a module that cannot be trained at low precision."""
+    """A network is unknown, or a module cannot be trained at low precision."""
 
 
 class StoreError(PepppError):
-    """A file that is not a store or a table, or one that cannot be written."""
+    """A file is not a store or a table, or it cannot be read or written."""
 
 
 class TableError(PepppError):
-    """An error matrix or a table whose contents contradict what they should hold."""
+    """The contents of a table or an error matrix contradict what they should hold."""
 
 
 class BudgetError(PepppError):
-    """A budget, cap or count that leaves nothing to measure or to choose from.
+    """A budget, cap or count leaves nothing to measure or to choose from.
 
-    ``needed`` is the smallest budget in bytes that would do, where that is known.
+    ``needed`` is the smallest budget in bytes that would be enough, or None where it is unknown.
     """
 
     needed: int | None = None

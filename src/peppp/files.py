@@ -1,4 +1,4 @@
-"""Files that are written complete or not at all; text files, gzipped where their name says so."""
+"""Atomic file writing, and text files that are gzipped if their name ends in ``.gz``."""
 
 import csv
 import gzip
@@ -15,9 +15,10 @@ from peppp.errors import StoreError, TableError
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place to write a file at, moved to ``path`` once it is complete: it is there whole, or not at all.
+    """Yield a temporary path to write to, and move that file to ``path`` on success.
 
-    What was there before is replaced. Raises OSError where that fails, and leaves nothing behind.
+    ``path`` is therefore replaced completely or left as it was. Raises OSError if this fails; the temporary
+    file is removed in any case.
 
     >>> with TemporaryDirectory() as folder:
     ...     with whole(Path(folder) / "answer.txt") as unfinished:
@@ -33,9 +34,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[io.TextIOBase]:
-    """A text file to write, gzipped if its name ends in ``.gz``: it appears complete or not at all.
+    """Open a text file for writing, gzipped if its name ends in ``.gz``; it appears complete or not at all.
 
-    Raises StoreError where it cannot be written.
+    Raises StoreError if it cannot be written.
     """
     try:
         with whole(path) as unfinished, _writable(unfinished) as file:
@@ -49,9 +50,9 @@ def writing(path: Path) -> Iterator[io.TextIOBase]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[io.TextIOBase]:
-    """A text file to read, gunzipped if its name ends in ``.gz``.
+    """Open a text file for reading, gunzipped if its name ends in ``.gz``.
 
-    Raises StoreError where there is no such file and TableError where it is no text.
+    Raises StoreError if the file cannot be opened, and TableError if it does not hold CSV in UTF-8.
     """
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the header.
@@ -70,7 +71,7 @@ def reading(path: Path) -> Iterator[io.TextIOBase]:
 def _writable(path: Path) -> Iterator[io.TextIOBase]:
     with path.open("wb") as raw:
         if path.suffix == ".gz":
-            # Neither a time nor a name in the file: the same table gives the same bytes.
+            # The gzip header gets neither a time nor a name, so that equal tables give equal bytes.
             with (
                 gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
                 io.TextIOWrapper(packed, encoding="utf-8", newline="") as file,

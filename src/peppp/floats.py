@@ -1,4 +1,4 @@
-"""Binary floating-point formats 1-E-M: what their fields say, and all that is derived from them."""
+"""Binary floating-point formats 1-E-M and the quantities derived from their fields."""
 
 import math
 import re
@@ -17,12 +17,12 @@ Overflow = Literal["saturate", "inf", "nan"]
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """What 1-E-M leaves open: which codes are numbers, where ties go, what overflow gives.
+    """What the text 1-E-M leaves open: which codes are numbers, how ties round, what overflow gives.
 
-    ``infinities`` and ``nan`` are numbers of exponent bits. With those of ``infinities`` the top exponent is
-    kept for infinities and NaN; with those of ``nan`` the last code alone is NaN. Overflow gives what there
-    is of these, unless it ``saturates``. All exponents are moved by ``shift``. ``only`` lists the pairs of
-    exponent and mantissa bits that there are (empty: all).
+    ``infinities`` and ``nan`` are sets of exponent widths. In formats with a width in ``infinities``, the top
+    exponent is reserved for infinities and NaN; with a width in ``nan``, only the last code is NaN. Overflow
+    gives infinity or NaN if the format has it, unless the flavour ``saturates``. ``shift`` is added to all
+    exponents. ``only`` lists the allowed pairs of exponent and mantissa bits (empty: all pairs).
     """
 
     ties: Ties
@@ -72,7 +72,7 @@ _ALIASES = {
     "e5m2": "1-5-2@ocp",
     "float8_e5m2": "1-5-2@ocp",
 }
-# What an unknown text is compared with; those after the aliases are formats.py's.
+# Candidates for suggestions when a text is unknown; those after the aliases are parsed in formats.py.
 _KNOWN = (
     "fp32", *_ALIASES, "int8", "int4", "fixed-8-6", "mxfp8", "mxfp6", "mxfp4", "nvfp4", "mx-1-4-3/32",
     "mx-1-2-1/32", "nv-1-2-1/16", "scaled-1-4-3", "scaled-1-5-2",
@@ -83,9 +83,9 @@ _KNOWN = (
 class FloatFormat:
     """A binary floating-point format: one sign bit, ``exponent_bits``, ``mantissa_bits`` (stored bits).
 
-    With E exponent bits the default flavour has bias 2^(E-1)-1, exponents 2-2^(E-1) .. 2^(E-1), subnormals
-    and no codes for infinities or NaN: the value set of QPyTorch 0.3.0, the tool the paper used.
-
+    With E exponent bits, the default flavour has bias 2^(E-1)-1, exponents 2-2^(E-1) .. 2^(E-1), subnormals,
+    and no codes for infinities or NaN (E = 8 apart): the value set of QPyTorch 0.3.0, which the paper used.
+    Raises FormatError for an unknown flavour or a number of bits that the flavour does not allow.
     >>> fmt = FloatFormat.parse("1-4-3")
     >>> fmt.bits, fmt.max, fmt.min_normal, fmt.min_subnormal
     (8, 480.0, 0.015625, 0.001953125)
@@ -114,7 +114,10 @@ class FloatFormat:
 
     @classmethod
     def parse(cls, text: str) -> "FloatFormat":
-        """The format of a text such as ``1-4-3``, ``1-4-3@ocp``, ``e4m3@ocp``, ``fp32`` or ``bf16``."""
+        """Parse a format such as ``1-4-3``, ``1-4-3@ocp``, ``e4m3@ocp``, ``fp32`` or ``bf16``.
+
+        Raises FormatError for anything else.
+        """
         stripped = text.strip().lower()
         stripped = _ALIASES.get(stripped, stripped)
         if stripped == "fp32":
@@ -124,14 +127,14 @@ class FloatFormat:
             near = " or ".join(get_close_matches(stripped, _KNOWN))
             near = f"take {near}, or " if near else ""
             raise FormatError(
-                f"not a format: {text!r}; {near}write 1-EXPONENT-MANTISSA bits as 1-4-3, with @"
+                f"not a format: {text!r}; {near}write 1-EXPONENT-MANTISSA bits, such as 1-4-3, with @"
                 f"{'|'.join(FLAVOURS)} for another flavour, or fp32, fp16, bf16, int8, fixed-8-6, "
                 "mx-1-4-3/32, nv-1-2-1/16, scaled-1-4-3"
             )
         exponent, mantissa, named_exponent, named_mantissa, flavour = match.groups()
         if named_exponent and flavour is None:
             raise FormatError(
-                f"{text!r} names several formats in use; say which one: {stripped}@ocp, {stripped}@ieee "
+                f"{text!r} names several formats; choose one: {stripped}@ocp, {stripped}@ieee "
                 f"or {stripped}@qpytorch"
             )
         return cls(int(exponent or named_exponent), int(mantissa or named_mantissa), flavour or "qpytorch")
@@ -149,9 +152,9 @@ class FloatFormat:
 
     @property
     def min_exponent(self) -> int:
-        """Exponent of the smallest normal number."""
+        """Exponent of the smallest normal number; at least fp32's -126, in which all arithmetic runs."""
         lowest = 2 + FLAVOURS[self.flavour].shift - (1 << (self.exponent_bits - 1))
-        return max(lowest, -126)  # fp32's, in which all arithmetic runs
+        return max(lowest, -126)
 
     @property
     def max_exponent(self) -> int:
@@ -161,12 +164,12 @@ class FloatFormat:
 
     @property
     def has_infinities(self) -> bool:
-        """Whether the top exponent is kept for infinities and NaN."""
+        """Whether the top exponent is reserved for infinities and NaN."""
         return self.exponent_bits in FLAVOURS[self.flavour].infinities
 
     @property
     def has_nan_only(self) -> bool:
-        """Whether the last code alone is kept, for NaN."""
+        """Whether only the last code is reserved, for NaN."""
         return self.exponent_bits in FLAVOURS[self.flavour].nan
 
     @property
@@ -179,19 +182,19 @@ class FloatFormat:
 
     @property
     def overflow(self) -> Overflow:
-        """What a number too large to represent becomes."""
+        """What a number that is too large becomes: the maximum (saturate), inf or nan."""
         if FLAVOURS[self.flavour].saturates:
             return "saturate"
         return "inf" if self.has_infinities else "nan" if self.has_nan_only else "saturate"
 
     @property
     def ties(self) -> Ties:
-        """Where nearest rounding sends a number halfway between two others."""
+        """Where nearest rounding sends a number halfway between two others: away from zero, or to even."""
         return FLAVOURS[self.flavour].ties
 
     @property
     def subnormals(self) -> bool:
-        """Whether numbers below ``min_normal`` other than zero exist."""
+        """Whether the format has nonzero numbers below ``min_normal``."""
         return FLAVOURS[self.flavour].subnormals or self.exponent_bits == 8
 
     @property
@@ -210,9 +213,9 @@ class FloatFormat:
         return math.ldexp(1.0, -self.mantissa_bits)
 
     def values(self) -> NDArray[np.float64]:
-        """All finite numbers of the format in ascending order, zero once: [count] float64.
+        """Return all finite numbers of the format in ascending order, zero once: float64 [count].
 
-        Refuses formats of more than 20 bits.
+        Raises FormatError for formats of more than 20 bits.
 
         >>> FloatFormat.parse("1-2-1").values()
         array([-6. , -4. , -3. , -2. , -1.5, -1. , -0.5,  0. ,  0.5,  1. ,  1.5, 2. ,  3. ,  4. ,  6. ])

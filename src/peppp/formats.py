@@ -1,7 +1,7 @@
-"""What a precision is: number formats, configurations of two of them, and the paper's grid of 99.
+"""Number formats, configurations of two formats, and the paper's grid of 99 configurations.
 
-A format's text ("1-4-3", "1-4-3@ocp", "fp32", "int8", "mx-1-2-1/32") is the key under which measurements are
-kept: its meaning never changes. Floating-point formats are in floats.py, those with a scale in scaled.py.
+Measurements are stored under a format's text ("1-4-3", "1-4-3@ocp", "fp32", "int8", "mx-1-2-1/32"), so the
+meaning of a text never changes. Floating-point formats are in floats.py, formats with a scale in scaled.py.
 """
 
 import re
@@ -42,7 +42,7 @@ _OTHER = re.compile(
     r"|(mx|nv)-1-(\d)-(\d)/(\d{1,6})(?:@([a-z\-]+))?",
     re.ASCII,
 )
-# Between two formats; the one in mx-1-4-3/32 and mx-1-4-3/32@even stands before its block.
+# The slash between two formats, but not the one before a block size, as in mx-1-4-3/32 and mx-1-4-3/32@even.
 _SEPARATOR = re.compile(r"/(?!\d+(?:@[A-Za-z\-]+)?(?:/|\s*$))")
 _ALIASES = {
     "mxfp8": "mx-1-4-3/32",
@@ -50,24 +50,24 @@ _ALIASES = {
     "mxfp4": "mx-1-2-1/32",
     "nvfp4": "nv-1-2-1/16",
 }
-# Names in use for what has no text of its own here, and the texts that come near.
+# Common names of formats that peppp does not have, with the closest formats that it does have.
 _NEIGHBOURS = {
     "fp6": "1-3-2@ocp or 1-2-3@ocp",
     "fp4": "1-2-1@ocp",
-    "mxint8": "int8, of one scale for each tensor, or mx-1-4-3/32, of one for each block",
+    "mxint8": "int8, with one scale per tensor, or mx-1-4-3/32, with one per block",
     "uint8": "int8",
-    "fp64": "fp32, in which everything is computed",
+    "fp64": "fp32, in which all arithmetic runs",
 }
 
 
 def parse_format(text: str) -> Format:
-    """The format of a text: ``1-4-3``, ``fp32``, ``int8``, ``fixed-8-6``, ``mx-1-4-3/32``, ``scaled-1-4-3``.
+    """Parse a format: ``1-4-3``, ``fp32``, ``int8``, ``fixed-8-6``, ``mx-1-4-3/32``, ``scaled-1-4-3``.
 
     >>> [str(parse_format(text)) for text in ("bf16", "INT8", "mxfp4", "nvfp4", "mx-1-2-1/32@even")]
     ['1-8-7@ieee', 'int8', 'mx-1-2-1/32', 'nv-1-2-1/16', 'mx-1-2-1/32@even']
 
-    Raises FormatError for any other text; for names in use elsewhere, and for misspelt ones, it says what
-    comes near.
+    Raises FormatError for any other text, and suggests close formats for misspelt names and names used
+    elsewhere.
     """
     stripped = text.strip().lower()
     if stripped in _NEIGHBOURS:
@@ -90,12 +90,12 @@ def parse_format(text: str) -> Format:
     if kind == "mx":
         return BlockFormat(*of_block, scale or "floor")
     if scale:
-        raise FormatError(f"no such format: {text!r}; the scales of nv-1-2-1/16 are of one kind")
+        raise FormatError(f"no such format: {text!r}; nv-1-2-1/16 has one kind of scale: leave out @{scale}")
     return TwoLevelFormat(*of_block)
 
 
 def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat | DynamicFormat:
-    """What one number of a format is apart from scales that others share.
+    """Return the format of the elements of a format with shared scales; of any other, the format itself.
 
     >>> str(element_of(parse_format("mxfp4"))), str(element_of(parse_format("int8")))
     ('1-2-1@ocp-sat', 'int8')
@@ -105,7 +105,7 @@ def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat | Dynam
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Format A for weights and activations, Format B for the optimizer (section 3.1 of the paper).
+    """Format A for weights and activations and Format B for the optimizer (section 3.1 of the paper).
 
     >>> configuration = Configuration.parse("1-4-1/1-6-7")
     >>> configuration.format_a.bits, configuration.format_b.bits, str(configuration)
@@ -117,14 +117,17 @@ class Configuration:
 
     @classmethod
     def parse(cls, text: "str | Configuration") -> "Configuration":
-        """The configuration of a text such as ``1-4-1/1-6-7``; a configuration is handed back."""
+        """Parse a configuration such as ``1-4-1/1-6-7``; a Configuration is returned as it is.
+
+        Raises FormatError for anything else.
+        """
         if isinstance(text, Configuration):
             return text
         parts = _SEPARATOR.split(text)
         if len(parts) != 2:
             raise FormatError(
                 f"not a configuration: {text!r}; write two formats, A for weights and activations and B for "
-                f"the optimizer, as 1-4-1/1-6-7; fp32/fp32 is training without rounding"
+                f"the optimizer, such as 1-4-1/1-6-7; fp32/fp32 is training without rounding"
             )
         return cls(parse_format(parts[0]), parse_format(parts[1]))
 
@@ -138,7 +141,7 @@ class Configuration:
 
     @property
     def is_fp32(self) -> bool:
-        """Whether nothing is rounded at all."""
+        """Whether both formats are fp32, so that nothing is rounded."""
         return self.format_a == FP32 and self.format_b == FP32
 
 
@@ -152,7 +155,7 @@ PAPER_FORMATS_B = tuple(FloatFormat(e, m) for e in (6, 7, 8) for m in (7, 9, 11)
 
 
 def paper_grid() -> tuple[Configuration, ...]:
-    """The paper's 99 configurations: 11 Formats A (Table 3) times 9 Formats B (Table 4), A varying slowest.
+    """Return the paper's 99 configurations: 11 Formats A (Table 3) times 9 Formats B (Table 4), A slowest.
 
     >>> len(paper_grid()), str(paper_grid()[0]), str(paper_grid()[-1])
     (99, '1-3-1/1-6-7', '1-5-3/1-8-11')

@@ -1,4 +1,4 @@
-"""What is stored: the recipe of a training, its footprint and its measurement. Plain frozen data."""
+"""Frozen records: the recipe of a training, its footprint and its measurement."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ from typing import Any
 from peppp.errors import FormatError
 from peppp.precisions.known import Precision
 
-# Raised whenever a stored error could change; :mod:`peppp.arithmetic` says which older rows still hold.
+# Raised whenever a stored error could change; :mod:`peppp.arithmetic` decides which older rows remain valid.
 ARITHMETIC_VERSION = 2
 
 ROUNDINGS = ("nearest", "stochastic")
-_YOUNGER = ("pretrained", "freeze")  # fields that stay out of a recipe's text while they are empty
+_YOUNGER = ("pretrained", "freeze")  # later fields: to_json leaves them out while they are empty
 _ROLES = ("values", "errors", "gradient", "states")
 
 
 @dataclass(frozen=True, slots=True)
 class RoundingModes:
-    """The rounding mode of each role: weights and activations, back-propagated errors, gradient, states.
+    """The rounding mode of weights and activations, back-propagated errors, gradient and optimizer states.
 
-    States are the optimizer's momentum and accumulator (or an adaptive optimizer's moments).
+    ``states`` covers the optimizer's momentum (or an adaptive optimizer's moments) and the accumulator.
 
     >>> RoundingModes.parse("stochastic").errors
     'stochastic'
@@ -39,7 +39,10 @@ class RoundingModes:
 
     @classmethod
     def parse(cls, text: "str | RoundingModes") -> "RoundingModes":
-        """Modes of a text: one mode for all roles, or ``role=mode`` for each of the four."""
+        """Parse one mode for all roles, or ``role=mode`` for each of the four, separated by commas.
+
+        Raises FormatError for anything else.
+        """
         if isinstance(text, RoundingModes):
             return text
         if text in ROUNDINGS:
@@ -61,14 +64,13 @@ class RoundingModes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything, the seed apart, that makes two errors comparable: one recipe, one kind of row.
+    """Everything except the seed that two trainings must share for their errors to be comparable.
 
-    ``epochs`` is raised where a task is so small that they hold fewer than ``min_steps`` optimizer steps.
-    ``error_format`` is the format of back-propagated errors: ``A``, ``B`` or a format's text.
-    ``resolution`` is the side of the square images in pixels; 0 leaves the data as they are.
-    ``pretrained`` names a file of weights to begin from, ``freeze`` patterns of parameters that stay as they
-    are (:mod:`peppp.training.pretrained`).
-    The defaults are the paper's (section 4); it is silent on rounding, errors and accumulator.
+    ``epochs`` is raised if it gives fewer than ``min_steps`` optimizer steps. ``error_format`` is the format
+    of back-propagated errors: ``A``, ``B`` or a format's text. ``resolution`` is the side of square images in
+    pixels; 0 leaves the data as they are. ``pretrained`` names a file of initial weights, and ``freeze``
+    holds patterns of the parameters that are not trained (:mod:`peppp.training.pretrained`). The defaults are
+    the paper's (section 4); it does not specify the rounding, the error format or the accumulator.
 
     >>> Recipe().digest == Recipe(learning_rate=0.001).digest != Recipe(learning_rate=1).digest
     True
@@ -90,7 +92,7 @@ class Recipe:
     arithmetic_version: int = ARITHMETIC_VERSION
     pretrained: str = ""
     freeze: tuple[str, ...] = ()
-    # A field added later must stay out of to_json at its default: digests of stored recipes never change.
+    # A field added later must be left out of to_json at its default: digests of stored recipes never change.
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learning_rate", float(self.learning_rate))
@@ -98,13 +100,13 @@ class Recipe:
         object.__setattr__(self, "optimizer_options", options)
         object.__setattr__(self, "freeze", tuple(self.freeze))
 
-    @cached_property  # a table asks for it at each of its rows
+    @cached_property  # a table reads it for each of its rows
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that depend on every field and on nothing else."""
+        """Sixteen hexadecimal digits that identify the recipe: they depend on all of its fields."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The recipe as one line of canonical JSON (sorted keys)."""
+        """Return the recipe as one line of canonical JSON (sorted keys)."""
         values = asdict(self)
         for name in _YOUNGER:
             if not values[name]:
@@ -113,7 +115,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        """The recipe that :meth:`to_json` wrote; unknown keys are refused with a ValueError."""
+        """Parse what :meth:`to_json` wrote; raises ValueError for unknown keys."""
         values = json.loads(text)
         names = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= names:
@@ -126,7 +128,7 @@ def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rebuilt(record: Any) -> tuple[Any, ...]:
-    """What pickling and copying need to make a record again: read-only mappings can do neither."""
+    """Return what pickle and copy need to rebuild a record: they cannot handle read-only mappings."""
     values = (getattr(record, f.name) for f in fields(record))
     return type(record), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
@@ -135,10 +137,10 @@ def _rebuilt(record: Any) -> tuple[Any, ...]:
 class Footprint:
     """Bytes of one training, known before it runs.
 
-    ``weights`` and ``activations`` (tensors kept for the backward pass, each storage once) are in Format A,
-    ``gradients`` and each of the optimizer's ``states`` in Format B, ``raw`` is what stays in fp32 or as
-    integers (norm statistics, pooling indices). ``working`` is the extra fp32 memory of the backward pass at
-    its worst moment; it is reported apart and not part of ``total``.
+    ``weights`` and ``activations`` (tensors saved for the backward pass, each storage once) are in Format A,
+    ``gradients`` and each of the optimizer's ``states`` in Format B. ``raw`` is what stays in fp32 or as
+    integers (norm statistics, pooling indices). ``working`` is the additional memory at the peak of a step;
+    it is reported separately and not part of ``total``.
     """
 
     weights: int
@@ -161,16 +163,16 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """Bytes kept from forward to backward and between steps."""
+        """Bytes kept from the forward to the backward pass and between steps, without ``working``."""
         return self.weights + self.activations + self.optimizer + self.raw
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, the inverse of ``Footprint(**data)``."""
+        """Return plain data such that ``Footprint(**data)`` is equal."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"states": dict(self.states)}
 
 
 class Outcome(StrEnum):
-    """How a training ended. A diverged one is a result: its error is that of guessing."""
+    """How a training ended. A diverged training is a valid result: its error is the error of guessing."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"
@@ -180,10 +182,10 @@ class Outcome(StrEnum):
 class Measurement:
     """One training and its test. Errors are fractions in [0, 1].
 
-    ``task`` is the data set's name, ``fingerprint`` a digest of its contents, ``group`` the name of the
-    source it shares with siblings (for leave-one-group-out). ``repeat`` counts measurements that share
-    everything else. ``curve`` holds (epoch, test error) of some epochs. ``seconds`` is the whole training.
-    ``chance_error`` is the error of guessing, 1 - 1/classes: what a diverged training is given.
+    ``task`` is the data set's name and ``fingerprint`` a digest of its contents. Data sets from one source
+    share a ``group`` (for leave-one-group-out). ``repeat`` numbers measurements that share everything else.
+    ``curve`` holds pairs (epoch, test error) of some epochs. ``seconds`` is the duration of the whole
+    training. ``chance_error`` is the error of guessing, 1 - 1/classes, which a diverged training gets.
     """
 
     task: str
@@ -210,5 +212,5 @@ class Measurement:
 
     @property
     def key(self) -> tuple[str, str, str, int, int]:
-        """What identifies it: task fingerprint, configuration, recipe digest, seed, repeat."""
+        """What identifies the measurement: task fingerprint, configuration, recipe digest, seed, repeat."""
         return (self.fingerprint, str(self.configuration), self.recipe.digest, self.seed, self.repeat)

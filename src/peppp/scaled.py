@@ -1,7 +1,7 @@
-"""Formats with a scale: fixed point, integers, and floats that share scales by block, by tensor, or by both.
+"""Formats with a scale: fixed point, integers, and floats that share scales by block, by tensor, or both.
 
-A scale is made of the largest finite magnitude among the numbers that share it. None of these formats has a
-code for infinity or NaN: here they stay, and their neighbours are rounded as if they were not there.
+Each shared scale is computed from the largest finite magnitude of the numbers that share it. None of these
+formats has a code for infinity or NaN: here both stay as they are and do not affect the scale.
 """
 
 import math
@@ -19,9 +19,9 @@ _ELEMENTS = "OCP's 1-5-2, 1-4-3, 1-3-2, 1-2-3 or 1-2-1"
 
 @dataclass(frozen=True, slots=True)
 class FixedFormat:
-    """Fixed point: two's complement of ``bits``, ``fraction_bits`` of them behind the point.
+    """Fixed point: two's complement integers of ``bits`` bits, ``fraction_bits`` of them after the point.
 
-    Finite numbers saturate. Infinity and NaN stay.
+    Finite numbers saturate. Infinity and NaN stay as they are.
 
     >>> from peppp.formats import parse_format
     >>> fmt = parse_format("fixed-8-6")
@@ -35,7 +35,8 @@ class FixedFormat:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 24 or not -64 <= self.fraction_bits <= 64:
             raise FormatError(
-                f"no such format: {self}; fixed point has 2 to 24 bits, -64 to 64 behind the point: fixed-8-6"
+                f"no such format: {self}; fixed point has 2 to 24 bits, with -64 to 64 after the point, such "
+                "as fixed-8-6"
             )
 
     def __str__(self) -> str:
@@ -43,12 +44,12 @@ class FixedFormat:
 
     @property
     def step(self) -> float:
-        """Distance between neighbours."""
+        """Distance between neighbouring numbers."""
         return math.ldexp(1.0, -self.fraction_bits)
 
     @property
     def min(self) -> float:
-        """The least number."""
+        """The most negative number."""
         return -math.ldexp(1.0, self.bits - 1 - self.fraction_bits)
 
     @property
@@ -59,9 +60,9 @@ class FixedFormat:
 
 @dataclass(frozen=True, slots=True)
 class IntegerFormat:
-    """Symmetric integers times one float32 scale for each tensor, its largest magnitude / ``largest``.
+    """Symmetric integers times one float32 scale per tensor: its largest finite magnitude / ``largest``.
 
-    The largest magnitude is that of the finite numbers, the least scale 2^-126. Infinity and NaN stay.
+    The scale is at least 2^-126. Infinity and NaN stay as they are.
 
     >>> IntegerFormat(8).largest
     127
@@ -71,14 +72,14 @@ class IntegerFormat:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
-            raise FormatError(f"no such format: {self}; integers have 2 to 16 bits, as int8")
+            raise FormatError(f"no such format: {self}; integers have 2 to 16 bits, such as int8")
 
     def __str__(self) -> str:
         return f"int{self.bits}"
 
     @property
     def largest(self) -> int:
-        """The largest integer; the least is its negative."""
+        """The largest integer; the smallest is its negative."""
         return int(2 ** (self.bits - 1)) - 1
 
 
@@ -86,20 +87,18 @@ class IntegerFormat:
 class BlockFormat:
     """OCP microscaling (MX v1.0): ``block`` neighbours share a power-of-two scale of 8 bits (E8M0).
 
-    Neighbours stand along the channels of images [N, C, H, W], else along the last dimension. By default the
-    scale is 2^(floor(log2 of the largest finite magnitude) - the element's largest exponent); elements
-    saturate. The least scale is 2^-126, float32's least normal number, where MX has 2^-127. MX leaves open
-    what becomes of infinity and NaN: here they stay, and their neighbours are rounded as if they were not
-    there.
+    Blocks run along the channels of images [N, C, H, W], and along the last dimension of other tensors. By
+    default the scale is 2^(floor(log2 of the largest finite magnitude) - the element's largest exponent), and
+    elements saturate. The smallest scale is 2^-126, float32's smallest normal number, where MX has 2^-127. MX
+    does not define what infinity and NaN become: here they stay as they are and do not affect the scale.
 
-    ``scale`` names another power of two, as in mx-1-2-1/32@even:
+    ``scale`` selects another power of two, as in mx-1-2-1/32@even:
 
-    - ``floor``: the one above, which has no suffix;
-    - ``even``: as floor, of the largest magnitude rounded to the element's mantissa bits;
+    - ``floor``: the default above, which has no suffix;
+    - ``even``: as floor, after rounding the largest magnitude to the element's mantissa bits;
     - ``ceil``: 2^(ceil(log2 of the largest magnitude) - the element's largest exponent);
-    - ``round-up``: 2^ceil(log2(largest magnitude / the element's largest number)), the least power of two
-      with which nothing saturates, as cuBLAS does.
-
+    - ``round-up``: 2^ceil(log2(largest magnitude / the element's largest number)), the smallest power of two
+      with which nothing saturates, as in cuBLAS.
     >>> fmt = BlockFormat(E2M1)
     >>> str(fmt), float(fmt.bits), fmt.element.max
     ('mx-1-2-1/32', 4.25, 6.0)
@@ -112,7 +111,7 @@ class BlockFormat:
     def __post_init__(self) -> None:
         if self.element.flavour != "ocp-sat" or not 2 <= self.block <= 65536:
             raise FormatError(
-                f"no such format: {self}; blocks are of 2 to 65536 elements of {_ELEMENTS}, as mx-1-2-1/32"
+                f"no such format: {self}; a block has 2 to 65536 elements of {_ELEMENTS}: mx-1-2-1/32"
             )
         if self.scale not in SCALE_MODES:
             raise FormatError(f"unknown scale in {self}; known: {', '.join(SCALE_MODES)}")
@@ -123,20 +122,20 @@ class BlockFormat:
 
     @property
     def bits(self) -> Fraction:
-        """Bits of one element and its part of the scale."""
+        """Bits of one element and its share of the scale."""
         return self.element.bits + Fraction(8, self.block)
 
 
 @dataclass(frozen=True, slots=True)
 class TwoLevelFormat:
-    """NVIDIA's NVFP4: blocks of E2M1 with a scale in E4M3 each, and one float32 scale of the whole tensor.
+    """NVIDIA's NVFP4: blocks of E2M1 with an E4M3 scale each, and one float32 scale for the whole tensor.
 
-    The tensor's scale is its largest finite magnitude / (448 * 6), at least 2^-116. A block's is its largest
-    finite magnitude / 6 / the tensor's scale, rounded to the nearest E4M3, ties to even. Elements are divided
-    by the product of both, a float32, and saturate. Blocks lie as in :class:`BlockFormat`.
+    The tensor's scale is its largest finite magnitude / (448 * 6), at least 2^-116. A block's scale is its
+    largest finite magnitude / 6 / the tensor's scale, rounded to the nearest E4M3, ties to even. Elements are
+    divided by the float32 product of both scales, and saturate. Blocks run as in :class:`BlockFormat`.
 
-    NVIDIA's description leaves the least scale of a block open. Here it is E4M3's least number, 2^-9; a block
-    whose scale would be rounded to 0 becomes 0.
+    NVIDIA's description leaves the smallest block scale open. Here it is E4M3's smallest number, 2^-9; if a
+    block's scale rounds to 0, all its finite elements become 0.
 
     >>> fmt = TwoLevelFormat()
     >>> str(fmt), float(fmt.bits)
@@ -148,7 +147,7 @@ class TwoLevelFormat:
 
     def __post_init__(self) -> None:
         if self.element != E2M1 or not 2 <= self.block <= 65536:
-            raise FormatError(f"no such format: {self}; blocks are of 2 to 65536 of 1-2-1, as nv-1-2-1/16")
+            raise FormatError(f"no such format: {self}; blocks have 2 to 65536 of 1-2-1, as in nv-1-2-1/16")
 
     def __str__(self) -> str:
         return f"nv-1-{self.element.exponent_bits}-{self.element.mantissa_bits}/{self.block}"
@@ -160,16 +159,16 @@ class TwoLevelFormat:
 
     @property
     def bits(self) -> Fraction:
-        """Bits of one element and its part of the block's scale; the tensor's counts for nothing."""
+        """Bits of one element and its share of the block's scale; the tensor's scale is not counted."""
         return self.element.bits + Fraction(self.block_scale.bits, self.block)
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledFormat:
-    """Floats times one float32 scale for each tensor, its largest finite magnitude / ``element.max``.
+    """Floats times one float32 scale per tensor: its largest finite magnitude / ``element.max``.
 
-    So do recipes of 8-bit training that scale tensors by their current maximum. The scale is no power of two
-    and at least 2^-110, so that no number of the format is a subnormal float32. Infinity and NaN stay.
+    8-bit training recipes with current scaling do the same. The scale is not a power of two. It is at least
+    2^-110, so that no number of the format is a subnormal float32. Infinity and NaN stay as they are.
 
     >>> fmt = ScaledFormat(E4M3)
     >>> str(fmt), fmt.bits
@@ -180,24 +179,24 @@ class ScaledFormat:
 
     def __post_init__(self) -> None:
         if self.element.flavour != "ocp-sat":
-            raise FormatError(f"no such format: {self}; elements are {_ELEMENTS}, as scaled-1-4-3")
+            raise FormatError(f"no such format: {self}; elements are {_ELEMENTS}, such as scaled-1-4-3")
 
     def __str__(self) -> str:
         return f"scaled-1-{self.element.exponent_bits}-{self.element.mantissa_bits}"
 
     @property
     def bits(self) -> int:
-        """Bits of one element; the scale counts for nothing."""
+        """Bits of one element; the scale is not counted."""
         return self.element.bits
 
 
 @dataclass(frozen=True, slots=True)
 class DynamicFormat:
-    """8-bit codes of the optimizers of bitsandbytes: ``block`` neighbours share one float32 scale.
+    """The 8-bit codes of bitsandbytes' optimizers: ``block`` neighbours share one float32 scale.
 
-    The scale is their largest finite magnitude. A code stands for one of 256 numbers between -1 and 1 (0 and
-    1 where not ``signed``), which lie the closer the smaller they are: seven decades, of which each has
-    twice as many as the one below. Blocks follow the tensor's elements in row-major order.
+    The scale is their largest finite magnitude. The codes are 256 numbers between -1 and 1 (0 and 1 if not
+    ``signed``), spaced more closely towards 0: they cover seven decades, each with twice as many numbers as
+    the one below. Blocks follow the tensor's elements in row-major order.
 
     Source: Dettmers et al., 8-bit optimizers via block-wise quantization (ICLR 2022), section 2.
 
@@ -211,19 +210,19 @@ class DynamicFormat:
 
     def __post_init__(self) -> None:
         if not 2 <= self.block <= 65536:
-            raise FormatError(f"no such format: {self}; blocks are of 2 to 65536, as dynamic8/256")
+            raise FormatError(f"no such format: {self}; blocks have 2 to 65536 numbers, such as dynamic8/256")
 
     def __str__(self) -> str:
         return f"dynamic8{'' if self.signed else 'u'}/{self.block}"
 
     @property
     def bits(self) -> Fraction:
-        """Bits of one code and its part of the scale."""
+        """Bits of one code and its share of the scale."""
         return 8 + Fraction(32, self.block)
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What the 256 codes stand for, rising."""
+        """The 256 numbers of the codes, ascending; multiply by the scale."""
         found = [0.0, 1.0]
         for decade in range(7):
             count = 2 ** (decade if self.signed else decade + 1)

@@ -1,4 +1,4 @@
-"""Sizes in bytes, read from and written as text: 1 MB = 10^6 bytes, MiB only where written."""
+"""Sizes in bytes, parsed from and formatted as text. 1 MB is 10^6 bytes; only MiB means 2^20."""
 
 import re
 
@@ -19,9 +19,9 @@ _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASC
 
 
 def parse_bytes(text: str | int | float) -> int:
-    """Bytes of a size text; a bare number is a number of bytes.
+    """Parse a size into bytes; a number without a unit counts bytes.
 
-    Raises SizeError on anything that is not a positive, finite size.
+    Raises SizeError for anything that is not a positive, finite size.
 
     >>> parse_bytes("100 mb"), parse_bytes("1.5GB"), parse_bytes("2GiB"), parse_bytes(4096)
     (100000000, 1500000000, 2147483648, 4096)
@@ -29,12 +29,12 @@ def parse_bytes(text: str | int | float) -> int:
     match = _SIZE.fullmatch(str(text)) if not isinstance(text, float) else _SIZE.fullmatch(f"{text:f}")
     factor = _FACTORS.get(match[2].upper() or "B") if match else None
     if match is None or factor is None or round(float(match[1]) * factor) < 1:
-        raise SizeError(f"not a size: {text!r}; write a number and a unit, as 100MB, 1.5 GB or 512MiB")
+        raise SizeError(f"not a size: {text!r}; write a number and a unit, such as 100MB, 1.5 GB or 512MiB")
     return round(float(match[1]) * factor)
 
 
 def format_bytes(count: int | float) -> str:
-    """A size in decimal units with three or four significant digits.
+    """Format a number of bytes in decimal units, with three or four significant digits.
 
     >>> format_bytes(1_200_000_000), format_bytes(95_234_567), format_bytes(8_300), format_bytes(830)
     ('1.20 GB', '95.2 MB', '8.30 kB', '830 B')

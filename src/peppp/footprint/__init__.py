@@ -1,1 +1,1 @@
-"""Bytes of a training, counted before it runs."""
+"""The memory of a training in bytes, estimated before it runs."""

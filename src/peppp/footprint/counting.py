@@ -1,4 +1,4 @@
-"""One dry run without data (fake tensors) counts what a training keeps; the rest is arithmetic."""
+"""Counts what a training keeps, in one dry run without data (fake tensors)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.records import Footprint
 
-# States that live in Format B beside the gradient, by optimizer.
+# The optimizer's states in Format B, in addition to the gradient.
 OPTIMIZER_STATES = {
     "sgd": ("momentum",),
     "adam": ("exp_avg", "exp_avg_sq"),
@@ -29,9 +29,9 @@ OPTIMIZER_STATES = {
 
 @dataclass(frozen=True, slots=True)
 class ElementCounts:
-    """What one training step of a network keeps: numbers that take a format, and bytes that do not.
+    """What one training step keeps: how many numbers take a format, and bytes that do not.
 
-    ``frozen`` of the weights are not trained: they have no gradient and no states.
+    ``frozen`` weights of ``weights`` are not trained: they have no gradient and no states.
     """
 
     weights: int
@@ -42,7 +42,7 @@ class ElementCounts:
     def footprint(
         self, configuration: Configuration, *, optimizer: str = "sgd", accumulator: bool = True
     ) -> Footprint:
-        """Bytes at a configuration; plain fp32 training has no accumulator, as its weights are one.
+        """Return the bytes at a configuration; fp32 training needs no accumulator, as its weights are one.
 
         >>> ElementCounts(1000, 0, 0).footprint(Configuration.parse("1-4-1/1-6-7")).optimizer
         5250
@@ -62,13 +62,13 @@ class ElementCounts:
 
 
 def bytes_of(count: int, fmt: Format) -> int:
-    """Bytes of so many numbers of a format, packed."""
+    """Return the bytes of ``count`` packed numbers of a format."""
     return ceil(count * fmt.bits / 8)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCounts:
-    """What belongs to one module by itself: its own parameters, and what its own operations keep first."""
+    """The counts of one module itself: its own parameters, and what its operations are the first to save."""
 
     name: str
     kind: str
@@ -83,14 +83,14 @@ def count_elements(
     dtype: torch.dtype = torch.float32,
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> ElementCounts:
-    """Count one step by ``network`` (on the meta device) on a batch of that many inputs of a ``dtype``.
+    """Count one step of ``network`` (on the CPU or meta device) on ``batch_size`` inputs of ``input_shape``.
 
-    ``loss`` takes what the network returns; without one it is that of classification.
+    ``loss`` maps what the network returns to a scalar; the default is cross entropy.
 
-    Activations are the tensors kept for the backward pass, each storage once, parameters apart; those that
-    no operation uses (statistics of norms, the loss's own) stay as they are and count as raw bytes.
-    The network is run at low precision, as rounding decides what is kept twice. Raises NetworkError where it
-    cannot run on inputs of that shape.
+    Activations are the tensors saved for the backward pass, each storage once, without parameters. Tensors
+    that no operation uses (statistics of norms, what the loss saves) stay as they are, and count as raw
+    bytes. The network runs at low precision, since rounding determines what is saved twice. Raises
+    NetworkError if the network cannot run on inputs of that shape.
     """
     layers = count_layers(network, input_shape, batch_size, dtype=dtype, loss=loss)
     return ElementCounts(
@@ -109,7 +109,7 @@ def count_layers(
     dtype: torch.dtype = torch.float32,
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[LayerCounts, ...]:
-    """:func:`count_elements` by module, in the order of the network's modules; the loss comes last."""
+    """Count as :func:`count_elements` does, by module in the order of the modules; the loss comes last."""
     fake = fake_mode()
     network = fake_module(fake, network).train()
     low_precision(network, "1-4-1/1-6-7", rounding="nearest", seed=0)
@@ -152,9 +152,9 @@ def count_layers(
 
 
 def count_outputs(network: nn.Module, input_shape: Sequence[int], batch_size: int) -> int:
-    """How many numbers the convolutions, norms and ReLUs of a forward pass put out.
+    """Count the numbers that the convolutions, norms and ReLUs of a forward pass return.
 
-    A count of activations that papers and tools use; it is not what a training keeps.
+    Papers and tools use this count of activations; it is not what a training keeps.
     """
     outputs = _Outputs()
     with _as_inputs_allow(network, input_shape), outputs:
@@ -168,7 +168,7 @@ def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator
         yield
     except PepppError:
         raise
-    except Exception as error:  # whatever the network's own code does
+    except Exception as error:  # the network's own code can raise anything
         shape = "x".join(str(side) for side in input_shape)
         raise NetworkError(
             f"{type(network).__name__} cannot be counted on inputs of {shape}: "
@@ -177,16 +177,16 @@ def _as_inputs_allow(network: nn.Module, input_shape: Sequence[int]) -> Iterator
 
 
 def _storage(tensor: Tensor) -> int:
-    """What tells memory apart: views of one tensor have the same."""
+    """Return what identifies memory: it is equal for all views of one tensor."""
     return int(tensor.untyped_storage()._cdata)
 
 
 class _Operands(TorchFunctionMode):
-    """The storages of all tensors that the operations of a forward pass use."""
+    """Collects the storages of all tensors that the operations of a forward pass use."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.storages: dict[int, Tensor] = {}  # held, so that no address is used twice
+        self.storages: dict[int, Tensor] = {}  # kept alive, so that no address is reused
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         values: Iterable[object] = (*args, *(kwargs or {}).values())
@@ -198,7 +198,7 @@ class _Operands(TorchFunctionMode):
 
 
 class _Outputs(TorchFunctionMode):
-    """How many numbers the layers that people count put out."""
+    """Counts the numbers that convolutions, norms and ReLUs return."""
 
     def __init__(self) -> None:
         super().__init__()

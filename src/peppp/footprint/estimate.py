@@ -1,4 +1,4 @@
-"""The memory of a training, known before it runs: what is kept, the peak, the batch that fits a budget."""
+"""The memory of a training, known before it runs: kept bytes, peak, and the batch that fits a budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How a training stores things: the options of low_precision_optimizer that change memory."""
+    """How a training stores its numbers: the options of low_precision_optimizer that change memory."""
 
     optimizer: str = "sgd"
     accumulator: bool = True
@@ -35,9 +35,9 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The memory of one network's training on one batch size, for every configuration.
+    """The memory of training one network at one batch size, for every configuration.
 
-    ``counts`` is what is kept; ``rehearsed`` a step at low precision, ``plain`` one in float32.
+    ``counts`` is what a step keeps, ``rehearsed`` a step at low precision, ``plain`` a step in float32.
     """
 
     counts: ElementCounts
@@ -46,7 +46,7 @@ class Estimate:
     choices: Choices
 
     def footprint(self, configuration: Configuration) -> Footprint:
-        """What the paper counts, with the working memory that the peak of a step adds to it (or 0)."""
+        """Return what the paper counts; ``working`` is by how much the peak of a step exceeds it (or 0)."""
         chosen = self.choices
         counted = self.counts.footprint(
             configuration, optimizer=chosen.optimizer, accumulator=chosen.accumulator
@@ -54,11 +54,11 @@ class Estimate:
         return replace(counted, working=max(self.peak(configuration) - counted.total, 0))
 
     def peak(self, configuration: Configuration) -> int:
-        """Bytes of a step's highest moment, as stored; float32 is plain torch."""
+        """Return the bytes of a step's highest moment, as stored; float32 is plain torch."""
         return self._rehearsal(configuration).peak(configuration)
 
     def kept(self, configuration: Configuration) -> int:
-        """Bytes at the end of the forward pass, as stored."""
+        """Return the bytes at the end of the forward pass, as stored."""
         return self._rehearsal(configuration).kept.bytes(configuration)
 
     def _rehearsal(self, configuration: Configuration) -> Rehearsal:
@@ -73,7 +73,10 @@ def estimate(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Estimate:
-    """Estimate the training of the network that ``build`` makes on the meta device, on inputs of a ``dtype``.
+    """Estimate the memory of training the network that ``build`` makes on the meta device.
+
+    ``input_shape`` has no batch dimension; inputs have ``dtype``. Raises FormatError for an unknown storage,
+    and NetworkError if the network cannot run on such inputs.
 
     >>> network = lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 8, device="meta"))
     >>> found = estimate(network, (3, 4, 4), 2)
@@ -107,7 +110,7 @@ def inference_footprint(
     batch_size: int,
     dtype: torch.dtype = torch.float32,
 ) -> Callable[[Configuration], Footprint]:
-    """Of using a network: its weights, and the most activations that live at one moment, all in Format A."""
+    """Return the memory of using a network: weights, and the most activations at one moment, in Format A."""
     fake, live = fake_mode(), Live()
     network = fake_module(fake, build()).eval()
     live.add((*network.parameters(), *network.buffers()))
@@ -130,7 +133,10 @@ def inference_footprint(
 def preset_bytes(
     build: Callable[[], nn.Module], input_shape: Sequence[int], batch_size: int, preset: str
 ) -> Callable[[Configuration], Footprint]:
-    """Footprints by a convention of :data:`PRESETS`; ``paper_scale``'s numbers read as the paper's in MiB."""
+    """Return footprints by a convention of :data:`PRESETS`; read those of ``paper_scale`` in MiB.
+
+    Raises FormatError for an unknown preset.
+    """
     if preset not in PRESETS:
         raise FormatError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
     counts = count_elements(build(), input_shape, batch_size)
@@ -144,10 +150,10 @@ def preset_bytes(
 def largest_batch(
     peak_of: Callable[[int], int], budget: int, first: int = 32, configuration: Configuration | None = None
 ) -> int:
-    """The largest batch whose ``peak_of`` is within ``budget``, as peaks grow with the batch.
+    """Return the largest batch whose ``peak_of`` is within ``budget``, given that peaks grow with the batch.
 
-    Guesses along the line through what it knows, so that few batches are tried. BudgetError where even a
-    batch of 1 does not fit.
+    It interpolates linearly between known batches, to try only a few. Raises BudgetError if not even a batch
+    of 1 fits.
     """
     smallest = peak_of(1)
     if smallest > budget:

@@ -1,7 +1,7 @@
-"""A user's module and inputs without their numbers: fake tensors that torch's CPU kernels are chosen for.
+"""A user's module and inputs as fake tensors, for which torch selects its CPU kernels.
 
-A fake tensor has a shape, strides, a type and a storage, but no memory. A module on the meta device would not
-do: there autocast is ignored, attention is counted unfused and an LSTM is taken apart.
+A fake tensor has a shape, strides, a type and a storage, but no memory. The meta device would not work: there
+torch ignores autocast, does not fuse attention and decomposes an LSTM.
 """
 
 import copy
@@ -18,20 +18,20 @@ aten = torch.ops.aten
 
 
 def fake_mode() -> FakeTensorMode:
-    """The mode under which a rehearsal runs; constants that a module makes on its way are let in."""
+    """Return the mode for a rehearsal; it admits constants that a module makes during a pass."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Warnings of torch about a step that is rehearsed are of no use to who asks for its memory."""
+    """Suppress torch's warnings: nobody who only asks for a step's memory needs them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def fake_module(mode: FakeTensorMode, module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy of ``module`` whose parameters and buffers are fake; floating-point ones become ``dtype``."""
+    """Return a copy of ``module`` with fake parameters and buffers; floating-point ones become ``dtype``."""
     module = _on_meta(module, dtype)
     seen: dict[int, Tensor] = {}
     for layer in module.modules():
@@ -55,7 +55,7 @@ def fake_module(mode: FakeTensorMode, module: nn.Module, dtype: torch.dtype | No
 
 
 def _on_meta(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A copy whose parameters and buffers lie on the meta device, where nothing is allocated."""
+    """Return a copy with parameters and buffers on the meta device, where nothing is allocated."""
     memo: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
@@ -71,7 +71,7 @@ def _on_meta(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 def fake_arguments(
     mode: FakeTensorMode, example: Any, dtype: torch.dtype | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example inputs as fake ones: positional and by keyword."""
+    """Return the example inputs as fake tensors: positional and keyword arguments."""
 
     def fake(x: Tensor) -> Tensor:
         kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
@@ -82,7 +82,7 @@ def fake_arguments(
 
 
 def arguments(example: Any, change: Callable[[Tensor], Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments, each tensor in them changed."""
+    """Return positional and keyword arguments with ``change`` applied to each tensor."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -101,7 +101,7 @@ def arguments(example: Any, change: Callable[[Tensor], Tensor]) -> tuple[tuple[A
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in nested sequences and mappings."""
+    """Yield the tensors in nested sequences and mappings."""
     for value in values.values() if isinstance(values, Mapping) else values:
         if isinstance(value, Tensor):
             yield value
@@ -110,10 +110,10 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 def laid_out(operation: Any, args: tuple[Any, ...], result: Any) -> Any:
-    """A fake result with the strides that torch's kernels give it, where fake tensors get others.
+    """Return a fake result with the strides of torch's kernels, where fake tensors get other strides.
 
-    What follows chooses its kernels and its copies by strides. A layer norm makes dense results, in its
-    backward pass too, and a batch norm's backward pass a gradient that lies as its input does.
+    Later operations choose kernels and copies by strides. A layer norm returns dense results, in its backward
+    pass, too; a batch norm's backward pass returns a gradient with the strides of its input.
     """
     norms = (aten.native_layer_norm.default, aten.native_layer_norm_backward.default)
     if operation in norms and result[0] is not None:
@@ -133,9 +133,9 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor) -> Tensor:
-    """Cross entropy of logits: [batch, classes], [batch, classes, ...] of pixels, [batch, length, classes].
+    """Return the cross entropy of logits, with zeros as labels.
 
-    A sequence's classes lie in the last dimension.
+    Logits are [batch, classes], [batch, classes, ...] for pixels, or [batch, length, classes] for sequences.
     """
     if logits.dim() == 3:
         logits = logits.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Bytes that torch really allocates: its own allocator's trace on the CPU, its counters on CUDA."""
+"""Bytes that torch really allocates, from its allocator's trace on the CPU and its counters on CUDA."""
 
 import copy
 import gc
@@ -20,7 +20,7 @@ from peppp.footprint.training_memory import mean_of
 
 @dataclass(slots=True)
 class Trace:
-    """Bytes that a traced stretch of code added: what it left behind, and its highest moment."""
+    """Bytes that a traced piece of code added: what it left allocated, and its highest moment."""
 
     kept: int = 0
     peak: int = 0
@@ -28,7 +28,7 @@ class Trace:
 
 @dataclass(slots=True)
 class AllocatorTrace:
-    """Stretches of one run, traced one after another: memory at rest, in a forward pass, in a step.
+    """Traces pieces of one run, one after another: memory at rest, in a forward pass, in a step.
 
     >>> trace = AllocatorTrace()
     >>> with trace.stretch("all"):
@@ -44,7 +44,7 @@ class AllocatorTrace:
 
     @contextmanager
     def stretch(self, name: str) -> Iterator[None]:
-        """Trace a stretch; ``kept`` and ``peak`` go on from where the last one ended."""
+        """Trace a piece of code; ``kept`` and ``peak`` continue from where the last one ended."""
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)
             before = torch.cuda.memory_allocated(self.device)
@@ -54,7 +54,7 @@ class AllocatorTrace:
             highest = torch.cuda.max_memory_allocated(self.device) - before
             left = torch.cuda.memory_allocated(self.device) - before
         else:
-            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler logs its start and end
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
                 yield
             left, highest = _replay(profiler)
@@ -64,7 +64,7 @@ class AllocatorTrace:
 
 
 def _replay(profiler: profile) -> tuple[int, int]:
-    """The sum of all allocations and frees, and its highest value on the way."""
+    """Return the sum of all allocations and frees, and its highest intermediate value."""
     recorded: Any = profiler.profiler
     events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
     live = highest = 0
@@ -86,12 +86,12 @@ class MeasuredMemory:
 def measure_step(
     build: Callable[[], tuple[Callable[[], torch.Tensor], Callable[[], None]]], device: str = "cpu"
 ) -> MeasuredMemory:
-    """Build a training, run a step of it to warm up and trace the next.
+    """Build a training, run one step of it to warm up, and trace the next.
 
-    ``build`` makes the network, the optimizer and a batch, and gives back two functions: the forward pass,
-    which returns the loss, and what a step does after ``backward``.
+    ``build`` makes the network, the optimizer and a batch, and returns two functions: the forward pass, which
+    returns the loss, and what a step does after ``backward``.
     """
-    gc.collect()  # what would be freed meanwhile is another's
+    gc.collect()  # so that nothing else is freed during the measurement
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
         forward, finish = build()
@@ -119,18 +119,18 @@ def measure_training(
     accumulate: int = 1,
     release_gradients: bool = False,
 ) -> MeasuredMemory:
-    """The memory of two real steps on the CPU, by torch's own allocator, for a step that needs data to run.
+    """Measure the memory of two real steps on the CPU with torch's own allocator.
 
-    Arguments are those of :func:`peppp.training_memory`; ``module`` and ``example_inputs`` are real, and
-    copied. Raises NetworkError for a name that is not known, for a step that does not run on this processor
-    and for an optimizer that can be counted only.
+    This also works for steps that need data to run. The arguments are those of :func:`peppp.training_memory`;
+    ``module`` and ``example_inputs`` have real numbers, and are copied. Raises NetworkError for an unknown
+    name, a step that does not run on this processor, and a precision or optimizer that can only be counted.
     """
     recipe = training_recipe(module, optimizer, precision)
     check_passes(accumulate, release_gradients)
     if not recipe.fits_real_steps:
         raise NetworkError(
             f"{precision} is counted, and not run; measure fp32, amp-bf16, amp-fp16 or bf16, or give an "
-            "optimizer of yours that does it"
+            "optimizer of your own that does it"
         )
 
     def copied(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What lives at one moment of a step, in numbers of Formats A and B and in bytes that no format changes."""
+"""What is allocated at one moment of a step: numbers of Formats A and B, and bytes that no format changes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from peppp.formats import Configuration
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What lives at one moment: bytes that no format changes, and numbers in Formats A and B."""
+    """What is allocated at one moment: ``raw`` bytes, and how many numbers of Formats A and B."""
 
     raw: int
     numbers_a: int
     numbers_b: int
 
     def bytes(self, configuration: Configuration) -> int:
-        """All of it at a configuration.
+        """Return its size in bytes at a configuration.
 
         >>> Moment(100, 80, 8).bytes(Configuration.parse("1-4-1/1-6-7"))
         174
@@ -26,24 +26,24 @@ class Moment:
         return self.raw + ceil(Fraction(bits) / 8)
 
     def less(self, other: "Moment") -> "Moment":
-        """The difference of two moments."""
+        """Return the difference of two moments."""
         return Moment(
             self.raw - other.raw, self.numbers_a - other.numbers_a, self.numbers_b - other.numbers_b
         )
 
     def with_raw(self, nbytes: int) -> "Moment":
-        """The moment with more bytes that no format changes."""
+        """Return the moment with ``nbytes`` more raw bytes."""
         return Moment(self.raw + nbytes, self.numbers_a, self.numbers_b)
 
     def exceeds(self, other: "Moment") -> bool:
-        """Whether it is as high as another at every configuration."""
+        """Whether it needs at least as much as another at every configuration."""
         return (
             self.raw >= other.raw and self.numbers_a >= other.numbers_a and self.numbers_b >= other.numbers_b
         )
 
 
 def highest_of(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """Those that none other exceeds: one of them is the highest at any configuration."""
+    """Return the moments that no other exceeds: at any configuration, one of them is the highest."""
     found: list[Moment] = []
     for m in sorted(moments, key=lambda m: (m.raw, m.numbers_a, m.numbers_b), reverse=True):
         if not any(f.exceeds(m) for f in found):

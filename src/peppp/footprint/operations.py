@@ -1,4 +1,4 @@
-"""How many multiply-adds a training step takes, counted without data (meta tensors)."""
+"""Counts the multiply-adds of a training step without data (on meta tensors)."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,13 +17,13 @@ def count_multiply_adds(
     dtype: torch.dtype = torch.float32,
     loss: Callable[[Tensor], Tensor] | None = None,
 ) -> int:
-    """Multiply-adds of convolutions, linear layers and attention in one step, forward and backward.
+    """Count the multiply-adds of convolutions, linear layers and attention in one step, forward and backward.
 
-    Arguments are those of :func:`peppp.footprint.counting.count_elements`; the network is on the meta device.
-    Norms and activations, a small part, are not counted. Raises NetworkError where it cannot run on inputs of
-    that shape.
+    The arguments are those of :func:`peppp.footprint.counting.count_elements`; the network is on the meta
+    device. Norms and activations, a small part, are not counted. Raises NetworkError if the network cannot
+    run on inputs of that shape.
 
-    >>> count_multiply_adds(nn.Linear(10, 4, device="meta"), [10], 32)  # forward and weights
+    >>> count_multiply_adds(nn.Linear(10, 4, device="meta"), [10], 32)  # forward pass and weight gradient
     2560
     """
     inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")

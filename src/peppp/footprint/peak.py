@@ -1,4 +1,4 @@
-"""Where in a step the highest moment is: bytes, operation, layer, and line of source."""
+"""The highest moment of a step: its bytes, operation, layer, and line of source."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from peppp.footprint.where import Place, Where
 
 
 class Peak:
-    """The moments of a step that can be highest, and what each layer makes in the forward pass."""
+    """The moments of a step that can be its peak, and what each layer allocates in the forward pass."""
 
     def __init__(self, live: Live, where: Where, segments: Segments, *, on_cpu: bool) -> None:
-        self.made: dict[int, str] = {}  # storages, by the layer that made them
+        self.made: dict[int, str] = {}  # from storages to the layers that made them
         self._live, self._where, self._segments, self._on_cpu = live, where, segments, on_cpu
         self._moments: dict[tuple[int, Kernel | None], tuple[int, str, Place]] = {}
         self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
-        """Note what lives after an operation."""
+        """Note how many bytes are allocated after an operation."""
         kernel, total, place = None, self._live.total, self._where.now()
         self._segments.count(operation, args, result)
         if not place.backward:
@@ -34,18 +34,18 @@ class Peak:
             self._moments[key] = total, str(operation).removesuffix(".default"), place
 
     def kept_by_layer(self) -> dict[str, int]:
-        """Bytes that live of what each layer made."""
+        """Return how many bytes each layer's forward pass has made that are still allocated."""
         found: dict[str, int] = {}
         for key, layer in self.made.items():
             found[layer] = found.get(layer, 0) + self._live.size(key)
         return found
 
     def highest(self) -> tuple[int, str, Place]:
-        """Bytes, operation and place of the highest moment."""
+        """Return bytes, operation and place of the highest moment."""
         return self._highest({position for position, _ in self._moments})
 
     def by_position(self) -> dict[int, tuple[Moment, ...]]:
-        """The highest moment of each position in the step."""
+        """Return the highest moment at each position in the step."""
         positions = {position for position, _ in self._moments}
         return {position: (Moment(self._highest({position})[0], 0, 0),) for position in positions}
 

@@ -1,4 +1,4 @@
-"""What trains a module in plain PyTorch: a precision by the name that people use, and an optimizer."""
+"""How a module is trained in plain PyTorch: a precision by its common name, and an optimizer."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,45 +19,47 @@ MakesOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 BASES = {p.name: p for p in (FP32_WEIGHTS, *sixteen.FAMILY, *products.FAMILY)}
 _TYPES: dict[Format, torch.dtype] = {BF16: torch.bfloat16, FP16: torch.float16, FP32: torch.float32}
-_LOW_BIT = {"sgd8bit": 8, "adamw8bit": 8, "adamw4bit": 4}  # bits of a number of the states
+_LOW_BIT = {"sgd8bit": 8, "adamw8bit": 8, "adamw4bit": 4}  # bits per number of the states
 OPTIMIZERS: dict[str, MakesOptimizer] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
     "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
 }
-_STATES = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimizer keeps of each weight
+_STATES = {"sgd": 1, "adam": 2, "adamw": 2}  # numbers that an optimizer keeps for each weight
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecipe:
-    """How a step in plain PyTorch computes, and which optimizer ends it."""
+    """How a step in plain PyTorch computes, and which optimizer it uses."""
 
-    cast: torch.dtype | None  # of the module and its inputs
+    cast: torch.dtype | None  # of the module and its inputs; None leaves them as they are
     autocast: torch.dtype | None
     optimizer: MakesOptimizer
-    fits_real_steps: bool  # whether this optimizer can run, and not only be counted
+    fits_real_steps: bool  # whether this recipe can run, and not only be counted
 
     def scaler(self) -> "torch.amp.GradScaler":
-        """Scales losses of float16, and leaves others as they are.
+        """Return a GradScaler, which is enabled for float16 only.
 
-        It begins with a scale of 1: torch's own, 65536, leaves out first steps until it has come down.
+        Its scale begins at 1: with torch's default, 65536, the first steps would be skipped until it adapts.
         """
         return torch.amp.GradScaler("cpu", init_scale=1.0, enabled=self.autocast is torch.float16)
 
     def context(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass."""
+        """Return the context of a forward pass."""
         return nullcontext() if self.autocast is None else torch.autocast("cpu", dtype=self.autocast)
 
 
 def training_recipe(
     module: nn.Module, optimizer: str | MakesOptimizer | None, precision: str, *, device: str = "cpu"
 ) -> TrainingRecipe:
-    """The recipe by its names; NetworkError where one is not known or nothing of ``module`` is trained.
+    """Return the recipe for the given names.
 
-    ``precision`` is a name as ``amp-bf16`` or ``mxfp8`` (:mod:`peppp.precisions`), and may end in
-    ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit`` for states in blocks of few bits, which name the optimizer,
-    too.
+    ``precision`` is a name such as ``amp-bf16`` or ``mxfp8`` (:mod:`peppp.precisions`). It may end in
+    ``-sgd8bit``, ``-adamw8bit`` or ``-adamw4bit``, which selects that optimizer with block-wise narrow
+    states.
+
+    Raises NetworkError for an unknown name, or if no parameter of ``module`` is trained.
     """
     base, dash, low_bit = precision.rpartition("-")
     if not dash or low_bit not in _LOW_BIT:
@@ -79,7 +81,7 @@ def training_recipe(
 def _optimizer(
     optimizer: str | MakesOptimizer | None, low_bit: str, extra: str, device: str
 ) -> tuple[MakesOptimizer, bool]:
-    """What makes the optimizer, and whether it really steps."""
+    """Return what makes the optimizer, and whether it really steps."""
     if low_bit:
         kind = low_bit[:-4]
         if optimizer not in (None, kind):
@@ -92,7 +94,7 @@ def _optimizer(
     optimizer = "sgd" if optimizer is None else optimizer
     if not isinstance(optimizer, str):
         if extra:
-            raise NetworkError(f"bf16-{extra} is done by an optimizer of its own; name sgd, adam or adamw")
+            raise NetworkError(f"bf16-{extra} needs an optimizer of its own; name sgd, adam or adamw")
         return optimizer, True
     if optimizer not in OPTIMIZERS:
         raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZERS)}, or a function")
@@ -104,7 +106,7 @@ def _optimizer(
 
 
 def check_passes(accumulate: int, release_gradients: bool) -> None:
-    """NetworkError where gradients cannot be both added up and released."""
+    """Raise NetworkError if gradients would have to be both accumulated and released."""
     if accumulate < 1 or (accumulate > 1 and release_gradients):
         raise NetworkError("accumulate is 1 or more; gradients that are added up cannot be released")
 
@@ -112,7 +114,7 @@ def check_passes(accumulate: int, release_gradients: bool) -> None:
 def finishing(
     network: nn.Module, make: MakesOptimizer, release: bool, scaler: "torch.amp.GradScaler"
 ) -> tuple[Callable[[], None], list[torch.optim.Optimizer]]:
-    """What ends a step, and the optimizers that do it: one, or one a parameter in the backward pass."""
+    """Return what ends a step, and its optimizers: one, or one per parameter (with ``release``)."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not release:
         stepper = make(parameters)
@@ -135,12 +137,12 @@ def finishing(
 
 
 class CountedOptimizer(torch.optim.Optimizer):
-    """Allocates what an optimizer from another library keeps, and changes no weight.
+    """Allocates what an optimizer of another library keeps, and changes no weight.
 
-    States of 8 bits (bitsandbytes) are n bytes and a float32 scale for every 256 numbers, those of 4 bits
-    (torchao) half of that with a scale for every 128; tensors of less than 4,096 numbers keep float32. With
-    Kahan summation (torch-optimi) a further number of the weight's type is kept. On a GPU these steps are
-    fused kernels; on a CPU they need a few numbers for each of one parameter at a time.
+    8-bit states (bitsandbytes) take n bytes and a float32 scale for every 256 numbers. 4-bit states (torchao)
+    take half of that, with a scale for every 128. Tensors of fewer than 4,096 numbers keep float32. Kahan
+    summation (torch-optimi) adds a number of the weight's type per weight. On a GPU these steps are fused
+    kernels; on a CPU they temporarily need a few numbers per weight, for one parameter at a time.
     """
 
     def __init__(
@@ -165,7 +167,7 @@ class CountedOptimizer(torch.optim.Optimizer):
                 if not self.state[parameter]:
                     self._allocate(parameter)
                 if self._bits is not None and not parameter.is_contiguous():
-                    parameter.data = parameter.data.contiguous()  # bitsandbytes leaves weights so
+                    parameter.data = parameter.data.contiguous()  # as bitsandbytes does
                 if self._device == "cpu":
                     dtype = parameter.dtype if self._extra == "kahan" else torch.float32
                     count = self._states + (self._extra != "kahan") + (self._states > 1)

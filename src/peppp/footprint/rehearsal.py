@@ -1,7 +1,7 @@
-"""A training step rehearsed without data: which memory lives when, known before anything is allocated.
+"""Rehearses a training step without data, to know what is allocated when before anything is allocated.
 
-The step is the real one, packed or not, on fake tensors. What is packed is counted in numbers, everything
-else in bytes, so that one rehearsal serves every configuration: the peak is the highest of a few linear
+The step is the actual one, packed or not, on fake tensors. Packed tensors are counted in numbers, everything
+else in bytes, so that one rehearsal serves every configuration: the peak is the maximum of a few linear
 expressions.
 """
 
@@ -31,7 +31,7 @@ from peppp.lowprec.packing.packed_tensor import PackedTensor
 class Rehearsal:
     """A step's memory: between steps, at the end of the forward pass, and the moments that can be highest.
 
-    ``cut`` is the step by its blocks, where some were named.
+    ``cut`` is the step by its blocks, if any were named.
     """
 
     at_rest: Moment
@@ -40,7 +40,7 @@ class Rehearsal:
     cut: Cut | None = None
 
     def peak(self, configuration: Configuration) -> int:
-        """Bytes of the highest moment at a configuration."""
+        """Return the bytes of the highest moment at a configuration."""
         return max(moment.bytes(configuration) for moment in self.highest)
 
 
@@ -52,9 +52,9 @@ def rehearse(
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> Rehearsal:
-    """:func:`rehearse_on` a batch of ``batch_size`` inputs of ``input_shape`` and ``dtype``.
+    """Call :func:`rehearse_on` with a batch of ``batch_size`` inputs of ``input_shape`` and ``dtype``.
 
-    Images lie channels_last.
+    Images are channels_last.
     """
     inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
     if inputs.dim() == 4:
@@ -76,16 +76,16 @@ def rehearse_on(
     change: Callable[[nn.Module], object] | None = None,
     blocks: Sequence[str] = (),
 ) -> Rehearsal:
-    """Rehearse two steps that train ``network`` (on the CPU or the meta device; it is left as it is).
+    """Rehearse two steps that train ``network`` (on the CPU or the meta device; it is not changed).
 
-    ``example_inputs`` are what it is called with; of tensors only shapes, strides and types matter. ``loss``
-    makes a scalar of what the network returns; without one it is :func:`classification_loss`.
+    ``example_inputs`` is what it is called with; only shapes, strides and types of tensors matter. ``loss``
+    maps what the network returns to a scalar; the default is :func:`classification_loss`.
 
     ``storage`` is ``fp32`` (plain torch), ``simulated`` (rounded, in float32) or ``packed``; the next options
     are those of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`. ``accumulate`` is the
-    number of passes a step. ``change`` is done to the copy of the network that is rehearsed, before it
-    is converted. ``blocks`` are modules at whose ends the step is cut. Memory that an operation needs within
-    is that of torch on CPUs. Raises NetworkError where the network cannot run on such inputs.
+    number of passes per step. ``change`` is applied to the rehearsed copy of the network before it is
+    converted. ``blocks`` names modules at whose ends the step is cut. Temporary memory within an operation is
+    that of torch on CPUs. Raises NetworkError if the network cannot run on such inputs.
     """
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -144,7 +144,7 @@ def rehearse_on(
 
 
 class _Used(TorchFunctionMode):
-    """The memory that operations have used: what they use is rounded, and Format A holds it."""
+    """Collects the memory that operations have used: it has been rounded, so Format A holds it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class _Used(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def follow(self, operation: Any, args: tuple[Any, ...], result: Any) -> None:
-        """A copy of what is rounded is so, too, as attention makes of its input."""
+        """Note that a copy of rounded memory is rounded, too, such as the one that attention makes."""
         if operation is torch.ops.aten.clone.default and self.holds(args[0]):
             self._add(result)
 
@@ -175,7 +175,7 @@ class _Used(TorchFunctionMode):
 
 
 class _Moments:
-    """What lives after each operation, in numbers of Formats A and B and in other bytes."""
+    """Records what is allocated after each operation, in numbers of Formats A and B and in other bytes."""
 
     def __init__(self, live: Live, used: _Used, segments: Segments) -> None:
         self.packed: PackedOptimizer | None = None
@@ -185,7 +185,7 @@ class _Moments:
         self._most: dict[Kernel, int] = {}
 
     def watch(self, operation: Any, args: tuple[Any, ...], result: Any, new: list[int]) -> None:
-        """Note what lives after an operation that made memory, once moments are ``recorded``."""
+        """Note what is allocated after an operation that made memory, once ``recorded`` is set."""
         self._used.follow(operation, args, result)
         self._segments.count(operation, args, result)
         if new and self.recorded:
@@ -195,7 +195,7 @@ class _Moments:
                 self._most[kernel] = most_scratch(kernel, result)
 
     def now(self) -> Moment:
-        """What lives now."""
+        """Return what is allocated now."""
         total = self._live.total
         if self.packed is None:
             return Moment(total, 0, 0)
@@ -209,9 +209,9 @@ class _Moments:
         return Moment(total - counted, numbers_a, numbers_b)
 
     def front(self) -> tuple[Moment, ...]:
-        """The moments that none other exceeds in all three: one of them is the highest at any configuration.
+        """Return the moments that no other exceeds: at any configuration, one of them is the highest.
 
-        What kernels allocate beside their results is added.
+        They include what kernels allocate temporarily.
         """
         together: dict[Kernel | None, set[Moment]] = {}
         for groups in self._seen.values():
@@ -220,7 +220,7 @@ class _Moments:
         return self._front(together)
 
     def by_position(self) -> dict[int, tuple[Moment, ...]]:
-        """The same of each position in the step."""
+        """Return the same for each position in the step."""
         return {position: self._front(groups) for position, groups in self._seen.items()}
 
     def _front(self, groups: dict[Kernel | None, set[Moment]]) -> tuple[Moment, ...]:

@@ -1,11 +1,11 @@
-"""What torch's CPU kernels allocate beside their results, measured by running single kernels.
+"""What torch's CPU kernels allocate in addition to their results, measured by running single kernels.
 
-It depends on the processor, on the number of threads and on the versions of oneDNN and MKL, so that no rule
-holds on the next machine: on one with AVX-512, a float32 convolution copies its input, its weights and its
-result into oneDNN's layouts; with more threads, its backward pass keeps a weight gradient for each.
+This depends on the processor, on the number of threads and on the versions of oneDNN and MKL, so no rule
+carries over to another machine. With AVX-512, for example, a float32 convolution copies its input, weights
+and result into oneDNN's layouts; with more threads, its backward pass keeps a weight gradient for each.
 
-A kernel is run alone on zeros, with few images or time steps, and traced. As what it allocates is linear in
-their number once there are several for each thread, two such runs tell what the whole batch takes.
+A kernel runs alone on zeros, with few images or time steps, and is traced. What it allocates is linear in
+their number once there are several per thread, so two such runs predict the whole batch.
 """
 
 import os
@@ -24,7 +24,7 @@ from peppp.lowprec.network.convolutions import is_narrow
 
 aten = torch.ops.aten
 
-# Kernels with memory of their own: which of their arguments have the images or time steps in dimension 0.
+# Kernels with memory of their own, and which of their arguments have images or time steps in dimension 0.
 _BATCHED: dict[Any, tuple[int, ...]] = {
     aten.convolution.default: (0,),
     aten.convolution_backward.default: (0, 1),
@@ -34,15 +34,15 @@ _BATCHED: dict[Any, tuple[int, ...]] = {
     aten.mkldnn_rnn_layer.default: (0,),
     aten.mkldnn_rnn_layer_backward.default: (0, 7, 10),
 }
-# Where the weight and the number of groups are.
+# The positions of the weight and of the number of groups among the arguments.
 _WEIGHTS: dict[Any, tuple[int, int]] = {
     aten.convolution.default: (1, 8),
     aten.convolution_backward.default: (2, 9),
 }
 _BLOCK = 16  # channels
 _PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
-_WIDEST = 1024  # rows and columns of a product that is run
-_MOST = 1 << 28  # bytes of arguments that a kernel is run with
+_WIDEST = 1024  # the most rows and columns of a product that is run
+_MOST = 1 << 28  # the most bytes of arguments with which a kernel is run
 
 
 class _Shape(NamedTuple):
@@ -52,7 +52,7 @@ class _Shape(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """A call of a kernel without its numbers: the operation, and its arguments with shapes for tensors."""
+    """A kernel's call without numbers: the operation, and its arguments with shapes in place of tensors."""
 
     operation: Any
     arguments: tuple[Any, ...]
@@ -60,7 +60,7 @@ class Kernel(NamedTuple):
 
 
 def kernel_of(operation: Any, args: tuple[Any, ...]) -> Kernel | None:
-    """The call to run, or None where a kernel needs no memory of its own."""
+    """Return the call to measure, or None if the kernel needs no memory of its own."""
     if operation in _BATCHED:
         return Kernel(operation, _hashable(args), torch.get_num_threads())
     if operation in _PRODUCTS and args[-1].dtype in (torch.bfloat16, torch.float16):
@@ -68,12 +68,12 @@ def kernel_of(operation: Any, args: tuple[Any, ...]) -> Kernel | None:
     return None
 
 
-# Arithmetic casts masks and integers, too; other elementwise operations read a mask as it is.
+# Arithmetic also casts masks and integers; other elementwise operations read a mask as it is.
 _PROMOTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 
 def cast_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Bytes of the copies that an elementwise operation makes of operands of another type."""
+    """Return the bytes that an elementwise operation needs to copy operands of another type."""
     if torch.Tag.pointwise not in operation.tags or not isinstance(result, Tensor):
         return 0
     size, dtype = result.element_size(), result.dtype
@@ -95,7 +95,7 @@ _known: dict[tuple[Kernel, int], int] = {}
 
 
 def scratch(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
-    """Bytes that each call needs while it runs, beside its arguments and results.
+    """Return the bytes that each call allocates temporarily, in addition to its arguments and results.
 
     >>> scratch([])
     {}
@@ -108,16 +108,16 @@ def scratch(kernels: Iterable[Kernel]) -> dict[Kernel, int]:
 
 
 def most_scratch(kernel: Kernel, result: Any) -> int:
-    """Bytes that a call will not need more of beside its result: it copies its arguments and results.
+    """Return an upper bound on what a call allocates in addition to its result.
 
-    Each once in another layout, and a weight's gradient for each thread.
+    It copies its arguments and results once each into another layout, and a weight's gradient per thread.
     """
     made = sum(x.nbytes for x in tensors((result,)))
     return (2 + kernel.threads) * (_size(kernel, _batch(kernel)) + made + 2 * _blocked_weight(kernel))
 
 
 def _blocked_weight(kernel: Kernel) -> int:
-    """Bytes of a convolution's weight in oneDNN's blocks, which fill up the channels of each group."""
+    """Return the bytes of a convolution's weight in oneDNN's blocks, which pad the channels of each group."""
     if kernel.operation not in _WEIGHTS:
         return 0
     position, at = _WEIGHTS[kernel.operation]
@@ -132,7 +132,7 @@ def _batch(kernel: Kernel) -> int:
 
 
 def _counts(kernel: Kernel) -> tuple[int, ...]:
-    """The numbers of images or time steps to run a call with."""
+    """Return the numbers of images or time steps with which to run a call."""
     batch = _batch(kernel)
     few = 4 * kernel.threads
     if batch <= 2 * few:
@@ -156,7 +156,7 @@ def _size(kernel: Kernel, count: int) -> int:
 
 
 def _cut(kernel: Kernel, position: int, x: _Shape, count: int) -> _Shape:
-    """The shape to run a call with."""
+    """Return the shape with which to run a call."""
     if kernel.operation in _PRODUCTS:
         return x._replace(shape=tuple(min(n, _WIDEST) for n in x.shape))
     if position in _BATCHED[kernel.operation] and x.shape[0] == _batch(kernel):
@@ -165,7 +165,7 @@ def _cut(kernel: Kernel, position: int, x: _Shape, count: int) -> _Shape:
 
 
 def _made(kernel: Kernel, count: int) -> list[Any]:
-    """Real arguments: zeros."""
+    """Return real arguments, filled with zeros."""
     made: list[Any] = []
     for position, x in enumerate(kernel.arguments):
         if isinstance(x, _Shape):
@@ -175,11 +175,11 @@ def _made(kernel: Kernel, count: int) -> list[Any]:
         else:
             made.append(x)
     if kernel.operation is aten.native_batch_norm_backward.default and made[2] is not None:
-        for position in (5, 6):  # the statistics, whose type fake tensors get wrong
+        for position in (5, 6):  # fake tensors get the type of these statistics wrong
             if made[position] is not None:
                 made[position] = made[position].to(made[2].dtype)
     if kernel.operation is aten.convolution_backward.default and is_narrow(made[2], made[4], made[5]):
-        rows, columns = made[4]  # torch's kernel may crash: the repaired one is run
+        rows, columns = made[4]  # torch's kernel may crash, so run the repaired one
         made[1], made[4] = made[1][..., ::rows, ::columns], (1, 1)
     if kernel.operation is aten.mkldnn_rnn_layer_backward.default:
         reverse, mode, hidden, layers, biases, train, both, sizes, first = made[13:-1]
@@ -200,7 +200,7 @@ def _call(operation: Any, args: Sequence[Any]) -> Any:
 
 
 def lstm_workspace(args: tuple[Any, ...]) -> int:
-    """Bytes of the workspace that oneDNN's LSTM layer keeps for its backward pass, in whole pages."""
+    """Return the bytes that oneDNN's LSTM layer saves as a workspace, in whole pages."""
     kernel = Kernel(aten.mkldnn_rnn_layer.default, _hashable(args), torch.get_num_threads())
     few, more = (_lstm_workspace(kernel, count) for count in (_FEW, _MORE))
     exact = few + (more - few) * (args[0].shape[0] - _FEW) / (_MORE - _FEW)
@@ -212,13 +212,13 @@ _FEW, _MORE, _PAGE = 8, 40, 4096
 
 @lru_cache(maxsize=256)
 def _lstm_workspace(kernel: Kernel, steps: int) -> int:
-    with _disable_current_modes(), torch.enable_grad():  # an LSTM asks whether it trains
+    with _disable_current_modes(), torch.enable_grad():  # an LSTM checks whether it trains
         workspace = _call(kernel.operation, _made(kernel, steps))[3]
         return int(workspace.untyped_storage().nbytes())
 
 
 def _strides(x: _Shape, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Dense strides in the order of the dimensions of ``x``; 0 where it is expanded."""
+    """Return dense strides in the order of the dimensions of ``x``; 0 for expanded dimensions."""
     order = sorted(range(len(shape)), key=lambda d: (x.stride[d], -d))
     found, step = [0] * len(shape), 1
     for d in order:
@@ -229,10 +229,10 @@ def _strides(x: _Shape, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _trace(runs: list[tuple[Kernel, int]]) -> list[int]:
-    """Run each call alone; the most that lived in it beside its arguments and results."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports its own coming and going
+    """Run each call alone; return the most that it allocated in addition to its arguments and results."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler logs its start and end
     recording = profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True)
-    with _disable_current_modes(), torch.enable_grad(), recording:  # an LSTM asks whether it trains
+    with _disable_current_modes(), torch.enable_grad(), recording:  # an LSTM checks whether it trains
         for number, (kernel, count) in enumerate(runs):
             made = _made(kernel, count)
             with record_function(f"kernel {number}"):

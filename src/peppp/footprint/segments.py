@@ -1,7 +1,7 @@
-"""A step cut at the ends of its blocks, so that the memory of any choice of recomputed blocks is known.
+"""Cuts a step at the ends of its blocks, to know the memory of any choice of recomputed blocks.
 
-Position 2i+1 lies within block i, in either pass; position 2i lies between block i-1 and block i. What a
-block's forward pass leaves behind lives at all positions beyond it.
+Position 2i+1 is inside block i, in either pass; position 2i is between block i-1 and block i. What a block's
+forward pass leaves behind is allocated at all positions beyond it.
 """
 
 import weakref
@@ -22,8 +22,8 @@ from peppp.footprint.moment import Moment
 class Cut:
     """A rehearsed step by position: its highest moments, what each block leaves behind, its operations.
 
-    ``blocks`` are names in the order of the forward pass. ``operations`` are those of each block's forward
-    pass: two for each multiply-add, one for each number made. ``step_operations`` are those of the step.
+    ``blocks`` are names in the order of the forward pass. ``operations`` counts those of each block's forward
+    pass: two per multiply-add, and one per number made. ``step_operations`` counts those of the whole step.
     """
 
     blocks: tuple[str, ...]
@@ -34,7 +34,7 @@ class Cut:
 
 
 class Segments:
-    """Follows a step through its blocks, while ``following(module)`` is entered; ``now`` is the position."""
+    """Follows a step through its blocks, inside ``following(module)``; ``now`` is the position."""
 
     def __init__(self, blocks: Sequence[str] = ()) -> None:
         self.now = 0
@@ -48,7 +48,7 @@ class Segments:
         self._last: weakref.ref[Tensor] | None = None
 
     def count(self, operation: Any, args: tuple[Any, ...], result: Any) -> None:
-        """Count the operations of a call, where the step is recorded."""
+        """Count the operations of a call, if the step is recorded."""
         if self.recorded and self._blocks:
             counts = flop_registry.get(operation._overloadpacket)
             found = sum(x.numel() for x in tensors((result,)))
@@ -58,7 +58,7 @@ class Segments:
 
     @contextmanager
     def following(self, module: nn.Module, moment: Callable[[], Moment]) -> Iterator[None]:
-        """Note positions from now on; ``moment`` says what lives."""
+        """Follow positions from now on; ``moment`` returns what is allocated."""
         handles = []
         for name in self._blocks:
             block = module.get_submodule(name)
@@ -78,7 +78,7 @@ class Segments:
         position = 2 * len(self._order) - 1
         last = None if self._last is None else self._last()
         given = next((x for x in tensors((args, kwargs)) if x.requires_grad), None)
-        if given is not None and given is not last:  # or the block before says when its error arrives
+        if given is not None and given is not last:  # otherwise the previous block's hook covers it
             _call_back(given, partial(self._go, position - 1))
         self._before[name] = moment()
         self._go(position)
@@ -96,11 +96,11 @@ class Segments:
         self.now = position
 
     def end_passes(self) -> None:
-        """After the backward pass nothing of a block is left."""
+        """Note that the backward pass has ended, and no block is active."""
         self.now = 0
 
     def cut(self, highest: Mapping[int, tuple[Moment, ...]]) -> Cut:
-        """What was seen, with the highest moments of each position."""
+        """Return what was recorded, with the highest moments of each position."""
         positions = [2 * i + 1 for i in range(len(self._order))]
         return Cut(
             tuple(self._order),
@@ -112,5 +112,5 @@ class Segments:
 
 
 def _call_back(tensor: Tensor, function: Callable[[Any], None]) -> None:
-    """Call a function when the error of a tensor arrives."""
+    """Call a function when the error of a tensor arrives in the backward pass."""
     tensor.register_hook(function)  # type: ignore[no-untyped-call]

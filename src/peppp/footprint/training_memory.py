@@ -1,7 +1,7 @@
 """``training_memory``: the bytes of a training step of any module, before it runs.
 
-The real step (forward in its context, backward, optimizer) runs on fake tensors (fakes.py); storages are
-followed (live.py), and what CPU kernels allocate beside their results is measured one by one (scratch.py).
+The actual step (forward in its context, backward, optimizer) runs on fake tensors (fakes.py). Storages are
+followed (live.py), and what CPU kernels allocate temporarily is measured kernel by kernel (scratch.py).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,13 +24,13 @@ from peppp.footprint.where import Where
 from peppp.units import format_bytes
 
 DEVICES = ("cpu", "cuda")
-# A GPU's context, kernels and cuDNN's workspaces, and what fragmentation adds: nobody knows them beforehand.
+# A GPU's context, kernels, cuDNN workspaces and fragmentation: this cannot be known in advance.
 _RESERVE, _RESERVE_SHARE = 600_000_000, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class LayerMemory:
-    """Bytes of one module by itself: its own weights, and what of its forward pass is kept."""
+    """Bytes of one module itself: its own weights, and what its forward pass keeps."""
 
     name: str
     kind: str
@@ -42,12 +42,12 @@ class LayerMemory:
 class TrainingMemory:
     """Bytes of a training step, estimated.
 
-    ``weights``, ``buffers``, ``states`` (of the optimizer) and ``inputs`` live between steps; ``at_rest`` is
-    their sum with whatever else does. ``kept`` is all that lives at the end of the forward pass,
-    ``activations`` what the forward pass adds. ``gradients`` are those of all parameters together. ``peak``
-    is the highest moment of a step: at the operation ``peak_at`` in the layer ``peak_in``, called at the line
-    ``peak_line`` of its source. ``device`` says whose kernels are counted; ``reserve`` is what a GPU needs
-    beside the peak, by rule of thumb.
+    ``weights``, ``buffers``, ``states`` (of the optimizer) and ``inputs`` exist between steps; ``at_rest`` is
+    everything that does. ``kept`` is everything that is allocated at the end of the forward pass, and
+    ``activations`` what the forward pass adds. ``gradients`` is the size of all gradients together. ``peak``
+    is the highest moment of a step: at the operation ``peak_at`` in the layer ``peak_in``, called at the
+    source line ``peak_line``. ``device`` says whose kernels are counted; ``reserve`` is what a GPU needs in
+    addition to the peak, by rule of thumb.
     """
 
     device: str
@@ -79,7 +79,7 @@ class TrainingMemory:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the fields as plain data."""
         return asdict(self)
 
 
@@ -94,21 +94,21 @@ def training_memory(
     accumulate: int = 1,
     release_gradients: bool = False,
 ) -> TrainingMemory:
-    """The memory of a step that trains ``module``, found without data and without allocating it.
+    """Estimate the memory of a step that trains ``module``, without data and without allocating it.
 
-    ``module`` is on the CPU or on the meta device, and is left as it is. ``example_inputs`` are what it is
+    ``module`` is on the CPU or on the meta device, and is not changed. ``example_inputs`` is what it is
     called with: a tensor, a sequence of positional arguments, or a mapping of keyword arguments; only shapes,
-    strides and types of tensors matter. ``optimizer`` is sgd (momentum 0.9, the default), adam, adamw,
+    strides and types of the tensors matter. ``optimizer`` is sgd (momentum 0.9, the default), adam, adamw,
     adafactor, or a function that makes one from the parameters. ``precision`` is ``fp32``, ``amp-bf16`` or
-    ``amp-fp16`` (autocast, the latter with scaled losses), ``bf16`` (the whole network), ``bf16-sr`` or
-    ``bf16-kahan`` (which round weights stochastically, or carry their rounding errors along); ``-sgd8bit``,
-    ``-adamw8bit`` or ``-adamw4bit`` may follow. ``loss`` makes a scalar of what the module returns (default:
-    its own loss, else the mean of its first floating-point tensor). ``device`` says whose kernels are
-    counted: ``cpu``, or ``cuda`` by rule (fused attention, no scratch memory of oneDNN), without one being
-    there. ``accumulate`` is the number of forward and backward passes a step; ``release_gradients`` steps on
-    each parameter in the backward pass.
+    ``amp-fp16`` (autocast, the latter with a GradScaler), ``bf16`` (the whole network), ``bf16-sr`` or
+    ``bf16-kahan`` (which round weights stochastically, or carry their rounding errors along), or a precision
+    such as ``mxfp8``, which keeps the same memory as ``amp-bf16``. It may end in ``-sgd8bit``, ``-adamw8bit``
+    or ``-adamw4bit``. ``loss`` maps what the module returns to a scalar (default: its own loss, else the mean
+    of its first floating-point tensor). ``device`` says whose kernels are counted: ``cpu``, or ``cuda`` by
+    rule (fused attention, no temporary memory of oneDNN), which needs no GPU. ``accumulate`` is the number of
+    forward and backward passes per step. ``release_gradients`` steps on each parameter in the backward pass.
 
-    Raises NetworkError, in one line, for a name that is not known and for a step that needs data to run.
+    Raises NetworkError, in one line, for an unknown name and for a step that needs data to run.
 
     >>> import torch
     >>> found = training_memory(nn.Linear(1000, 10), torch.empty(8, 1000))
@@ -140,7 +140,7 @@ def rehearse_training(
     change: Callable[[nn.Module], object] | None = None,
     blocks: Sequence[str] = (),
 ) -> tuple[TrainingMemory, Cut | None]:
-    """:func:`training_memory` of the module with a ``change``, and its step cut at the ends of ``blocks``."""
+    """Like :func:`training_memory` after ``change`` of the module, with the step cut at ``blocks``."""
     recipe = training_recipe(module, optimizer, precision, device=device)
     check_passes(accumulate, release_gradients)
     if device not in DEVICES:
@@ -185,7 +185,7 @@ def rehearse_training(
                 finish()
     except NetworkError:
         raise
-    except Exception as error:  # whatever a user's module raises
+    except Exception as error:  # the user's module can raise anything
         reason = str(error).strip().splitlines()
         raise NetworkError(
             f"{type(module).__name__} cannot be rehearsed without data: "
@@ -214,7 +214,7 @@ def rehearse_training(
 
 
 class _FusedAttention(TorchFunctionMode):
-    """On a GPU attention is fused with dropout, too; torch's CPU kernels would keep its matrices."""
+    """Removes dropout from attention: a GPU fuses both, where torch's CPU kernels would keep its matrices."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
@@ -224,12 +224,12 @@ class _FusedAttention(TorchFunctionMode):
             else:
                 kwargs = kwargs | {"dropout_p": 0.0}
         elif func is functional.multi_head_attention_forward:
-            kwargs = kwargs | {"training": False}  # is for nothing but dropout
+            kwargs = kwargs | {"training": False}  # this only affects dropout
         return func(*args, **kwargs)
 
 
 def _layers(network: nn.Module, kept: dict[str, int]) -> tuple[LayerMemory, ...]:
-    """The modules that have weights or keep anything, in their order; what no module makes comes last."""
+    """Return the modules that have weights or keep anything, in order; what no module made comes last."""
     seen: set[int] = set()
     found, rest = [], dict(kept)
     for name, module in network.named_modules():
@@ -245,7 +245,7 @@ def _layers(network: nn.Module, kept: dict[str, int]) -> tuple[LayerMemory, ...]
 
 
 def mean_of(output: Any) -> Tensor:
-    """A module's own loss, else the mean of the first floating-point tensor of its output."""
+    """Return a module's own loss, else the mean of the first floating-point tensor of its output."""
     value = getattr(output, "loss", None)
     if isinstance(value, Tensor):
         return value

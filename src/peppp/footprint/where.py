@@ -1,4 +1,4 @@
-"""Where in a module a step is: the layer that runs, and the line of source that called it."""
+"""The layer that runs at some point of a step, and the line of source that called it."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _TORCH, _HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 
 
 class Place(NamedTuple):
-    """A layer's name ("" is the module itself), file and line of the call, and whether it is the backward."""
+    """A layer's name ("" for the module itself), file and line of the call, and whether it is backward."""
 
     layer: str = ""
     line: str = ""
@@ -24,10 +24,10 @@ class Place(NamedTuple):
 
 
 class Where:
-    """Follows the layers of a module in its passes, while ``watching(module)`` is entered.
+    """Follows the layers of a module in its passes, inside ``watching(module)``.
 
-    An operation of the backward pass belongs to where the operation of the forward pass was that it
-    differentiates: torch's nodes of the graph carry the number at which that one ran.
+    An operation of the backward pass gets the place of the forward operation that it differentiates: torch's
+    graph nodes carry the sequence number of that operation.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Where:
 
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[None]:
-        """Keep the names of the layers that run, until left."""
+        """Follow which layers of the module run."""
         handles: list[Any] = []
         for name, layer in module.named_modules():
             handles.append(
@@ -56,11 +56,11 @@ class Where:
 
     @property
     def layer(self) -> str | None:
-        """The innermost layer whose forward pass runs; None where none does."""
+        """The innermost layer whose forward pass is running, or None."""
         return self._running[-1] if self._running else None
 
     def now(self) -> Place:
-        """The place of the operation that runs; to be called at each of the forward pass."""
+        """Return the place of the current operation; call this at every operation of the forward pass."""
         if self._running:
             place = Place(self._running[-1], _line())
             if torch.is_grad_enabled():
@@ -74,9 +74,9 @@ class Where:
 
 
 def _line() -> str:
-    """File and line of the innermost frame of the module's own code; "" where it is all torch's."""
+    """Return file and line of the innermost frame of the module's own code; "" if all frames are torch's."""
     frame: Any = sys._getframe(2)
-    inside = False  # torch, and no longer the code that asks
+    inside = False  # whether a frame of torch has been passed
     while frame is not None:
         name = frame.f_code.co_filename
         if name.startswith((_TORCH, "<")):

@@ -1,1 +1,1 @@
-"""Numbers of few bits: rounding, networks whose values are rounded, optimizers whose states are."""
+"""Low precision: rounding, networks with rounded values, and optimizers with rounded states."""

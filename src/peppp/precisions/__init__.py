@@ -1,1 +1,1 @@
-"""The precisions that people name: what each rounds, what it keeps, and what runs it."""
+"""The precisions that people know by name: what each rounds, what memory it keeps, what hardware it needs."""

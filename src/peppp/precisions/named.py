@@ -1,4 +1,4 @@
-"""A precision that has a name of its own, as plain data."""
+"""Precisions with a name, as plain data."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,12 @@ FP16 = FloatFormat(5, 10, "ieee")
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """The formats of what enters the three products of a layer: forward, input gradient, weight gradient.
+    """The formats of the operands of a layer's three products: forward, input gradient, weight gradient.
 
-    ``values`` are weights and activations, ``errors`` what comes back to the layer's results. Scales are
-    shared along the dimension that a product sums over. With ``convolutions`` those are computed so as well,
-    and scales are shared along their channels; without, linear layers alone, as today's recipes do.
+    ``values`` is the format of weights and activations, ``errors`` that of the gradients of the layer's
+    outputs. Scales are shared along the dimension that a product sums over. ``convolutions`` adds the
+    convolutions, with scales shared along their channels; without it only linear layers are covered, as in
+    today's recipes.
     """
 
     values: Format
@@ -25,21 +26,22 @@ class Products:
 
     @classmethod
     def of(cls, values: str, errors: str, error_rounding: str = "nearest") -> "Products":
-        """From the texts of formats."""
+        """Build from the texts of the formats."""
         return cls(parse_format(values), parse_format(errors), error_rounding)
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPrecision:
-    """How a training computes that people know by a name, such as ``amp-bf16``.
+    """A precision that people know by name, such as ``amp-bf16``.
 
-    ``values`` is the format of activations and errors, ``weights`` that of the parameters: FP32 where they
-    are a master copy that each operation casts for itself. ``casts`` says that operations choose their type
-    as under torch's autocast: products in ``values``; softmax, losses and norms of layers and groups in
-    float32. ``products`` are formats of fewer bits that linear layers go through. ``update`` is how weights
-    take an update: ``nearest``, ``stochastic``, or ``kahan``, which carries the rounding error along.
-    ``states`` is the format of the optimizer's states, ``optimizer`` the one that they are known for, if any.
-    ``scales_loss`` says that losses are scaled, as float16 asks for. ``needs`` says what runs it.
+    ``values`` is the format of activations and back-propagated errors. ``weights`` is the format of the
+    parameters: FP32 if they are master weights that each operation casts for itself. With ``casts``,
+    operations choose their type as under torch's autocast: products in ``values``; softmax, losses and
+    layer and group norms in float32. ``products`` are narrower formats for the products of linear layers.
+    ``update`` is how weights are rounded after an update: ``nearest``, ``stochastic``, or ``kahan``, which
+    carries the rounding error along. ``states`` is the format of the optimizer's states, and ``optimizer``
+    names the one that the precision requires, if any. ``scales_loss`` marks loss scaling, which float16
+    requires. ``needs`` is the hardware or software that runs it.
     """
 
     name: str
@@ -59,20 +61,20 @@ class NamedPrecision:
 
     @property
     def is_fp32(self) -> bool:
-        """Whether nothing is rounded at all: never; that precision is the pair fp32/fp32."""
+        """Always False: the precision that rounds nothing is the pair fp32/fp32."""
         return False
 
     @property
     def sides(self) -> tuple[Format, Format]:
-        """What stands for Format A and Format B: the fewest bits that values go through, and the weights'."""
+        """The narrowest format of the values and the format of the weights, in place of Formats A and B."""
         return (self.products.values if self.products else self.values), self.weights
 
     @property
     def is_narrow(self) -> bool:
-        """Whether the weights themselves have few bits, without a float32 copy."""
+        """Whether the weights themselves are narrow, without a float32 copy."""
         return self.weights != FP32
 
     @property
     def rounds_values(self) -> bool:
-        """Whether the network computes otherwise than in float32."""
+        """Whether the network computes in something other than float32."""
         return self.values != FP32

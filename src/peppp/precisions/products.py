@@ -1,8 +1,8 @@
-"""Eight bits and less: products of linear layers in formats that share scales, the rest as ``amp-bf16``.
+"""Eight bits and fewer: products of linear layers in formats with shared scales, the rest as ``amp-bf16``.
 
-No recipe of today computes convolutions so: torchao and Transformer Engine convert linear layers. Names in
-``-all`` say what if they did. Kept: as ``amp-bf16``; these recipes buy speed, and save what a layer was given
-in sixteen bits.
+No current recipe computes convolutions this way: torchao and Transformer Engine convert linear layers. Names
+that end in ``-all`` show what would happen if they did. Memory is as with ``amp-bf16``: these recipes gain
+speed, and save the inputs of layers in sixteen bits.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""Sixteen bits: torch's autocast over float32 weights, and networks that are bfloat16 throughout.
+"""Sixteen bits: torch's autocast over float32 weights, and networks entirely in bfloat16.
 
-Kept: under autocast, float32 weights, gradients and states, and activations of 2 bytes with a copy of the
-weights for a pass; in bfloat16, 2 bytes of everything, and 2 more a weight with Kahan summation.
+Memory: under autocast, float32 weights, gradients and states, activations of 2 bytes, and a 2-byte copy of
+the weights during a pass; in bfloat16, 2 bytes for everything, and 2 more per weight with Kahan summation.
 """
 
 from dataclasses import replace

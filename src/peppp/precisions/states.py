@@ -1,7 +1,7 @@
-"""Optimizer states of 8 bits: blocks of 256 numbers in a dynamic code, as bitsandbytes keeps them.
+"""8-bit optimizer states: blocks of 256 numbers in a dynamic code, as in bitsandbytes.
 
-Kept: a byte a state and 4 for each 256 of them, in tensors of 4,096 numbers or more; smaller ones stay as the
-precision has them.
+Memory: 1 byte per state and 4 for each block of 256, for tensors of at least 4,096 numbers; the states of
+smaller tensors stay in float32.
 """
 
 from dataclasses import replace
@@ -9,9 +9,9 @@ from dataclasses import replace
 from peppp.formats import FP32, parse_format
 from peppp.precisions.named import NamedPrecision
 
-# Optimizers by the names that precisions end in.
+# From the ending of a precision's name to the optimizer.
 OPTIMIZERS = {"sgd8bit": "sgd", "adamw8bit": "adamw"}
-LEAST_NUMBERS = 4096  # of a tensor whose states are kept in 8 bits
+LEAST_NUMBERS = 4096  # numbers in the smallest tensor whose states are kept in 8 bits
 
 FP32_WEIGHTS = NamedPrecision(
     name="fp32", about="float32 throughout", needs="anything", values=FP32, weights=FP32, states=FP32
@@ -19,7 +19,7 @@ FP32_WEIGHTS = NamedPrecision(
 
 
 def with_states(precision: NamedPrecision, ending: str) -> NamedPrecision:
-    """A precision whose optimizer keeps its states in 8 bits."""
+    """Return ``precision`` with the optimizer's states in 8 bits."""
     return replace(
         precision,
         name=f"{precision.name}-{ending}",

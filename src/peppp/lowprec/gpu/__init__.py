@@ -1,1 +1,1 @@
-"""The same arithmetic on a GPU, by Triton."""
+"""The same arithmetic on a GPU, with Triton."""

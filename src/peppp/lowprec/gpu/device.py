@@ -1,9 +1,9 @@
-"""kernels.py's functions for tensors on a GPU, and for formats and keys that only a device knows.
+"""The functions of kernels.py for tensors on a GPU, and for formats and keys that only a device knows.
 
-With Triton one kernel each; without it torch operations, which give the same bits (and run on every device,
-so that the CPU can rehearse what a GPU replays). Triton is tried once, against those operations, before it
-is trusted: where it is missing, cannot compile or gives other bits, one warning says so.
-**The Triton way has run in Triton's interpreter only, not on a GPU.**
+With Triton, each is one kernel. Without it, torch operations give the same bits; they run on every device, so
+that the CPU can rehearse what a GPU replays. Triton is compared once with these operations before it is used:
+if it is missing, cannot compile or gives other bits, there is one warning.
+**The Triton kernels have run in Triton's interpreter only, not on a GPU.**
 """
 
 import warnings
@@ -39,9 +39,9 @@ _ROLES = sorted((GRADIENT, ACCUMULATOR, WEIGHT, FIRST_STATE))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FormatSlot:
-    """A place on the device for a format's constants (int32 [12]), so that one captured step serves all.
+    """A slot on the device for a format's constants (int32 [12]): one captured step serves all formats.
 
-    ``rare`` says that formats with ties to even or without subnormals may come, which need more operations.
+    ``rare`` allows formats with ties to even or without subnormals, which need more operations.
     """
 
     constants: Tensor
@@ -49,25 +49,28 @@ class FormatSlot:
 
     @classmethod
     def empty(cls, device: str, rare: bool) -> "FormatSlot":
-        """A place for a format that is set later."""
+        """Return a slot for a format that is set later."""
         return cls(torch.zeros(12, dtype=torch.int32, device=device), rare)
 
     def set(self, fmt: FloatFormat) -> None:
-        """Put a format there; fp32 is the one that changes nothing."""
+        """Write a format into the slot; fp32 changes no number.
+
+        Raises ValueError for a rare format in a slot that does not allow these.
+        """
         if is_rare(fmt) and not self.rare:
             raise ValueError(f"{fmt} needs a slot for rare formats")
         self.constants.copy_(_constants(fmt))
 
 
 def is_rare(fmt: FloatFormat) -> bool:
-    """Whether a format needs what paper's formats do not."""
+    """Whether a format needs operations that the paper's formats do not need."""
     return fmt != FP32 and constants(fmt).rare is not None
 
 
 def _constants(fmt: FloatFormat) -> Tensor:
     words = torch.from_numpy(constants(fmt).words.view("int32").copy())
     if fmt == FP32:
-        words[4] = -1  # no bits are cut, so there are no ties
+        words[4] = -1  # no bits are cut off, so there are no ties
     return words
 
 
@@ -85,9 +88,9 @@ def round_into(
     gate: Tensor | None = None,
     relu: bool = False,
 ) -> bool:
-    """``out`` = ``x`` rounded (and cut at zero by ``relu``; 0 where ``gate`` is not positive).
+    """Round ``x`` into ``out``, then apply ``relu``, or write 0 where ``gate`` is not positive.
 
-    False, and nothing done, for formats with a scale.
+    Returns False, and does nothing, for formats with a scale.
     """
     slot = _slot(fmt, x.device) if isinstance(fmt, FloatFormat) else fmt
     if not isinstance(slot, FormatSlot):
@@ -122,7 +125,7 @@ def sgd_step(
     weight_decay: float,
     key: Key,
 ) -> bool:
-    """The twin of kernels.sgd_step; ``learning_rate`` may lie on the device (float32 [1])."""
+    """Do the step of kernels.sgd_step; ``learning_rate`` may be on the device (float32 [1])."""
     device = weights[0].device if weights else torch.device("cpu")
     triton = _triton(device)
     slots = [_slot(fmt, device) if isinstance(fmt, FloatFormat) else fmt for fmt in formats]
@@ -157,12 +160,12 @@ def sgd_step(
 
 
 def current(x: Tensor) -> AbstractContextManager[Any]:
-    """The device on which ``x`` lies as the current one, on which Triton launches."""
+    """Make the device of ``x`` the current one, on which Triton launches kernels."""
     return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 def _update_words(key: Key, indices: Sequence[int], device: torch.device) -> list[list[Tensor]]:
-    """The keys of each parameter's roles: int64 [1] each."""
+    """Return the keys of each parameter's roles: int64 [1] each."""
     if isinstance(key, PathKey):
         return [[mix(mix(key, index), role).word() for role in _ROLES] for index in indices]
     numbers = [signed64(mix(mix(key, index), role)) for index in indices for role in _ROLES]
@@ -171,12 +174,12 @@ def _update_words(key: Key, indices: Sequence[int], device: torch.device) -> lis
 
 
 def _word(key: Key, device: torch.device) -> Tensor:
-    # A fill takes its number along; a copy from the host would wait for it.
+    # A fill passes its number to the kernel; a copy from the host would wait.
     return key.word() if isinstance(key, PathKey) else torch.full((1,), signed64(key), device=device)
 
 
 def _order(x: Tensor, *others: Tensor) -> tuple[int, int] | None:
-    """Pixels and channels of tensors that all lie contiguous, or all channels_last; else None."""
+    """Return pixels and channels of tensors that are all contiguous, or all channels_last; else None."""
     if any(t.shape != x.shape or t.dtype != torch.float32 or t.is_neg() for t in (x, *others)):
         return None
     if all(t.is_contiguous() for t in (x, *others)):
@@ -189,12 +192,12 @@ def _order(x: Tensor, *others: Tensor) -> tuple[int, int] | None:
 
 
 def _overlap(x: Tensor | None, out: Tensor) -> bool:
-    """Whether what is written would be read later, as something else."""
+    """Whether writing to ``out`` would overwrite other numbers of ``x`` that are read later."""
     return x is not None and 0 < abs(x.data_ptr() - out.data_ptr()) < 4 * out.numel()
 
 
 def _rounded(x: Tensor, slot: FormatSlot, bits: Tensor | None) -> Tensor:
-    """kernels.py's loop as torch operations: rounding.round_bits with a format from the device."""
+    """Round with torch operations: quantize.round_bits with a format from the device."""
     words, numbers = slot.constants, slot.constants.view(torch.float32)
     threshold, half, mask, highest = numbers[0], words[1], words[2], words[3]
     if bits is not None:
@@ -222,29 +225,29 @@ def _rounded(x: Tensor, slot: FormatSlot, bits: Tensor | None) -> Tensor:
 
 
 def _relu(y: Tensor) -> Tensor:
-    """torch.relu as the CPU has it, for which -0 stays -0; on a GPU it may become 0."""
+    """torch.relu as on the CPU, where -0 stays -0; on a GPU it may become 0."""
     return torch.where(y < 0, 0.0, y)
 
 
 @lru_cache(maxsize=8)
 def _triton(device: torch.device) -> ModuleType | None:
-    """The Triton kernels, once those of rounding and SGD have shown on the device that they are right."""
+    """Return the Triton kernels of rounding and SGD if they pass :func:`check` on the device, else None."""
     return trusted(device, "triton_kernels", check, "rounding")
 
 
 def trusted(device: torch.device, module: str, check: _Check, what: str) -> ModuleType | None:
-    """A ``module`` of Triton kernels for a GPU, once its ``check`` has found nothing wrong there."""
+    """Return a ``module`` of Triton kernels if its ``check`` finds nothing wrong on a GPU, else None."""
     if device.type != "cuda":
         return None
     try:
         kernels_there = import_module(f"peppp.lowprec.gpu.{module}")
         with torch.cuda.device(device):
             wrong = check(kernels_there, device)
-    except Exception as error:  # whatever a compiler, its absence or a driver can raise
+    except Exception as error:  # a compiler, its absence or a driver can raise anything
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if wrong:
         warnings.warn(
-            f"no Triton kernels on {device} ({wrong}); {what} takes torch operations, which is slower",
+            f"no Triton kernels on {device} ({wrong}); {what} uses torch operations, which is slower",
             stacklevel=3,
         )
         return None
@@ -252,10 +255,10 @@ def trusted(device: torch.device, module: str, check: _Check, what: str) -> Modu
 
 
 def check(triton: ModuleType, device: torch.device) -> str:
-    """Compare the kernels of rounding and SGD with torch operations; what is wrong, or nothing.
+    """Compare the kernels of rounding and SGD with torch operations; return what is wrong, or an empty text.
 
-    Numbers of all magnitudes, both layouts, both roundings, common and rare formats; sizes that 16 divides,
-    of which the compiler makes other code, and sizes that it does not.
+    This covers numbers of all magnitudes, both layouts, both rounding modes, common and rare formats, and
+    sizes that 16 divides (for which the compiler makes other code) and that it does not.
     """
     for shape, texts in (((2, 5, 33, 31), ("1-8-7", "1-6-7", "1-3-2@ieee")), ((2, 64, 8, 8), ("1-4-1",))):
         contiguous = any_numbers(shape).to(device)
@@ -269,7 +272,7 @@ def check(triton: ModuleType, device: torch.device) -> str:
 
 
 def any_numbers(shape: tuple[int, ...]) -> Tensor:
-    """Float32 of random bits."""
+    """Return float32 numbers with random bits."""
     draw = torch.Generator().manual_seed(0)
     numbers = torch.randint(-(2**31), 2**31, shape, generator=draw, dtype=torch.int64)
     return numbers.to(torch.int32).view(torch.float32)
@@ -282,9 +285,9 @@ def _check_rounding(triton: ModuleType, x: Tensor, fmt: FloatFormat, key: int | 
     expected = _rounded(x, slot, None if key is None else random_bits(x.shape, key, x.device))
     triton.round_all(x, out, gate, *args)
     if not same_bits(out, torch.where(gate > 0, expected, 0.0)):
-        return f"other bits than they should at {fmt}"
+        return f"wrong bits at {fmt}"
     triton.round_all(x, out, None, *args, relu=True)
-    return "" if same_bits(out, _relu(expected)) else f"other bits than they should at {fmt} with relu"
+    return "" if same_bits(out, _relu(expected)) else f"wrong bits at {fmt} with relu"
 
 
 def _check_sgd(triton: ModuleType, device: torch.device) -> str:
@@ -305,9 +308,9 @@ def _check_sgd(triton: ModuleType, device: torch.device) -> str:
     args = (a.constants, b.constants), False, words, flags, rate, 0.9, 0.0005, (1, 1000)
     triton.sgd(g, v, acc, w, *args)
     same = all(same_bits(*pair) for pair in zip((v, acc, w), expected, strict=True))
-    return "" if same else "other bits than they should in SGD's step"
+    return "" if same else "wrong bits in SGD's step"
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of float32 are equal, NaN and signs of zeros too."""
+    """Whether two float32 tensors have the same bits, including NaN and signs of zeros."""
     return torch.equal(a.view(torch.int32), b.view(torch.int32))

@@ -1,4 +1,4 @@
-"""packing.py's functions for tensors on a GPU: Triton's kernels, once they are shown to be right there.
+"""The functions of packing/codes.py for tensors on a GPU, with Triton kernels that passed a check there.
 
 **They have run in Triton's interpreter only, not on a GPU.**
 """
@@ -15,15 +15,15 @@ from peppp.lowprec.gpu.device import any_numbers, current, same_bits, trusted
 from peppp.lowprec.packing import codes as packing
 from peppp.lowprec.rounding.quantize import quantize_eagerly
 
-# What turns numbers into codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and
-# the first code and the bits of the first number of infinities and NaN, where these are moved.
+# The constants of codes: cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift; and the
+# first code and the bits of the first number of infinities and NaN, if these need separate treatment.
 Code = tuple[tuple[int, int, int, float, int, int, int], tuple[int, int] | None]
 
 
 def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) -> bool | None:
-    """Pack a row of float32 on a GPU, in blocks of 32 * ``width`` numbers of ``bits`` bits.
+    """Pack a flat float32 tensor on a GPU, in blocks of 32 * ``width`` numbers of ``bits`` bits.
 
-    Whether all numbers had a code (for which it waits), or None where Triton cannot be had.
+    Returns whether all numbers had a code (it waits for the answer), or None without Triton.
     """
     triton = packer(flat.device)
     if triton is None:
@@ -33,7 +33,7 @@ def pack_into(flat: Tensor, words: Tensor, bits: int, code: Code, width: int) ->
 
 
 def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) -> bool:
-    """Unpack what :func:`pack_into` packed; whether it did."""
+    """Unpack what :func:`pack_into` packed; return whether it did."""
     triton = packer(flat.device)
     if triton is not None:
         with current(flat):
@@ -43,7 +43,7 @@ def unpack_into(words: Tensor, flat: Tensor, bits: int, code: Code, width: int) 
 
 @lru_cache(maxsize=256)
 def code_words(code: Code, device: torch.device) -> Tensor:
-    """The constants of a format's codes as the kernels read them: int32 [7] or [9]."""
+    """Return the constants of a format's codes as the kernels read them: int32 [7] or [9]."""
     numbers, special = code
     words = [np.float32(x).view(np.int32).item() if isinstance(x, float) else x for x in numbers]
     return torch.tensor([*words, *(special or ())], dtype=torch.int32).to(device)
@@ -51,14 +51,14 @@ def code_words(code: Code, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def packer(device: torch.device) -> ModuleType | None:
-    """The Triton kernels that pack, once they have shown on the device that they are right."""
+    """Return the Triton kernels for packing if they pass :func:`check` on the device, else None."""
     return trusted(device, "triton_packing", check, "packing")
 
 
 def check(triton: ModuleType, device: torch.device) -> str:
-    """Compare the kernels with packing on the CPU; what is wrong, or nothing.
+    """Compare the kernels with packing on the CPU; return what is wrong, or an empty text.
 
-    Whole blocks and the rest, and a number without a code.
+    This covers whole blocks, the rest, and a number without a code.
     """
     for text in ("1-4-1", "1-3-2@ieee"):
         fmt = FloatFormat.parse(text)
@@ -74,8 +74,8 @@ def check(triton: ModuleType, device: torch.device) -> str:
         wrong = triton.pack(x, found, fmt.bits, code, packing.WIDTH).item()
         triton.unpack(found, out, fmt.bits, code, packing.WIDTH)
         if wrong or not torch.equal(found, expected) or not same_bits(out, x):
-            return f"other bits than they should in packing {fmt}"
+            return f"wrong bits in packing {fmt}"
         x[-3] = 0.3
         if not triton.pack(x, found, fmt.bits, code, packing.WIDTH).item():
-            return f"no word of a number that {fmt} does not have"
+            return f"no report of a number that {fmt} does not have"
     return ""

@@ -1,11 +1,12 @@
-"""Rounding and SGD's step on a GPU, one Triton kernel each; NOT RUN ON A GPU YET.
+"""Rounding and a step of SGD on a GPU, with one Triton kernel each; NOT RUN ON A GPU YET.
 
-Tested in Triton's interpreter, bit for bit, against the CPU. Formats and keys are read from device memory, so
-that one kernel serves all formats and a captured graph every configuration. device.py is who calls them, and
-compares them with torch operations on the GPU in question before it trusts them.
+They are tested bit for bit against the CPU in Triton's interpreter. Formats and keys are read from device
+memory, so that one kernel serves all formats, and a captured graph every configuration. device.py calls the
+kernels, and compares them with torch operations on the actual GPU before it uses them.
 
-A tensor is a matrix in memory: for channels_last one row a pixel and one column a channel, otherwise a single
-row. Random bits belong to the logical row-major index, image * channels * pixels + channel * pixels + pixel.
+A tensor is treated as a matrix in memory: for channels_last, one row per pixel and one column per channel;
+otherwise a single row. Random bits depend on the logical row-major index, image * channels * pixels + channel
+* pixels + pixel.
 """
 
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from peppp.lowprec.rounding import streams
 
-# By arithmetic, not by measurement: a thread of four warps loads 16 bytes twice; at 32 registers 16 tiles fit
-# a multiprocessor of an H100 or H200, and 64 KB in flight are twice what its latency needs.
+# Calculated, not measured: a thread of four warps loads 16 bytes twice; at 32 registers, 16 tiles fit a
+# multiprocessor of an H100 or H200, and 64 KB in flight are twice what its latency needs.
 _TILE = 1024
-# Names that a kernel may read: Triton wants them marked.
+# Triton requires globals that a kernel reads to be marked.
 _GOLDEN = tl.constexpr(streams.GOLDEN)
 _MULTIPLIER_1 = tl.constexpr(streams.MULTIPLIER_1)
 _MULTIPLIER_2 = tl.constexpr(streams.MULTIPLIER_2)
@@ -26,19 +27,19 @@ _MULTIPLIER_2 = tl.constexpr(streams.MULTIPLIER_2)
 
 @triton.jit
 def as_word(number):
-    """A number as uint32: as it stands, a small constant would be an int32."""
+    """A number as uint32; a plain small constant would be an int32."""
     return tl.full((), number, tl.uint32)
 
 
 @triton.jit
 def bits_of(x):
-    """The bits of float32 as uint32."""
+    """The bits of float32 numbers, as uint32."""
     return x.to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def float_of(bits):
-    """The float32 of bits."""
+    """The float32 numbers with these bits."""
     return bits.to(tl.float32, bitcast=True)
 
 
@@ -56,7 +57,7 @@ def _random(index, key_ptr):
 
 @triton.jit
 def _rounded(x, fmt_ptr, index, key_ptr, RARE: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """Numbers rounded as by kernels.py's loops, whose constants ``fmt_ptr`` holds (uint32 [12])."""
+    """Round numbers as the loops of kernels.py do; ``fmt_ptr`` holds their constants (uint32 [12])."""
     threshold = float_of(tl.load(fmt_ptr + 10 if STOCHASTIC else fmt_ptr))
     half, mask, highest = tl.load(fmt_ptr + 1), tl.load(fmt_ptr + 2), tl.load(fmt_ptr + 3)
     magnitude = bits_of(x) & as_word(0x7FFFFFFF)
@@ -88,12 +89,12 @@ def _rounded(x, fmt_ptr, index, key_ptr, RARE: tl.constexpr, STOCHASTIC: tl.cons
 
 @triton.jit
 def _place(rows, channels, pixels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Of a tile: offsets in memory (int64), row-major indices (uint32), and which of them exist."""
-    tiles = (channels - 1) // COLUMNS + 1  # of an int32 near its end, channels + COLUMNS would overflow
+    """A tile's offsets in memory (int64), its row-major indices (uint32), and which of them exist."""
+    tiles = (channels - 1) // COLUMNS + 1  # channels + COLUMNS could overflow an int32
     tile = tl.program_id(0)
     row = (tile // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = (tile % tiles).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    # The index counts modulo 2^32, and there are fewer rows than that: 64-bit division would cost more than
+    # The index counts modulo 2^32, and there are fewer rows than that; 64-bit division would cost more than
     # the rounding itself.
     place, side = row.to(tl.uint32), as_word(pixels)
     start = place // side * (side * as_word(channels)) + place % side
@@ -104,8 +105,8 @@ def _place(rows, channels, pixels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     )
 
 
-# Sizes of the walk and addresses of keys differ from tensor to tensor: whether 16 divides them says nothing,
-# and would compile each kernel several times.
+# These sizes and key addresses differ from tensor to tensor. Specialising on whether 16 divides them would
+# not help, and would compile each kernel several times.
 @triton.jit(do_not_specialize_on_alignment=["key_ptr", "rows", "pixels"])
 def _round(
     x_ptr,
@@ -189,7 +190,7 @@ def _sgd(
 
 
 def _tile(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
-    """The grid for a matrix in memory, and the sides of a tile."""
+    """Return the grid for a matrix in memory, and the sides of a tile."""
     columns = min(int(triton.next_power_of_2(channels)), _TILE)
     height = min(_TILE // columns, int(triton.next_power_of_2(rows)))
     grid = triton.cdiv(rows, height) * triton.cdiv(channels, columns)
@@ -197,7 +198,7 @@ def _tile(rows: int, channels: int) -> tuple[tuple[int], dict[str, int]]:
 
 
 def as_words(x: Tensor) -> Tensor:
-    """A tensor of int32 as the kernels read it."""
+    """View an int32 tensor as the kernels read it (uint32)."""
     return x.view(torch.uint32)
 
 
@@ -212,9 +213,10 @@ def round_all(
     *,
     relu: bool = False,
 ) -> None:
-    """Round ``x`` into ``out``, or to 0 where a ``gate`` is not positive. ``order``: pixels and channels.
+    """Round ``x`` into ``out``, or write 0 where a ``gate`` is not positive.
 
-    The three lie alike in memory, without gaps. ``key`` (int64 [1]) None is nearest.
+    All three have the same memory layout without gaps; ``order`` is its pixels and channels. ``key`` (int64
+    [1]) None is nearest.
     """
     if not x.numel():
         return
@@ -252,10 +254,10 @@ def sgd(
     weight_decay: float,
     order: tuple[int, int],
 ) -> None:
-    """One parameter's step, in place, in the order of kernels.sgd_step.
+    """Do one parameter's step, in place, in the order of kernels.sgd_step.
 
-    ``constants`` are those of Formats A and B, ``keys`` (int64 [1] each) in the order of the roles' numbers,
-    ``stochastic`` for gradient, states and values; ``rate`` is float32 [1].
+    ``constants`` belong to Formats A and B. ``keys`` (int64 [1] each) are in the order of the roles' numbers,
+    ``stochastic`` in the order gradient, states, values. ``rate`` is float32 [1].
     """
     if not weight.numel():
         return
@@ -281,6 +283,6 @@ def sgd(
         GRADIENT_STOCHASTIC=stochastic[0],
         STATES_STOCHASTIC=stochastic[1],
         VALUES_STOCHASTIC=stochastic[2],
-        enable_fp_fusion=False,  # a multiplication and an addition are two roundings
+        enable_fp_fusion=False,  # a multiplication and an addition must round separately
         **sides,
     )

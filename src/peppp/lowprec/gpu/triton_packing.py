@@ -1,7 +1,7 @@
-"""Packing on a GPU, one Triton kernel each way; NOT RUN ON A GPU YET.
+"""Packing on a GPU, with one Triton kernel for each direction; NOT RUN ON A GPU YET.
 
-Words and codes are packing.py's, bit for bit, as Triton's interpreter shows. device_packing.py is who calls
-this, and compares it with packing.py on the GPU in question before it trusts it.
+Words and codes equal those of packing/codes.py, bit for bit, as Triton's interpreter shows. device_packing.py
+calls this, and compares it with codes.py on the actual GPU before it uses it.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ from peppp.lowprec.gpu.triton_kernels import as_word, as_words, bits_of, float_o
 
 @triton.jit
 def _code(code_ptr, MOVED: tl.constexpr):
-    """What packing.py calls a format's constants, read once: nine numbers (uint32)."""
-    # Where infinities and NaN are not moved, nothing is as large as the two that say where to.
+    """Load a format's constants (codes.plain_constants), as nine numbers (uint32)."""
+    # If infinities and NaN need no separate treatment, no magnitude and no code reaches these two.
     first, lowest = as_word(0xFFFFFFFF), as_word(0xFFFFFFFF)
     if MOVED:
         first, lowest = tl.load(code_ptr + 7), tl.load(code_ptr + 8)
@@ -36,7 +36,7 @@ def _code(code_ptr, MOVED: tl.constexpr):
 
 @triton.jit
 def _encoded(bits, constants, MOVED: tl.constexpr):
-    """Codes of the bits of numbers of a format."""
+    """The codes of numbers given as bits."""
     cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift, first, lowest = constants
     threshold = float_of(threshold)
     magnitude = bits & as_word(0x7FFFFFFF)
@@ -64,7 +64,7 @@ def _decoded(code, constants, MOVED: tl.constexpr):
 
 @triton.jit
 def _there(place, column, left, width, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
-    """Which places of a row of a block exist; of a whole block, all."""
+    """Which places of a block's row exist; in a whole block, all do."""
     there = tl.full((WIDTH,), 1, tl.int1)
     if not WHOLE:
         there = (column < width) & (place < left)
@@ -84,7 +84,7 @@ def _pack(
     WHOLE: tl.constexpr,
     MOVED: tl.constexpr,
 ):
-    """A block of 32 * width numbers into BITS rows of ``width`` words; number j * width + c into column c."""
+    """Pack 32 * width numbers into BITS rows of ``width`` words; number j * width + c goes to column c."""
     constants = _code(code_ptr, MOVED)
     if WHOLE:
         width = WIDTH
@@ -105,7 +105,7 @@ def _pack(
             word = tl.full((WIDTH,), 0, tl.uint32)
             if j * BITS % 32 + BITS > 32:
                 word = code >> (32 - j * BITS % 32)
-    tl.store(wrong_ptr + column * 0, wrong, mask=wrong != 0)  # all that write, write 1
+    tl.store(wrong_ptr + column * 0, wrong, mask=wrong != 0)  # all threads that write, write 1
 
 
 @triton.jit
@@ -120,7 +120,7 @@ def _unpack(
     WHOLE: tl.constexpr,
     MOVED: tl.constexpr,
 ):
-    """What :func:`_pack` packed."""
+    """Unpack what :func:`_pack` packed."""
     constants = _code(code_ptr, MOVED)
     if WHOLE:
         width = WIDTH
@@ -140,12 +140,12 @@ def _unpack(
 
 
 def pack(flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int) -> Tensor:
-    """Pack a row of float32 into ``words`` (int32), in blocks of 32 * ``width``.
+    """Pack a flat float32 tensor into ``words`` (int32), in blocks of 32 * ``width``.
 
-    Gives int32 [1], 0 where every number had a code.
+    Returns int32 [1], which is 0 if every number had a code.
 
-    ``code`` (int32 [7] or [9]) are the format's cut, offset, tiny_offset, threshold, tiny_codes, magnitudes
-    and sign_shift, and where infinity and NaN are moved the first code and the lowest bits of these.
+    ``code`` (int32 [7] or [9]) holds the format's cut, offset, tiny_offset, threshold, tiny_codes, magnitudes
+    and sign_shift; and, if infinity and NaN need separate treatment, their first code and lowest bits.
     """
     wrong = torch.zeros(1, dtype=torch.int32, device=flat.device)
     for part, target, grid, sides in _blocks(flat, words, bits, code, width):
@@ -154,7 +154,7 @@ def pack(flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int) -> Te
 
 
 def unpack(words: Tensor, flat: Tensor, bits: int, code: Tensor, width: int) -> None:
-    """The row of float32 that :func:`pack` packed."""
+    """Unpack what :func:`pack` packed into a flat float32 tensor."""
     for part, source, grid, sides in _blocks(flat, words, bits, code, width):
         _unpack[grid](as_words(source), part, as_words(code), part.numel(), **sides)
 
@@ -162,7 +162,7 @@ def unpack(words: Tensor, flat: Tensor, bits: int, code: Tensor, width: int) -> 
 def _blocks(
     flat: Tensor, words: Tensor, bits: int, code: Tensor, width: int
 ) -> list[tuple[Tensor, Tensor, tuple[int], dict[str, Any]]]:
-    """The whole blocks, then the rest as a narrower one: numbers, words, grid, what the kernels need else."""
+    """Return the whole blocks, then the rest as a narrower one: numbers, words, grid, other arguments."""
     whole = flat.numel() // (32 * width) * 32 * width
     middle = whole // 32 * bits
     rest = flat.numel() - whole

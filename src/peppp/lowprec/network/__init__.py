@@ -1,1 +1,1 @@
-"""Any module, its values rounded where arithmetic makes new ones."""
+"""Converts any module so that the values it computes are rounded."""

@@ -1,13 +1,13 @@
-"""Operations that choose their type, as torch's autocast does: what is of few bits, and what stays float32.
+"""Operations that choose their type as torch's autocast does: narrow, or float32.
 
-Numbers whose memory has a tuple as its note (memory.py) are of few bits; all others are float32: parameters,
-inputs, buffers, results of softmax and of norms of layers. Products round what they are given, and their
-results. Other operations give numbers of few bits where all that they read has few bits. Each use of a weight
-rounds it again, where autocast keeps a copy for the pass: the numbers are the same, but gradients of several
-uses are added in float32.
+Numbers are narrow if the note on their memory is a tuple (memory.py). All others are float32: parameters,
+inputs, buffers, and the results of softmax and of layer and group norms. Products round their operands and
+their results. The results of other operations are narrow if all that they read is narrow. Each use of a
+weight rounds it again, where autocast caches a copy for the pass: the numbers are the same, but gradients of
+several uses are added in float32.
 
-The lists are those of torch's documentation for CUDA ("autocast op reference"). On the CPU torch leaves
-softmax and norms in the type that they are given.
+The lists follow torch's documentation for CUDA ("autocast op reference"). On the CPU, torch leaves
+softmax and norms in the type of their input.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ _CASTS = {Tensor.float, Tensor.to, Tensor.type, Tensor.type_as}
 
 
 class CastingInterceptor(RoundingInterceptor):
-    """Sees every torch operation of a pass and gives its results the type that autocast would."""
+    """Sees every torch operation of a pass and gives its results the type that autocast would give them."""
 
     def __torch_function__(
         self,
@@ -48,7 +48,7 @@ class CastingInterceptor(RoundingInterceptor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Round what a product is given; run ``func``; let results of few bits wait to be rounded."""
+        """Round the operands of products, run ``func``, and let narrow results wait to be rounded."""
         kind, state, kwargs = KINDS.get(func), self.state, kwargs or {}
         if kind is Kind.UNTOUCHED or RUNNING[-1] is not state:
             return func(*args, **kwargs)
@@ -92,7 +92,7 @@ class CastingInterceptor(RoundingInterceptor):
         return result
 
     def _cast(self, tensor: Tensor, narrow: bool) -> Tensor:
-        """Float32 numbers in the type that is asked for: that of few bits, or float32 from now on."""
+        """Cast float32 numbers as requested: to the narrow type, or to float32 from now on."""
         if narrow:
             return self._narrow(tensor)
         memory = tensor.untyped_storage()
@@ -102,7 +102,7 @@ class CastingInterceptor(RoundingInterceptor):
         return tensor.clone()
 
     def _narrow(self, tensor: Tensor) -> Tensor:
-        """A rounded copy of float32 numbers; what has few bits already is taken as it is."""
+        """Return a rounded copy of float32 numbers; narrow ones are returned as they are."""
         if tensor.dtype != torch.float32 or isinstance(note_on(tensor.untyped_storage()), tuple):
             return tensor
         copy = round_copy(tensor, self.state.next_point("cast"))
@@ -111,7 +111,7 @@ class CastingInterceptor(RoundingInterceptor):
 
 
 def _cast_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool | None:
-    """Whether a cast of float32 numbers asks for few bits, as another tensor has; None where it is none."""
+    """Whether a cast asks for the narrow type, as of another tensor; None if it is no cast of float32."""
     if func is Tensor.float:
         return False
     for value in (*args[1:], *kwargs.values()):
@@ -123,9 +123,9 @@ def _cast_to(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _is_narrow(func: Callable[..., Any], operands: list[Tensor]) -> bool:
-    """Whether results have few bits: what is read does. Single numbers without dimensions decide nothing."""
+    """Whether results are narrow: all operands are. Zero-dimensional ones do not count, unless all are."""
     if func in NORMS_WITH_STATISTICS:
-        operands = operands[:1]  # weights and statistics are float32 beside it
+        operands = operands[:1]  # weights and statistics are float32
     read = [x for x in operands if x.is_floating_point()]
     deciding = [x for x in read if x.dim()] or read
     notes = [x.untyped_storage().__dict__.get(NOTE) for x in deciding]

@@ -1,6 +1,6 @@
-"""``low_precision``: any module, its values rounded where arithmetic makes new ones.
+"""``low_precision``: converts any module so that the values it computes are rounded.
 
-passes.py says how a pass of the module begins; mode.py sees the operations in it.
+passes.py begins and ends passes of the module; mode.py intercepts the operations in them.
 """
 
 from typing import TypeVar
@@ -31,23 +31,23 @@ def low_precision(
     error_format: str = "A",
     seed: int | None = None,
 ) -> Module:
-    """Make ``module`` compute at a precision: a pair of formats, or one by name as ``amp-bf16``.
+    """Make ``module`` compute at a precision: a pair of formats, or a name such as ``amp-bf16``.
 
-    Of a pair, values are rounded to Format A and errors to the error format. A precision by name has its own
-    formats and rounding modes; ``rounding`` and ``error_format`` say nothing to it.
+    With a pair, values are rounded to Format A and back-propagated errors to the error format. A precision
+    with a name has its own formats and rounding modes, and ignores ``rounding`` and ``error_format``.
 
-    The module is changed in place and handed back. Its parameters are rounded by the optimizer
-    (:func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`), or to Format A at the first pass
-    when there is none. Results of the module itself (logits) and its loss stay float32, and so do the running
-    statistics of batch norm and other buffers. Other methods than ``forward``, and modules within that are
-    called by themselves, are rounded as the module is.
+    The module is changed in place and returned. Its parameters are rounded by the optimizer
+    (:func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`), or to Format A in the first pass
+    if there is none. With a pair, the module's results (logits) and its loss stay float32, and so do the
+    running statistics of batch norm and other buffers. Methods other than ``forward``, and submodules that
+    are called directly, are rounded in the same way.
 
-    ``seed`` (drawn from torch's generator when None) decides all random bits. Under stochastic rounding two
-    evaluations of one batch differ, as every pass draws its own bits. For an evaluation that repeats, load
-    the ``state_dict`` into a network that was converted with ``rounding="nearest"``.
+    ``seed`` (drawn from torch's generator if None) determines all random bits. Under stochastic rounding, two
+    evaluations of one batch differ, since every pass draws new bits. For repeatable evaluations, load the
+    ``state_dict`` into a network that was converted with ``rounding="nearest"``.
 
-    Raises NetworkError for a module that is, or holds, a converted one, and for parameters that are not
-    float32.
+    Raises NetworkError for a module that is converted already or contains a converted one, and for parameters
+    that are not float32 or have no shape yet.
 
     >>> net = low_precision(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), "1-4-1/1-6-7", seed=0)
     >>> [str(point) for point in rounding_points(net, torch.ones(1, 4))]
@@ -60,7 +60,7 @@ def low_precision(
             )
     if seed is None:
         seed = int(torch.randint(1 << 62, (), dtype=torch.int64))
-    uses_in_hook()  # asked now, as it takes a backward pass
+    uses_in_hook()  # measured now, since it runs a backward pass
     precision = parse_precision(precision)
     if isinstance(precision, NamedPrecision):
         roundings, computes = Roundings.of_name(precision), precision.rounds_values
@@ -76,7 +76,7 @@ def low_precision(
 
 
 def parameters_of(module: nn.Module) -> Parameters:
-    """What is known of a converted module's parameters."""
+    """Return the :class:`Parameters` of a converted module; raises NetworkError for any other module."""
     low_precision_state(module)
     found = getattr(module, _PARAMETERS)
     assert isinstance(found, Parameters)
@@ -84,7 +84,7 @@ def parameters_of(module: nn.Module) -> Parameters:
 
 
 def low_precision_state(module: nn.Module) -> "LowPrecision":
-    """What :func:`low_precision` attached to a module; NetworkError where it did not."""
+    """Return the state that :func:`low_precision` attached; raises NetworkError for any other module."""
     state = getattr(module, _ATTRIBUTE, None)
     if not isinstance(state, LowPrecision):
         raise NetworkError(f"{type(module).__name__} is not at low precision; call low_precision on it first")
@@ -92,12 +92,12 @@ def low_precision_state(module: nn.Module) -> "LowPrecision":
 
 
 def is_low_precision(module: nn.Module) -> bool:
-    """Whether :func:`low_precision` has converted a module or a part of it."""
+    """Whether :func:`low_precision` has converted a module or one of its submodules."""
     return any(hasattr(part, _ATTRIBUTE) for part in module.modules())
 
 
 def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, ...]:
-    """The rounding points of a converted module, in order, as one forward pass on ``inputs`` meets them."""
+    """Return the rounding points of a converted module, in the order of one forward pass on ``inputs``."""
     state = low_precision_state(module)
     clock = state.clock
     state.clock = Clock(clock.seed)

@@ -1,10 +1,10 @@
 """Strided 1x1 convolutions that torch's CPU library gets wrong, and their repair.
 
-oneDNN (its issue 6035; torch 2.13 has version 3.12) writes past a buffer in the backward pass of such a
-convolution where its input or its weight lies in channels_last and has few channels: fewer than 8 on a
-processor with AVX2, fewer than 16 with AVX-512. The process crashes, hangs, or goes on with wrong gradients.
-The same convolution at stride 1 is right, so the repaired backward pass first picks the pixels that the
-stride visits.
+In the backward pass of such a convolution, oneDNN (its issue 6035; torch 2.13 has version 3.12) writes past a
+buffer if the input or weight is channels_last and has few channels: fewer than 8 on a processor with AVX2,
+fewer than 16 with AVX-512. The process crashes, hangs, or continues with wrong gradients. The same
+convolution at stride 1 is right, so the repaired backward pass first selects the pixels that the stride
+visits.
 """
 
 import subprocess
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
-# Input channels from which on every instruction set is right.
+# With this many input channels, every instruction set is right.
 _ENOUGH = 16
 _SECONDS = 120
 _OPERATION = torch.ops.aten.convolution_backward.default
 
 
 def is_narrow(weight: Tensor, stride: Any, padding: Any) -> bool:
-    """Whether a convolution in two dimensions is one of strided 1x1 kernels and few channels on a CPU.
+    """Whether a 2-d convolution on the CPU has strided 1x1 kernels without padding, and few channels.
 
-    The layout of memory has no part in it: torch chooses one by rules of its own.
+    The memory layout does not matter here, since torch chooses one by its own rules.
 
     >>> is_narrow(torch.ones(8, 4, 1, 1), 2, 0), is_narrow(torch.ones(8, 4, 3, 3), 2, 1)
     (True, False)
@@ -50,7 +50,7 @@ def holds_narrow(network: nn.Module) -> bool:
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """Whether torch, going by strides, takes a [batch, channels, height, width] for channels_last."""
+    """Whether torch, which looks at strides, treats a [batch, channels, height, width] as channels_last."""
     if tensor.dim() != 4:
         return False
     sizes, strides = tensor.shape, tensor.stride()
@@ -63,17 +63,17 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def _pair(value: Any) -> tuple[Any, ...]:
-    """What stands for rows and columns: torch takes a number for both."""
+    """Return the values for rows and columns; torch accepts one number for both."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return values * 2 if len(values) == 1 else values
 
 
 @cache
 def repair() -> object:
-    """From now on, let this process compute the backward pass of such convolutions at stride 1.
+    """From now on, compute the backward pass of such convolutions at stride 1 in this process.
 
-    Whatever calls them: layers, functions, blocks that are recomputed, TorchScript. No other result changes.
-    Every convolution's backward pass takes some 20 us longer, 3 % of a float32 step of ResNet-8 at 16 pixels.
+    This covers layers, functions, recomputed blocks and TorchScript. No other result changes. The backward
+    pass of every convolution takes some 20 us longer: 3 % of a float32 step of ResNet-8 at 16 pixels.
     """
     raw = torch.library.get_kernel(_OPERATION, "CPU")
 
@@ -89,7 +89,7 @@ def repair() -> object:
         transposed: bool,
         *rest: Any,
     ) -> Any:
-        """The gradients of input, weight and bias; the signature is that of torch's operation."""
+        """Return the gradients of input, weight and bias, with the signature of torch's operation."""
         after = (padding, dilation, transposed, *rest)
         if transposed or not is_narrow(weight, stride, padding):
             return raw.call_boxed(keys, error, x, weight, biases, stride, *after)
@@ -104,13 +104,13 @@ def repair() -> object:
 
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     library.impl("convolution_backward", backward, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
-    return library  # the replacement lasts as long as this object, which the cache keeps
+    return library  # the replacement lives as long as this object, which the cache keeps alive
 
 
 def examine(*, repaired: bool = False) -> str:
-    """``right``, ``wrong`` or ``crashed``: what becomes of such convolutions here, in a process of their own.
+    """Test such convolutions in a separate process; return ``right``, ``wrong`` or ``crashed``.
 
-    Compares the gradients of plain torch, or of repaired torch, with those in float64. A process that hangs
+    This compares the gradients of plain torch, or of repaired torch, with float64. A process that hangs
     counts as crashed.
     """
     line = [sys.executable, "-m", __name__, *(["repaired"] if repaired else [])]
@@ -123,7 +123,7 @@ def examine(*, repaired: bool = False) -> str:
 
 
 def library() -> str:
-    """The CPU library that torch was built with, and its version.
+    """Return the CPU library that torch was built with, and its version.
 
     >>> library().startswith("oneDNN")
     True
@@ -132,8 +132,7 @@ def library() -> str:
     return f"oneDNN {rest.split()[0]}" if found else "oneDNN is not part of this torch"
 
 
-# Channels, pixels and batch of the layers that are examined: the first three fail with AVX2, the others with
-# AVX-512.
+# Channels, pixels and batch of the layers to test: the first three fail with AVX2, the others with AVX-512.
 _LAYERS = ((2, 16, 32), (4, 16, 32), (7, 32, 8), (8, 64, 8), (12, 64, 8), (15, 64, 8))
 
 
@@ -144,7 +143,7 @@ def _verdict() -> str:
 
 
 def _error(channels: int, pixels: int, batch: int) -> float:
-    """The largest relative error of a layer's weight gradient, against float64."""
+    """Return the largest error of a layer's weight gradient against float64, relative to its maximum."""
     x = torch.randn(batch, channels, pixels, pixels).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(16, channels, 1, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
     y = torch.conv2d(x, weight, stride=2)

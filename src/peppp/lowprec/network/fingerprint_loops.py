@@ -1,4 +1,4 @@
-"""The compiled loop of fingerprints.py; imported only where numba works."""
+"""The compiled loop of fingerprints.py; imported only if numba works."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _U32 = np.uint32
 
 @_kernel
 def sum_all(addresses: Any, layouts: Any) -> Any:
-    """Fingerprints of the float32 numbers at some addresses; ``layouts`` are (images, channels, pixels)."""
+    """Fingerprints of float32 numbers at addresses; ``layouts`` [n, 3] are images, channels and pixels."""
     found = np.zeros(len(addresses), dtype=np.uint32)
     for k in range(len(addresses)):
         images, channels, pixels = layouts[k]

@@ -1,6 +1,6 @@
-"""A number that tells whether the numbers of a tensor are still the same: 32 bits, in any memory layout.
+"""Fingerprints that show whether a tensor still has the same numbers: 32 bits, in any memory layout.
 
-The sum over all elements of their bits times an odd number made of their row-major index, modulo 2^32.
+A fingerprint is the sum over all elements of their bits times (2 * row-major index + 1), modulo 2^32.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from peppp.lowprec.rounding.shape_only import is_shape_only
 
 
 def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
-    """The fingerprint of each of some float32 tensors; 0 on the meta device, which has no numbers.
+    """Return the fingerprint of each float32 tensor; 0 for tensors without numbers (meta or fake ones).
 
     >>> fingerprints([torch.ones(3), torch.ones(3) * 2, torch.ones(3)])
     [998244352, 1073741824, 998244352]
@@ -32,7 +32,7 @@ def fingerprints(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def _layout(x: Tensor) -> tuple[int, int, int] | None:
-    """(images, channels, pixels) of memory that is contiguous (one channel) or channels_last; else None."""
+    """(images, channels, pixels) of contiguous memory (as one channel) or channels_last; else None."""
     if not x.is_cpu or is_shape_only(x) or x.dtype is not torch.float32:
         return None
     if x.is_contiguous():

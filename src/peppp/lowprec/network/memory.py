@@ -1,12 +1,11 @@
-"""What is known of a piece of memory, noted on the memory itself, so that every tensor that lies in it shares
-it.
+"""Notes on memory, kept on the storage itself, so that all tensors in it share them.
 
-Torch keeps the Python object of a storage for as long as its memory lives. A note on it needs no table of
-addresses, which are used again, and no list of views.
+Torch keeps the Python object of a storage alive as long as its memory. A note on it therefore needs neither a
+table of addresses, which are reused, nor a list of views. A note is one of these:
 
-- A tuple: numbers of Format A that the network computed. What it holds waits to be rounded first.
+- A tuple: numbers of Format A that the network computed. Its elements wait to be rounded first.
 - A :class:`Constant`: numbers that the network did not compute (a buffer, a draw), which stay as they are.
-- Nothing: memory that was never seen, which counts as a constant.
+- None: memory that was never seen, which counts as a constant.
 """
 
 import weakref
@@ -21,7 +20,7 @@ NOTE = "_peppp_note"
 
 
 class Constant:
-    """Numbers that the network did not compute; ``checked`` is what of them Format A was found to have."""
+    """Numbers that the network did not compute; ``checked`` identifies those last found to be in Format A."""
 
     __slots__ = ("checked", "name")
 
@@ -30,13 +29,13 @@ class Constant:
         self.checked: tuple[Any, ...] | None = None
 
 
-LOSS = Constant("the loss")  # and what is computed from it: it stays float32
+LOSS = Constant("the loss")  # also for what is computed from it: it stays float32
 
 
 class Pending:
-    """A result that waits to be rounded where it lies, and the copies that were made of it meanwhile.
+    """A result that waits to be rounded in place, and the copies that were made of it meanwhile.
 
-    ``waiting`` is where the pass that runs knows its memory by.
+    ``waiting`` is the table of waiting memory of the running pass.
     """
 
     __slots__ = ("copies", "done", "lent", "point", "tensor", "waiting")
@@ -50,13 +49,13 @@ class Pending:
         self.done = False
 
     def lend(self, memory: UntypedStorage) -> None:
-        """Hold a result no longer that a ReLU has taken over: it waits for as long as others have it."""
+        """Drop the reference to a result that a ReLU has taken over; it waits as long as others hold it."""
         assert self.tensor is not None
         self.lent, self.tensor = weakref.ref(self.tensor), None
         self.waiting.pop(id(memory), None)
 
     def settle(self) -> None:
-        """Round it, once, and make its copies again."""
+        """Round the result, once, and make its copies again."""
         tensor = self.tensor if self.lent is None else self.lent()
         if self.done or tensor is None:
             return
@@ -67,7 +66,7 @@ class Pending:
 
 
 def memory_of(tensor: Tensor) -> UntypedStorage | None:
-    """The memory that a tensor lies in; None for those that lie in several pieces (sparse ones)."""
+    """Return a tensor's storage; None for tensors with several storages (sparse ones)."""
     try:
         return tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):
@@ -75,7 +74,7 @@ def memory_of(tensor: Tensor) -> UntypedStorage | None:
 
 
 def memories_of(tensors: list[Tensor]) -> list[UntypedStorage | None]:
-    """:func:`memory_of` each."""
+    """Apply :func:`memory_of` to each tensor."""
     try:
         return [tensor.untyped_storage() for tensor in tensors]
     except (NotImplementedError, RuntimeError):
@@ -83,20 +82,20 @@ def memories_of(tensors: list[Tensor]) -> list[UntypedStorage | None]:
 
 
 def note_on(memory: UntypedStorage | None) -> Any:
-    """The note on a piece of memory, or None."""
+    """Return the note on a storage, or None."""
     return None if memory is None else memory.__dict__.get(NOTE)
 
 
 def write_note(tensor: Tensor, note: Any) -> None:
-    """Note something on a tensor's memory."""
+    """Write a note on a tensor's storage."""
     memory = memory_of(tensor)
     if memory is not None:
         memory.__dict__[NOTE] = note
 
 
 def settle(memory: UntypedStorage) -> None:
-    """Round what waits in a piece of memory, before it is read or written."""
+    """Round what waits in a storage, before it is read or written."""
     for pending in memory.__dict__[NOTE]:
         pending.settle()
-        pending.waiting.pop(id(memory), None)  # nothing keeps it alive from now on
+        pending.waiting.pop(id(memory), None)  # the pass need not keep it alive any more
     memory.__dict__[NOTE] = ()

@@ -1,11 +1,11 @@
-"""Every torch operation of a pass, those inside layers and those written by hand, seen and rounded.
+"""Intercepts every torch operation of a pass, inside layers or outside, and rounds its results.
 
-The rule. An operation that reads numbers of the network and computes makes numbers that wait to be rounded:
-its results in memory of their own, and memory that it changed (whose version rose). Whatever waits is rounded
-in place before any operation reads or writes its memory, through whichever tensor or view. So a result that
-no operation uses, the network's own in whatever container, stays as it was computed. An operation that reads
-constants alone makes constants, which stay as they are and are reported where the network's numbers meet
-them.
+An operation that reads numbers of the network and computes leaves results that wait to be rounded: those in
+memory of their own, and memory that it changed in place (whose version rose). Whatever waits is rounded in
+place before any operation reads or writes its memory, through any tensor or view. So a result that no
+operation uses, such as the network's output in whatever container, stays as it was computed. An operation
+that reads only constants makes constants. These stay as they are, and are reported if the network's numbers
+meet them.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,15 +40,15 @@ from peppp.lowprec.network.state import LowPrecision
 from peppp.lowprec.rounding.functions import relu_round, round_copy
 from peppp.lowprec.rounding.quantize import round_to
 
-_ADD_IN_PLACE = Tensor.add_  # with which batch norm counts its batches, at every pass
+_ADD_IN_PLACE = Tensor.add_  # batch norm uses it to count its batches, in every pass
 _ROUNDED_TYPES = (torch.float32, torch.complex64)
 _NO_TENSORS = frozenset({type(None), int, float, bool, str, torch.dtype, torch.device})
-# Of the networks that run, the innermost last: the operations are its own.
+# The networks that are running, the innermost last: operations belong to that one.
 RUNNING: list[LowPrecision] = []
 
 
 class RoundingInterceptor(TorchFunctionMode):
-    """Sees every torch operation of a pass and applies the rule to it."""
+    """Sees every torch operation of a pass and rounds by the rule in the module's docstring."""
 
     def __init__(self, state: LowPrecision) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class RoundingInterceptor(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Round what waits and is used; run ``func``; let what it made wait in turn."""
+        """Round the waiting results that are used, run ``func``, and let its own results wait."""
         kind, state = KINDS.get(func), self.state
         if (
             kind is Kind.UNTOUCHED
@@ -113,7 +113,7 @@ class RoundingInterceptor(TorchFunctionMode):
             and isinstance(result, Tensor)
             and all(x is not result for x in changed)
         ):
-            kind = Kind.ROUNDED  # it did more than move values, as an embedding with max_norm does
+            kind = Kind.ROUNDED  # it also changed values, as an embedding with max_norm does
         if kind is Kind.KEPT:
             reports.scalars(state, func, (*args[1:], *kwargs.values()))
             for tensor in (*tensors_in((result,), []), *changed):
@@ -135,7 +135,7 @@ class RoundingInterceptor(TorchFunctionMode):
     def _round_statistics(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Running statistics to the format of values: a network of sixteen bits throughout has them so."""
+        """Round running statistics to the format of values, for networks entirely in sixteen bits."""
         first = 3 if func in (torch.batch_norm, torch.instance_norm) else 1
         named = (kwargs.get("running_mean"), kwargs.get("running_var"))
         with torch._C.DisableTorchFunction(), torch.no_grad():
@@ -144,7 +144,10 @@ class RoundingInterceptor(TorchFunctionMode):
                     round_to(x.data, self.state.roundings.values, None, x.data)
 
     def _relu(self, x: Tensor) -> Tensor | None:
-        """ReLU of a result that waits takes its rounding over, in one pass; it waits on for other uses."""
+        """Round a waiting result and apply ReLU in one pass; the result itself still waits for other uses.
+
+        Returns None if this is not possible.
+        """
         memory = memory_of(x)
         note = note_on(memory)
         if memory is None or not isinstance(note, tuple) or len(note) != 1:
@@ -158,7 +161,7 @@ class RoundingInterceptor(TorchFunctionMode):
         return result
 
     def _lost(self, result: Any) -> Any:
-        """A loss, and what is computed from one, stays float32."""
+        """Mark a loss, or what is computed from one, so that it stays float32."""
         for tensor in tensors_in((result,), []):
             write_note(tensor, LOSS)
         return result
@@ -176,12 +179,12 @@ class RoundingInterceptor(TorchFunctionMode):
         memories: list[Any],
         result: Any,
     ) -> Any:
-        """The results of arithmetic, whatever tuple or list holds them; those in new memory wait."""
+        """Let the results of arithmetic that are in new memory wait, in whatever tuple or list they are."""
         if isinstance(result, Tensor):
             memory = memory_of(result)
             if memory is not None and any(memory is other for other in memories):
                 return result  # a view of an operand, or the operand itself
-            own = kind is not Kind.ROUNDED and result.requires_grad  # the operation may keep it
+            own = kind is not Kind.ROUNDED and result.requires_grad  # the operation may save its result
             if own and result.dtype in _ROUNDED_TYPES and result.layout == torch.strided:
                 result = result.clone()
             self._wait(func, kind, result)
@@ -191,11 +194,11 @@ class RoundingInterceptor(TorchFunctionMode):
             named = isinstance(result, tuple) and hasattr(result, "_fields")
             if named or type(result) in (tuple, list):
                 return type(result)(*parts) if named else type(result)(parts)
-            return type(result)(parts)  # torch's own, as of torch.max
+            return type(result)(parts)  # torch's own types, such as that of torch.max
         return result
 
     def _wait(self, func: Callable[..., Any], kind: Kind | None, tensor: Tensor) -> None:
-        """Give a new or changed result its rounding point."""
+        """Give a new or changed result its rounding point, or report why it stays unrounded."""
         state, dtype, name, memory = self.state, tensor.dtype, func.__name__, memory_of(tensor)
         if dtype not in _ROUNDED_TYPES or tensor.layout is not torch.strided:
             if dtype.is_floating_point or dtype.is_complex:
@@ -203,7 +206,7 @@ class RoundingInterceptor(TorchFunctionMode):
                 state.report(f"{name} {what}", f"the results of {name}, which are {what}")
             return
         if memory is None or memory.__dict__.get(NOTE).__class__ is Constant:
-            return  # a buffer that the network writes keeps its numbers
+            return  # a buffer that the network writes stays unrounded
         if kind is None:
             state.report(name, f"what {name} computes inside, in several steps (its results are rounded)")
         state.wait(tensor, memory, state.next_point(name, listed=kind is not None))
@@ -211,7 +214,7 @@ class RoundingInterceptor(TorchFunctionMode):
     def _reshape(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
     ) -> Any:
-        """A view shares its memory and so what is known of it; a copy of what waits waits with it."""
+        """Run an operation that views or copies: a view shares its memory's note, and a copy waits, too."""
         result = self._run(func, args, kwargs)
         notes = [
             (memory, memory.__dict__.get(NOTE)) for x in operands if (memory := memory_of(x)) is not None
@@ -242,7 +245,7 @@ class RoundingInterceptor(TorchFunctionMode):
         return result
 
     def _drawn(self, func: Callable[..., Any], tensor: Tensor) -> None:
-        """Numbers drawn into memory: all of it is a constant now, or part of what the network computed."""
+        """Note numbers drawn in place: a constant if they fill the memory, else part of what waits."""
         memory = memory_of(tensor)
         if memory is not None and tensor.numel() * tensor.element_size() == memory.nbytes():
             memory.__dict__[NOTE] = None
@@ -250,7 +253,7 @@ class RoundingInterceptor(TorchFunctionMode):
             self._wait(func, Kind.MADE, whole(tensor))
 
     def _rounded_input(self, tensor: Tensor) -> Tensor:
-        """The rounded copy of what the caller gave to a method, made when it is first used."""
+        """Return the rounded copy of a tensor that the caller passed to a method, made on first use."""
         inputs = self.state.passes[-1].inputs
         kept, copy = inputs.get(id(tensor), (None, None))
         if kept is None:
@@ -262,8 +265,8 @@ class RoundingInterceptor(TorchFunctionMode):
         return copy
 
     def _constant(self, func: Callable[..., Any], constants: list[tuple[Tensor, Any]], result: Any) -> Any:
-        """What is computed from constants alone, or from the loss, is a constant; a name goes with it."""
-        if func in EMPTY:  # no numbers yet: what is written there counts
+        """Mark what is computed only from constants, or from the loss, as such; it inherits their name."""
+        if func in EMPTY:  # it has no numbers yet: whatever writes them decides
             write_note(result, ())
             return result
         named = [note for _, note in constants if note is not None]
@@ -278,20 +281,20 @@ class RoundingInterceptor(TorchFunctionMode):
 
 
 def whole(x: Tensor) -> Tensor:
-    """What a view is a view of."""
+    """Return the tensor that ``x`` is a view of, or ``x`` itself."""
     return x._base if x._is_view() and x._base is not None else x
 
 
 def versions_of(tensors: list[Tensor]) -> list[int]:
-    """How often each was changed in place."""
+    """Return the version counters of the tensors, which count changes in place."""
     try:
         return [tensor._version for tensor in tensors]
-    except RuntimeError:  # one from an inference mode outside, which nobody may change here
+    except RuntimeError:  # inference tensors have no counter, and nobody may change them here
         return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 def tensors_in(values: Any, found: list[Tensor]) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dicts, appended to ``found``."""
+    """Append the tensors in nested tuples, lists and dicts to ``found``, and return it."""
     for value in values.values() if isinstance(values, dict) else values:
         if value.__class__ in _NO_TENSORS:
             continue
@@ -303,7 +306,7 @@ def tensors_in(values: Any, found: list[Tensor]) -> list[Tensor]:
 
 
 def mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Nested tuples, lists and dicts with ``function`` applied to the tensors, in the order of tensors_in."""
+    """Apply ``function`` to the tensors in nested tuples, lists and dicts, in the order of tensors_in."""
     if isinstance(values, Tensor):
         return function(values)
     if isinstance(values, dict):

@@ -1,8 +1,8 @@
-"""The parameters of a converted module: of Format A whenever they are used, whoever wrote them.
+"""The parameters of a converted module: they are in Format A whenever they are used, whoever wrote them.
 
-A fingerprint of each parameter's numbers tells whether they are still those that were rounded, as torch does
-not say who wrote memory through ``parameter.data``. What was written from outside is rounded; in training,
-the optimizer's accumulators follow it.
+Torch does not report writes through ``parameter.data``, so a fingerprint of each parameter shows whether its
+numbers are still the ones that were rounded. Numbers written from outside are rounded; in training, the
+optimizer's accumulators are updated to match.
 """
 
 import weakref
@@ -23,7 +23,7 @@ from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import GRADIENT, Key, mix
 from peppp.lowprec.storage.placeholders import UsedGradient
 
-_KNOWN = "_peppp_fingerprint"  # on a parameter
+_KNOWN = "_peppp_fingerprint"  # attribute of a parameter
 SPARSE = (
     "a parameter of shape {shape} has a sparse gradient, which has no low-precision form; make the layer "
     "with sparse=False"
@@ -31,19 +31,17 @@ SPARSE = (
 
 
 class Owner(Protocol):
-    """An optimizer that keeps an accumulator for some of the parameters."""
+    """An optimizer that may keep an accumulator for each of its parameters."""
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether it steps on a parameter."""
 
     def adopt(self, parameter: Tensor, fingerprint: int) -> None:
-        """Take a parameter's numbers, which somebody else wrote, for its own: accumulator and weight
-        follow.
-        """
+        """Accept numbers that somebody else wrote into a parameter: update the accumulator and weight."""
 
 
 class Parameters:
-    """Which parameters a module has, and which optimizers step on them."""
+    """The parameters of a module, and the optimizers that step on them."""
 
     def __init__(self, module: nn.Module) -> None:
         modules = dict(module.named_modules())
@@ -65,29 +63,29 @@ class Parameters:
             check_type(name, slots[key])
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a deep copy takes: its optimizers are not those of the original."""
+        """Return the state for a deep copy, without the original's optimizers."""
         return self.__dict__ | {"_owners": []}
 
     def own(self, owner: Any) -> None:
-        """Let an optimizer be told when its parameters were written."""
+        """Register an optimizer, so that it can adopt numbers written into its parameters."""
         self._owners.append(weakref.ref(owner))
 
     def owners(self) -> Iterable[Any]:
-        """The optimizers that still live."""
+        """Return the optimizers that still exist."""
         return [owner for reference in self._owners if (owner := reference()) is not None]
 
     def owner(self, parameter: Tensor) -> Owner | None:
-        """The optimizer that steps on a parameter; the last one that was made."""
+        """Return the optimizer that steps on a parameter (the newest one), or None."""
         return next((owner for owner in reversed(list(self.owners())) if owner.owns(parameter)), None)
 
     def prepare(self, state: LowPrecision, *, training: bool) -> list[Any]:
-        """Before a pass: see that all parameters are of Format A. What undoes it after the pass, if anything.
+        """Round all parameters that need it before a pass; return the calls that undo this afterwards.
 
-        An evaluation leaves averaged or loaded weights as they are and computes on rounded copies of them.
+        An evaluation leaves averaged or loaded weights unchanged and computes on rounded copies of them.
         """
         undo: list[Any] = []
         if state.roundings.casts:
-            return undo  # each operation rounds the weights that it is given
+            return undo  # each operation rounds the weights that it reads
         plain, replaced, packed = [], [], state.packed
         for slots, key, name in self._slots:
             parameter = slots[key]
@@ -137,17 +135,17 @@ class Parameters:
 
 
 def known(parameter: Tensor) -> int | None:
-    """The fingerprint of a parameter's numbers when they were last of Format A."""
+    """Return the fingerprint that a parameter's numbers had when they were last in Format A, or None."""
     return parameter.__dict__.get(_KNOWN)
 
 
 def know(parameter: Tensor, fingerprint: int) -> None:
-    """Note that the numbers of a parameter are of Format A."""
+    """Note that the numbers of a parameter, with this fingerprint, are in Format A."""
     parameter.__dict__[_KNOWN] = fingerprint
 
 
 def check_type(name: str, parameter: Tensor) -> None:
-    """Refuse a parameter that is not float32, or has no numbers yet."""
+    """Raise NetworkError for a parameter that is not float32, or has no shape yet."""
     if is_lazy(parameter):
         raise NetworkError(f"{name} has no shape yet; run the network once before converting it")
     if parameter.dtype != torch.float32 and (parameter.is_floating_point() or parameter.is_complex()):
@@ -158,7 +156,7 @@ def check_type(name: str, parameter: Tensor) -> None:
 
 
 def round_gradients(parameters: Iterable[Tensor], roundings: Roundings, key: Key) -> None:
-    """Gradients of an earlier micro-batch to Format B, before the next ones are added."""
+    """Round the gradients of earlier micro-batches to Format B, before the next ones are added."""
     for index, parameter in enumerate(parameters):
         if parameter.grad is not None and not isinstance(parameter.grad, UsedGradient):
             check_gradient(parameter)
@@ -166,6 +164,6 @@ def round_gradients(parameters: Iterable[Tensor], roundings: Roundings, key: Key
 
 
 def check_gradient(parameter: Tensor) -> None:
-    """Refuse a sparse gradient."""
+    """Raise NetworkError for a sparse gradient."""
     if parameter.grad is not None and parameter.grad.layout != torch.strided:
         raise NetworkError(SPARSE.format(shape=tuple(parameter.shape)))

@@ -1,7 +1,7 @@
-"""How a pass begins and ends: what takes the place of each module's forward, and of its other methods.
+"""How a pass begins and ends: wrappers that replace the forward of each module, and its other methods.
 
-Within a pass it opens the scope of a container. Outside of one it begins a pass of its own, so that an
-encoder called by itself, or another method than forward, is rounded as the network is.
+Within a pass, a wrapper opens the scope of a container. Outside of one it begins a pass, so that a submodule
+called directly, or a method other than forward, is rounded as the whole network is.
 """
 
 import inspect
@@ -26,12 +26,13 @@ from peppp.lowprec.network.state import LowPrecision, Pass, Scope
 from peppp.lowprec.rounding.functions import round_copy
 from peppp.lowprec.rounding.streams import Key, mix, mix_text
 
-_WRAPPED = "_checkpoint_wrapped_module"  # how torch's wrapper for checkpointing names what it wraps
+_WRAPPED = "_checkpoint_wrapped_module"  # the attribute of torch's checkpoint wrapper that holds the module
 
 
 def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
-    """Take the place of the forward methods of a module and all modules within, and of their other
-    methods.
+    """Replace the forward and the other public methods of a module and of all its submodules.
+
+    Raises NetworkError if a submodule is part of another converted network.
     """
     recomputed.follow_checkpoints()
     for path, submodule in module.named_modules():
@@ -41,7 +42,7 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
             )
     for path, submodule in module.named_modules():
         if isinstance(submodule.__dict__.get("forward"), Entry):
-            continue  # an activation of another network's, which serves both
+            continue  # a parameterless module of another network, which serves both
         is_wrapper = hasattr(submodule, _WRAPPED)
         path = ".".join(part for part in path.split(".") if part != _WRAPPED)
         for name in ("forward", *_own_methods(type(submodule))):
@@ -53,16 +54,16 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
                 child.__dict__.setdefault(_PLACE, (submodule, path, number))
 
 
-_PLACE = "_peppp_place"  # on a child of an nn.Sequential: that, its path, and which of its children it is
+_PLACE = "_peppp_place"  # attribute of an nn.Sequential's child: its parent, the parent's path, its number
 
 
 def _is_empty(module: nn.Module) -> bool:
-    """Whether a module holds nothing: a ReLU that is an argument's default belongs to many networks."""
+    """Whether a module holds nothing: a ReLU that is a default argument belongs to many networks."""
     return not (module._parameters or module._buffers or module._modules)
 
 
 def _own_methods(kind: type) -> list[str]:
-    """The public methods that a class does not have from torch."""
+    """Return the public methods of a class that do not come from torch."""
     names = {}
     for base in reversed(kind.__mro__):
         theirs = base.__module__.partition(".")[0] in ("torch", "builtins", "typing", "abc")
@@ -73,7 +74,7 @@ def _own_methods(kind: type) -> list[str]:
 
 
 class Entry:
-    """What is called instead of a method of a module."""
+    """Called in place of a method of a module."""
 
     def __init__(
         self,
@@ -97,17 +98,17 @@ class Entry:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """That of the method, for who looks at what a network takes."""
+        """The signature of the method, for code that inspects what a network takes."""
         return inspect.signature(self.function if self.bound else self.function.__get__(self.module))
 
     @property
     def __code__(self) -> CodeType:
-        """That of the method, which torch.export looks at."""
+        """The code of the method, which torch.export inspects."""
         code: CodeType = inspect.unwrap(self.function).__code__
         return code
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the method, in the pass that runs or in one of its own."""
+        """Run the method, in the running pass or in a new one."""
         state = self.state
         if not state.passes or self.is_root:
             if RUNNING and RUNNING[-1] is not state and _is_empty(self.module):
@@ -126,7 +127,7 @@ class Entry:
         return self._within(running, args, kwargs)
 
     def _within(self, running: Pass, args: Any, kwargs: Any) -> Any:
-        """Run as part of a pass; a container opens a scope of its own."""
+        """Run the method as part of a pass; a container opens its own scope."""
         if not self.is_container:
             if not torch.is_grad_enabled():
                 self._note(running)
@@ -146,23 +147,23 @@ class Entry:
         return self.function(*args, **kwargs) if self.bound else self.function(self.module, *args, **kwargs)
 
     def _note(self, running: Pass) -> None:
-        """Note where a module begins that a Function of the network's own may run again by hand."""
+        """Note where a module begins that a custom autograd Function may run again in the backward pass."""
         if not torch.is_grad_enabled() and self.state.training:
             self.state.issued.setdefault(self.path, []).append((running.scope().copy(), True))
 
     def _begin(self, args: Any, kwargs: Any) -> Any:
-        """Run as a pass of its own."""
+        """Run the method as a new pass."""
         check_surroundings()
         state = self.state
         noted = state.issued.get(self.path) if torch._C._current_graph_task_id() != -1 else None
-        again, inside = noted.pop() if noted else (None, False)  # the last call is run again first
+        again, inside = noted.pop() if noted else (None, False)  # the last call is rerun first
         training = self.root.training and (torch.is_grad_enabled() or recomputed.is_first_run())
         with ExitStack() as stack:
-            if torch.is_inference_mode_enabled():  # whose tensors do not say whether they were changed
+            if torch.is_inference_mode_enabled():  # its tensors have no version counters
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.no_grad())
             state.training, state.root = training, self.root
-            if state.passes:  # a method that calls the network is a loop: what it was given is the input
+            if state.passes:  # a method that calls the network in a loop: the network rounds its own inputs
                 state.passes[-1].inputs.clear()
             if again is not None:
                 running = Pass([again])
@@ -177,7 +178,7 @@ class Entry:
             if state.packed is not None:
                 stack.enter_context(state.packed.keeping(fresh=self.is_root and again is None))
             if state.roundings.casts:
-                pass  # operations round what they are given
+                pass  # operations round their operands
             elif inside:
                 for tensor in tensors_in((args, kwargs), []):
                     write_note(tensor, () if tensor.is_floating_point() else None)
@@ -211,7 +212,7 @@ class Entry:
 
 
 def running_mode(state: LowPrecision) -> ExitStack:
-    """The mode that rounds what ``state``'s network computes, until the stack is closed."""
+    """Enter the mode that rounds what the network of ``state`` computes; closing the stack leaves it."""
     with ExitStack() as stack:
         modes = _get_current_function_mode_stack() if RUNNING else ()  # type: ignore[no-untyped-call]
         if not any(isinstance(mode, RoundingInterceptor) and mode.state is state for mode in modes):
@@ -223,9 +224,9 @@ def running_mode(state: LowPrecision) -> ExitStack:
 
 
 def _by_hand(running: Pass, child: nn.Module) -> bool:
-    """Whether a checkpointed function runs the children of an nn.Sequential that is called otherwise.
+    """Whether a checkpointed function runs children of an nn.Sequential one by one, without calling it.
 
-    What it leaves for later, as checkpoint_sequential does with the last children, goes on by hand.
+    Children that it leaves for later, such as the last ones in checkpoint_sequential, count as well.
     """
     scope = running.scopes[-1]
     place = child.__dict__.get(_PLACE)
@@ -248,9 +249,9 @@ def _goes_on(scope: Scope, module: nn.Module, path: str, number: int) -> bool:
 
 
 def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
-    """The scope of an nn.Sequential whose children are run by hand: as if it had been called.
+    """Return the scope of an nn.Sequential whose children are run by hand, as if it had been called.
 
-    It may be a child itself of one that is run by hand, whose scope is the outer one then.
+    It may itself be a child of an nn.Sequential that is run by hand; that one's scope is then the outer one.
     """
     above = module.__dict__.get(_PLACE)
     if above is not None and outer.owner is not above[0]:
@@ -271,7 +272,7 @@ def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
 
 
 def is_compiled() -> bool:
-    """Whether torch.compile looks at every frame that runs."""
+    """Whether torch.compile is tracing the frames that run."""
     frames: Any = torch._C._dynamo.eval_frame
     callback = frames.set_eval_frame(None)
     frames.set_eval_frame(callback)
@@ -279,7 +280,7 @@ def is_compiled() -> bool:
 
 
 def check_surroundings() -> None:
-    """Refuse, in one line, what would compute something else than low precision."""
+    """Raise NetworkError, in one line, in surroundings that would not compute at low precision."""
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or is_compiled():
         raise NetworkError(
             "a low-precision network cannot be traced or compiled: its roundings are decided as it runs; "
@@ -302,7 +303,7 @@ def check_surroundings() -> None:
 
 
 def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same nested tuples, lists, dicts and dataclasses with ``function`` applied to each tensor."""
+    """Apply ``function`` to each tensor in nested tuples, lists, dicts and dataclasses."""
     if isinstance(values, Tensor):
         return function(values)
     if isinstance(values, dict):

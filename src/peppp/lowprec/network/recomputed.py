@@ -1,9 +1,9 @@
-"""Activation checkpointing: what torch computes again is rounded as it was the first time.
+"""Activation checkpointing: what torch recomputes is rounded as it was the first time.
 
-Torch's two forms of checkpointing call the function once more during the backward pass, and offer no hook
-around that. Here the function is given to them together with where the network stood: the container's key
-and how many operations it had seen. So any function can be recomputed: a module, a method, a lambda. The two
-names of torch.utils.checkpoint that are private are tested for each version of torch that is allowed.
+Both of torch's forms of checkpointing call the function again during the backward pass, and offer no hook for
+that. Here each function is wrapped together with the network's position: the container's key, and how many
+operations it had seen. So any function can be recomputed: a module, a method, a lambda. This uses two private
+names of torch.utils.checkpoint, which are tested with each version of torch that is allowed.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,16 +21,16 @@ from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
 from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
 
-_first_runs: list[object] = []  # reentrant functions that run for the first time, without gradients
+_first_runs: list[object] = []  # reentrant functions in their first run, which has no gradients
 
 
 def is_first_run() -> bool:
-    """Whether torch computes something without gradients that it will compute again with them."""
+    """Whether torch runs something without gradients that it will run again with gradients."""
     return bool(_first_runs)
 
 
 def follow_checkpoints() -> None:
-    """Have torch's checkpointing give its functions to us; once for the process."""
+    """Make torch's checkpointing wrap its functions in ours, once per process."""
     names: Any = checkpointing
     original = names._checkpoint_without_reentrant_generator
     if getattr(original, "_peppp", False):
@@ -58,24 +58,22 @@ def follow_checkpoints() -> None:
 
 
 def _again(function: Callable[..., Any], args: Any, *, reentrant: bool) -> Callable[..., Any]:
-    """The function as the network that runs now would run it again."""
+    """Wrap a function so that the running network can run it again."""
     if not RUNNING:
         return function
     values, given = [], tensors_in(args, [])
     first = {id(tensor): place for place, tensor in reversed([*enumerate(given)])}
-    with (
-        torch._C.DisableTorchFunction()
-    ):  # the network's mode would take our own operations for the network's
+    with torch._C.DisableTorchFunction():  # so that the network's mode ignores our own operations
         for tensor in given:
             memory = memory_of(tensor)
             values.append(type(note_on(memory)) is tuple)
             if memory is not None and values[-1]:
-                settle(memory)  # what is kept is what is used
+                settle(memory)  # so that what is saved is what is used
     return _Again(RUNNING[-1], function, values, [first[id(tensor)] for tensor in given], reentrant)
 
 
 class _Again:
-    """A function; each call is one more computation, the first of a reentrant one apart."""
+    """A checkpointed function; each call recomputes it, except the first of a reentrant one."""
 
     def __init__(
         self,
@@ -96,7 +94,7 @@ class _Again:
 
     @contextmanager
     def by_hand(self) -> Iterator[None]:
-        """Let the running pass know that a function runs which may run a container's children one by one."""
+        """Note in the running pass that this function may run a container's children one by one."""
         running = self.state.passes[-1]
         running.by_hand += not self.is_module
         try:
@@ -115,7 +113,7 @@ class _Again:
         if self.repeats:
             args, kwargs = self._as_one(args, kwargs)
         for tensor, is_value in zip(tensors_in((args, kwargs), []), self.values, strict=False):
-            if is_value:  # which may have been packed meanwhile, and lie in new memory
+            if is_value:  # it may have been packed since, and now be in new memory
                 write_note(tensor, ())
         with ExitStack() as stack:
             running = Pass([self.scope.copy()], by_hand=int(not self.is_module))
@@ -130,21 +128,21 @@ class _Again:
             results = self.function(*args, **kwargs)
             with torch._C.DisableTorchFunction():
                 for result, before in zip(tensors_in((results,), []), self.waited, strict=False):
-                    # A result that was rounded the first time, whose error came back through torch's node.
+                    # The result was rounded the first time, and its error came back through torch's node.
                     memory, waiting = memory_of(result), note_on(memory_of(result))
                     if memory is not None and waiting and before and all(pending.done for pending in before):
                         settle(memory)
             return results
 
     def _as_one(self, args: Any, kwargs: Any) -> Any:
-        """The arguments, with one tensor where one was given twice: attention looks whether it is so."""
+        """Pass one tensor wherever one was passed the first time: attention checks for identity."""
         given = tensors_in((args, kwargs), [])
         places = iter(range(len(given)))
         return mapped((args, kwargs), lambda _: given[self.repeats.get(place := next(places), place)])
 
 
 class CountedAlready(TorchFunctionMode):
-    """Norms have counted this batch already: what they add to their statistics goes into copies."""
+    """Keeps norms from counting a batch twice: they add it to copies of their statistics."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _counts_batches(func, args):
@@ -153,7 +151,7 @@ class CountedAlready(TorchFunctionMode):
 
 
 class _Recomputing(TorchFunctionMode):
-    """The same in a network of low precision, before what rounds there."""
+    """The same for a low-precision network, before its operations are rounded."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _counts_batches(func, args):
@@ -162,11 +160,11 @@ class _Recomputing(TorchFunctionMode):
 
 
 class _RecomputingRounds(_Recomputing, RoundingInterceptor):
-    """Of a pair of formats, or of sixteen bits throughout."""
+    """For a pair of formats, or sixteen bits throughout."""
 
 
 class _RecomputingCasts(_Recomputing, CastingInterceptor):
-    """As under autocast."""
+    """For precisions that cast as autocast does."""
 
 
 def _counts_batches(func: Any, args: Any) -> bool:
@@ -174,7 +172,7 @@ def _counts_batches(func: Any, args: Any) -> bool:
 
 
 def _with_copies(func: Any, args: Any) -> Any:
-    """The arguments of a norm with copies of its running statistics."""
+    """Return the arguments of a norm with copies of its running statistics."""
     if func is not functional.batch_norm and func is not functional.instance_norm:
         return args
     return args[0], *(x.clone() if isinstance(x, Tensor) else x for x in args[1:3]), *args[3:]

@@ -1,8 +1,7 @@
-"""Replicas of one network in several processes (DistributedDataParallel) round alike.
+"""Keeps the replicas of a network in several processes (DistributedDataParallel) equal.
 
-Each process rounds its own copy of the weights. So that the copies stay equal, the seed of the random bits,
-the step and the accumulators are those of the first process, before the first pass in which torch has made
-the weights so.
+Each process rounds its own copy of the weights. To keep the copies equal, all processes take the seed of the
+random bits, the step and the accumulators of the first process, in the first pass of a replica.
 """
 
 from typing import Any
@@ -14,7 +13,7 @@ from peppp.lowprec.network.state import LowPrecision
 
 
 def agree(state: LowPrecision, parameters: Any) -> None:
-    """Take the first process's seed, step and accumulators, at the first pass of a replica."""
+    """Take the first process's seed, step, weights and accumulators, in the first pass of a replica."""
     replica = getattr(torch.nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
     if replica is None or state.replica is replica:
         return

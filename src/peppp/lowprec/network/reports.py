@@ -1,4 +1,4 @@
-"""What stays float32, found where the network's numbers meet it, and named once."""
+"""Reports, once each, of what stays float32 and where the network's numbers meet it."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from peppp.lowprec.rounding.shape_only import is_shape_only
 def meeting(
     state: LowPrecision, func: Callable[..., Any], constants: list[tuple[Tensor, Any]], out: Any
 ) -> None:
-    """Name constants that the network's numbers meet, where Format A does not have their numbers."""
+    """Report constants that the network's numbers meet, if they are not numbers of Format A."""
     name, fmt = func.__name__, state.roundings.values
     for x, note in constants:
         if x is out or is_shape_only(x) or not (x.is_floating_point() or x.is_complex()):
@@ -32,7 +32,7 @@ def meeting(
 
 
 def scalars(state: LowPrecision, func: Callable[..., Any], values: tuple[Any, ...]) -> None:
-    """Name a number that an operation brings in, as clamp does, where Format A does not have it."""
+    """Report a number that an operation brings in, as clamp does, if it is not a number of Format A."""
     fmt = state.roundings.values
     for value in values:
         if type(value) is float and isinstance(fmt, (FloatFormat, FixedFormat)) and not _has(value, fmt):
@@ -47,14 +47,14 @@ def infinities(
     operands: list[Tensor],
     results: list[Tensor],
 ) -> None:
-    """Name an operation at its first infinity or NaN that finite operands gave."""
+    """Report an operation the first time that it gives infinity or NaN from finite operands."""
     name = f"{func.__name__} gave infinity"
     if name in state.unrounded or not state.roundings.is_known:
         return
     if len(args) > 1 and isinstance(args[1], (int, float)) and args[1] > 0 and func in TAME_WITH_SCALARS:
         return
     packed = state.packed
-    with torch.no_grad():  # looking must leave nothing behind for the backward pass
+    with torch.no_grad():  # these checks must save nothing for the backward pass
         if all(_is_finite(x) for x in results):
             return
         if all(_is_finite(x) for x in operands if packed is None or not packed.holds(x)):
@@ -70,12 +70,12 @@ def _is_finite(x: Tensor) -> bool:
     if is_shape_only(x) or not x.is_floating_point() or x.layout != torch.strided:
         return True
     if not x.untyped_storage().nbytes():
-        return True  # packed meanwhile, in a format that has no infinity
+        return True  # emptied, since it is packed in a format without infinity
     return bool(torch.isfinite(x).all())
 
 
 def has(x: Tensor, fmt: Format, note: Constant | None = None) -> bool:
-    """Whether a format has all numbers of a tensor, infinity and NaN apart; formats with a scale have any."""
+    """Whether a format has all finite numbers of a tensor; formats with a scale count as having any."""
     if not isinstance(fmt, (FloatFormat, FixedFormat)) or fmt == FP32:
         return True
     seen = (x._version, x.data_ptr(), x.shape) if x.layout == torch.strided else None
@@ -96,5 +96,5 @@ def has(x: Tensor, fmt: Format, note: Constant | None = None) -> bool:
 
 @lru_cache(maxsize=1024)
 def _has(value: float, fmt: Format) -> bool:
-    with _disable_current_modes():  # in a rehearsal the tensor would be a fake one
+    with _disable_current_modes():  # a rehearsal would make the tensor a fake one
         return not math.isfinite(value) or has(torch.tensor([value], dtype=torch.float32), fmt)

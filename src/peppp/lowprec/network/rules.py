@@ -1,8 +1,8 @@
-"""What is known of torch's operations, by name. mode.py has the rule; these lists only spare it work.
+"""What is known of torch's operations, by name; the rule is in mode.py, and these lists only save work.
 
-An operation in no list is rounded at its results and named once, as it may compute several steps inside. So a
-missing name costs time and a warning. Only two lists can make a number wrong, and stay short for it: those of
-operations that move values (``KEPT``, ``RESHAPED``) and of losses.
+The results of an operation in no list are rounded, and it is reported once, since it may compute several
+steps inside. So a missing name costs time and a warning. Only two lists can make a number wrong, and are kept
+short for that reason: operations that move values (``KEPT``, ``RESHAPED``), and losses.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ from torch.nn import functional
 
 
 class Kind(Enum):
-    """What is known of an operation."""
+    """How an operation treats the values that it reads."""
 
     ROUNDED = auto()  # arithmetic whose backward pass does not need its own result
     ROUNDED_COPY = auto()  # arithmetic whose backward pass keeps its own unrounded result
     KEPT = auto()  # moves or selects values
     RESHAPED = auto()  # moves the values of one tensor, mostly as a view of its memory
-    MADE = auto()  # makes numbers of its own and reads none, or draws them
-    LOSS = auto()  # computed on values as they are, rounded or not; its result is not rounded either
+    MADE = auto()  # makes or draws numbers and reads none
+    LOSS = auto()  # computes on values as they are, rounded or not; its result is not rounded either
     UNTOUCHED = auto()  # reads no values
 
 
@@ -86,7 +86,7 @@ _PROPERTIES = {
         _base
     """,
 }
-# Arithmetic that can turn finite numbers into infinity, as where a divisor was rounded to zero.
+# Arithmetic that can turn finite numbers into infinity, for example if a divisor was rounded to zero.
 _POLES = """
     div divide true_divide addcdiv __truediv__ __rtruediv__ __itruediv__ reciprocal rsqrt log log2 log10 log1p
     pow __pow__ __rpow__ exp expm1 div_ addcdiv_ reciprocal_ rsqrt_ log_ log2_ log10_ log1p_ pow_ exp_ expm1_
@@ -94,7 +94,7 @@ _POLES = """
 
 
 def functions_of(name: str) -> Iterator[Callable[..., Any]]:
-    """The functions that torch has by a name, wherever they are."""
+    """Yield the functions that torch has under a name, in all of its namespaces."""
     for home in (torch, functional, Tensor, torch._C._nn, torch.special):
         found = getattr(home, name, None)
         if callable(found):
@@ -104,8 +104,8 @@ def functions_of(name: str) -> Iterator[Callable[..., Any]]:
 def _table() -> dict[Any, Kind]:
     kinds: dict[Any, Kind] = {}
     for kind, names in _NAMES.items():
-        for name in names.split():  # and its twin in place
-            kinds.update({function: kind for twin in (name + "_", name) for function in functions_of(twin)})
+        for name in names.split():  # and its in-place form
+            kinds.update({function: kind for form in (name + "_", name) for function in functions_of(form)})
     for kind, names in _PROPERTIES.items():
         kinds.update({getattr(Tensor, name).__get__: kind for name in names.split() if hasattr(Tensor, name)})
     kinds.update(
@@ -122,13 +122,13 @@ def _tells(name: str, found: object) -> bool:
 # The kind of each function that torch's function mode hands over.
 KINDS = _table()
 POLES = {function for name in _POLES.split() for function in functions_of(name)}
-# Those that cannot where the second operand is a positive number.
+# Functions of POLES that cannot give infinity if their second operand is a positive number.
 _TAME = "div divide true_divide __truediv__ __itruediv__ div_ pow __pow__ pow_"
 TAME_WITH_SCALARS = {function for name in _TAME.split() for function in functions_of(name)}
 RELUS = {torch.relu, functional.relu, Tensor.relu}
-# Those that move real numbers, but compute with complex ones.
+# Functions that move real numbers, but compute with complex ones.
 COMPLEX = {function for name in ("abs", "__abs__", "sgn") for function in functions_of(name)}
-# Their operands in float32 are running statistics, which stay so.
+# Their float32 operands are running statistics, which stay float32.
 NORMS_WITH_STATISTICS = {
     functional.batch_norm,
     functional.instance_norm,

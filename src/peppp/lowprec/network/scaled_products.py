@@ -1,7 +1,7 @@
-"""The three products of a layer in formats that share scales: forward, input gradient, weight gradient.
+"""The three products of a layer in formats with shared scales: forward, input gradient, weight gradient.
 
-Each product rounds its operands anew, with scales shared along the dimension that it sums over. So does
-hardware with MX formats, which multiplies blocks and applies their scales to each sum of a block.
+Each product rounds its operands anew, with scales shared along the dimension that it sums over. Hardware with
+MX formats does the same: it multiplies blocks, and applies their scales to the sum of each block.
 """
 
 import math
@@ -24,11 +24,11 @@ from peppp.precisions.named import Products
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _OUT_OF_SIGHT = {functional.multi_head_attention_forward}
-_INPUT_GRADIENT, _WEIGHT_GRADIENT = 1, 2  # whose errors are rounded; in the key of the random bits
+_INPUT_GRADIENT, _WEIGHT_GRADIENT = 1, 2  # the products that round errors; they enter the random bits' keys
 
 
 def in_products(func: Callable[..., Any], state: LowPrecision) -> Callable[..., Any]:
-    """What computes ``func`` in a network's formats of products; ``func`` where they leave it alone."""
+    """Return what computes ``func`` in the network's product formats, or ``func`` if they do not apply."""
     products = state.roundings.products
     if products is None:
         return func
@@ -37,14 +37,14 @@ def in_products(func: Callable[..., Any], state: LowPrecision) -> Callable[..., 
     if func in _CONVOLUTIONS and products.convolutions:
         return partial(convolution, func, products=products, key=state.next_point("products").key)
     if func in _OUT_OF_SIGHT:
-        state.report(func.__name__, f"the linear layers within {func.__name__}, which stay as in amp-bf16")
+        state.report(func.__name__, f"the linear layers inside {func.__name__}, which stay as in amp-bf16")
     return func
 
 
 def linear(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, *, products: Products, key: Key
 ) -> Tensor:
-    """``functional.linear`` in formats of products."""
+    """Compute ``functional.linear`` in the formats of ``products``."""
     result: Tensor = _Linear.apply(input, weight, products, key)  # type: ignore[no-untyped-call]
     return result if bias is None else result + bias
 
@@ -62,7 +62,7 @@ def convolution(
     products: Products,
     key: Key,
 ) -> Tensor:
-    """A convolution of ``func``'s dimensions in formats of products; scales are shared along channels."""
+    """Compute the convolution ``func`` in the formats of ``products``, with scales shared along channels."""
     sizes = weight.dim() - 2
     stride, dilation = _each(stride, sizes), _each(dilation, sizes)
     if isinstance(padding, str):
@@ -83,20 +83,20 @@ def _each(value: Any, sizes: int) -> tuple[int, ...]:
 
 
 def _padding(padding: str, weight: Tensor, dilation: tuple[int, ...]) -> tuple[int, ...]:
-    """What ``valid`` and ``same`` mean; torch pads the two sides unlike where the kernel's reach is odd."""
+    """Return the padding of ``valid`` or ``same``; torch pads unevenly if the kernel's reach is odd."""
     reach = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
     if padding == "valid":
         return (0,) * len(reach)
     if any(r % 2 for r in reach):
         raise NetworkError(
-            "a convolution with padding='same' and an even kernel pads its sides unlike; it has no form in "
-            "products of few bits: pad by hand, or take a precision without -all"
+            "a convolution with padding='same' and an even kernel pads its sides unevenly, which products of "
+            "few bits do not support: pad by hand, or take a precision without -all"
         )
     return tuple(r // 2 for r in reach)
 
 
 def along(x: Tensor, dimension: int, fmt: Format, key: Key | None) -> Tensor:
-    """``x`` rounded with scales that are shared along a dimension (by a whole row of it, if ``fmt`` is int8).
+    """Round ``x`` with scales shared along a dimension (by a whole row of it, if ``fmt`` is an integer).
 
     >>> from peppp.formats import parse_format
     >>> along(torch.tensor([[100.0, 1.0], [3.0, 1.0]]), 0, parse_format("mx-1-2-1/2"), None)
@@ -120,7 +120,7 @@ def _errors(error: Tensor, dimension: int, products: Products, key: Key, product
 
 
 class _Linear(torch.autograd.Function):
-    """y = x W', dx = e W, dW = e' x: each of rounded operands."""
+    """y = x W', dx = e W, dW = e' x, each from rounded operands."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, products: Products, key: Key) -> Tensor:
@@ -147,7 +147,7 @@ class _Linear(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """As a linear layer over channels; both gradients take the same rounded errors."""
+    """Like a linear layer over channels; both gradients use the same rounded errors."""
 
     @staticmethod
     def forward(

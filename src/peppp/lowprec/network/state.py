@@ -1,4 +1,4 @@
-"""The state of a converted module: its precision, its clock, and where its passes stand."""
+"""The state of a converted module: its precision, its clock, and its running passes."""
 
 import warnings
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from peppp.lowprec.rounding.quantize import round_by
 from peppp.lowprec.rounding.roundings import Roundings
 from peppp.lowprec.rounding.streams import Clock, Key, mix
 
-_OTHERS = 1 << 62  # numbers of operations that no list knows begin there
+_OTHERS = 1 << 62  # numbers of operations that are in no list begin here
 
 
 @dataclass(frozen=True, slots=True)
 class RoundingPoint:
-    """One place where values are rounded in a forward pass (and errors in the backward pass)."""
+    """A place where a forward pass rounds values and the backward pass rounds their errors."""
 
     module: str
     operation: str
@@ -33,39 +33,39 @@ class RoundingPoint:
 class Scope:
     """A running container: its key, and how many operations and inner calls it has seen.
 
-    ``sequences`` are the nn.Sequential within it whose children are run by hand: their scopes, and the last
-    child that ran. A pass that has rounded nothing yet has no key (None).
+    ``sequences`` holds nn.Sequential modules within it whose children are run one by one: their scopes, and
+    the last child that ran. The key is None until the pass rounds something.
     """
 
     key: Key | None
     operations: int = 0
-    others: int = 0  # operations that no list knows, counted apart so that they move no other's random bits
+    others: int = 0  # operations in no list, counted separately so that they change no other's random bits
     calls: int = 0
     owner: object = None
     sequences: dict[str, tuple["Scope", int]] = field(default_factory=dict)
 
     def copy(self) -> "Scope":
-        """The same place, to go on from twice."""
+        """Return a copy that counts on from the same place."""
         inner = {name: (scope.copy(), last) for name, (scope, last) in self.sequences.items()}
         return replace(self, sequences=inner)
 
 
 @dataclass(slots=True, eq=False)
 class Pass:
-    """A pass that runs: its containers, outermost first, and what memory waits to be rounded.
+    """A running pass: its containers, outermost first, and the memory that waits to be rounded.
 
-    ``inputs`` are tensors that the caller gave to another method than forward: each is replaced by a rounded
-    copy (None until then) where an operation uses it. ``begin`` gives the key of a pass that has none yet.
+    ``inputs`` are tensors that the caller passed to a method other than forward: operations get a rounded
+    copy of each, made on first use (None before). ``begin`` returns the key of a pass that has none yet.
     """
 
     scopes: list[Scope]
     begin: Callable[[], Key] | None = None
     inputs: dict[int, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
     waiting: dict[int, UntypedStorage] = field(default_factory=dict)
-    by_hand: int = 0  # checkpointed functions that run and are no modules, but may run a container's children
+    by_hand: int = 0  # running checkpointed functions that are no modules, but may run a container's children
 
     def scope(self) -> Scope:
-        """The innermost container, with its key."""
+        """Return the innermost container; this determines the key of the pass if it has none yet."""
         if self.begin is not None:
             self.scopes[0].key, self.begin = self.begin(), None
         return self.scopes[-1]
@@ -73,27 +73,27 @@ class Pass:
 
 @dataclass
 class LowPrecision:
-    """The state of one converted module: its precision, its clock and where its passes stand."""
+    """The state of one converted module: its precision, its clock and its running passes."""
 
     roundings: Roundings
     clock: Clock
-    passes: list[Pass] = field(default_factory=list)  # that run, the innermost last
-    # Where calls began that may be run again by hand in the backward pass, and whether within another pass.
+    passes: list[Pass] = field(default_factory=list)  # running passes, the innermost last
+    # Where calls began that the backward pass may run again by hand, and whether inside another pass.
     issued: dict[str, list[tuple[Scope, bool]]] = field(default_factory=dict)
     issued_step: int = -1
     recorded: list[tuple[RoundingPoint, Point]] | None = None
     leaves: list[str] = field(default_factory=list)
     unrounded: list[str] = field(default_factory=list)
     root: nn.Module | None = None  # the module, while it runs
-    repaired: bool = False  # nothing about convolutions is left to do or to say
-    quiet: bool = False  # for networks whose reports are known: they are kept, but nobody is warned
-    training: bool = False  # whether the last pass that began is one of training
-    replica: object = None  # the DistributedDataParallel that this state is equal in
-    optimizer: str = ""  # the kind of optimizer that the precision is known for, if any
-    packed: "Packed | None" = None  # set where values are stored in few bits (see packed_optimizer.py)
+    repaired: bool = False  # whether convolutions have been repaired and reported
+    quiet: bool = False  # for networks whose reports are known: they are recorded, but do not warn
+    training: bool = False  # whether the last pass that began trains
+    replica: object = None  # the DistributedDataParallel with which this state has been synchronised
+    optimizer: str = ""  # the kind of optimizer that the precision requires, if any
+    packed: "Packed | None" = None  # set if values are stored packed (see optimizers/packed.py)
 
     def next_point(self, operation: str, *, listed: bool = True) -> Point:
-        """The rounding point of the operation that runs now."""
+        """Return the rounding point of the operation that runs now."""
         running = self.passes[-1]
         scope = running.scopes[-1] if running.begin is None else running.scope()
         assert scope.key is not None
@@ -108,7 +108,7 @@ class LowPrecision:
         return point
 
     def begun(self, path: str, scope: Scope) -> None:
-        """Note a pass of training, whose module may be run again by hand in the backward pass."""
+        """Note a training pass, whose module the backward pass may run again by hand."""
         if self.clock.step != self.issued_step:
             self.issued.clear()
             self.issued_step = self.clock.step
@@ -116,7 +116,7 @@ class LowPrecision:
             self.issued.setdefault(path, []).append((scope.copy(), False))
 
     def wait(self, tensor: Tensor, memory: UntypedStorage, point: Point) -> None:
-        """Let a result wait to be rounded until its memory is used."""
+        """Let a result wait to be rounded until an operation uses its memory."""
         notes = memory.__dict__
         before = notes.get(NOTE)
         waiting = self.passes[-1].waiting
@@ -124,9 +124,9 @@ class LowPrecision:
         waiting[id(memory)] = memory
 
     def leave(self, running: Pass) -> None:
-        """End a pass: what still waits was used by no operation, and leaves it as it was computed.
+        """End a pass: no operation has used what still waits, so it stays as it was computed.
 
-        A precision by name rounds its results, too, as a network in bfloat16 gives its logits in that.
+        A precision with a name rounds these results, too: a network in bfloat16 returns bfloat16 logits.
         """
         for memory in list(running.waiting.values()):
             if memory.__dict__.get(NOTE):
@@ -139,7 +139,7 @@ class LowPrecision:
             self.root = None
 
     def report(self, operation: str, text: str) -> None:
-        """Say something of an operation, once."""
+        """Warn about an operation, once."""
         if operation in self.unrounded:
             return
         self.unrounded.append(operation)
@@ -156,7 +156,7 @@ class LowPrecision:
         *_: Any,
         **__: Any,
     ) -> None:
-        """Repair torch where it would get a convolution wrong (see :mod:`.convolutions`), and say so once."""
+        """Repair torch if it would get this convolution wrong (see :mod:`.convolutions`), and warn once."""
         if self.repaired or not is_narrow(weight, stride, padding):
             return
         if not (is_channels_last(input) or is_channels_last(weight)):
@@ -175,24 +175,24 @@ class LowPrecision:
 
 
 def round_gradient(gradient: Tensor, roundings: Roundings, key: Key) -> Tensor:
-    """A gradient rounded to Format B in place."""
+    """Round a gradient to Format B in place, and return it."""
     return round_by(gradient, roundings.gradient, roundings.modes.gradient, key, gradient)
 
 
 class Packed(Protocol):
-    """Who stores parameters packed: it runs the operations that use them."""
+    """What stores parameters packed; it runs the operations that use them."""
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation on what the arguments stand for."""
+        """Return the result of an operation, with packed arguments unpacked."""
 
     def release(self) -> None:
-        """Give all parameters their numbers for good, and stop."""
+        """Unpack all parameters for good, and stop packing."""
 
     def holds(self, parameter: Tensor) -> bool:
         """Whether a parameter is packed."""
 
     def pack(self, parameter: Tensor) -> bool:
-        """Pack a parameter that nobody trains; False where it cannot be."""
+        """Pack a parameter that nobody trains; returns False if this is not possible."""
 
     def keeping(self, *, fresh: bool) -> AbstractContextManager[None]:
-        """Pack what is kept for the backward pass meanwhile; ``fresh`` begins a pass of the network."""
+        """Pack what is saved for the backward pass in this context; ``fresh`` begins a network's pass."""

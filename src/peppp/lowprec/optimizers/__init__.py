@@ -1,1 +1,1 @@
-"""Format B around torch's optimizers."""
+"""Torch optimizers with gradient, states and accumulator in Format B."""

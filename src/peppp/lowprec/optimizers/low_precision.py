@@ -1,4 +1,4 @@
-"""``low_precision_optimizer``: a torch optimizer whose gradient, states and accumulator are of few bits."""
+"""``low_precision_optimizer``: a torch optimizer with gradient, states and accumulator in few bits."""
 
 import torch
 from torch import nn
@@ -19,25 +19,26 @@ def low_precision_optimizer(
     gradients: str = "fp32",
     weights: str = "recomputed",
 ) -> LowPrecisionOptimizer:
-    """A torch optimizer whose gradient, states and accumulator live in Format B of ``module``.
+    """Wrap a torch optimizer so that gradient, states and accumulator are in Format B of ``module``.
 
-    ``module`` is one that :func:`peppp.lowprec.network.conversion.low_precision` made, ``optimizer`` a fresh
-    one over its parameters: SGD (momentum, weight decay), or any other that keeps its states parameter by
-    parameter (as Adam and AdamW). Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator).
-    Without an accumulator the update falls on the Format A weights themselves. A precision by name decides
-    about all this itself.
+    ``module`` comes from :func:`peppp.lowprec.network.conversion.low_precision`. ``optimizer`` is a fresh one
+    over its parameters: SGD (momentum, weight decay), or any other that keeps its states for each parameter,
+    such as Adam and AdamW. Parameters are rounded at once: accumulator = qB(w), w = qA(accumulator). Without
+    an accumulator, updates are added to the Format A weights themselves. A precision with a name determines
+    all of this itself.
 
-    ``storage`` "simulated" keeps rounded values in float32; "packed" keeps weights, what is saved for the
-    backward pass, states and accumulator in as many bits as their formats have: the same numbers, bit for
-    bit. Only then have ``gradients`` ("fp32", "packed", "in_backward") and ``weights`` ("recomputed",
-    "packed") a meaning: see :class:`peppp.lowprec.optimizers.packed.PackedOptimizer`.
+    ``storage`` "simulated" keeps rounded values in float32. "packed" keeps weights, what is saved for the
+    backward pass, states and accumulator in as many bits as their formats have, with the same numbers bit for
+    bit. Only "packed" uses ``gradients`` ("fp32", "packed", "in_backward") and ``weights`` ("recomputed",
+    "packed"): see :class:`peppp.lowprec.optimizers.packed.PackedOptimizer`.
 
-    Several optimizers may step on different parameters of one module. Weights that are loaded or written
-    later are the weights from then on, and the accumulators follow them. Parameters of no optimizer are
-    rounded to Format A at the next pass.
+    Several optimizers may step on different parameters of one module. If weights are loaded or written later,
+    the accumulators follow them. Parameters of no optimizer are rounded to Format A in the next pass.
 
-    Raises NetworkError for parameters of another module, an optimizer that has stepped already, one of SGD's
-    rarer options, or layers that ask for sparse gradients.
+    Raises NetworkError for parameters of another module, an optimizer that has stepped already, SGD with
+    nesterov, dampening or maximize, an optimizer without a state for each parameter (LBFGS, SparseAdam),
+    layers with sparse gradients, an unknown or mixed storage, and an optimizer or storage that does not fit
+    the precision.
     """
     state = low_precision_state(module)
     own = set(module.parameters())
@@ -63,7 +64,7 @@ def low_precision_optimizer(
             submodule, (nn.Embedding, nn.EmbeddingBag)
         ):
             raise NetworkError(
-                f"{name} asks for sparse gradients, which have no low-precision form; give sparse=False"
+                f"{name} has sparse gradients, which have no low-precision form; set sparse=False"
             )
     for other in parameters_of(module).owners():
         if (other.storage_name == "packed") != (storage == "packed") and not others_too(optimizer, other):
@@ -81,17 +82,17 @@ def low_precision_optimizer(
         state.packed.release()
     if state.roundings.carries:
         return KahanOptimizer(optimizer, module, accumulator=True)
-    accumulator = accumulator and not state.roundings.is_named  # a precision by name has none
+    accumulator = accumulator and not state.roundings.is_named  # precisions with a name have none
     if isinstance(optimizer, torch.optim.SGD):
         return LowPrecisionSGD(optimizer, module, accumulator=accumulator)
     return LowPrecisionOptimizer(optimizer, module, accumulator=accumulator)
 
 
 def _check_named(optimizer: torch.optim.Optimizer, state: LowPrecision, storage: str) -> None:
-    """Refuse what a precision by name cannot be: packed, or of another optimizer than its states are of."""
+    """Raise NetworkError for packed storage, or an optimizer that does not fit the precision."""
     if storage == "packed" and state.roundings.is_named:
         raise NetworkError(
-            "packed storage holds pairs of formats, as 1-4-1/1-6-7; take one, or storage='simulated'"
+            "packed storage holds pairs of formats, such as 1-4-1/1-6-7; take one, or storage='simulated'"
         )
     kind = type(optimizer).__name__.lower()
     if state.optimizer and kind != state.optimizer:
@@ -102,11 +103,11 @@ def _check_named(optimizer: torch.optim.Optimizer, state: LowPrecision, storage:
 
 
 def has_stepped(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer is no longer fresh; Adagrad makes its states before the first step."""
+    """Whether an optimizer has done a step; Adagrad makes its states before the first one."""
     return any(float(state.get("step", 1)) > 0 for state in optimizer.state.values() if state)
 
 
 def others_too(optimizer: torch.optim.Optimizer, other: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer takes over all parameters of another."""
+    """Whether an optimizer has all the parameters of another, and so replaces it."""
     mine = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     return all(parameter in mine for group in other.param_groups for parameter in group["params"])

@@ -1,7 +1,7 @@
 """Optimizers whose accumulator, states, gradients and weights are packed: the same numbers in fewer bytes.
 
-A parameter's step can run as soon as its gradient is complete, in the backward pass, so that no two gradients
-need to be kept; SGD's runs in pieces, so that little of a parameter is unpacked at a time.
+A parameter can step in the backward pass as soon as its gradient is complete, so that no two gradients are
+kept at once. SGD steps in segments, so that little of a parameter is unpacked at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,11 +35,11 @@ _ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
 class PackedOptimizer(LowPrecisionOptimizer):
     """Any torch optimizer over packed parameters, one parameter at a time.
 
-    ``gradients`` is what is kept of gradients until the step: ``fp32``, torch's own ``.grad``, which can be
-    read, clipped and scaled; ``packed``, all in Format B until :meth:`step`, so that micro-batches can be
-    added up; ``in_backward``, nothing, as each parameter steps within the backward pass. In the last two
-    ``.grad`` refuses to be read. ``weights`` are ``packed``, or ``recomputed`` from the accumulator where
-    there is one.
+    ``gradients`` selects what is kept of gradients until the step. ``fp32`` keeps torch's own ``.grad``,
+    which can be read, clipped and scaled. ``packed`` keeps all in Format B until :meth:`step`, so that
+    micro-batches can be added up. ``in_backward`` keeps nothing, as each parameter steps within the backward
+    pass. With the last two, ``.grad`` cannot be read. ``weights`` are ``packed``, or ``recomputed`` from the
+    accumulator if there is one.
     """
 
     storage_name = "packed"
@@ -89,7 +89,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
                 ]
 
     def let_go(self, parameter: Tensor) -> None:
-        """Step no more on a parameter, as another optimizer does."""
+        """Stop stepping on a parameter, because another optimizer does."""
         for handle in self._hooks.pop(parameter, ()):
             handle.remove()
         self.packed.pop(parameter, None)
@@ -97,7 +97,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             group["params"] = [own for own in group["params"] if own is not parameter]
 
     def adopt(self, parameter: Tensor, fingerprint: int) -> None:
-        """Let the accumulator follow a weight that was loaded, unless it is the accumulator's own."""
+        """Let the accumulator follow a loaded weight, unless the weight came from this accumulator."""
         if self._is_packed(parameter):
             own = self.fingerprints.get(parameter, known(parameter))
             if own == fingerprint and self.storage.weights.pack(parameter):
@@ -121,7 +121,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
                 self._set_key(parameter, weight_key)
 
     def _keep(self, parameter: Tensor, name: str, values: Tensor) -> None:
-        """Pack a state of a parameter; one with NaN in it spoils the parameter where the format has none."""
+        """Pack a parameter's state; a number without a code, such as NaN, marks the parameter as spoiled."""
         fmt = self.format
         packed = PackedTensor.try_pack(values, fmt, segment_length(values))
         if packed is None:
@@ -130,7 +130,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             self.packed[parameter][name] = packed
 
     def _set_key(self, parameter: Tensor, weight_key: int) -> None:
-        """Where weights are recomputed, note with which key."""
+        """Note the key with which the weights were rounded, if weights are recomputed."""
         if self.recompute:
             weights, stochastic = self.storage.weights, self.roundings.modes.values == "stochastic"
             weights.recomputed[parameter] = (
@@ -140,7 +140,10 @@ class PackedOptimizer(LowPrecisionOptimizer):
             weights.packed.pop(parameter, None)
 
     def _stand_in(self, parameter: Tensor, gradient: Tensor) -> None:
-        """Let the parameter be its gradient for a moment: torch copies a gradient that lies otherwise."""
+        """Temporarily point ``parameter.data`` at the gradient.
+
+        Otherwise autograd would copy a gradient whose strides differ.
+        """
         if gradient.layout != torch.strided:
             raise NetworkError(SPARSE.format(shape=tuple(parameter.shape)))
         if isinstance(parameter.grad, UsedGradient):
@@ -150,7 +153,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
     @torch.no_grad()
     def _complete(self, parameter: Tensor) -> None:
-        """A parameter's gradient is complete for this backward pass."""
+        """Pack a parameter's complete gradient, or step with it, as ``gradients`` says."""
         self.storage.weights.empty(parameter)
         gradient = parameter.grad
         if gradient is None or self.gradients == "fp32":
@@ -159,7 +162,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
         assert self.low_precision is not None
         key = self.low_precision.clock.update_key()
         if self.gradients == "packed":
-            if not is_dense(gradient):  # as that of a bias for a batch of one image
+            if not is_dense(gradient):  # such as that of a bias with a batch of one image
                 gradient = gradient.contiguous()
             before = self.packed_gradients.pop(parameter, None)
             if before is not None:
@@ -171,7 +174,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             self.packed_gradients[parameter] = gradient if packed is None else packed
         elif parameter in self._stepped:
             raise NetworkError(
-                "a second backward pass before step(): the first one's gradients are used up already; "
+                "a second backward pass before step(): the gradients of the first one are used up already; "
                 'take gradients="packed" to add gradients up, or "fp32" to clip or read them'
             )
         else:
@@ -180,7 +183,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
         parameter.grad = UsedGradient.of(parameter)
 
     def _update(self, update_key: Key) -> None:
-        assert isinstance(update_key, int)  # no replayed step packs
+        assert isinstance(update_key, int)  # replayed steps do not pack
         self._stepped.clear()
         self.fingerprints = {p: f for p, f in self.fingerprints.items() if p not in self.packed}
         for parameter in self.packed:
@@ -199,12 +202,12 @@ class PackedOptimizer(LowPrecisionOptimizer):
             parameter.grad = values
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         self.packed_gradients.clear()
         super().zero_grad(set_to_none)
 
     def _step_packed(self, parameter: Tensor, gradient: Tensor, update_key: int) -> None:
-        """One step of one packed parameter."""
+        """Do one step of one packed parameter."""
         if parameter in self.storage.weights.spoiled:
             return
         number = self.numbers[parameter]
@@ -241,7 +244,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
     @contextmanager
     def _unpacked(self) -> Iterator[None]:
-        """All states as float32 tensors, as the simulation has them."""
+        """Provide all states as float32 tensors, as the simulated optimizer has them."""
         kept = {parameter: self.state[parameter] for parameter in self.packed}
         for parameter in self.packed:
             self._unpack_states(parameter)
@@ -253,7 +256,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
                 self.accumulators.pop(parameter, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the simulation's optimizer gives, unpacked: each can go on where the other stopped."""
+        """Return the state unpacked, as the simulated optimizer does: each can load the other's."""
         with self._unpacked():
             state = super().state_dict()
         weights = self.storage.weights
@@ -264,16 +267,16 @@ class PackedOptimizer(LowPrecisionOptimizer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict`, or the simulation's, gave."""
+        """Load what :meth:`state_dict`, or the simulated optimizer's, returned."""
         weights = self.storage.weights
-        if not state_dict.get("fingerprints"):  # an older state, of the weights as they are
+        if not state_dict.get("fingerprints"):  # an older state_dict: assume that it belongs to these weights
             prints = [
                 fingerprints([weights.unpacked(p) if self._is_packed(p) else p])[0]
                 for p in self._parameters()
             ]
             state_dict = state_dict | {"fingerprints": prints}
         for parameter in self.packed:
-            if parameter in weights.recomputed:  # of an accumulator that goes
+            if parameter in weights.recomputed:  # from an accumulator that is about to be replaced
                 give(parameter, weights.unpacked(parameter))
                 del weights.recomputed[parameter]
                 weights.pack(parameter)
@@ -284,7 +287,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
 
 
 class PackedSGD(PackedOptimizer, LowPrecisionSGD):
-    """SGD over packed parameters, a segment at a time."""
+    """SGD over packed parameters, one segment at a time."""
 
     def _step_packed(self, parameter: Tensor, gradient: Tensor, update_key: int) -> None:
         weights = self.storage.weights
@@ -321,7 +324,7 @@ class PackedSGD(PackedOptimizer, LowPrecisionSGD):
         group: dict[str, Any],
         update_key: int,
     ) -> bool:
-        """Unpack, step and pack, segment by segment; whether all numbers had a code."""
+        """Unpack, step and pack, segment by segment; return whether all numbers had a code."""
         number, p = self.numbers[parameter], self.roundings
         rates = (group["lr"], group["momentum"], group["weight_decay"])
         packed = [t for t in (momentum, accumulator, weight) if t is not None]

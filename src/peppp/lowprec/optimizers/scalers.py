@@ -1,6 +1,4 @@
-"""A GradScaler and steps within the backward pass do not go together: the steps would use scaled
-gradients.
-"""
+"""Refuses a GradScaler if steps happen within the backward pass: they would use scaled gradients."""
 
 import weakref
 from collections.abc import Callable
@@ -15,7 +13,7 @@ _steppers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
 def refuse_scaled_losses(optimizer: Any) -> None:
-    """Refuse that a loss of the parameters of an optimizer, which steps in the backward pass, is scaled."""
+    """Make GradScaler.scale raise NetworkError for losses that reach the parameters of ``optimizer``."""
     _steppers.add(optimizer)
     scale = torch.amp.GradScaler.scale
     if not hasattr(scale, "_peppp"):
@@ -41,7 +39,7 @@ def _checked(scale: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _reaches(outputs: Tensor, parameters: set[int]) -> bool:
-    """Whether a graph ends in one of these parameters."""
+    """Whether the graph of ``outputs`` ends in one of these parameters."""
     waiting, seen = [outputs.grad_fn], set()
     while waiting:
         node = waiting.pop()

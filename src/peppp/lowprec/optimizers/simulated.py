@@ -1,6 +1,6 @@
-"""Format B around torch's optimizers: gradient, states and accumulator of few bits, weights in Format A.
+"""Format B around torch's optimizers: narrow gradient, states and accumulator, weights in Format A.
 
-Each step, with g, v, acc and w the gradient, momentum, accumulator and weight of a parameter:
+With g, v, acc and w the gradient, momentum, accumulator and weight of a parameter, each step computes
 g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v), of the unrounded v; w = qA(acc);
 v = qB(v). Multiplications and additions are separate float32 operations, in torch.optim.SGD's order.
 """
@@ -25,7 +25,7 @@ from peppp.lowprec.rounding.streams import ACCUMULATOR, FIRST_STATE, GRADIENT, W
 
 
 class LowPrecisionOptimizer(torch.optim.Optimizer):
-    """Any torch optimizer, stepping on the accumulator; its states rounded to Format B after each step."""
+    """Any torch optimizer; it steps on the accumulator, and its states are rounded after each step."""
 
     storage_name = "simulated"
 
@@ -39,9 +39,9 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         self.owned: Parameters = parameters_of(module)
         self.has_accumulator = accumulator
         self.accumulators: dict[Tensor, Tensor] = {}
-        # Of the weights that the accumulators belong to.
+        # The fingerprints of the weights that belong to the accumulators.
         self.fingerprints: dict[Tensor, int] = {}
-        # A parameter's random bits hang on its number within the module, not within the optimizer.
+        # The random bits of a parameter depend on its number in the module, not in the optimizer.
         self.numbers: dict[Tensor, int] = {
             parameter: number for number, parameter in enumerate(module.parameters())
         }
@@ -51,7 +51,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
     def _begin_all(self, parameters: Iterable[Tensor], *, written: bool = False) -> None:
         """Round new parameters, and give them accumulators.
 
-        Of those that were ``written`` later, weights that are of Format A already stay what they are.
+        If they were ``written`` later, weights that are in Format A already are not rounded again.
         """
         assert self.low_precision is not None
         key = self.low_precision.clock.update_key()
@@ -69,9 +69,9 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         self.note_weights(parameters)
 
     def note_weights(self, parameters: Iterable[Tensor] | None = None) -> None:
-        """Take the weights as they are now for those that the accumulators belong to."""
+        """Note that the current weights belong to the accumulators."""
         if not self.roundings.is_known:
-            return  # nobody writes into a captured step
+            return  # nobody writes into the weights of a captured step
         plain = [
             p for p in (self._parameters() if parameters is None else parameters) if not self._is_packed(p)
         ]
@@ -84,9 +84,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         return any(parameter is own for own in self._parameters())
 
     def adopt(self, parameter: Tensor, fingerprint: int) -> None:
-        """Let the accumulator follow a weight that somebody else wrote, unless it is the accumulator's
-        own.
-        """
+        """Let the accumulator follow a weight that was written, unless the accumulator made it."""
         if self.fingerprints.get(parameter) == fingerprint:
             know(parameter, fingerprint)
         else:
@@ -96,8 +94,11 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         return False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """A group of parameters of the same module, trained like the others from now on."""
-        if self.low_precision is None:  # torch's own construction
+        """Add parameters of the same module, which are trained like the others from now on.
+
+        Raises NetworkError for parameters of another module.
+        """
+        if self.low_precision is None:  # called by torch's own constructor
             super().add_param_group(param_group)
             return
         given = param_group["params"]
@@ -108,7 +109,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         self._begin_all(parameters)
 
     def _begin(self, parameter: Tensor, accumulator: Tensor | None, weight_key: Key | None) -> None:
-        """Keep what belongs to a parameter; its weight was rounded with ``weight_key``, or is as it was."""
+        """Keep a parameter's accumulator; ``weight_key`` is the key of the weight's rounding, if any."""
         if accumulator is not None:
             self.accumulators[parameter] = accumulator
 
@@ -133,14 +134,14 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on the rounded gradients; advances the clock of the random bits."""
+        """Do one step on the rounded gradients, and advance the clock of the random bits."""
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         else:
             loss = None
         assert self.low_precision is not None
-        with torch._C.DisableTorchFunction():  # of a network whose own method steps
+        with torch._C.DisableTorchFunction():  # a method of the network may call this within its pass
             parameters = self._parameters()
             for parameter in parameters:
                 check_gradient(parameter)
@@ -174,10 +175,9 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
                     self._round_state(name, value, mix(key, FIRST_STATE + number), out=value)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's state, the accumulators and the clock: all that resuming bit for bit needs.
+        """Return the base optimizer's state, the accumulators and the clock, to resume bit for bit.
 
-        The accumulators' weights are known by their fingerprints, so that those may be loaded before or
-        after.
+        Fingerprints identify the weights of the accumulators, so that weights may be loaded before or after.
         """
         assert self.low_precision is not None
         clock, parameters = self.low_precision.clock, self._parameters()
@@ -188,7 +188,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; the module's own state_dict holds the weights."""
+        """Load what :meth:`state_dict` returned; the module's own state_dict holds the weights."""
         assert self.low_precision is not None
         self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
         self.param_groups, self.state = self.base.param_groups, self.base.state
@@ -196,9 +196,8 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
         for parameter, saved in zip(parameters, state_dict["accumulators"], strict=True):
             if saved is not None:
                 self.accumulators[parameter] = saved.to(parameter.device).clone()
-        saved_prints = state_dict.get("fingerprints") or fingerprints(
-            parameters
-        )  # or of the weights as they are
+        # Without saved fingerprints, assume that the state belongs to the current weights.
+        saved_prints = state_dict.get("fingerprints") or fingerprints(parameters)
         self.fingerprints = {
             parameter: fingerprint
             for parameter, fingerprint in zip(parameters, saved_prints, strict=True)
@@ -210,7 +209,7 @@ class LowPrecisionOptimizer(torch.optim.Optimizer):
 
 
 class LowPrecisionSGD(LowPrecisionOptimizer):
-    """SGD in the order of operations that the module's docstring gives; it leaves ``.grad`` as it is."""
+    """SGD in the order of operations in the module's docstring; ``.grad`` stays unrounded."""
 
     def _update(self, update_key: Key) -> None:
         p = self.roundings
@@ -251,9 +250,9 @@ class LowPrecisionSGD(LowPrecisionOptimizer):
 
 
 class KahanOptimizer(LowPrecisionOptimizer):
-    """Any torch optimizer on weights of 16 bits that carry their rounding errors along (Kahan summation).
+    """Any torch optimizer on 16-bit weights that carries their rounding errors along (Kahan summation).
 
-    A weight and what it lacks, each rounded, are kept as their sum: the accumulator.
+    A weight and its rounding error, each rounded, are kept as their sum: the accumulator.
     """
 
     def _round_accumulator(self, x: Tensor, key: Key, out: Tensor | None = None) -> Tensor:
@@ -273,7 +272,7 @@ def sgd_step(
     weight_decay: float,
     key: Key,
 ) -> None:
-    """One parameter's step in torch operations: the meaning of the kernel, and what runs without it."""
+    """Do one parameter's step in torch operations: the kernel's specification, and its replacement."""
     modes, states = roundings.modes, roundings.state_format("momentum_buffer", weight.numel())
 
     def rounded(x: Tensor, fmt: Format, mode: str, role: int) -> Tensor:

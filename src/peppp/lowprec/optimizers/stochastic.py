@@ -1,4 +1,4 @@
-"""Weights of sixteen bits that are rounded stochastically, for real: no float32 copy of the network."""
+"""Stochastically rounded bfloat16 weights, in real training: there is no float32 copy of the network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from peppp.precisions.named import BF16
 
 
 class StochasticWeights(torch.optim.Optimizer):
-    """Any torch optimizer over bfloat16 parameters, stepping on each in float32 for a moment.
+    """Any torch optimizer over bfloat16 parameters; each steps in float32 temporarily.
 
-    A parameter, its gradient and its states become float32 one after another, ``optimizer`` steps on them,
-    and the weight is rounded stochastically back, its states to nearest. With ``keeps_states`` they stay as
-    ``optimizer`` made them, as those of 8 bits do. ``seed`` decides the random bits.
+    One after another, a parameter, its gradient and its states are converted to float32, ``optimizer`` steps
+    on them, the weight is rounded stochastically back and the states to nearest. With ``keeps_states``,
+    states stay as ``optimizer`` made them, as 8-bit ones must. ``seed`` determines the random bits.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class StochasticWeights(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; the gradients stay in bfloat16."""
+        """Do one step; the gradients stay in bfloat16."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -71,11 +71,11 @@ class StochasticWeights(torch.optim.Optimizer):
                 state[name] = x.to(torch.bfloat16)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base optimizer's state, and where the random bits stand."""
+        """Return the base optimizer's state, and the number of steps that the random bits depend on."""
         return self.base.state_dict() | {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        """Load what :meth:`state_dict` returned."""
         self.base.load_state_dict({name: state_dict[name] for name in ("state", "param_groups")})
         self.param_groups, self.state = self.base.param_groups, self.base.state
         self._steps = state_dict["steps"]

@@ -1,1 +1,1 @@
-"""Tensors in as many bits as their format has."""
+"""Tensors stored in exactly as many bits as their format has."""

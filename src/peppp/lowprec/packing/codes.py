@@ -1,7 +1,7 @@
-"""The codes of a format's numbers: 1 + E + M bits each, exactly, in words of 32 bits. On the CPU.
+"""Codes of a format's numbers: exactly 1 + E + M bits each, in words of 32 bits, on the CPU.
 
-A code is sign, exponent, mantissa, as in the format's name; subnormals have exponent 0. What no code exists
-for (NaN in formats without one) cannot be packed, and packing says so: nothing is ever rounded here.
+A code is sign, exponent, mantissa, as in the format's name; subnormals have exponent 0. Numbers without a
+code (such as NaN in formats without one) cannot be packed, and packing reports them: nothing is rounded here.
 """
 
 from functools import lru_cache
@@ -16,13 +16,13 @@ from peppp.formats import FloatFormat
 from peppp.lowprec.rounding import kernels
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
-WIDTH = 256  # columns of a block; a block is 32 times as many numbers
+WIDTH = 256  # columns of a block, which has 32 times as many numbers
 _INF = 0x7F800000
 _Code = tuple[int, int, int, float, int, int, int]
 
 
 def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
-    """Pack a row of float32 into ``words`` (int32); whether every number has a code."""
+    """Pack a flat float32 tensor into ``words`` (int32); return whether every number has a code."""
     loops = _loops()
     if is_shape_only(flat):
         return True
@@ -35,7 +35,7 @@ def pack_into(flat: Tensor, words: Tensor, fmt: FloatFormat) -> bool:
 
 
 def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
-    """The row of float32 that :func:`pack_into` packed."""
+    """Unpack what :func:`pack_into` packed into a flat float32 tensor."""
     loops = _loops()
     if is_shape_only(flat):
         return
@@ -46,14 +46,14 @@ def unpack_into(words: Tensor, flat: Tensor, fmt: FloatFormat) -> None:
 
 
 def _rows(flat: Tensor, words: Tensor) -> tuple[int, int, int, int]:
-    """Addresses and sizes: an array of a tensor would forbid its memory to be emptied, for good."""
+    """Return addresses and sizes: a numpy array of a tensor would prevent its memory from being resized."""
     assert flat.is_contiguous()
     assert words.is_contiguous()
     return flat.data_ptr(), flat.numel(), words.data_ptr(), words.numel()
 
 
 def encode(x: Tensor, fmt: FloatFormat) -> Tensor:
-    """Codes of the bits (int32) of numbers of a format; the readable form of the compiled loops."""
+    """Return the codes of numbers given as bits (int32); the readable form of the compiled loops."""
     (cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift), special = plain_constants(fmt)
     magnitude = x & 0x7FFFFFFF
     value = magnitude.view(torch.float32)
@@ -68,7 +68,7 @@ def encode(x: Tensor, fmt: FloatFormat) -> Tensor:
 
 
 def decode(codes: Tensor, fmt: FloatFormat) -> Tensor:
-    """The bits (int32) of the numbers of codes."""
+    """Return the bits (int32) of the numbers of codes."""
     (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift), special = plain_constants(fmt)
     magnitude = codes & magnitudes
     tiny = magnitude < tiny_codes
@@ -81,7 +81,7 @@ def decode(codes: Tensor, fmt: FloatFormat) -> Tensor:
 
 
 def pack_codes(codes: Tensor, words: Tensor, bits: int) -> None:
-    """Non-negative integers (int32) below 2^bits into ``words``."""
+    """Pack non-negative integers (int32) below 2^bits into ``words``."""
     block, count = 32 * WIDTH, codes.numel()
     whole = count // block * block
     middle = whole // 32 * bits
@@ -99,7 +99,7 @@ def pack_codes(codes: Tensor, words: Tensor, bits: int) -> None:
 
 
 def unpack_codes(words: Tensor, count: int, bits: int) -> Tensor:
-    """The integers that :func:`pack_codes` packed."""
+    """Return the ``count`` integers that :func:`pack_codes` packed."""
     block = 32 * WIDTH
     whole = count // block * block
     middle = whole // 32 * bits
@@ -121,7 +121,7 @@ def unpack_codes(words: Tensor, count: int, bits: int) -> Tensor:
 
 
 def words_of(count: int, bits: int) -> int:
-    """How many words of 32 bits hold so many codes."""
+    """Return how many 32-bit words hold ``count`` codes."""
     return (count + 31) // 32 * bits
 
 
@@ -136,11 +136,13 @@ def _loops() -> ModuleType | None:
 
 @lru_cache(maxsize=1024)
 def plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
-    """What turns numbers into codes: (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes,
-    sign_shift), and (first code, bits of the first number) of infinities and NaN, where they are moved.
+    """Return the constants of a format's codes, and those of infinities and NaN.
 
-    A number below ``threshold``, the smallest normal one, is taken with it added, which puts its steps in the
-    last kept bit. Formats of 8 exponent bits are float32's own leading bits.
+    The first are (cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift). The second are
+    (first code, bits of the first number), or None if infinities and NaN need no separate treatment.
+
+    ``threshold``, the smallest normal number, is added to smaller numbers, which puts their steps into the
+    last kept bits. Formats of 8 exponent bits are the leading bits of float32.
     """
     E, M = fmt.exponent_bits, fmt.mantissa_bits
     exponent = fmt.min_exponent + 127
@@ -164,7 +166,7 @@ def plain_constants(fmt: FloatFormat) -> tuple[_Code, tuple[int, int] | None]:
 
 @lru_cache(maxsize=1024)
 def _constants(fmt: FloatFormat) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-    """The same as the loops take them."""
+    """Return the same constants with the types that the loops need."""
     (cut, offset, tiny_offset, threshold, *rest), special = plain_constants(fmt)
     words = tuple(np.uint32(value) for value in (cut, offset, tiny_offset))
     code = (*words, np.float32(threshold), *(np.uint32(value) for value in rest))

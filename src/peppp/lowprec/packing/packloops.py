@@ -1,7 +1,7 @@
-"""The compiled loops behind packing.py: numbers to codes to bit planes and back, one pass over memory.
+"""The compiled loops behind codes.py: numbers to codes to bit planes and back, one pass over memory.
 
-A block of up to 32 * WIDTH numbers is 32 rows; number i of row j has its code in column i, at bit j * bits of
-the column's words. So every inner loop runs over a row: contiguous, without carries, vectorised by LLVM.
+A block of up to 32 * WIDTH numbers has 32 rows. Number i of row j has its code in column i, at bit j * bits
+of the column's words. So every inner loop runs over a contiguous row without carries, and LLVM vectorises it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ _SIGN, _UNSIGNED, _ZERO = U32(1 << 31), U32((1 << 31) - 1), U32(0)
 
 @_compiled
 def _encode(x: Any, code: Any, special: Any) -> Any:
-    """The code of a number's bits, and 0, or something else where the format does not have the number."""
+    """Return the code of a number's bits, and 0, or nonzero if the format does not have the number."""
     cut, offset, tiny_offset, threshold, _, magnitudes, sign_shift = code
     magnitude = U32(x & _UNSIGNED)
     tiny = _float(magnitude) < threshold
@@ -29,7 +29,7 @@ def _encode(x: Any, code: Any, special: Any) -> Any:
         first, lowest = special
         moved = U32(first + U32(U32(magnitude - lowest) >> cut))
         c = moved if magnitude >= lowest else c
-        taken = c >= first and magnitude < lowest  # the format has no such number: the code is another's
+        taken = c >= first and magnitude < lowest  # the number has no code: this one is another's
         back = U32(~magnitude) if taken else back
     wrong = U32(U32(back ^ magnitude) | U32(c & ~magnitudes))
     return U32(U32(c & magnitudes) | U32(U32(x >> U32(31)) << sign_shift)), wrong
@@ -37,7 +37,7 @@ def _encode(x: Any, code: Any, special: Any) -> Any:
 
 @_compiled
 def _decode(c: Any, code: Any, special: Any) -> Any:
-    """The bits of the number of a code."""
+    """Return the bits of a code's number."""
     cut, offset, tiny_offset, threshold, tiny_codes, magnitudes, sign_shift = code
     a = U32(c & magnitudes)
     tiny = a < tiny_codes
@@ -54,7 +54,7 @@ def _decode(c: Any, code: Any, special: Any) -> Any:
 def pack_all(
     numbers: Any, count: Any, packed: Any, size: Any, bits: Any, width: Any, code: Any, special: Any
 ) -> Any:
-    """Pack ``count`` floats into ``size`` words, given by their addresses; whether all have a code."""
+    """Pack ``count`` floats into ``size`` words, both given by address; return whether all have a code."""
     x, words = _memory(numbers, count).view(U32), _memory(packed, size).view(U32)
     wrongs = np.zeros(width, U32)
     column = np.zeros(width, U32)
@@ -67,7 +67,7 @@ def pack_all(
         for j in range(32):
             low = min(start + j * w, count)
             row = x[low : min(low + w, count)]
-            if row.size < w:  # the last row of a tensor: filled up with the number whose code is 0
+            if row.size < w:  # the last row of a tensor, padded with the number whose code is 0
                 last[:] = _decode(_ZERO, code, special)
                 last[: row.size] = row
                 row = last[:w]
@@ -96,7 +96,7 @@ def pack_all(
 def unpack_all(
     numbers: Any, count: Any, packed: Any, size: Any, bits: Any, width: Any, code: Any, special: Any
 ) -> None:
-    """The floats that :func:`pack_all` packed, to where they shall lie."""
+    """Unpack what :func:`pack_all` packed."""
     x, words = _memory(numbers, count).view(U32), _memory(packed, size).view(U32)
     block = 32 * width
     for start in range(0, count, block):

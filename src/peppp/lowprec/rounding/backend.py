@@ -1,7 +1,7 @@
-"""The one place that chooses who rounds: compiled loops on the CPU, or a GPU's kernels.
+"""Chooses what rounds: compiled loops on the CPU, or kernels on a GPU.
 
-Each function has twins in kernels.py (CPU) and gpu/device.py (GPU). Each returns whether it did what it was
-asked; where it did not, the caller rounds by the readable expression of quantize.py.
+Each function has counterparts in kernels.py (CPU) and gpu/device.py (GPU). Each returns whether it did its
+work; if not, the caller uses the readable expression of quantize.py.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from peppp.lowprec.rounding.streams import Key
 
 
 def on_device(x: Tensor, fmt: object) -> bool:
-    """Whether the GPU's functions do it: the tensor lies there, or the format is one that only they know."""
+    """Whether the GPU functions apply: the tensor is on a GPU, or the format is a FormatSlot."""
     return x.is_cuda or not isinstance(fmt, Format)
 
 
 def round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
+    """Round ``x`` into ``out``, stochastically with ``key`` or to nearest (None). ``out`` may be ``x``."""
     if on_device(x, fmt):
         return device.round_into(x, out, fmt, key)
     return kernels.round_into(x, out, fmt, key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
+    """Write relu(``x`` rounded) into ``out``; as in torch.relu, NaN and -0 stay. ``out`` may be ``x``."""
     if on_device(x, fmt):
         return device.round_into(x, out, fmt, key, relu=True)
     return kernels.relu_round_into(x, out, fmt, key)
 
 
 def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
+    """Write rounded ``g`` into ``out`` where ``result`` > 0, else 0 (relu's backward); it may be ``g``."""
     if on_device(g, fmt):
         return device.round_into(g, out, fmt, key, gate=result)
     return kernels.masked_round_into(g, result, out, fmt, key)
@@ -55,9 +55,9 @@ def sgd_step(
     key: Key,
     start: int = 0,
 ) -> bool:
-    """One step of SGD for some parameters, in place; see :func:`peppp.lowprec.rounding.kernels.sgd_step`."""
+    """Do one step of SGD for some parameters, in place: :func:`peppp.lowprec.rounding.kernels.sgd_step`."""
     if weights and is_shape_only(weights[0]):
-        return kernels.available()  # whose loops need no memory of their own
+        return kernels.available()  # the loops would allocate nothing
     formats = roundings.weights, roundings.states
     modes = roundings.modes.gradient, roundings.modes.states, roundings.weight_mode
     if not roundings.gradient == roundings.states == roundings.accumulator:

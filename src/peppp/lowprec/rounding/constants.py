@@ -1,4 +1,4 @@
-"""What rounding to a floating-point format needs to know of it, as numbers of 32 bits."""
+"""The constants that rounding to a floating-point format needs, as 32-bit numbers."""
 
 import math
 from functools import lru_cache
@@ -11,15 +11,15 @@ from peppp.formats import FP32, FloatFormat
 
 
 class Constants(NamedTuple):
-    """A format as the compiled loops and Triton's kernels take it.
+    """The constants of a format for the compiled loops and the Triton kernels.
 
-    ``words`` [12] are threshold, half, mask and highest, where ``highest`` clamps magnitudes; then, for ties
-    to even, missing subnormals and an overflow that becomes something else: mask of a tie, magic,
-    min_normal, smallest, largest and beyond; then, for stochastic rounding alone, its threshold and the
-    lowest exponent field below which the mask grows by a bit a binade.
+    ``words`` [12] has three parts. First threshold, half, mask and highest, where ``highest`` clamps
+    magnitudes. Then, for ties to even, missing subnormals, and overflow that does not saturate: mask of a
+    tie, magic, min_normal, smallest, largest and beyond. Then, for stochastic rounding only: its threshold,
+    and the lowest exponent field, below which the mask grows by one bit per binade.
 
-    ``rare`` says whether the second part is needed, and ``fine`` whether the third differs from what nearest
-    rounding takes. Both are True or None: numba compiles a loop of its own for each.
+    ``rare`` says whether the second part is needed, and ``fine`` whether the third differs from the constants
+    of nearest rounding. Both are True or None, as numba compiles a separate loop for each.
     """
 
     words: NDArray[np.uint32]
@@ -28,25 +28,25 @@ class Constants(NamedTuple):
 
 
 def threshold(fmt: FloatFormat) -> float:
-    """What is added below it and taken off again; 0 where float32's own subnormals are the format's."""
+    """The number added to smaller ones before rounding; 0 if the format's subnormals are float32's own."""
     return fmt.min_normal if fmt.subnormals and fmt.exponent_bits < 8 else 0.0
 
 
 def is_fine(fmt: FloatFormat) -> bool:
-    """Whether stochastic rounding of subnormals looks at more than the 23 - M bits that normal numbers have.
+    """Whether stochastic rounding of subnormals uses more than the 23 - M bits that normal numbers have.
 
-    With fewer than 5 mantissa bits those are 19 or more, which is enough. The formats that the table was
-    measured with keep their numbers.
+    With fewer than 5 mantissa bits there are 19 or more such bits, which is enough; and the formats that the
+    table was measured with keep their numbers.
     """
     return fmt.mantissa_bits >= 5 and threshold(fmt) > 0
 
 
 @lru_cache(maxsize=1024)
 def constants(fmt: FloatFormat) -> Constants:
-    """The constants of a format; fp32 cuts 0 bits."""
+    """Return the constants of a format; fp32 cuts off 0 bits."""
     cut = 23 - fmt.mantissa_bits
     even = fmt.ties == "even"
-    scaled = even and fmt.exponent_bits < 8  # and so rounds subnormals twice
+    scaled = even and fmt.exponent_bits < 8  # adding the threshold would round subnormals twice
     words = _bits(
         threshold(fmt),
         (1 << cut) >> 1,
@@ -66,7 +66,7 @@ def constants(fmt: FloatFormat) -> Constants:
 
 
 def _bits(*numbers: float) -> NDArray[np.uint32]:
-    """32 bits of each number, of a float as of an integer."""
+    """The 32 bits of each number: a float's bits, or an integer itself."""
     return np.array(
         [np.float32(x).view(np.uint32) if isinstance(x, float) else x for x in numbers], np.uint32
     )

@@ -1,4 +1,4 @@
-"""Rounding as a step of automatic differentiation: values forward, errors backward, straight through."""
+"""Rounding in automatic differentiation (straight-through): values in the forward pass, errors backward."""
 
 from functools import lru_cache
 from typing import Any
@@ -14,9 +14,9 @@ from peppp.lowprec.rounding.streams import Key, mix
 
 
 class Point:
-    """One rounding of one pass: values in Format A on the way forward, errors on the way back.
+    """One rounding in one pass: values in Format A in the forward pass, errors in the backward pass.
 
-    ``used`` says that some value was rounded, ``done`` that the result was rounded where it lies.
+    ``used`` is set once a value has been rounded, ``done`` once the result has been rounded in place.
     """
 
     __slots__ = ("done", "key", "roundings", "used")
@@ -28,14 +28,14 @@ class Point:
         self.done = False
 
     def round_value(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """``x`` in Format A."""
+        """Return ``x`` rounded to Format A, in ``out`` if given."""
         self.used = True
         roundings = self.roundings
         key = mix(self.key, 0) if roundings.modes.values == "stochastic" else None
         return round_to(x, roundings.values, key, out)
 
     def relu_value(self, x: Tensor) -> Tensor:
-        """max(round(x), 0) in Format A, in new memory."""
+        """Return max(round(x), 0) in Format A, in new memory."""
         self.used = True
         roundings, out = self.roundings, torch.empty_like(x)
         key = mix(self.key, 0) if roundings.modes.values == "stochastic" else None
@@ -44,10 +44,10 @@ class Point:
         return torch.relu_(round_to(x, roundings.values, key, out))
 
     def masked_error(self, error: Tensor, result: Tensor) -> Tensor:
-        """The error of a ReLU's input; it is rounded here where the ReLU was the input's only use."""
+        """Return the error of a ReLU's input, rounded here if the ReLU was the only use of that input."""
         if self.done or not self.roundings.rounds_errors:
             return _masked(error, result)
-        if error.stride() != result.stride() and not is_shape_only(error):  # where layouts are not kept
+        if error.stride() != result.stride() and not is_shape_only(error):  # an operation changed the layout
             error = torch.empty_like(result).copy_(error)
         out = error if _is_owned(error, 1) else torch.empty_like(result)
         key = mix(self.key, 1) if self.roundings.modes.errors == "stochastic" else None
@@ -58,10 +58,10 @@ class Point:
         return out
 
     def round_in_place(self, x: Tensor) -> None:
-        """Round a result where it lies, and its error when it comes back.
+        """Round a result in place, and register a hook that rounds its error.
 
-        Whoever kept the memory for a backward pass has the rounded numbers too. ``data`` counts its changes
-        apart, so torch does not take the memory for changed.
+        Rounding in place also changes what operations saved for the backward pass. It goes through ``data``,
+        which has a version counter of its own, so that autograd does not report a modified tensor.
         """
         self.done = True
         values, roundings = x.data, self.roundings
@@ -76,10 +76,10 @@ class Point:
             x.register_hook(self.hook)  # type: ignore[no-untyped-call]
 
     def round_error(self, error: Tensor, uses: int = 1) -> Tensor:
-        """A back-propagated error in the error format, in place where nobody else can see it.
+        """Return a back-propagated error in the error format, rounded in place if nobody else refers to it.
 
-        A residual addition hands one error to two branches: it is rounded already, and shared. ``uses`` is
-        how often torch itself refers to an error that it hands over for good.
+        A residual addition passes one error to two branches: the second finds it rounded already. ``uses`` is
+        the number of references that torch itself holds to an error that it no longer needs.
         """
         roundings = self.roundings
         if not roundings.rounds_errors or error.__dict__.get(_ROUNDED, -1) == error._version:
@@ -94,7 +94,7 @@ class Point:
         return rounded
 
     def hook(self, error: Tensor) -> Tensor:
-        """:meth:`round_error` as a tensor's hook."""
+        """Apply :meth:`round_error` as a tensor's gradient hook."""
         if error.is_complex():
             parts = torch.view_as_real(error.resolve_conj()).contiguous()
             return torch.view_as_complex(self.round_error(parts, 0))
@@ -102,41 +102,42 @@ class Point:
 
 
 def as_real(x: Tensor) -> Tensor:
-    """The real and imaginary parts of complex memory as one more axis; ``x`` itself where it is real."""
+    """View complex memory as real, with one more axis for the two parts; a real ``x`` is returned as is."""
     if not x.is_complex():
         return x
     return torch.view_as_real(x.conj() if x.is_conj() else x)
 
 
 def round_copy(x: Tensor, point: Point) -> Tensor:
-    """A rounded copy of ``x``."""
+    """Return a rounded copy of ``x``."""
     return _RoundCopy.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def relu_round(x: Tensor, point: Point) -> Tensor:
-    """max(round(x), 0) as a new tensor; ``x`` stays as it is, unrounded."""
+    """Return max(round(x), 0) as a new tensor; ``x`` itself is not rounded."""
     return _ReluRound.apply(x, point)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def round_parameter(x: Tensor, roundings: Roundings) -> Tensor:
-    """A copy of a tensor that takes a parameter's place, in Format A, nearest; its gradient is let
-    through.
+    """Return a copy of ``x``, which replaces a parameter, rounded to nearest in Format A.
+
+    The gradient passes through unrounded.
     """
     return _RoundParameter.apply(x, roundings)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _masked(error: Tensor, result: Tensor) -> Tensor:
-    """A ReLU's error as torch has it, which can be differentiated in turn."""
+    """The gradient of ReLU as torch computes it, which supports higher derivatives."""
     masked: Tensor = torch.ops.aten.threshold_backward(error, result, 0)
     return masked
 
 
-# On an error: its version when it was rounded.
+# Attribute of an error: its version when it was rounded.
 _ROUNDED = "_peppp_rounded"
 
 
 def _is_owned(error: Tensor, uses: int) -> bool:
-    """Whether neither the tensor nor its memory has an owner beside the ``uses`` that hand it over."""
+    """Whether only the ``uses`` references of torch hold the tensor, and only the tensor its whole memory."""
     storage = error.untyped_storage()
     return (
         error._use_count() == uses  # type: ignore[attr-defined]
@@ -147,7 +148,7 @@ def _is_owned(error: Tensor, uses: int) -> bool:
 
 @lru_cache(maxsize=1)
 def _uses_of_storage() -> int:
-    """The count that torch gives for memory of one owner, while a storage object looks at it."""
+    """The use count of a storage with one owner, while a Python storage object looks at it."""
     x = torch.empty(1, device="cpu")
     storage = x.untyped_storage()
     return int(torch._C._storage_Use_Count(storage._cdata))
@@ -155,9 +156,9 @@ def _uses_of_storage() -> int:
 
 @lru_cache(maxsize=1)
 def uses_in_hook() -> int:
-    """The count that torch gives in a tensor's hook for an error that nobody else has.
+    """The use count of an error in a tensor's hook if nobody else refers to it.
 
-    It is found by a small backward pass, so a network's conversion asks first, before any pass of its own.
+    A small backward pass measures it; the conversion of a network calls this before any pass of that network.
     """
     seen: list[int] = []
     with torch.inference_mode(False), torch.enable_grad():
@@ -168,7 +169,7 @@ def uses_in_hook() -> int:
 
 
 class _RoundCopy(torch.autograd.Function):
-    """Rounds into new memory: the user owns the old one."""
+    """Rounds into new memory, since the old memory belongs to the user."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
@@ -181,7 +182,7 @@ class _RoundCopy(torch.autograd.Function):
 
 
 class _ReluRound(torch.autograd.Function):
-    """ReLU of a rounded value in one pass; it keeps its result, which the next layer keeps anyway."""
+    """Rounds and applies ReLU in one pass; it saves its result, which the next layer saves anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, point: Point) -> Tensor:
@@ -197,7 +198,7 @@ class _ReluRound(torch.autograd.Function):
 
 
 class _RoundParameter(torch.autograd.Function):
-    """Rounds to nearest; a gradient is no error, and stays as it is."""
+    """Rounds to nearest; the gradient stays as it is, since it is not a back-propagated error."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, roundings: Roundings) -> Tensor:
@@ -209,7 +210,7 @@ class _RoundParameter(torch.autograd.Function):
 
 
 class _RoundError(torch.autograd.Function):
-    """The rounding of an error that is differentiated: straight through, its own error rounded in turn."""
+    """Rounds an error that is differentiated itself: straight-through, and its own error is rounded too."""
 
     @staticmethod
     def forward(ctx: Any, error: Tensor, point: Point) -> Tensor:

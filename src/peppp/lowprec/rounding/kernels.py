@@ -1,8 +1,8 @@
-"""Fast twins of rounding.py's expression on the CPU: each call reads and writes its memory once.
+"""Fast CPU kernels for the expression in quantize.py: each call reads and writes its memory once.
 
-They give the same bits as ``quantize``, and do what they are asked or nothing: every function returns whether
-it did. They do floating-point formats and float32 tensors of equal shape on the CPU that all lie contiguous
-or all channels_last (others are rounded in copies), and need numba, which is imported at the first call.
+They give the same bits as ``quantize``. Every function returns whether it did its work; if not, it changed
+nothing. They support floating-point formats and float32 CPU tensors of equal shape that are all contiguous or
+all channels_last (others are rounded through copies). They need numba, which is imported at the first call.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from peppp.formats import FloatFormat, Format
 from peppp.lowprec.rounding.constants import Constants, constants
 from peppp.lowprec.rounding.streams import GOLDEN, Key, PathKey
 
-# How memory is walked: pixels, channels, pattern.
+# How to walk the memory: pixels, channels, pattern.
 _Order = tuple[int, int, NDArray[np.uint32]]
 _PLAIN = (Tensor, torch.nn.Parameter)
-_BLOCK = 1024  # numbers; small enough for the fastest cache
+_BLOCK = 1024  # numbers; fits the fastest cache
 
 
 @lru_cache(maxsize=1)
 def _loops() -> ModuleType | None:
-    """The compiled loops, None without a numba that works here."""
+    """Return the compiled loops, or None if numba does not work here."""
     try:
         import numba
 
@@ -38,22 +38,22 @@ def _loops() -> ModuleType | None:
 
 
 def available() -> bool:
-    """Whether the kernels can be used at all; without them the eager form does everything."""
+    """Whether the kernels can be used at all; without them the torch expression does everything."""
     return _loops() is not None
 
 
 def round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = ``x`` rounded: stochastically with the given ``key``, or to nearest. ``out`` may be ``x``."""
+    """Round ``x`` into ``out``, stochastically with ``key`` or to nearest (None). ``out`` may be ``x``."""
     return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key)
 
 
 def relu_round_into(x: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = relu(``x`` rounded), as torch.relu: NaN and -0 stay. ``out`` may be ``x``."""
+    """Write relu(``x`` rounded) into ``out``; as in torch.relu, NaN and -0 stay. ``out`` may be ``x``."""
     return isinstance(fmt, FloatFormat) and _round(x, out, None, constants(fmt), key, relu=True)
 
 
 def masked_round_into(g: Tensor, result: Tensor, out: Tensor, fmt: Format, key: Key | None) -> bool:
-    """``out`` = ``g`` rounded where ``result`` > 0, else 0: the backward of relu. ``out`` may be ``g``."""
+    """Write rounded ``g`` into ``out`` where ``result`` > 0, else 0 (relu's backward); it may be ``g``."""
     return isinstance(fmt, FloatFormat) and _round(g, out, result, constants(fmt), key)
 
 
@@ -71,13 +71,14 @@ def sgd_step(
     key: Key,
     start: int = 0,
 ) -> bool:
-    """One step of SGD for some parameters, in place; ``gradients`` are left alone.
+    """Do one step of SGD for some parameters in place; ``gradients`` are left unchanged.
 
-    g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v); w = qA(acc); v = qB(v): each a
-    float32 operation of its own, in this order. A weight decay of 0 leaves d = g. ``momenta`` None is v = d.
-    Without ``accumulators`` the weight takes their place: w = qA(w - lr * v). The keys of the random bits are
-    those of the parameters' ``indices`` and of the roles (see streams.py). A part of a parameter, whole rows
-    of its first dimension, says at which of the parameter's elements it begins: ``start``.
+    g = qB(gradient); d = g + wd * acc; v = mu * v + d; acc = qB(acc - lr * v); w = qA(acc); v = qB(v). Each
+    is a separate float32 operation, in this order. A weight decay of 0 means d = g, ``momenta`` None means v
+    = d. Without ``accumulators`` the weight takes their place: w = qA(w - lr * v). The keys of the random
+    bits come from the parameters' ``indices`` and the roles (see streams.py). To step on a part of a
+    parameter (whole rows of its first dimension), ``start`` is the index of the part's first element in the
+    parameter.
     """
     a, b = formats
     loops = _loops()
@@ -127,7 +128,7 @@ def _round(
     size, source, target = x.numel(), x.data_ptr(), out.data_ptr()
     gates = target if gate is None else gate.data_ptr()
     if 0 < abs(source - target) < 4 * size or 0 < abs(gates - target) < 4 * size:
-        return False  # what is written would be read later
+        return False  # the overlapping output would overwrite input that is read later
     loops.round_all(
         source,
         None if source == target else target,
@@ -146,7 +147,7 @@ def _round(
 def _round_copies(
     x: Tensor, out: Tensor, gate: Tensor | None, fmt: Constants, key: Key | None, relu: bool
 ) -> bool:
-    """Round views, as of the parts of a concatenation, in contiguous copies: indices and bits stay."""
+    """Round views, such as parts of a concatenation, in contiguous copies: indices and bits stay the same."""
     given = [tensor for tensor in (x, out, gate) if tensor is not None]
     if not all(type(t) in _PLAIN and t.dtype is torch.float32 and t.is_cpu for t in given):
         return False
@@ -161,14 +162,14 @@ def _round_copies(
 
 
 def _words(key: int) -> tuple[int, int]:
-    """The low and the high word of a 64-bit key."""
+    """Return the low and the high word of a 64-bit key."""
     return key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF
 
 
 def _order(x: Tensor, *others: Tensor) -> _Order | None:
-    """How memory is walked: pixels, channels and pattern, None where the tensors are not what kernels do.
+    """Return how to walk the memory (pixels, channels, pattern), or None if kernels cannot take the tensors.
 
-    A contiguous tensor is one image of one channel; its memory's order is that of its indices.
+    A contiguous tensor counts as one image of one channel: its memory order is its index order.
     """
     shape, strides, contiguous = x.shape, x.stride(), x.is_contiguous()
     memory_format = torch.contiguous_format if contiguous else torch.channels_last
@@ -191,9 +192,9 @@ def _order(x: Tensor, *others: Tensor) -> _Order | None:
 
 @lru_cache(maxsize=256)
 def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
-    """Row-major indices of some whole pixels stored one after another, from the first's, times GOLDEN.
+    """Row-major indices times GOLDEN of some whole pixels that follow each other in memory, from the first.
 
-    A table instead of a count, because channels_last memory jumps by ``pixels`` from number to number.
+    A table replaces a counter, since in channels_last memory the index jumps by ``pixels`` between numbers.
     """
     place = np.arange(max(_BLOCK // channels, 1) * channels)
     index = place % channels * pixels + place // channels
@@ -202,7 +203,7 @@ def _pattern(pixels: int, channels: int) -> NDArray[np.uint32]:
 
 @lru_cache(maxsize=64)
 def _layouts(parameters: tuple[tuple[int, int, int], ...]) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """The layouts of loops.sgd_all of parameters given as (pixels, channels, index), and all patterns."""
+    """Return ``layouts`` for loops.sgd_all from (pixels, channels, index) of parameters, and all patterns."""
     starts: dict[tuple[int, int], int] = {}
     patterns, layouts, total = [], [], 0
     for pixels, channels, index in parameters:

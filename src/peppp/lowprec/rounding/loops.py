@@ -1,10 +1,10 @@
 """The compiled loops behind kernels.py: one pass over memory, one thread, vectorised by LLVM.
 
-Arguments that may be None choose what is compiled: each ``is None`` is decided when the types are known.
-What keeps LLVM vectorising: 32-bit numbers cast back after each operation, since numba widens them; loops
-over slices, whose indices cannot be negative; one array instead of twice the same; no branches within.
-Tensors come as addresses and sizes: making and checking an array of each would cost more than many a loop.
-There are no fast-math flags: every operation rounds as torch's does, and none is fused with another.
+Arguments that may be None select what is compiled: numba decides each ``is None`` once it knows the types.
+LLVM vectorises the loops because 32-bit numbers are cast back after each operation (numba widens them), loops
+run over slices (whose indices cannot be negative), an in-place call passes one array and not two, and the
+loops contain no branches. Tensors come as addresses and sizes, since making an array of each would often cost
+more than the loop. There are no fast-math flags: every operation rounds as torch's does, and none is fused.
 """
 
 from collections.abc import Callable
@@ -40,16 +40,16 @@ def _compiled(function: _Function, cache: bool = False) -> _Function:
 
 
 def _kernel(function: _Function) -> _Function:
-    """Compiled and kept on disk, where there is a place for it, until this file (no other one) changes."""
+    """Compile and cache on disk, if possible; numba recompiles only when this file changes."""
     try:
         return _compiled(function, cache=True)
-    except RuntimeError:  # numba found no folder that can be written
+    except RuntimeError:  # numba found no writable folder
         return _compiled(function)
 
 
 @_compiled
 def _random(counter: Any, key: Any) -> Any:
-    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, ``key`` comes from _words."""
+    """The bits of streams.random_bits; ``counter`` is index * GOLDEN, and ``key`` comes from _words."""
     if key is None:
         return None
     h = U32(counter + key[0])
@@ -70,7 +70,7 @@ def _float(bits: Any) -> Any:
 
 @intrinsic
 def _shift_left(context: Any, bits: Any, count: Any) -> Any:
-    """``bits`` << ``count``, for a count below 32. It stays in 32 bits, where numba's own shift takes 64."""
+    """``bits`` << ``count`` in 32 bits for a count below 32; numba's own shift uses 64 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.shl(*arguments)
@@ -80,9 +80,10 @@ def _shift_left(context: Any, bits: Any, count: Any) -> Any:
 
 @_compiled
 def _rounded(x: Any, fmt: Any, rare: Any, fine: Any, relu: Any, random: Any) -> Any:
-    """One number rounded, as by rounding.round_bits: with ``random`` bits, or to nearest where it is None.
+    """Round one number as quantize.round_bits does: with ``random`` bits, or to nearest (None).
 
-    ``fine`` has what stochastic rounding needs where it resolves subnormals further, ``relu`` is a flag.
+    ``fine`` holds the constants of formats whose subnormals stochastic rounding resolves further; ``relu`` is
+    a flag.
     """
     threshold, half, mask, highest = fmt
     if random is not None and fine is not None:
@@ -109,7 +110,7 @@ def _rounded(x: Any, fmt: Any, rare: Any, fine: Any, relu: Any, random: Any) -> 
             y = F32(F32(_float(magnitude) + magic) - magic) if _float(magnitude) < min_normal else y
         y = y if y >= smallest else (smallest if y > smallest * F32(0.5) else _ZERO)
         y = beyond if y > largest else y
-    # Compared as integers: a flush to zero would take float32's own subnormals for 0.
+    # Compared as integers, since comparing floats could flush float32's own subnormals to 0.
     signed = U32(min(_bits(y), highest) | (_bits(x) & _SIGN))
     if relu is not None:
         cut = signed > _SIGN
@@ -122,7 +123,7 @@ def _rounded(x: Any, fmt: Any, rare: Any, fine: Any, relu: Any, random: Any) -> 
 
 @_compiled
 def _mix(key: Any, value: Any) -> Any:
-    """streams.mix of 64-bit numbers."""
+    """streams.mix for 64-bit numbers."""
     z = U64(key * _KEY_MULTIPLIER + U64(value) * _VALUE_MULTIPLIER + _MIX_OFFSET)
     z = U64((z ^ (z >> U64(30))) * _MIX_1)
     z = U64((z ^ (z >> U64(27))) * _MIX_2)
@@ -130,12 +131,12 @@ def _mix(key: Any, value: Any) -> Any:
 
 
 def _if(flag: Any, value: Any) -> Any:
-    """``value``, or None where the flag is None: a choice between types, made when they are known."""
+    """``value``, or None if the flag is None; numba makes this choice when it compiles."""
     return None if flag is None else value
 
 
 @overload(_if)
-def _typed_if(flag, value):  # type: ignore[no-untyped-def]  # numba compares it with the functions it returns
+def _typed_if(flag, value):  # type: ignore[no-untyped-def]  # same parameters as the lambdas
     if isinstance(flag, types.NoneType):
         return lambda flag, value: None
     return lambda flag, value: value
@@ -143,23 +144,24 @@ def _typed_if(flag, value):  # type: ignore[no-untyped-def]  # numba compares it
 
 @_compiled
 def _words(key: Any) -> Any:
-    """Of a 64-bit key the low word, and high ^ (high >> 15) of the high word.
+    """Return the low word of a 64-bit key, and high ^ (high >> 15) of its high word.
 
-    _random adds the high word by ^ and then shifts the sum. A shift distributes over ^, so the key's part of
-    it is the same for all numbers. It is computed in 64 bits here: in 32, LLVM would join both shifts again.
+    _random XORs the high word in and then shifts the result. A shift distributes over XOR, so the key's part
+    is the same for all numbers. It is computed in 64 bits here, since LLVM would merge both shifts in 32
+    bits.
     """
     return U32(key & U64(0xFFFFFFFF)), U32((key ^ (key >> U64(15))) >> U64(32))
 
 
 @_compiled
 def _format(constants: Any) -> Any:
-    """The numbers of kernels.constants: their types survive in a tuple, not in an array."""
+    """The first four words of constants.Constants, as a tuple, which keeps their types apart."""
     return _float(constants[0]), constants[1], constants[2], constants[3]
 
 
 @_compiled
 def _rarities(constants: Any) -> Any:
-    """What a format rarely needs."""
+    """The words that only formats with ``rare`` need."""
     return (
         constants[4],
         _float(constants[5]),
@@ -172,13 +174,13 @@ def _rarities(constants: Any) -> Any:
 
 @_compiled
 def _finer(constants: Any) -> Any:
-    """What stochastic rounding needs to resolve subnormals further."""
+    """The words that stochastic rounding needs to resolve subnormals further."""
     return _float(constants[10]), constants[11]
 
 
 @intrinsic
 def _pointer(context: Any, address: Any) -> Any:
-    """A pointer to float32 of an address."""
+    """Turn an address into a pointer to float32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -188,20 +190,20 @@ def _pointer(context: Any, address: Any) -> Any:
 
 @_compiled
 def _memory(address: Any, size: Any) -> Any:
-    """The float32 numbers that lie at an address. Who calls keeps their owner alive."""
+    """View the float32 numbers at an address; the caller keeps their owner alive."""
     return carray(_pointer(address), size)  # type: ignore[call-arg]
 
 
 @_compiled
 def _block_count(count: Any, pixels: Any, channels: Any, length: Any) -> Any:
-    """Blocks of at most ``length`` numbers in which ``count`` are walked; no block spans two images."""
+    """Count the blocks of at most ``length`` numbers among ``count``; no block spans two images."""
     size = pixels * channels
     return count // size * ((size + length - 1) // length)
 
 
 @_compiled
 def _block(number: Any, pixels: Any, channels: Any, length: Any) -> Any:
-    """Where a block starts and ends in memory, and the counter of its first number (see pattern)."""
+    """Return a block's start and end in memory, and its first number's counter (see kernels._pattern)."""
     size = pixels * channels
     per_image = (size + length - 1) // length
     image = number // per_image * size
@@ -227,10 +229,10 @@ def round_all(
     channels: Any,
     pattern: Any,
 ) -> None:
-    """Round ``x`` into ``out`` (None: into itself), or to 0 where ``gate`` is there and not positive.
+    """Round ``x`` into ``out`` (None: into itself), or write 0 where ``gate`` is given and not positive.
 
     The three are addresses of ``size`` numbers; ``low`` and ``high`` are the words of a key. ``rare``,
-    ``fine``, ``relu`` and ``stochastic`` are flags: something, or None.
+    ``fine``, ``relu`` and ``stochastic`` are flags: True or None.
     """
     fmt, rarities, finer = _format(constants), _if(rare, _rarities(constants)), _if(fine, _finer(constants))
     key = _if(stochastic, _words(U64(low) | (U64(high) << U64(32))))
@@ -244,7 +246,7 @@ def round_all(
         source = sources[first:stop]
         target = source if out is None else targets[first:stop]
         passes = source if gate is None else gates[first:stop]
-        if stochastic is not None:  # two short loops keep the processor busier than one long one
+        if stochastic is not None:  # two short loops use the processor better than one long loop
             for i in range(source.size):
                 randoms[i] = _random(U32(counter + pattern[i]), key)
         for i in range(source.size):
@@ -276,10 +278,10 @@ def sgd_all(
     stochastic_states: Any,
     stochastic_values: Any,
 ) -> None:
-    """One step of kernels.sgd_step; ``has_...``, ``rare_...``, ``fine_...`` and ``stochastic_...`` are flags.
+    """Do one step of kernels.sgd_step; ``has_...``, ``rare_...``, ``fine_...``, ``stochastic_...`` are flags.
 
-    ``addresses`` [4, parameters] are those of gradients, momenta, accumulators and weights; ``layouts``
-    [parameters, 5] are pixels, channels, where its pattern starts and stops, and number of each parameter.
+    ``addresses`` [4, parameters] point to gradients, momenta, accumulators and weights. ``layouts``
+    [parameters, 5] hold pixels, channels, start and end of the pattern, and the number of each parameter.
     ``start`` is added to the index of every element.
     """
     fmt_a, rarities_a = _format(constants_a), _if(rare_a, _rarities(constants_a))

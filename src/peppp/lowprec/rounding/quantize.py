@@ -1,14 +1,14 @@
-"""Rounding float32 tensors to formats of few bits: one expression on the bits, the same on every device.
+"""Rounding float32 tensors to narrow formats: one expression on the bits, the same on every device.
 
-Adding the smallest normal number to what lies below it gives all numbers of one binade the same last bit;
-then one integer addition rounds the significand, and a mask cuts it. No step makes a subnormal float32, which
-some processors handle slowly and some settings flush to zero (formats of 8 exponent bits apart, whose
-subnormals are float32's own: they only meet integer operations). This file is the readable form and the
-meaning of kernels.py's.
+Adding the smallest normal number to a smaller one gives all numbers of one binade the same last bit. Then one
+integer addition rounds the significand, and a mask cuts it. No step makes a subnormal float32, which some
+processors handle slowly and some settings flush to zero. (Formats of 8 exponent bits are an exception: their
+subnormals are float32's own, and only integer operations touch them.) This file is the readable form and the
+specification of kernels.py.
 
-The addition loses the low bits of a number far below the smallest normal one. Stochastic rounding to 5
-mantissa bits or more keeps them: it adds the smallest subnormal number instead, and only to what lies below
-that. Every other subnormal keeps its own bits, of which one more is cut off for each binade further down.
+The addition loses the low bits of numbers far below the smallest normal one. Stochastic rounding to 5 or more
+mantissa bits keeps them: it adds the smallest subnormal number instead, and only to smaller numbers. Every
+other subnormal keeps its own bits, and one more bit is cut off for each binade further down.
 """
 
 import math
@@ -52,18 +52,18 @@ def quantize(
     seed: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``x`` rounded to the numbers of ``fmt``, a format or its text, in ``out`` where it is given.
+    """Round ``x`` to the numbers of ``fmt`` (a format or its text), in ``out`` if given.
 
-    ``nearest`` sends ties away from zero (to even in the ``ieee`` and ``ocp`` flavours). ``stochastic`` goes
-    up with a probability equal to the fraction that would be cut off; its random bits depend on ``seed`` (64
-    bits; drawn from torch's generator when None) and on each element's row-major index alone. NaN stays NaN
-    (QPyTorch turns it into the maximum). ``out`` may be ``x``. Nothing is recorded for differentiation.
-    Formats with a scale send nearest ties away from zero if they are of integers (``int8``, ``fixed-8-6``),
-    and to even if they are of floats (``mx-1-4-3/32``, ``nv-1-2-1/16``, ``scaled-1-4-3``). They keep
-    infinities, too. ``dynamic8/256`` is rounded to nearest only.
+    ``nearest`` sends ties away from zero (to even in the ``ieee`` and ``ocp`` flavours). ``stochastic``
+    rounds up with a probability equal to the fraction that would be cut off. Its random bits depend only on
+    ``seed`` (64 bits; drawn from torch's generator if None) and on each element's row-major index. NaN stays
+    NaN (QPyTorch turns it into the maximum). ``out`` may be ``x``. Autograd does not record the operation.
+    Formats with a scale send nearest ties away from zero if their elements are integers (``int8``,
+    ``fixed-8-6``), and to even if they are floats (``mx-1-4-3/32``, ``nv-1-2-1/16``, ``scaled-1-4-3``); all
+    of them keep infinities. ``dynamic8/256`` can only be rounded to nearest.
 
-    The result is float32 of ``x``'s shape. Raises FormatError for another dtype than float32, an unknown
-    format or an unknown rounding.
+    Returns float32 of ``x``'s shape. Raises FormatError for a dtype other than float32, an unknown format or
+    rounding, or an ``out`` of another shape or dtype.
 
     >>> quantize(torch.tensor([0.3, 1.25, -1e9, 0.01]), "1-3-1")
     tensor([  0.2500,   1.5000, -24.0000,   0.0000])
@@ -78,12 +78,12 @@ def quantize(
 
 
 def seed_key(seed: int) -> int:
-    """The key of a seed. Keys are hashed once more than seeds, so that neighbours give streams unlike."""
+    """Return the key of a seed. The seed is hashed once, so that adjacent seeds give unrelated streams."""
     return mix(seed, 0)
 
 
 def round_to(x: Tensor, fmt: Format, key: Key | None, out: Tensor | None = None) -> Tensor:
-    """:func:`quantize` for who has a key (None is nearest), and a float32 tensor: nothing is checked."""
+    """Round like :func:`quantize`, with a key instead of a seed (None is nearest); nothing is checked."""
     if fmt is FP32 or fmt == FP32:
         return x.clone() if out is None else out.copy_(x)
     if isinstance(fmt, FloatFormat) or backend.on_device(x, fmt):
@@ -97,12 +97,12 @@ def round_to(x: Tensor, fmt: Format, key: Key | None, out: Tensor | None = None)
 
 
 def round_by(x: Tensor, fmt: Format, mode: str, key: Key, out: Tensor | None = None) -> Tensor:
-    """:func:`round_to` in a rounding mode; nearest needs no key."""
+    """Round like :func:`round_to`, in a rounding mode; nearest ignores the key."""
     return round_to(x, fmt, key if mode == "stochastic" else None, out)
 
 
 def quantize_eagerly(x: Tensor, fmt: Format, key: Key | None, *, out: Tensor | None = None) -> Tensor:
-    """:func:`quantize` without kernels, on any device and memory layout; ``key`` None is nearest."""
+    """Round like :func:`quantize`, without kernels, on any device and layout; ``key`` None is nearest."""
     result = _round_eagerly(x.detach(), fmt, key)
     if out is None:
         return result
@@ -122,7 +122,7 @@ def _round_eagerly(x: Tensor, fmt: Format, key: Key | None) -> Tensor:
         )
     if isinstance(fmt, DynamicFormat):
         if key is not None:
-            raise FormatError(f"{fmt} is rounded to nearest only")
+            raise FormatError(f"{fmt} can be rounded to nearest only")
         return round_codes(x, fmt)
     bits = None if key is None else random_bits(x.shape, key, x.device)
     if isinstance(fmt, FixedFormat):
@@ -133,17 +133,19 @@ def _round_eagerly(x: Tensor, fmt: Format, key: Key | None) -> Tensor:
 
 
 def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
-    """Raise FormatError where :func:`quantize` could not do what it is asked."""
+    """Raise FormatError for arguments that :func:`quantize` does not support."""
     if x.dtype != torch.float32:
         raise FormatError(f"can only round float32 tensors, not {x.dtype}; convert with .float() first")
     if rounding not in ROUNDINGS:
         raise FormatError(f"unknown rounding {rounding!r}; known: {', '.join(ROUNDINGS)}")
     if out is not None and (out.shape != x.shape or out.dtype != x.dtype):
-        raise FormatError(f"out has {tuple(out.shape)} {out.dtype}, x has {tuple(x.shape)} {x.dtype}")
+        raise FormatError(
+            f"out has {tuple(out.shape)} {out.dtype}, x has {tuple(x.shape)} {x.dtype}; make them equal"
+        )
 
 
 def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
-    """The expression itself: nearest, or stochastic with the given random ``bits`` (int32, x's shape)."""
+    """The expression itself: nearest, or stochastic with random ``bits`` (int32 of x's shape)."""
     cut = 23 - fmt.mantissa_bits
     fine = bits is not None and is_fine(fmt)
     half, smallest = 1 << (cut - 1), fmt.min_subnormal if fine else threshold(fmt)
@@ -171,13 +173,13 @@ def round_bits(x: Tensor, fmt: FloatFormat, bits: Tensor | None) -> Tensor:
 
 
 def _round_subnormals_to_even(magnitude: Tensor, fmt: FloatFormat) -> Tensor:
-    """Ties to even below ``min_normal`` in one rounding: adding it would be a rounding before."""
+    """Round ties to even below ``min_normal``; adding ``min_normal`` first would round twice."""
     c = math.ldexp(1.0, fmt.min_exponent - fmt.mantissa_bits + 23)
     return (magnitude + c) - c
 
 
 def _flush_subnormals(magnitude: Tensor, smallest: float) -> Tensor:
-    """QPyTorch 0.2.0: what is below the smallest number becomes it when above half of it, else zero."""
+    """QPyTorch 0.2.0: below the smallest number, more than half of it becomes that number, the rest zero."""
     kept = torch.where(magnitude > smallest / 2, smallest, 0.0)
     return torch.where(magnitude < smallest, kept, magnitude)
 

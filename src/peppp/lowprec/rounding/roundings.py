@@ -1,4 +1,4 @@
-"""What a training rounds: which numbers to which format, and how."""
+"""Which numbers of a training are rounded, to which formats, and in which modes."""
 
 from dataclasses import dataclass, field, replace
 
@@ -10,14 +10,14 @@ from peppp.records import RoundingModes
 
 @dataclass(frozen=True, slots=True)
 class Roundings:
-    """The format of each kind of number of a training, and its rounding mode.
+    """The format and the rounding mode of each kind of number in a training.
 
-    ``values`` are activations, ``errors`` what comes back to them, ``weights`` the parameters as the network
-    has them. The optimizer has the ``gradient``, its ``states`` and, where there is one, the ``accumulator``.
-    ``weight_mode`` is how weights are rounded after a step. Where ``casts``, operations choose their type as
-    under autocast, and ``products`` says which formats linear layers go through. ``carries`` means Kahan
-    summation, ``rounds_statistics`` that norms' running statistics are of few bits, too. ``is_named`` are
-    those of a precision by name, where the network's results are rounded and no accumulator is kept.
+    ``values`` is the format of activations, ``errors`` of back-propagated errors, ``weights`` of the
+    parameters in the network, ``gradient``, ``states`` and ``accumulator`` of what the optimizer keeps.
+    ``weight_mode`` is how weights are rounded after a step. With ``casts``, operations choose their type as
+    under autocast, and ``products`` gives the formats of linear layers. ``carries`` means Kahan summation,
+    ``rounds_statistics`` that the running statistics of norms are rounded, too. ``is_named`` marks a
+    precision with a name: there the network's results are rounded, and no separate accumulator is kept.
     """
 
     values: Format
@@ -42,7 +42,7 @@ class Roundings:
     def of(
         cls, configuration: Configuration | str, rounding: RoundingModes | str, error_format: str
     ) -> "Roundings":
-        """From texts; ``error_format`` is ``A``, ``B`` or a format."""
+        """Build from texts; ``error_format`` is ``A``, ``B`` or a format."""
         pair = Configuration.parse(configuration)
         chosen = {"A": pair.format_a, "B": pair.format_b}.get(error_format)
         return cls.of_formats(
@@ -51,12 +51,12 @@ class Roundings:
 
     @classmethod
     def of_formats(cls, a: Format, b: Format, errors: Format, modes: RoundingModes) -> "Roundings":
-        """Format A for weights and activations, Format B for all that the optimizer has."""
+        """Build with Format A for weights and activations, and Format B for everything in the optimizer."""
         return cls(a, errors, a, b, b, b, modes, modes.values)
 
     @classmethod
     def of_name(cls, precision: NamedPrecision) -> "Roundings":
-        """Those of a precision that has a name."""
+        """Build from a precision with a name."""
         p = precision
         return cls(
             values=p.values,
@@ -75,7 +75,7 @@ class Roundings:
         )
 
     def state_format(self, name: str, size: int) -> Format:
-        """The format of an optimizer's state of a ``size`` in numbers; small ones are not kept in 8 bits."""
+        """The format of an optimizer's state with ``size`` numbers; small states are not kept in 8 bits."""
         if not isinstance(self.states, DynamicFormat):
             return self.states
         if size < LEAST_NUMBERS:
@@ -84,6 +84,6 @@ class Roundings:
 
     @property
     def is_known(self) -> bool:
-        """Whether the formats are known here, not places on a device whose format a replay decides."""
+        """Whether the formats are known here, and not slots on a device that a replay fills in."""
         fmt: object = self.values
         return isinstance(fmt, Format)

@@ -1,8 +1,8 @@
-"""Rounding with a scale: fixed point, integers and floats of one scale a tensor, blocks that share a scale.
+"""Rounding with a scale: fixed point, integers and floats with one scale per tensor, and blocks.
 
-Eager torch operations on any device; what a floating-point element needs is rounding.py's. None of these
-formats has a code for infinity or NaN. Both stay what they are, each in its own place, and the scale is made
-from the finite numbers beside them: an attention mask of -inf stays a mask, a divergence stays visible.
+These are torch operations for any device; floating-point elements are rounded by quantize.py. None of these
+formats has a code for infinity or NaN. Both stay as they are, and the scale is computed from the finite
+numbers: an attention mask of -inf stays a mask, and a divergence stays visible.
 """
 
 from collections.abc import Callable
@@ -16,33 +16,33 @@ from peppp.formats import BlockFormat, DynamicFormat, FixedFormat, IntegerFormat
 
 RoundElements = Callable[[Tensor, FloatFormat], Tensor]
 
-_LEAST_SCALE = 2.0**-126  # float32's least normal number
-_LEAST_TENSOR_SCALE = 2.0**-110  # times 1-5-2's least number, 2^-16, that is the same
+_LEAST_SCALE = 2.0**-126  # float32's smallest normal number
+_LEAST_TENSOR_SCALE = 2.0**-110  # times 2^-16, 1-5-2's smallest number, gives 2^-126
 _LEAST_TWO_LEVEL = 2.0**-116
 
 
 def round_fixed(x: Tensor, fmt: FixedFormat, bits: Tensor | None) -> Tensor:
-    """``x`` in fixed point; ``bits`` (int32, random) None is nearest, ties away from zero."""
+    """Round ``x`` to fixed point, with random ``bits`` (int32), or to nearest (None), ties away from zero."""
     lowest, highest = -(2 ** (fmt.bits - 1)), 2 ** (fmt.bits - 1) - 1
     return _keep_infinity(x, _round_integers(x * 2.0**fmt.fraction_bits, bits, lowest, highest) * fmt.step)
 
 
 def round_integers(x: Tensor, fmt: IntegerFormat, bits: Tensor | None, *, by_row: bool = False) -> Tensor:
-    """``x`` as integers times its largest finite magnitude / ``fmt.largest``, a scale of at least 2^-126.
+    """Round ``x`` to integers times its largest finite magnitude / ``fmt.largest``, at least 2^-126.
 
-    A smaller scale would be a subnormal float32, too coarse to bring the largest magnitude to
-    ``fmt.largest``. With ``by_row`` each row along the last dimension has a scale of its own.
+    A smaller scale would be a subnormal float32, too coarse to map the largest magnitude to ``fmt.largest``.
+    With ``by_row``, each row along the last dimension has its own scale.
     """
     magnitudes = x.abs() if by_row else x.abs().reshape(1, -1)
     scale = (_largest(magnitudes) / fmt.largest).clamp(min=_LEAST_SCALE)
     scale = scale if by_row else scale.reshape(())
     rounded = _round_integers(x / scale, bits, -fmt.largest, fmt.largest) * scale
-    # The scale may be rounded up, and its largest multiple then exceed float32's largest number.
+    # If the scale was rounded up, its largest multiple can exceed float32's largest number.
     return _keep_infinity(x, rounded.clamp(-FP32.max, FP32.max))
 
 
 def round_scaled(x: Tensor, fmt: ScaledFormat, round_elements: RoundElements) -> Tensor:
-    """``x`` as floats times its largest finite magnitude / ``fmt.element.max``, at least 2^-110.
+    """Round ``x`` to floats times its largest finite magnitude / ``fmt.element.max``, at least 2^-110.
 
     >>> from peppp.lowprec.rounding.quantize import quantize
     >>> quantize(torch.tensor([12.0, 3.5, 0.3]), "scaled-1-2-1")
@@ -54,7 +54,7 @@ def round_scaled(x: Tensor, fmt: ScaledFormat, round_elements: RoundElements) ->
 
 
 def round_codes(x: Tensor, fmt: DynamicFormat) -> Tensor:
-    """``x`` in dynamic codes, to nearest; halfway between two numbers the smaller is taken.
+    """Round ``x`` to the nearest dynamic code; ties go to the smaller number.
 
     >>> from peppp.lowprec.rounding.quantize import quantize
     >>> quantize(torch.tensor([2.0, -1.0, 0.0]), "dynamic8/256")
@@ -74,9 +74,9 @@ def round_codes(x: Tensor, fmt: DynamicFormat) -> Tensor:
 def round_blocks(
     x: Tensor, fmt: BlockFormat | TwoLevelFormat, round_elements: RoundElements, round_scales: RoundElements
 ) -> Tensor:
-    """``x`` in blocks along its channels (four dimensions) or its last dimension, the last one shorter.
+    """Round ``x`` in blocks along its channels (four dimensions) or its last dimension; the last is shorter.
 
-    ``round_scales`` rounds the scales that are no powers of two.
+    ``round_scales`` rounds scales that are not powers of two.
 
     >>> from peppp.lowprec.rounding.quantize import quantize
     >>> from peppp.formats import parse_format
@@ -103,9 +103,9 @@ def round_blocks(
 
 
 def _scaled(x: Tensor, scale: Tensor, element: FloatFormat, round_elements: RoundElements) -> Tensor:
-    """``x`` / ``scale`` rounded, times ``scale``; where that is 0, finite numbers become 0."""
+    """Return ``x`` / ``scale``, rounded, times ``scale``; where the scale is 0, finite numbers become 0."""
     rounded = round_elements(x / torch.where(scale == 0, 1.0, scale), element) * scale
-    # A scale that was rounded up can bring the largest element beyond float32's largest number.
+    # If the scale was rounded up, the largest element can exceed float32's largest number.
     return _keep_infinity(x, rounded.clamp(-FP32.max, FP32.max))
 
 
@@ -125,29 +125,29 @@ def _round_integers(x: Tensor, bits: Tensor | None, lowest: int, highest: int) -
 
 
 def _largest(magnitudes: Tensor) -> Tensor:
-    """The largest finite number along the last dimension, which stays; 0 where there is none."""
+    """Return the largest finite number along the last dimension, kept with size 1; 0 if there is none."""
     if not magnitudes.numel():
         return magnitudes.new_zeros(*magnitudes.shape[:-1], 1)
     return torch.where(magnitudes.isfinite(), magnitudes, 0.0).amax(-1, keepdim=True)
 
 
 def _power_of_two(magnitude: Tensor, fmt: BlockFormat) -> Tensor:
-    """The scale of blocks of the largest ``magnitude``, read off its bits; at least 2^-126."""
+    """Return the scale of blocks with the largest ``magnitude``, from its bits; at least 2^-126."""
     top = fmt.element.max_exponent
     if fmt.scale == "round-up":
         magnitude, top = _divided(magnitude, fmt.element.max), 0
     bits = magnitude.view(torch.int32)
-    if fmt.scale == "even":  # what is halfway to the next power of two goes up: that one is even
+    if fmt.scale == "even":  # a tie with the next power of two goes up, since that one is even
         bits = bits + (1 << (22 - fmt.element.mantissa_bits))
-    elif fmt.scale != "floor":  # up, unless it is a power of two
+    elif fmt.scale != "floor":  # round up to a power of two
         bits = bits + 0x7FFFFF
     return (((bits >> 23) - top).clamp(1, 254) << 23).view(torch.float32)
 
 
 def _two_level_scale(magnitude: Tensor, fmt: TwoLevelFormat, round_scales: RoundElements) -> Tensor:
-    """The product of the tensor's scale and those of blocks of the largest ``magnitude``.
+    """Return the product of the tensor's scale and the scales of blocks with the largest ``magnitude``.
 
-    The least scale of a tensor is so large that a subnormal ``magnitude`` / 6 gives the scale 0 in any case.
+    The tensor's minimum scale is so large that a subnormal ``magnitude`` / 6 always gives the block scale 0.
     """
     whole = _divided(magnitude.amax(), fmt.block_scale.max * fmt.element.max).clamp(min=_LEAST_TWO_LEVEL)
     of_blocks = _divided(magnitude, fmt.element.max) / whole
@@ -155,5 +155,5 @@ def _two_level_scale(magnitude: Tensor, fmt: TwoLevelFormat, round_scales: Round
 
 
 def _divided(x: Tensor, divisor: float) -> Tensor:
-    """The quotient, correctly rounded; GPUs multiply by the reciprocal of a divisor that is no tensor."""
+    """Divide with correct rounding; GPUs multiply by the reciprocal if the divisor is not a tensor."""
     return x / torch.full_like(x, divisor)

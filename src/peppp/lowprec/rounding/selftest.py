@@ -1,4 +1,4 @@
-"""A self-test of the arithmetic where it runs: other libraries can change how a processor computes."""
+"""A self-test of the arithmetic on this machine: other libraries can change how a processor computes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _FORMATS = (*PAPER_FORMATS_A, *PAPER_FORMATS_B, *map(FloatFormat.parse, _FLAVOUR
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: ``passed`` is None for a fact that is neither good nor bad."""
+    """The result of one check; ``passed`` is None for information that is neither good nor bad."""
 
     name: str
     passed: bool | None
@@ -25,7 +25,7 @@ class Check:
 
 
 def self_test(device: str = "cpu") -> list[Check]:
-    """Check rounding on a device: all values, ties, subnormals; the fast against the readable form.
+    """Check rounding on a device: all values, ties and subnormals, and the kernels against the torch form.
 
     >>> all(check.passed is not False for check in self_test())
     True
@@ -34,7 +34,7 @@ def self_test(device: str = "cpu") -> list[Check]:
 
 
 def flushes_subnormals() -> bool:
-    """Whether this thread's arithmetic takes float32's subnormals for 0, as fast-math libraries set it."""
+    """Whether this thread flushes subnormal float32 numbers to 0, a setting that fast-math libraries make."""
     return not bool((torch.tensor([2.0**-127]) * 2.0**-10).item())
 
 
@@ -72,14 +72,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _numbers() -> Tensor:
-    """Numbers of all magnitudes, subnormals, infinities and NaN among them."""
+    """Random numbers of all magnitudes, including subnormals, infinities and NaN: float32 [2000]."""
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31, (2000,), generator=generator, dtype=torch.int64)
     return bits.to(torch.int32).view(torch.float32)
 
 
 def _equals_definition(fmt: FloatFormat, device: torch.device) -> bool:
-    """Values stay, what lies between two goes to the nearer, ties go away from zero, the rest saturates."""
+    """Whether values stay, others go to the nearest, ties go away from zero, and large numbers saturate."""
     values = torch.tensor([v for v in fmt.values() if v >= 0], dtype=torch.float64)
     low, high = values[:-1], values[1:]
     middle = (low + high) / 2

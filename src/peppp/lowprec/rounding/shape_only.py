@@ -1,4 +1,4 @@
-"""Whether a tensor has numbers: rehearsals run every step on shapes alone."""
+"""Tensors without numbers: rehearsals run every step on shapes only."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 
 def is_shape_only(x: Tensor) -> bool:
-    """Whether ``x`` has a shape and no numbers: it lies on the meta device, or is a fake tensor.
+    """Whether ``x`` has a shape but no numbers: it is on the meta device, or a fake tensor.
 
     >>> import torch
     >>> is_shape_only(torch.empty(2, device="meta")), is_shape_only(torch.empty(2))
@@ -16,7 +16,7 @@ def is_shape_only(x: Tensor) -> bool:
 
 
 def copy_if_scattered(*tensors: Tensor) -> None:
-    """Allocate for a moment what kernels.py copies of tensors that lie in no layout of its loops."""
+    """Allocate briefly what kernels.py needs to copy tensors whose layout its loops do not support."""
     formats = [torch.contiguous_format, torch.channels_last][: 2 if tensors[0].dim() == 4 else 1]
     if any(all(x.is_contiguous(memory_format=f) for x in tensors) for f in formats):
         return

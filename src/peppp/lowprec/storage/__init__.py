@@ -1,1 +1,1 @@
-"""What a training really keeps in few bits."""
+"""Packed storage: weights, saved activations and pooling indices in few bits."""

@@ -1,4 +1,4 @@
-"""A network whose parameters and saved activations are stored in as many bits as their format has."""
+"""A network whose parameters and saved activations are packed into as many bits as their format has."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,16 +20,16 @@ from peppp.lowprec.storage.weights import PackedWeights
 
 
 def packable(fmt: Format) -> FloatFormat:
-    """The format, if tensors can be packed in it."""
+    """Return the format, typed as one that can be packed; raises NetworkError for other formats."""
     if not isinstance(fmt, FloatFormat):
         raise NetworkError(f"{fmt} has no packed form; take floating-point formats, or storage='simulated'")
     return fmt
 
 
 class PackedStorage:
-    """Packs the parameters of a low-precision module and what its forward passes keep.
+    """Packs the parameters of a low-precision module and what its forward passes save.
 
-    ``weights`` and ``saved`` are the two; parameters are packed one by one by who rounds them.
+    ``weights`` and ``saved`` hold the two. Each parameter is packed by whatever rounds it.
     """
 
     def __init__(self, module: nn.Module, state: LowPrecision, parameters: Parameters) -> None:
@@ -41,9 +41,7 @@ class PackedStorage:
 
     @contextmanager
     def keeping(self, *, fresh: bool) -> Iterator[None]:
-        """Pack what operations keep for the backward pass meanwhile; ``fresh`` begins a pass of the
-        network.
-        """
+        """Pack what operations save for the backward pass; ``fresh`` begins a pass of the network."""
         self.saved.enter(fresh=fresh)
         try:
             yield
@@ -55,11 +53,11 @@ class PackedStorage:
         return self.weights.holds(parameter)
 
     def pack(self, parameter: Tensor) -> bool:
-        """Pack a parameter that nobody trains; False where it cannot be."""
+        """Pack a parameter that nobody trains; returns False if this is not possible."""
         return self.weights.pack(parameter)
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation: what it uses is unpacked for it, and let go of afterwards."""
+        """Run an operation: unpack what it uses, and free that memory afterwards."""
         operands = [x for x in tensors_in((args, kwargs), []) if x.layout == torch.strided]
         parameters = [p for p in operands if isinstance(p, nn.Parameter) and self.weights.holds(p)]
         for parameter in parameters:
@@ -85,6 +83,6 @@ class PackedStorage:
         return result
 
     def release(self) -> None:
-        """Give the module its parameters as float32 tensors, and stop packing."""
+        """Turn the module's parameters back into float32 tensors, and stop packing."""
         self.weights.release()
         self._state.packed = None

@@ -1,7 +1,7 @@
-"""Tensors that stand for packed numbers, and say so in one line instead of giving wrong ones.
+"""Placeholder tensors for packed numbers: they raise an error in one line instead of giving wrong numbers.
 
-Torch calls ``__torch_function__`` of a tensor's class for every operation on it. A packed parameter, a
-gradient that was used up and a copy of packed weights each refuse what would be lost or wrong.
+Torch calls ``__torch_function__`` of a tensor's class for every operation on it. A packed parameter, a used
+gradient and a copy of packed weights each refuse the operations that would lose numbers or give wrong ones.
 """
 
 import math
@@ -16,7 +16,7 @@ from peppp.lowprec.network.mode import tensors_in
 from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
-_PROPERTIES: Any = Tensor  # whose properties are seen as functions of their own
+_PROPERTIES: Any = Tensor  # typed as Any: mypy does not know the functions of its properties
 _ALSO = {
     _PROPERTIES.grad.__set__,
     _PROPERTIES.grad.__delete__,
@@ -27,13 +27,13 @@ _ALSO = {
     _PROPERTIES._post_accumulate_grad_hooks.__set__,
     Tensor.register_post_accumulate_grad_hook,
     torch._has_compatible_shallow_copy_type,
-    torch.autograd.grad,  # whose inputs need no numbers
+    torch.autograd.grad,  # its inputs need no numbers
 }
 _CASTS = {Tensor.to, Tensor.cpu, Tensor.float, Tensor.contiguous}
 
 
 class _Refusing:
-    """What a class of tensors refuses to do is said in ``refusal``; facts that need no numbers can be had."""
+    """Refuses, with the message ``refusal``, all operations that need numbers."""
 
     refusal = ""
     allowed: frozenset[Any] = frozenset()
@@ -43,11 +43,11 @@ class _Refusing:
         with torch._C.DisableTorchFunctionSubclass():
             if KINDS.get(func) is Kind.UNTOUCHED or func in _ALSO or func in cls.allowed:
                 return func(*args, **(kwargs or {}))
-            if func in _CASTS:  # where there is nothing to do
+            if func in _CASTS:  # allowed if there is nothing to convert
                 result = func(*args, **(kwargs or {}))
                 if result is args[0]:
                     return result
-            if func == _PROPERTIES.data.__set__ and args[1] is args[0]:  # as Module.to does then
+            if func == _PROPERTIES.data.__set__ and args[1] is args[0]:  # as Module.to does in that case
                 return None
         raise NetworkError(cls.refusal.format(name=getattr(func, "__name__", "this")))
 
@@ -72,23 +72,23 @@ class PackedParameter(_Refusing, nn.Parameter):
 
 
 def emptied(parameter: nn.Parameter) -> nn.Parameter:
-    """The parameter without its numbers, at the cost of one number."""
+    """Remove the numbers of a parameter, except for one, and return it."""
     give(parameter, torch.full((), math.nan, device=parameter.device).expand(parameter.shape))
     write_note(parameter, ())
-    if not is_shape_only(parameter):  # a fake tensor is one by its class
+    if not is_shape_only(parameter):  # the class of a fake tensor must stay
         parameter.__class__ = PackedParameter
     return parameter
 
 
 def give(parameter: Tensor, values: Tensor) -> None:
-    """Let a parameter be a plain one of these numbers."""
+    """Make a parameter a plain one again, with these numbers."""
     if not is_shape_only(parameter):
         parameter.__class__ = nn.Parameter
     parameter.data = values
 
 
 class UsedGradient(_Refusing, Tensor):
-    """In place of a gradient that has been used up, or is kept packed."""
+    """Takes the place of a gradient that has been used up, or is kept packed."""
 
     refusal = (
         "the gradients of this network are not kept in float32 ({name}): its optimizer steps in the backward "
@@ -98,7 +98,7 @@ class UsedGradient(_Refusing, Tensor):
 
     @classmethod
     def of(cls, parameter: Tensor) -> Tensor:
-        """The one of a parameter."""
+        """Return the placeholder for a parameter's gradient."""
         used = torch.zeros((), device=parameter.device).expand(parameter.shape)
         return used if is_shape_only(used) else used.as_subclass(cls)
 
@@ -107,9 +107,7 @@ class UsedGradient(_Refusing, Tensor):
 
 
 class Snapshot(Tensor):
-    """Packed weights as ``state_dict()`` gives them: a copy, into which nothing can be written to any
-    effect.
-    """
+    """A copy of packed weights, as ``state_dict()`` returns it; it refuses writes, which would be lost."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Max pooling that keeps, of each window, which place won: 2 bits of a 2 x 2 window instead of 64."""
+"""Max pooling that saves which place in each window won: 2 bits for a 2 x 2 window instead of 64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from torch.nn import functional
 from peppp.lowprec.packing.codes import pack_codes, unpack_codes
 
 _Pair = tuple[int, int]
-_TOGETHER = 1 << 17  # numbers
+_TOGETHER = 1 << 17  # numbers that are packed at a time
 
 
 class _MaxPool2d(torch.autograd.Function):
-    """max_pool2d; its backward gets the same indices as torch's, made again from the places."""
+    """max_pool2d whose backward pass rebuilds the indices of torch from the packed places."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: _Pair, stride: _Pair, padding: _Pair, ceil_mode: bool) -> Tensor:
@@ -48,7 +48,10 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """torch.nn.functional.max_pool2d; what it cannot do (dilation, indices asked for) torch does."""
+    """Replace torch.nn.functional.max_pool2d, with the same arguments.
+
+    Torch's own runs with dilation, returned indices, no gradient, or an input that is not 4-d.
+    """
     window = _pair(kernel_size)
     if return_indices or _pair(dilation) != (1, 1) or input.dim() != 4 or not input.requires_grad:
         plain: Callable[..., Any] = functional.max_pool2d
@@ -58,19 +61,19 @@ def max_pool2d(
     )
 
 
-# Operations for which another one keeps fewer bits.
+# Operations with a replacement that stores fewer bits for the backward pass.
 SUBSTITUTES: dict[Callable[..., Any], Callable[..., Any]] = {functional.max_pool2d: max_pool2d}
 
 
 def bits_of(window: _Pair) -> int:
-    """Bits of a place in a window."""
+    """Return the bits of a place in a window."""
     return max((window[0] * window[1] - 1).bit_length(), 1)
 
 
 def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair) -> Tensor:
-    """Words of the places of the winners; ``indices`` [batch, channels, rows, columns] of an image's numbers.
+    """Pack the winners' places; ``indices`` [batch, channels, rows, columns] index the numbers of an image.
 
-    Some images at a time, so that the integers in between stay few.
+    A few images at a time are packed, to save memory.
     """
     images, bits = _in_order(indices), bits_of(window)
     words = torch.empty(_some(images, bits)[-1][2], dtype=torch.int32, device=indices.device)
@@ -78,7 +81,7 @@ def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, paddi
     end = 0
     for first, stop, after in _some(images, bits):
         codes = images[first:stop].to(torch.int32).sub_(corner)
-        # Within a window rows differ by width; columns by less than the window's, so both can be told apart.
+        # Within a window, rows differ by multiples of width, and columns by less than the window.
         row = torch.div(codes, width, rounding_mode="floor")
         codes.sub_(row, alpha=width).add_(row, alpha=window[1])
         pack_codes(codes.reshape(-1), words[end:after], bits)
@@ -89,7 +92,7 @@ def pack_places(indices: Tensor, width: int, window: _Pair, stride: _Pair, paddi
 def unpack_places(
     words: Tensor, indices: Tensor, width: int, window: _Pair, stride: _Pair, padding: _Pair
 ) -> None:
-    """Fill in the ``indices`` that :func:`pack_places` packed; they lie in memory as they did."""
+    """Fill ``indices`` from what :func:`pack_places` packed, in the memory layout that they had."""
     images, bits = _in_order(indices), bits_of(window)
     corner = _corners(indices, images, width, stride, padding)
     end = 0
@@ -102,7 +105,7 @@ def unpack_places(
 
 
 def _some(images: Tensor, bits: int) -> list[tuple[int, int, int]]:
-    """(first, last + 1, words so far) of the groups of images that are packed together."""
+    """Return (first, last + 1, words so far) of the groups of images that are packed together."""
     size = images[0].numel()
     step = max(_TOGETHER // max(size, 1), 1)
     groups, words = [], 0
@@ -114,7 +117,7 @@ def _some(images: Tensor, bits: int) -> list[tuple[int, int, int]]:
 
 
 def _corners(indices: Tensor, images: Tensor, width: int, stride: _Pair, padding: _Pair) -> Tensor:
-    """The index of each window's upper left corner, in the shape of one image; negative within padding."""
+    """Return the index of each window's upper left corner, broadcast over images; negative in padding."""
     rows, columns = indices.shape[-2:]
     down = torch.arange(rows, dtype=torch.int32, device=indices.device) * stride[0] - padding[0]
     right = torch.arange(columns, dtype=torch.int32, device=indices.device) * stride[1] - padding[1]
@@ -128,7 +131,7 @@ def _memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _in_order(x: Tensor) -> Tensor:
-    """A view whose row-major order is the order in memory."""
+    """Return a view whose row-major order is the order in memory."""
     return x.permute(0, 2, 3, 1) if _memory_format(x) is torch.channels_last else x
 
 

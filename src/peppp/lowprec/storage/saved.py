@@ -1,12 +1,12 @@
-"""The tensors that a forward pass keeps for its backward pass, packed where Format A holds them exactly.
+"""The tensors that a forward pass saves for its backward pass, packed if Format A holds them exactly.
 
-Each piece of memory is packed once, however many operations keep it or views of it: the result of a ReLU and
-the input of the next convolution are one. What Format A does not hold (statistics of norms, unrounded results
-of softmax) stays as it is, and is counted by name.
+Each storage is packed once, however many operations save it or views of it: the result of a ReLU and the
+input of the next convolution are one. What Format A does not hold (statistics of norms, unrounded results of
+softmax) stays as it is, and is counted by name.
 
-While the pass runs, a network's own code often holds what is packed already: a block's input, until it is
+During the pass, a network's own code often still holds what is packed already: a block's input, until it is
 added to the block's result. Such memory is emptied after each operation that used it, and filled for the
-next.
+next one.
 """
 
 import weakref
@@ -24,11 +24,11 @@ from peppp.lowprec.network.memory import note_on
 from peppp.lowprec.packing.packed_tensor import PackedTensor
 from peppp.lowprec.storage.weights import PackedWeights
 
-_SMALLEST = 64  # numbers; packing fewer saves nothing worth a call
+_SMALLEST = 64  # numbers; packing fewer is not worth the call
 
 
 class _Memory:
-    """One piece of memory, packed; unpacked at most once at a time."""
+    """One packed storage, with at most one unpacked copy at a time."""
 
     __slots__ = ("__weakref__", "packed", "unpacked")
 
@@ -40,13 +40,13 @@ class _Memory:
         values = None if self.unpacked is None else self.unpacked()
         if values is None:
             values = self.packed.unpack()
-            self.unpacked = weakref.ref(values)  # lives as long as its views
+            self.unpacked = weakref.ref(values)  # the tensor lives as long as its views
         return values
 
 
 @dataclass(slots=True)
 class _View:
-    """A saved tensor: where it lies in packed memory, or in a packed parameter."""
+    """A saved tensor, as a view of packed memory or of a packed parameter."""
 
     source: "_Memory | Tensor"
     shape: torch.Size
@@ -55,11 +55,11 @@ class _View:
 
 
 class SavedTensors:
-    """Packs what is kept for the backward pass while it is entered.
+    """Packs what is saved for the backward pass between ``enter`` and ``leave``.
 
-    ``raw`` counts the bytes that stayed as they were in the last pass, by operation and shape. ``holds``
-    answers instead of the numbers, where there are none (on the meta device), whether Format A has what an
-    ``operation`` keeps; what is kept outside of one has been rounded.
+    ``raw`` counts the bytes that the last pass left unpacked, by operation and shape. ``holds`` is for
+    tensors without numbers: it says whether Format A has what an ``operation`` saves. Tensors saved outside
+    of an operation have been rounded.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SavedTensors:
         self._hooks: list[saved_tensors_hooks] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a deep copy takes: nothing of a pass that runs."""
+        """Return the state for a deep copy, without that of a running pass."""
         return self.__dict__ | {
             "_known": {},
             "_memories": weakref.WeakSet(),
@@ -88,7 +88,7 @@ class SavedTensors:
         }
 
     def enter(self, *, fresh: bool = True) -> None:
-        """Pack from now on; ``fresh`` begins a forward pass of the network."""
+        """Start packing; ``fresh`` begins a forward pass of the network."""
         if fresh and not self._hooks:
             self._known, self._raw_known, self.raw = {}, {}, {}
             self._memories = weakref.WeakSet()
@@ -96,7 +96,7 @@ class SavedTensors:
         self._hooks[-1].__enter__()
 
     def leave(self) -> None:
-        """End that; what the network's caller still holds after a pass is filled again."""
+        """Stop packing, and fill the memory that the network's caller still holds."""
         self._hooks.pop().__exit__()
         if self._hooks:
             return
@@ -107,7 +107,7 @@ class SavedTensors:
         self._emptied.clear()
 
     def fill(self, tensor: Tensor) -> None:
-        """Give a tensor's memory its numbers again, if it was emptied."""
+        """Refill a tensor's memory if it was emptied."""
         if self._emptied:
             storage = tensor.untyped_storage()
             emptied = self._emptied.pop(storage._cdata, None)
@@ -115,39 +115,39 @@ class SavedTensors:
                 _write(emptied[1], storage)
 
     def empty(self, tensor: Tensor) -> None:
-        """Empty a computed tensor's memory, if it is packed and a pass runs."""
+        """Empty a computed tensor's memory if it is packed and a pass is running."""
         if not self._hooks or tensor.is_leaf:
             return
         storage = tensor.untyped_storage()
         if type(waits := note_on(storage)) is tuple and waits:
-            return  # it will be rounded where it lies
+            return  # it will be rounded in place
         memory = self._memory(storage._cdata, tensor._version)
         if memory is not None and storage.nbytes() and storage.resizable():
             self._emptied[storage._cdata] = (weakref.ref(storage), memory)
             storage.resize_(0)
 
     def changed(self, tensor: Tensor) -> None:
-        """Take what is packed of a tensor's memory for what it was before: an operation wrote there."""
+        """Forget the packed form of a tensor's memory, since an operation wrote to it."""
         written = tensor.untyped_storage()._cdata
         for key in [key for key in self._known if key[0] == written]:
             del self._known[key]
 
     def memories(self) -> list[PackedTensor]:
-        """All packed memory that is still kept."""
+        """Return all packed memory that is still in use."""
         return [memory.packed for memory in self._memories]
 
     def emptied(self) -> set[int]:
-        """The storages (their ``_cdata``) that are empty now."""
+        """Return the ``_cdata`` of the storages that are empty now."""
         return {key for key, (reference, _) in self._emptied.items() if reference() is not None}
 
     def pack(self, tensor: Tensor) -> Any:
-        """What is kept of a tensor."""
-        with torch._C.DisableTorchFunction():  # the mode that rounds has nothing to do with this
+        """Return what is saved in place of a tensor."""
+        with torch._C.DisableTorchFunction():  # the rounding mode must not see these operations
             return self._pack(tensor)
 
     def _pack(self, tensor: Tensor) -> Any:
         if tensor.layout != torch.strided or self.operation.startswith("rrelu"):
-            return tensor.detach()  # rrelu keeps its draws before it has made them
+            return tensor.detach()  # rrelu saves the tensor for its draws before it fills it
         storage = tensor.untyped_storage()
         place = (tensor.shape, tensor.stride(), int(tensor.storage_offset()))
         plain = tensor.dtype == torch.float32 and not tensor.is_neg()
@@ -165,12 +165,12 @@ class SavedTensors:
         return _View(memory, *place)
 
     def _memory(self, storage: int, version: int) -> _Memory | None:
-        """What is packed of a storage that was written so often."""
+        """Return the packed form of a storage at this version, or None."""
         known = self._known.get((storage, version))
         return None if known is None or known[0]() is None else known[1]()
 
     def unpack(self, kept: Any) -> Tensor:
-        """The tensor again."""
+        """Return the saved tensor."""
         if torch.is_grad_enabled():
             raise NetworkError(
                 "create_graph=True and packed storage do not go together: what is kept packed has no graph; "
@@ -198,7 +198,7 @@ class SavedTensors:
 
 
 def _write(memory: _Memory, storage: torch.UntypedStorage) -> None:
-    """Fill emptied memory; torch takes it for unchanged."""
+    """Fill emptied memory, without a change to its version counter."""
     packed = memory.packed
     storage.resize_(4 * packed.shape.numel())
     if storage.device.type != "meta":  # where there are no numbers to write

@@ -1,7 +1,7 @@
 """A module's parameters, packed in Format A between uses.
 
-While packed, a parameter keeps its shape, at the cost of one number, and refuses to be read or written: who
-uses it outside of the module's passes is told so in one line (see packed_tensors.py).
+A packed parameter keeps its shape, at the cost of one number. Reading or writing it outside of the module's
+passes raises an error in one line (see placeholders.py).
 """
 
 import math
@@ -20,14 +20,14 @@ from peppp.lowprec.packing.packed_tensor import PackedTensor, in_memory_order, i
 from peppp.lowprec.rounding.quantize import round_to
 from peppp.lowprec.storage.placeholders import Snapshot, emptied, give
 
-SEGMENT = 1 << 16  # numbers; a step on a parameter needs memory for a few of them
+SEGMENT = 1 << 16  # numbers; a step of SGD unpacks one segment of each tensor at a time
 
 
 class PackedWeights:
-    """The packed form of each parameter of a module; ``state_dict`` and ``load_state_dict`` see float32.
+    """The packed form of each parameter of a module; ``state_dict`` and ``load_state_dict`` use float32.
 
-    A weight is kept as its words, or not at all where it can be made again from its accumulator: with the
-    key of its rounding (``recompute``).
+    A weight is kept as words, or not at all if it can be recomputed by rounding its accumulator: then
+    ``recomputed`` holds the accumulator and the key of the rounding.
     """
 
     def __init__(self, module: nn.Module, fmt: FloatFormat, parameters: Parameters) -> None:
@@ -36,7 +36,7 @@ class PackedWeights:
         self.parameters = parameters
         self.packed: dict[Tensor, PackedTensor] = {}
         self.recomputed: dict[Tensor, tuple[PackedTensor, int | None]] = {}
-        self.spoiled: set[Tensor] = set()  # hold NaN, for which there is no code
+        self.spoiled: set[Tensor] = set()  # parameters with a number without a code, such as NaN
         self._filled: dict[int, tuple[Any, Tensor]] = {}
         self._handles: list[Any] = []
         for submodule in module.modules():
@@ -44,7 +44,7 @@ class PackedWeights:
                 self._watch(submodule)
 
     def _watch(self, module: Any) -> None:
-        """Have a module's states read and written in float32."""
+        """Register hooks so that a module's state is read and written in float32."""
         self._handles += [
             module.register_state_dict_pre_hook(self._open_state),
             module.register_state_dict_post_hook(partial(self._write_state)),  # it sets an attribute
@@ -53,11 +53,11 @@ class PackedWeights:
         ]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a deep copy takes: not the weak references to what is in use now."""
+        """Return the state for a deep copy, without the weak references to memory in use."""
         return self.__dict__ | {"_filled": {}, "_handles": []}
 
     def pack(self, parameter: Tensor) -> bool:
-        """Pack a parameter that holds its values; False where it cannot be, and stays as it is."""
+        """Pack a parameter's values; returns False, and changes nothing, if this is not possible."""
         if parameter.dtype != torch.float32 or not is_dense(parameter):
             return False
         packed = PackedTensor.try_pack(parameter.data, self.format, segment_length(parameter))
@@ -68,11 +68,11 @@ class PackedWeights:
         return True
 
     def holds(self, parameter: Tensor) -> bool:
-        """Whether a tensor is a parameter that is packed or recomputed here."""
+        """Whether a parameter is packed or recomputed here."""
         return parameter in self.packed or parameter in self.recomputed
 
     def unpacked(self, parameter: Tensor) -> Tensor:
-        """A parameter's values, in new memory."""
+        """Return a parameter's values, in new memory."""
         if parameter in self.recomputed:
             accumulator, key = self.recomputed[parameter]
             values = accumulator.unpack()
@@ -82,7 +82,7 @@ class PackedWeights:
         return values.fill_(math.nan) if parameter in self.spoiled else values
 
     def fill(self, parameter: Tensor) -> None:
-        """Give a parameter its values until it is emptied; views keep the memory for as long as they live."""
+        """Give a parameter its values until :meth:`empty`; views keep the memory alive."""
         values = self.unpacked(parameter)
         give(parameter, values)
         write_note(values, ())
@@ -90,27 +90,27 @@ class PackedWeights:
         self._filled[storage._cdata] = (weakref.ref(storage), parameter)
 
     def empty(self, parameter: Tensor) -> None:
-        """Let go of a parameter's values."""
+        """Free a parameter's values."""
         emptied(parameter)  # type: ignore[arg-type]
 
     def forget_parameter(self, parameter: Tensor) -> None:
-        """Give one parameter its values for good."""
+        """Unpack one parameter for good."""
         if self.holds(parameter):
             give(parameter, self.unpacked(parameter))
             self.packed.pop(parameter, None)
             self.recomputed.pop(parameter, None)
 
     def owner(self, tensor: Tensor) -> Tensor | None:
-        """The parameter whose memory a tensor lies in, if it is one of those filled."""
+        """Return the filled parameter in whose memory a tensor is, or None."""
         entry = self._filled.get(tensor.untyped_storage()._cdata)
         return None if entry is None or entry[0]() is None else entry[1]
 
     def forget(self) -> None:
-        """Drop what is known of memory that has been freed."""
+        """Drop the entries for memory that has been freed."""
         self._filled = {key: entry for key, entry in self._filled.items() if entry[0]() is not None}
 
     def release(self) -> None:
-        """Give all parameters their values for good, and stop."""
+        """Unpack all parameters for good, and remove the hooks."""
         for parameter in (*self.packed, *self.recomputed):
             self.forget_parameter(parameter)
         for handle in self._handles:
@@ -150,7 +150,7 @@ class PackedWeights:
 
 
 def segment_length(parameter: Tensor) -> int:
-    """Numbers that are packed together: whole rows of the first dimension, where these lie in a row."""
+    """How many numbers to pack together: whole rows of the first dimension if these are contiguous."""
     count = max(parameter.numel(), 1)
     if parameter.dim() == 0 or parameter.shape[0] == 0:
         return count
@@ -163,7 +163,7 @@ def segment_length(parameter: Tensor) -> int:
 
 
 def rows(flat: Tensor, like: PackedTensor) -> Tensor:
-    """A segment's row of numbers in the shape of its part of the tensor."""
+    """View a flat segment in the shape of its part of the tensor."""
     count = like.shape.numel()
     if flat.numel() == count:
         return flat.as_strided(like.shape, like.stride)
@@ -172,7 +172,7 @@ def rows(flat: Tensor, like: PackedTensor) -> Tensor:
 
 
 def flat_rows(x: Tensor, like: PackedTensor) -> Tensor:
-    """``x`` as one row in the memory order of ``like``: a view where it lies so already."""
+    """Return ``x`` as a flat tensor in the memory order of ``like``: a view if the strides agree."""
     if x.stride() != like.stride:
         x = torch.empty_strided(like.shape, like.stride, device=x.device).copy_(x)
     return in_memory_order(x)
