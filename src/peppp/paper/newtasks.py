@@ -114,8 +114,9 @@ def _compared(
         title,
         claim,
         f"ED-MF is best or within 10 % of the best in {plain} of {total} comparisons (two metrics, "
-        f"{len(counts)} numbers of measurements) against optimizers whose prior mean is zero, as a library "
-        f"gives them, and in {wins} where it is the columns' means; HyperDiff with {at}: {'; '.join(shown)}",
+        f"{len(counts)} numbers of measurements) against optimizers with a prior mean of zero, the default "
+        f"of libraries, and in {wins} if their prior mean is the columns' means; HyperDiff with {at}: "
+        f"{'; '.join(shown)}",
         every(
             no_worse(
                 _everywhere(found, "ed-mf", metric),
