@@ -72,7 +72,7 @@ def test_every_figure_of_the_issue_can_be_asked_for():
         with pytest.raises(TableError, match=r"docs/"):
             canonical(name)
     assert set(ELSEWHERE) == {"2", "3", "8", "table1", "table2", "table3", "table4", "table5"}
-    with pytest.raises(TableError, match="nothing to reproduce is called '27'"):
+    with pytest.raises(TableError, match="unknown figure '27'"):
         canonical("27")
 
 

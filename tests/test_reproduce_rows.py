@@ -272,7 +272,10 @@ def test_rounding_counts_cells_and_finds_what_format_b_decides():
     figure = reproduce("rounding", Study([*rows([a, a, a]), *rows([b, b, b], rounding="nearest")]))
     assert figure.holds is None
     less = np.mean(a < b)
-    assert f"errs less in {less:.0%} of {3 * D} cells, by {np.mean(b - a):.3f} on average" in figure.finding
+    assert (
+        f"the lower error in {less:.0%} of {3 * D} cells, and a mean error lower by {np.mean(b - a):.3f};"
+        in figure.finding
+    )
     stochastic, nearest = figure.finding.split("; ")[1:]
     assert "stochastic: Format B explains 0.0% of the column means' variance" in stochastic
     assert "nearest: Format B explains 100.0% of the column means' variance" in nearest

@@ -1,1 +1,1 @@
-"""What people look at: one self-contained HTML page, fed plain data."""
+"""Reports as one self-contained HTML page, made from plain data."""

@@ -1,6 +1,6 @@
-/* The page of several tasks; it stands behind report.js and uses its functions. */
+/* The page of several tasks; it is loaded after report.js and uses its functions. */
 
-/** The rows of one task, as pickWithin takes them. */
+/** The rows of one task, in the form that pickWithin expects. */
 const rowsOf = (page, task) =>
   page.configurations.map((configuration, j) => ({
     configuration,
@@ -9,14 +9,14 @@ const rowsOf = (page, task) =>
     measured: task.observed[j] === "1" ? task.errors[j] : null,
   }));
 
-/** Starts of the runs of equal neighbours. */
+/** The index at which each run of equal items starts. */
 const starts = (list) => list.map((item, j) => (item !== list[j - 1] ? j : -1)).filter((j) => j >= 0);
 
-const told = (page, task, row) =>
+const cellText = (page, task, row) =>
   `${task.name}, ${row.configuration}: ${kindOf(row)} ${percent(errorOf(row), page.digits)} at ` +
   megabytes(row.total, page.digits);
 
-/** The matrix: a cell a configuration, whole where measured and small where estimated. */
+/** Draw the error matrix: a large square for a measured error, a small one for an estimate. */
 function drawMatrix(page, tables) {
   const svg = find("#heat svg");
   const [cell, left, top, line] = [10, 170, 24, 16];
@@ -57,7 +57,7 @@ function drawMatrix(page, tables) {
     at = [i, j];
     const place = { x: left + cell * j, y: top + line * i, visibility: "visible" };
     for (const [key, value] of Object.entries(place)) cursor.setAttribute(key, value);
-    fill({ cell: told(page, page.tasks[i], tables[i][j]) });
+    fill({ cell: cellText(page, page.tasks[i], tables[i][j]) });
   };
   svg.onpointermove = (event) =>
     show(Math.floor((event.offsetY - top) / line), Math.floor((event.offsetX - left) / cell));
@@ -75,9 +75,9 @@ function drawMatrix(page, tables) {
   find("#heat").hidden = false;
 }
 
-/** One small chart of a task; returns what moves its ring and its budget line. */
+/** Draw the small chart of a task; returns a function that moves its ring and its budget line. */
 function drawFrontier(page, task, rows, parent) {
-  const range = memoryRange(rows, rows[0].total); // its own: tasks differ in size
+  const range = memoryRange(rows, rows[0].total); // each chart has its own range, as tasks differ in size
   const box = { left: 38, right: 268, top: 8, bottom: 128 };
   const figure = add(parent, "figure");
   add(figure, "figcaption", {}, task.name);

@@ -1,4 +1,4 @@
-"""The report of a campaign: measurements of several tasks in, plain data for one page out."""
+"""The report of a campaign: turns measurements of several tasks into plain data for one page."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,14 +22,16 @@ _LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
 
 
 def overview(measurements: Iterable[Measurement], *, budget: int | str | None = None) -> dict[str, Any]:
-    """What :func:`peppp.page.report.render` draws of all tasks: matrix, singular values, frontiers, picks.
+    """Make the data of a page about all tasks: error matrix, singular values, frontiers and picks.
 
-    A task is a data set under one recipe. Its errors are as measured where they were and else those of
-    :func:`peppp.learn.completion.complete` (section 3.1), relative to chance and clipped to [0, 1]; its
-    memory is what the measurements' footprints say, carried over to the other formats. ``budget`` (default:
-    the middle of all footprints) is one for all tasks. Errors are fractions, sizes bytes.
+    :func:`peppp.page.report.render` turns the result into HTML. A task is a data set under one recipe. Errors
+    that were not measured are estimated by :func:`peppp.learn.completion.complete` (section 3.1) relative to
+    chance, and clipped to [0, 1]. The memory of each configuration is computed from the measurements'
+    footprints. ``budget`` (bytes, or text such as ``"2MB"``) applies to all tasks; the default is the median
+    of all footprints. Errors are fractions, sizes bytes.
 
-    Raises TableError where nothing was measured at low precision, BudgetError where nothing fits.
+    Raises TableError if nothing was measured at low precision, BudgetError if the budget is below every
+    footprint.
 
     >>> from peppp import Footprint, Outcome
     >>> def measured(configuration, error):
@@ -92,10 +94,10 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
 
 
 def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
-    """The rows and columns that completion can say something of, and in words what was left out.
+    """Keep the rows and columns with enough measurements for completion; also say what was left out.
 
-    Completion draws what it knows little of towards zero error, so that the least observed would be picked.
-    Where less than half of the matrix would be left, all of it stays.
+    Completion shrinks the estimates of rarely observed rows and columns towards zero error, so they would be
+    picked. If less than half of the matrix would be left, all of it is kept.
     """
     rows = np.ones(len(matrix.rows), dtype=bool)
     columns = np.ones(len(matrix.columns), dtype=bool)
@@ -108,7 +110,7 @@ def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
     if rows.all() and columns.all():
         return matrix, ""
     if 2 * rows.sum() * columns.sum() < matrix.values.size:
-        return matrix, "few measurements: the estimates are too low, and the picks rest on them"
+        return matrix, "few measurements: the estimates are too low, and the picks based on them unreliable"
     kept_matrix = matrix.take(rows, columns)
     parts = [
         f"{(~kept).sum()} {what} with fewer than {least} measurements"
@@ -122,15 +124,15 @@ def _well_observed(matrix: ErrorMatrix) -> tuple[ErrorMatrix, str]:
 
 
 def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: str) -> dict[str, Any]:
-    """The page of one task of an :func:`overview`, as a pick's; its budget is the overview's.
+    """Make the data of a page about one task of an :func:`overview`, with the same budget.
 
-    Raises TableError where there is no such task, or several under different recipes.
+    Raises TableError if there is no such task, or if the overview has it under several recipes.
     """
     found = [task for task in page["tasks"] if task["name"] == name]
     if len(found) != 1:
         names = ", ".join(sorted({task["name"] for task in page["tasks"]})[:12])
         problem = "no task" if not found else f"{len(found)} recipes of the task"
-        raise TableError(f"{problem} {name!r}; there are {names}; name one that is there with one recipe")
+        raise TableError(f"{problem} {name!r}; there are {names}; name a task that has a single recipe")
     task = found[0]
     own = [m for m in measurements if m.task == name]
     sizes = {m.configuration: m.footprint for m in own}

@@ -1,17 +1,17 @@
 "use strict";
-/* What the page does. The first part computes and depends on nothing but its arguments, so that the tests can
-   run it in node; the second part touches the document. Text is only ever set as text, never as HTML. */
+/* The behaviour of the page. The functions of the first part depend only on their arguments, so that the tests
+   can run them in node; the second part changes the document. Text is always set as text, never as HTML. */
 
 const STANDINGS = ["picked", "frontier", "dominated", "over budget"];
 
-/** Whether a measured error takes the place of its estimate; else it is one noisy run, and the estimate counts. */
+/** Whether the measured error replaces the estimate; otherwise it is one noisy run, and the estimate counts. */
 const settles = (row) => row.settled !== false && row.measured !== null;
-/** The error that counts. */
+/** The error that decides the pick. */
 const errorOf = (row) => (settles(row) ? row.measured : row.estimated);
 const kindOf = (row) => (settles(row) ? "measured" : "estimated");
 
-/** Index of the least error within the budget; null if none fits. Errors within the tolerance tie: of those it
-    is the row of least memory, then of least error, then the earlier. */
+/** Index of the row of least error within the budget; null if none fits. Errors within the tolerance tie; among
+    ties, the least memory wins, then the least error, then the earlier row. */
 function pickWithin(rows, budget, tolerance = 0) {
   const fitting = rows.map((row, index) => ({ row, index })).filter(({ row }) => row.total <= budget);
   if (!fitting.length) return null;
@@ -24,7 +24,7 @@ function pickWithin(rows, budget, tolerance = 0) {
 /** Index of the row that needs least memory: its total is the smallest budget that works. */
 const smallest = (rows) => sortedRows(rows, (row) => row.total, false)[0];
 
-/** What a row is at a budget: one of STANDINGS. */
+/** The status of a row at a budget: one of STANDINGS. */
 function standing(page, index, budget, picked) {
   if (index === picked) return "picked";
   if (page.rows[index].total > budget) return "over budget";
@@ -48,7 +48,7 @@ function ticks(low, high, count) {
   });
 }
 
-/** The slider's range, in whole steps a little wider than the memories; a far-off budget is left outside. */
+/** The slider's range, in whole steps, a little wider than the range of memory; a distant budget is excluded. */
 function memoryRange(rows, budget) {
   const totals = rows.map((row) => row.total);
   let low = Math.min(...totals);
@@ -64,7 +64,7 @@ function memoryRange(rows, budget) {
   return { low: outwards(low - margin, Math.floor), high: outwards(high + margin, Math.ceil), step };
 }
 
-/** The error axis, in percent: all points and the intervals of the frontier. */
+/** The range of the error axis, in percent: it holds all points and the intervals of the frontier. */
 function errorRange(page) {
   const errors = page.rows.flatMap((row) => [row.estimated ?? row.measured, errorOf(row)]);
   const intervals = page.frontier.flatMap((index) => page.rows[index].interval ?? []);
@@ -76,14 +76,14 @@ function errorRange(page) {
   return { low: low - margin, high: high + margin };
 }
 
-/** Rows in the order of one column; rows without a value stay at the end either way. */
+/** Indices of the rows, sorted by a value; rows without a value come last in either direction. */
 function sortedRows(rows, valueOf, descending) {
   const sign = descending ? -1 : 1;
   const compare = (a, b) => (a === b ? 0 : a === null ? 1 : b === null ? -1 : a < b ? -sign : sign);
   return rows.map((_, index) => index).sort((a, b) => compare(valueOf(rows[a], a), valueOf(rows[b], b)));
 }
 
-/** What a column of the table is sorted by. */
+/** The value by which a column of the table is sorted. */
 function columnValue(key, row, index, standing) {
   if (key === "configuration") return index;
   if (key === "standing") return STANDINGS.indexOf(standing);
@@ -96,13 +96,13 @@ const fixed = (value, digits) =>
 const percent = (error, digits) => `${fixed(100 * error, digits.percent)}%`;
 const megabytes = (bytes, digits) => `${fixed(bytes / 1e6, digits.megabytes)} MB`;
 
-/** Megabytes rounded up, for a size that must be enough, and the bytes they stand for. */
+/** Megabytes, rounded up because they must suffice, and the exact bytes. */
 function enough(bytes, digits) {
   const unit = 10 ** (6 - digits.megabytes);
   return `${megabytes(Math.ceil(bytes / unit) * unit, digits)} (${fixed(bytes, 0)} bytes)`;
 }
 
-/** What stands beside the error that counts. */
+/** The remark next to a row's error. */
 function asideOf(row, digits) {
   const interval = row.interval?.map((error) => percent(error, digits)).join("\u00a0–\u00a0");
   const parts = [];
@@ -117,12 +117,12 @@ function asideOf(row, digits) {
 
 const find = (selector) => document.querySelector(selector);
 
-/** Put texts into the elements that ask for them by `data-text`. */
+/** Set the texts of the elements that are named by `data-text`. */
 function fill(texts) {
   for (const [name, text] of Object.entries(texts)) find(`[data-text="${name}"]`).textContent = text;
 }
 
-/** A new last child of the parent, of its kind (HTML or SVG). */
+/** Append a new element to the parent, in the parent's namespace (HTML or SVG). */
 function add(parent, name, attributes = {}, text = "") {
   const element = document.createElementNS(parent.namespaceURI, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -130,7 +130,7 @@ function add(parent, name, attributes = {}, text = "") {
   return parent.appendChild(element);
 }
 
-/** Draw what the budget does not move; returns the scales. A unit is a pixel, so that text keeps its size. */
+/** Draw what does not depend on the budget; returns the scales. A unit is a pixel, so that text keeps its size. */
 function drawChart(page, range) {
   const width = find("#plot").clientWidth;
   const height = Math.round(Math.min(500, Math.max(320, 0.72 * width)));
@@ -168,7 +168,7 @@ function drawAxes(layer, { box, range, errors, label, x, y }) {
   add(layer, "text", { x: 0, y: 14 }, "test error, estimated or measured");
 }
 
-/** The line of fp32, the frontier, then the points: what says more is drawn later and so lies on top. */
+/** Draw the fp32 line, the frontier, then the points; measured and frontier points come last, so lie on top. */
 function drawPoints(layer, page, { box, x, y }) {
   layer.replaceChildren();
   const reference = page.proof?.fp32_error ?? null;
@@ -189,8 +189,8 @@ function drawPoints(layer, page, { box, x, y }) {
   }
 }
 
-/** A circle (of a precision by name a triangle) at the estimate with its interval; if measured, a square there and a line to the estimate.
-    A measured row may have no estimate. */
+/** Draw a circle (a triangle for a precision by name) at the estimate, with its interval; if the row is measured,
+    also a square at that error and a line to the estimate. A measured row may have no estimate. */
 function drawPoint(point, row, best, at, y) {
   if (row.interval !== null) {
     const [low, high] = row.interval.map(y);
@@ -210,7 +210,7 @@ function drawPoint(point, row, best, at, y) {
   add(point, "rect", { class: "measured", x: at - 4.5, y: measured - 4.5, width: 9, height: 9 });
 }
 
-/** The budget line with the hatched region beyond it, and the ring around the pick. */
+/** Draw the budget line, the hatched region beyond it, and the ring around the pick. */
 function drawBudget(page, { box, x, y }, budget, picked) {
   const marks = find("#marks");
   const at = Math.min(box.right, Math.max(box.left, x(budget)));
@@ -226,7 +226,7 @@ function drawBudget(page, { box, x, y }, budget, picked) {
   const row = page.rows[picked];
   const [cx, cy] = [x(row.total), y(errorOf(row))];
   add(marks, "circle", { class: "ring", cx, cy, r: 9.5 });
-  // Left of the pick and below it there are no points: they would have been picked.
+  // The area left of and below the pick has no points: they would have been picked instead.
   const roomy = cx - box.left > 9 * row.configuration.length;
   const place = roomy ? { x: cx, class: "strong mono end" } : { x: box.left + 4, class: "strong mono" };
   add(marks, "text", { ...place, y: cy + 25 }, row.configuration);
@@ -338,7 +338,7 @@ function main() {
   const slider = find("#budget");
   const body = find("tbody");
   const lines = [...body.rows];
-  let budget = page.budget; // exact, where the slider knows only whole steps
+  let budget = page.budget; // exact, whereas the slider has whole steps
   let chart = null;
 
   function move(bytes) {
@@ -357,7 +357,7 @@ function main() {
     return picked;
   }
 
-  /** Bring the picked line to the middle of the table's box, without moving the page. */
+  /** Scroll the picked line to the middle of the table's box, without moving the page. */
   function follow(picked) {
     const box = find(".scroll");
     if (picked !== null) box.scrollTop = lines[picked].offsetTop - box.clientHeight / 2;
@@ -366,7 +366,7 @@ function main() {
   function draw() {
     chart = drawChart(page, range);
     showTip(page, chart, null);
-    const { left, right, bottom } = chart.box; // the thumb is 20 pixels wide and its middle meets the line
+    const { left, right, bottom } = chart.box; // the centre of the 20 pixel thumb is the budget
     slider.style.cssText = `left: ${left - 10}px; width: ${right - left + 20}px; top: ${bottom - 12}px`;
     return move(budget);
   }
@@ -375,7 +375,7 @@ function main() {
   slider.oninput = () => follow(move(Number(slider.value)));
   find("#use").onclick = () => follow(move(page.rows[smallest(page.rows)].total));
 
-  // A point or its line in the table: to look at shows it, to click takes its memory as the budget.
+  // Pointing at a point or its table line shows the tip; clicking makes its memory the budget.
   const svg = find("#plot svg");
   const pointAt = (event) => nearest(page, chart, event.offsetX, event.offsetY);
   const lineAt = (event) => Number(event.target.closest("tr").dataset.row);

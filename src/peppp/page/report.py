@@ -1,4 +1,4 @@
-"""The report of a pick: plain data in, one HTML document out that opens from disk and fetches nothing."""
+"""The report of a pick: turns plain data into one HTML document that works from disk and loads nothing."""
 
 import hashlib
 import os
@@ -20,17 +20,22 @@ _KINDS = ("estimated", "measured")
 
 
 def render(page: Mapping[str, Any]) -> str:
-    """The page of one task, or of several, as a self-contained HTML document.
+    """Render the page of one task, or of several, as a self-contained HTML document.
 
-    ``page`` holds ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the indices
-    ``frontier`` and ``pick`` (None where nothing fits) of rows, and optionally ``proof``: what came of really
-    training the chosen configuration, and ``reliable``: False where the measurements are too few for the
-    rank, ``notes`` (texts shown below the title), ``tolerance`` (errors so close tie, and the least memory is
-    picked), in a row ``named``: True of a precision by name, and ``settled``: False where its measured error
-    is one noisy run of what is estimated,
-    ``costs`` (name, unit, source and the ``values`` of all rows) with the indices ``cost_frontier`` of rows
-    that are Pareto optimal in error and all of them. The page of several tasks is what
-    :func:`peppp.page.overview.overview` makes. Errors are fractions, sizes bytes; all texts are escaped.
+    The page of several tasks comes from :func:`peppp.page.overview.overview`. The page of one task holds
+    ``title``, ``task``, ``network``, ``budget`` (bytes), ``rank``, ``rows``, the row indices ``frontier``,
+    and the row index ``pick`` (None if nothing fits). It may also hold
+
+    - ``proof``: the errors of the chosen configuration before and after it was trained;
+    - ``reliable``: False if there are too few measurements for the rank;
+    - ``notes``: texts to show below the title;
+    - ``tolerance``: errors that differ by at most this much tie, and the least memory is picked;
+    - ``costs``: each with ``name``, ``unit``, ``source`` and the ``values`` of all rows;
+    - ``cost_frontier``: the indices of the rows that are Pareto optimal in error and all costs;
+    - ``counts``: ``"peak"`` if totals are peaks of a training step and rows hold ``kept``, else ``"kept"``.
+
+    A row may hold ``named`` (True for a precision by name) and ``settled`` (False if its measured error is
+    one noisy run, so that the estimate counts). Errors are fractions, sizes bytes; all texts are escaped.
 
     >>> format_a = {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1}
     >>> format_b = {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7}
@@ -67,17 +72,17 @@ def render(page: Mapping[str, Any]) -> str:
 
 
 def check_place(target: Path) -> None:
-    """Raises StoreError where no page can be written, which is best known before hours of training."""
+    """Raise StoreError if no page can be written to ``target``; call this before hours of training."""
     if not os.path.isdir(target.parent):
         raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it first")
     if os.path.exists(target) and not os.path.isfile(target):
-        raise StoreError(f"cannot write {target}: it is not a file; name one, as in report.html")
+        raise StoreError(f"cannot write {target}: it is not a file; name a file such as report.html")
 
 
 def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
-    """Write the page to a file, whole or not at all; an older file of that name is replaced.
+    """Write the page to a file, completely or not at all; an existing file is replaced.
 
-    Folders are not made. Raises StoreError where the file cannot be written.
+    Folders are not created. Raises StoreError if the file cannot be written.
 
     >>> write_report("no/such/folder/report.html", {})
     Traceback (most recent call last):
@@ -85,7 +90,7 @@ def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     """
     target = Path(path)
     check_place(target)
-    content = render(page).encode("utf-8", errors="replace")  # a folder's name may be no valid text
+    content = render(page).encode("utf-8", errors="replace")  # a folder's name may hold surrogates
     try:
         with whole(target) as unfinished:
             unfinished.write_bytes(content)
@@ -98,20 +103,20 @@ def _asset(name: str) -> str:
 
 
 def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
-    """The page as the template and the script take it."""
+    """Add to the page of one task what its template and script need."""
     rows = [dict(row) for row in page["rows"]]
     totals = [row["total"] for row in rows]
-    for row in rows:  # to nine decimals, as the library compares them
+    for row in rows:  # round errors as the library does when it compares them
         row |= {kind: row[kind] if row[kind] is None else float(pareto.settled(row[kind])) for kind in _KINDS}
         row.setdefault("named", False)
         row["settles"] = row["measured"] is not None and row.get("settled", True)
     errors = [row["measured"] if row["settles"] else row["estimated"] for row in rows]
     for row in rows:
         if row["settles"] and row["estimated"] == row["measured"]:
-            row["estimated"] = None  # overwritten by the measurement: there is no estimate of it to show
+            row["estimated"] = None  # the measurement has overwritten the estimate
     return dict(page) | {
         "rows": rows,
-        "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows: the slider passes the budget
+        "frontier": pareto.frontier(totals, errors).tolist(),  # of all rows, for the slider
         "proof": page.get("proof"),
         "tolerance": page.get("tolerance", 0.0),
         "noisy": any(row["measured"] is not None and not row["settles"] for row in rows),
@@ -124,7 +129,7 @@ def _drawn(page: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drawn_tasks(page: Mapping[str, Any]) -> dict[str, Any]:
-    """The page of several tasks as its template and script take it."""
+    """Add to the page of several tasks what its template and script need."""
     tasks = [dict(task) | {"measured": task["observed"].count("1")} for task in page["tasks"]]
     errors = [error for task in tasks for error in task["errors"]]
     squares = [value**2 for value in page["singular_values"]]
@@ -141,7 +146,7 @@ def _drawn_tasks(page: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digits(errors: Sequence[float], largest: int) -> dict[str, int]:
-    """Decimals of all percentages and all megabytes of a page: enough to tell its rows apart."""
+    """The decimals of all percentages and megabytes of a page, enough to distinguish its rows."""
     return {
         "percent": 1 if max(errors) - min(errors) >= 0.02 else 2,
         "megabytes": min(6, max(1, 10 - len(str(largest)))),  # four digits or more of the largest
@@ -149,5 +154,5 @@ def _digits(errors: Sequence[float], largest: int) -> dict[str, int]:
 
 
 def _fixed(value: float, digits: int) -> str:
-    """The number with so many decimals, as the page's JavaScript writes it: halves away from zero."""
+    """Format a number as the page's JavaScript does: ``digits`` decimals, halves away from zero."""
     return f"{Decimal(str(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"

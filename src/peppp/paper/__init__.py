@@ -1,1 +1,1 @@
-"""The paper's figures as commands, each claim beside what a table shows."""
+"""Reproduce the paper's figures: for each, the paper's claim and what a table of measurements shows."""

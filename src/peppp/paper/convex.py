@@ -1,8 +1,8 @@
-"""D-optimal design by convex relaxation: Problem 2 of Appendix C, beside the greedy Algorithm 2.
+"""D-optimal design by convex relaxation (Problem 2 of Appendix C), the alternative to greedy Algorithm 2.
 
     maximise  log det (sum over j of v_j y_j y_j^T)  over  0 <= v <= 1,  sum v <= l,  v = 0 where infeasible
 
-and measure the l configurations with the largest v.
+The design consists of the l configurations with the largest v.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from peppp.learn.threads import single_thread
 
 @dataclass(frozen=True, slots=True)
 class RelaxedDesign:
-    """The relaxed problem's solution ``weights`` [d] and the configurations ``chosen`` [l] by it."""
+    """The solution ``weights`` [d] of the relaxed problem, and the indices ``chosen`` [l] of the largest."""
 
     weights: NDArray[np.float64]
     chosen: NDArray[np.intp]
@@ -30,11 +30,12 @@ def relaxed_d_optimal(
     *,
     feasible: ArrayLike | None = None,
 ) -> RelaxedDesign:
-    """The relaxed D-optimal design of ``count`` configurations, the largest weights first.
+    """Choose ``count`` configurations by the relaxed D-optimal design, those of largest weight first.
 
-    The solver is SLSQP, as in the paper, here with exact gradients. Embeddings [d, k] and the feasible set
-    are those of :func:`peppp.learn.design.d_optimal`, and so is what happens to a span of less than k
-    dimensions.
+    The solver is SLSQP, as in the paper, but with exact gradients. ``embeddings`` [d, k] and ``feasible`` [d]
+    mean the same as in :func:`peppp.learn.design.d_optimal`. As there, the design is optimal within the span
+    of the feasible embeddings if they span less than k dimensions, fewer feasible configurations than
+    ``count`` are all chosen, and BudgetError is raised if there are none.
 
     >>> design = relaxed_d_optimal(np.array([[1.0, 0.0], [0.9, 0.0], [0.0, 0.5], [0.0, 0.4]]), 2)
     >>> design.weights.round(2), sorted(design.chosen.tolist())
@@ -66,4 +67,4 @@ def _slsqp(Y: NDArray[np.float64], count: int) -> NDArray[np.float64]:
         constraints={"type": "ineq", "fun": lambda v: count - v.sum(), "jac": lambda v: -np.ones(c)},
         options={"maxiter": 200, "ftol": 1e-8},
     )
-    return np.asarray(np.clip(found.x, 0.0, 1.0))  # SLSQP oversteps bounds by rounding errors
+    return np.asarray(np.clip(found.x, 0.0, 1.0))  # SLSQP may exceed the bounds by rounding errors

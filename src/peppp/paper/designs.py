@@ -1,6 +1,7 @@
-"""Not in the paper: whether a pick is good because of what was measured or because of how it is predicted.
+"""Not in the paper: find out whether a pick depends more on what is measured or on how the rest is predicted.
 
-Each way of choosing what to measure meets each way of predicting the rest, on the same tasks and budgets.
+Every way of choosing what to measure is combined with every way of predicting the rest, on the same tasks
+and budgets.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ Predict = Callable[[Told], NDArray[np.float64]]
 
 @single_thread()
 def designs(study: Study) -> Figure:
-    """Regret of the pick and error of the predictions, by what is measured and how the rest is predicted."""
+    """Compute the pick's regret and the prediction error for each pair of a design and a predictor."""
     known = study.known
     found: dict[tuple[str, str, int], list[tuple[float, float, str]]] = {}
     for i, learned in leave_one_out(known):
@@ -41,18 +42,19 @@ def designs(study: Study) -> Figure:
         family, e, m, seen = known.families[i], known.values[i], known.bytes[i], known.observed[i]
         for quantile, seed in product(BUDGETS, range(study.seeds)):
             task = new_task(known, i, limit=float(np.quantile(m[seen], quantile)))
-            assert task is not None  # the limit is a quantile of its memory
+            assert task is not None  # the limit is a quantile of the task's memory, so something fits
             for design, chosen in _designs(learned, e, task, [seed, i]).items():
                 for count, S in zip(COUNTS, chosen, strict=True):
                     rest = seen.copy()
                     rest[S] = False
-                    told = dict(zip(S, e[S].tolist(), strict=True))
-                    truth = study.judge(i, told).errors
+                    measured = dict(zip(S, e[S].tolist(), strict=True))
+                    truth = study.judge(i, measured).errors
                     for name, predict in predictors.items():
-                        estimate = task.scale * predict({j: x / task.scale for j, x in told.items()})
+                        estimate = task.scale * predict({j: x / task.scale for j, x in measured.items()})
                         off = float(np.sqrt(np.mean((estimate - e)[rest] ** 2))) if rest.any() else np.nan
-                        # To the Gaussian a run is noisy; to the others a measured error is the error.
-                        pick = task.pick(estimate, {} if name == GAUSSIAN else told)
+                        # The Gaussian treats a run as noisy and keeps its estimate; the others take a
+                        # measured error as exact.
+                        pick = task.pick(estimate, {} if name == GAUSSIAN else measured)
                         if np.isfinite(truth[pick]):
                             regret = float(truth[pick] - np.nanmin(truth[task.feasible]))
                             found.setdefault((design, name, count), []).append((regret, off, family))
@@ -92,30 +94,30 @@ def designs(study: Study) -> Figure:
 def _designs(
     learned: Completion, errors: NDArray[np.float64], task: Task, seed: Sequence[int]
 ) -> dict[str, list[list[int]]]:
-    """What is measured, for each of the counts."""
+    """The configurations that each design measures, one list for each of ``COUNTS``."""
     means = np.where(task.feasible, learned.estimate.mean(axis=0), np.inf)
     best = np.lexsort((task.memory, means))[: task.feasible.sum()].tolist()
 
-    def measured(method: str) -> list[list[int]]:
+    def chosen_by(method: str) -> list[list[int]]:
         played = outcomes(
             lambda count: strategy(method, learned, task, count, seed=seed), errors.item, COUNTS
         )
-        return [list(told) for _, told in played]
+        return [list(measured) for _, measured in played]
 
     return {
-        "D-optimal": measured("ed-mf"),
-        "expected improvement": measured("bo-mf"),
+        "D-optimal": chosen_by("ed-mf"),
+        "expected improvement": chosen_by("bo-mf"),
         "table's best in turn": [best[:count] for count in COUNTS],
     }
 
 
 def _predictors(learned: Completion) -> dict[str, Predict]:
-    """Errors [d] from the errors of the configurations that were measured."""
+    """Functions that predict all errors [d] from the errors of the measured configurations, by name."""
     Y, mean, prior = learned.configuration_embeddings, learned.estimate.mean(axis=0), belief_of(learned)
     process = GaussianProcess.rbf(Y * learned.singular_values[: Y.shape[1]], mean)
     return {
-        "least squares": lambda told: least_squares(Y, list(told), np.array(list(told.values()))),
-        "rank 1": lambda told: least_squares(Y[:, :1], list(told), np.array(list(told.values()))),
-        "BO's process": lambda told: process.posterior(list(told), np.array(list(told.values())))[0],
-        GAUSSIAN: lambda told: np.array(prior.given(told).mean),
+        "least squares": lambda seen: least_squares(Y, list(seen), np.array(list(seen.values()))),
+        "rank 1": lambda seen: least_squares(Y[:, :1], list(seen), np.array(list(seen.values()))),
+        "BO's process": lambda seen: process.posterior(list(seen), np.array(list(seen.values())))[0],
+        GAUSSIAN: lambda seen: np.array(prior.given(seen).mean),
     }

@@ -1,4 +1,4 @@
-"""What a reproduced figure is: numbers, the paper's claim, what this table shows, and how to draw it."""
+"""The data of a reproduced figure: numbers, the paper's claim, what this table shows, and how to draw it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +9,18 @@ from numpy.typing import ArrayLike
 
 from peppp.evaluate.bootstrap import Interval, family_ratio
 
-_ROUNDING = 1e-9  # scores of exact estimates differ by less
+_ROUNDING = 1e-9  # rounding errors make the scores of exact estimates differ by less than this
 Kind = Literal["bars", "heatmap", "histogram", "labelled", "line", "scatter", "stacked", "steps", "violin"]
 Guide = Literal["", "diagonal", "one"]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes, drawn from the figure's records: ``y`` over ``x``, a colour for each value of ``by``.
+    """One pair of axes, drawn from a figure's records: ``y`` over ``x``, one colour for each value of ``by``.
 
-    ``low`` and ``high`` name the ends of error bars; ``where`` picks records by the values of their fields;
-    ``guide`` is a dotted line to compare with: where both axes are equal, or at a height of one.
+    ``x``, ``y`` and ``by`` name fields of the records; ``low`` and ``high`` name the fields that hold the
+    ends of error bars. ``where`` selects records by the values of their fields. ``guide`` adds a dotted
+    reference line: ``"diagonal"`` where x equals y, ``"one"`` at y = 1.
     """
 
     kind: Kind
@@ -41,10 +42,10 @@ class Panel:
 class Figure:
     """One figure, table or list of the paper (or a comparison of ours) on a table of measurements.
 
-    ``holds`` is None where the table does not show whether the claim holds: the interval of what it rests on
-    does not exclude the contrary, as of one family or of ties. ``claims`` is False of an illustration, which
-    nothing can be said for or against. ``settings`` are the counts and parameters used. ``records`` are
-    plain, for CSV and JSON.
+    ``holds`` is None if the table does not decide whether the claim holds: the interval that the claim
+    depends on does not exclude the opposite (for example with a single family, or with ties). ``claims`` is
+    False for an illustration, which makes no claim to test. ``settings`` are the counts and parameters that
+    were used. ``records`` are plain dictionaries, ready for CSV and JSON.
     """
 
     name: str
@@ -59,13 +60,13 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """The claim's fate in two or three words."""
+        """Whether the claim holds, in a few words."""
         if not self.claims:
             return "nothing to decide"
         return {True: "holds here", False: "does not hold here", None: "not shown here"}[self.holds]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The figure as plain data for JSON, without its panels and without ``claims``."""
         return {
             "name": self.name,
             "title": self.title,
@@ -87,7 +88,7 @@ def leads(value: float, others: Iterable[float], within: float = 1.1) -> bool:
 
 
 def below(found: Interval, bound: float) -> bool | None:
-    """Whether an interval lies below a bound, or above it; None where it does neither, so nothing is shown.
+    """True if the whole interval lies below the bound, False if it lies above, None if neither is shown.
 
     >>> [below(Interval(1, low, high), 1) for low, high in ((0.8, 0.9), (1.1, 1.3), (0.0, np.inf), (1, 1))]
     [True, False, None, None]
@@ -96,13 +97,13 @@ def below(found: Interval, bound: float) -> bool | None:
 
 
 def above(found: Interval, bound: float) -> bool | None:
-    """Whether an interval lies above a bound, or below it; None where it does neither."""
+    """True if the whole interval lies above the bound, False if it lies below, None if neither is shown."""
     shown = below(found, bound)
     return None if shown is None else not shown
 
 
 def every(shown: Iterable[bool | None]) -> bool | None:
-    """Whether all is shown; False where the contrary of one is, None where one is not shown or there is none.
+    """Combine findings: False if any is False, True if all are True, None if any is open or there are none.
 
     >>> every([True, True]), every([True, None]), every([None, False]), every([])
     (True, None, False, None)
@@ -116,7 +117,11 @@ def every(shown: Iterable[bool | None]) -> bool | None:
 def no_worse(
     values: ArrayLike, others: Iterable[ArrayLike], families: Sequence[str], within: float = 1.1
 ) -> bool | None:
-    """Whether the mean of ``values`` [n] is at most ``within`` times the least mean of the ``others``."""
+    """Whether the mean of ``values`` [n] is below ``within`` times the mean of each of the ``others`` [n].
+
+    Means weigh families equally. True or False only where the 95 % interval over ``families`` shows it for
+    every one of the ``others`` (or refutes it for one), else None.
+    """
     exact = np.asarray(values, dtype=np.float64) + _ROUNDING
     return every(
         below(family_ratio(exact, np.asarray(other, dtype=np.float64) + _ROUNDING, families), within)

@@ -1,4 +1,4 @@
-"""All that can be reproduced, by name."""
+"""The figures, tables and comparisons that can be reproduced, by name."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "head-to-head": head_to_head.head_to_head,
     "better-picks": better_picks.better_picks,
 }
-# What the paper has besides, and where it stands.
+# Figures and tables of the paper that need no measurements, and where the documentation covers them.
 ELSEWHERE = {
     "2": "the workflow: docs/methods.md",
     "3": "the drawing of a format: docs/methods.md, `peppp formats 1-3-4`",
@@ -60,7 +60,9 @@ ELSEWHERE = {
 
 
 def canonical(name: str) -> str:
-    """The name of a figure, as ``figure 11``, ``fig11`` or ``11`` may ask for it.
+    """The key in :data:`FIGURES` for a name such as ``figure 11``, ``fig11`` or ``11``.
+
+    Raises TableError for an unknown name, and for a figure that needs no table (see :data:`ELSEWHERE`).
 
     >>> canonical("Fig. 1A"), canonical("fig11"), canonical("appendix D"), canonical("head-to-head")
     ('1a', '11', 'D', 'head-to-head')
@@ -72,10 +74,13 @@ def canonical(name: str) -> str:
     if text in ELSEWHERE:
         raise TableError(f"{name} needs no table; see {ELSEWHERE[text]}")
     if text not in FIGURES:
-        raise TableError(f"nothing to reproduce is called {name!r}; there are {', '.join(FIGURES)} and all")
+        raise TableError(f"unknown figure {name!r}; choose one of {', '.join(FIGURES)}, or all")
     return text
 
 
 def reproduce(name: str, study: Study) -> Figure:
-    """The figure of that name, drawn from the study; Lacking where the table lacks its rows."""
+    """Compute the figure of that name from the study.
+
+    Raises TableError for an unknown name, Lacking if the table does not have the rows that the figure needs.
+    """
     return FIGURES[canonical(name)](study)

@@ -15,7 +15,7 @@ from peppp.paper.study import Study
 from peppp.pareto import nondominated
 from peppp.table.matrix import ErrorMatrix, Lacking
 
-# The paper's list, of 87 tasks.
+# From the paper's Appendix D: on how many of the 87 tasks' frontiers each configuration lies.
 APPENDIX_D = {
     "1-4-1/1-6-7": 60,
     "1-4-1/1-7-7": 33,
@@ -26,7 +26,7 @@ APPENDIX_D = {
 
 
 def figure_1b(study: Study) -> Figure:
-    """Which activation width is best at each memory budget, over tasks."""
+    """Count on how many tasks each activation width gives the least error, at each memory budget."""
     known = study.known
     widths = np.array([c.format_a.bits for c in known.configurations])
     budgets = np.quantile(known.bytes, [0.2, 0.4, 0.6, 0.8, 1.0])
@@ -59,13 +59,13 @@ def figure_1b(study: Study) -> Figure:
 
 
 def frontier_counts(known: ErrorMatrix) -> Counter[str]:
-    """On how many tasks each configuration is Pareto optimal, by its name."""
+    """On how many tasks each configuration is Pareto optimal, by its name; zero counts are left out."""
     counts = hardware.frontier_counts(known)
     return Counter({name: int(n) for name, n in zip(known.labels, counts, strict=True) if n})
 
 
 def appendix_d(study: Study) -> Figure:
-    """Which configurations lie on most frontiers, by both counts of memory and on each seed."""
+    """Find the configurations on the most frontiers, under both memory counts and on a second seed."""
     known = study.known
     tables = {"measured seed, saved memory": known}
     for number, other in enumerate(study.other_seeds()[:1]):
@@ -104,7 +104,7 @@ def appendix_d(study: Study) -> Figure:
 
 
 def _leading(table: ErrorMatrix, column: str) -> bool | None:
-    """Whether a configuration is on more frontiers than any other, by families."""
+    """Whether a configuration lies on more frontiers than any other, judged by the interval over families."""
     on = np.array(
         [nondominated(m, e, k) for m, e, k in zip(table.bytes, table.values, table.observed, strict=True)],
         dtype=np.float64,

@@ -1,10 +1,9 @@
-"""What a reader would use instead: Optuna, random search, the largest that fits, no training.
+"""Compare peppp with what a reader would use instead: Optuna, random search, the largest fit, no training.
+The simplest use of a table is compared too: measure its best columns in turn and keep the best measured one.
 
-Beside them the simplest use of a table: measure its best columns in turn, keep the best that was measured.
-
-Everyone may ask for the errors of a few configurations within a budget and then names one of those within it.
-Its regret is its noise-free error above the least one. Noise-free errors are the means of the task's runs
-that were not told: the error that a configuration was picked for is lucky.
+Every method may ask for the errors of a few configurations within a budget and then picks one within it. The
+pick's regret is its noise-free error minus the least one within the budget. A noise-free error is the mean of
+the task's runs that the method did not see, because the error for which a configuration was picked is lucky.
 """
 
 from collections.abc import Sequence
@@ -27,11 +26,15 @@ from peppp.table.matrix import ErrorMatrix, Lacking
 COUNTS = (1, 2, 3, 6, 10)
 BUDGETS = (0.25, 0.5, 1.0)  # quantiles of the task's memory
 SAMPLERS = ("tpe", "gp")
-MOST_TRIALS = 30  # beyond the budget or repeated ones included: a sampler can go on repeating itself
+MOST_TRIALS = 30  # includes repeated trials and those beyond the budget: a sampler may repeat itself forever
 
 
 def head_to_head(study: Study) -> Figure:
-    """Regret of the picked configuration after 1, 2, 3, 6 and 10 measurements under three budgets."""
+    """Compute each method's regret after 1, 2, 3, 6 and 10 measurements under three budgets.
+
+    Raises PepppError if Optuna is not installed, Lacking if fewer than two tasks of other families are left
+    to learn from.
+    """
     optuna = _optuna()
     known = study.known
     records: list[dict[str, Any]] = []
@@ -44,7 +47,7 @@ def head_to_head(study: Study) -> Figure:
         for quantile in BUDGETS:
             budget = float(np.quantile(known.bytes[i, known.observed[i]], quantile))
             new = new_task(known, i, limit=budget)
-            assert new is not None  # the budget is a quantile of its memory
+            assert new is not None  # the budget is a quantile of the task's memory, so something fits
             for seed in range(study.seeds):
                 for method, picks in _picks(known, i, learned, new, budget, seed, optuna).items():
                     regrets = [
@@ -67,7 +70,7 @@ def head_to_head(study: Study) -> Figure:
 
 
 def _regret(truth: NDArray[np.float64], pick: int, task: Task) -> float:
-    """Noise-free error of the pick above the least one that fits; NaN where the table cannot judge it."""
+    """The pick's noise-free error minus the least feasible one; NaN where the pick's is unknown."""
     return float(truth[pick] - np.nanmin(truth[task.feasible])) if np.isfinite(truth[pick]) else np.nan
 
 
@@ -122,7 +125,7 @@ def _figure(study: Study, known: ErrorMatrix, records: list[dict[str, Any]]) -> 
 
 
 def _less(records: list[dict[str, Any]], method: str, count: int) -> bool | None:
-    """Whether peppp's picks are regretted less than another method's, on the same tasks and budgets."""
+    """Whether peppp's mean regret is below another method's on the same tasks, budgets and seeds."""
     ours, theirs = (
         [r for r in records if r["method"] == name and r["measurements"] == count]
         for name in ("peppp", method)
@@ -143,7 +146,7 @@ def _picks(
     seed: int,
     optuna: Any,
 ) -> dict[str, list[tuple[int, list[int]]]]:
-    """What each method picks after each number of measurements, and what it measured for that."""
+    """For each method, its pick after each number of measurements, and the configurations it measured."""
     errors, memory, feasible = known.values[i], task.memory, task.feasible
     allowed = np.flatnonzero(feasible)
     rng = np.random.default_rng([seed, i])
@@ -157,10 +160,10 @@ def _picks(
         played = outcomes(
             lambda count: strategy(method, learned, task, count, seed=[seed, i]), errors.item, COUNTS
         )
-        return [(found.pick(told), list(told)) for found, told in played]
+        return [(found.pick(measured), list(measured)) for found, measured in played]
 
     def kept(order: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """The least error of those that were measured in this order."""
+        """Measure in this order and pick the measured configuration of least error."""
         return [(least(errors, np.array(order[:count])), list(order[:count])) for count in COUNTS]
 
     picks = {
@@ -193,11 +196,13 @@ def _search(
     seed: int,
     enqueued: int | None,
 ) -> list[int]:
-    """The configurations that an Optuna sampler measures, in order; those beyond the budget cost nothing.
+    """The configurations that an Optuna sampler measures, in order.
 
-    Formats A and B are the two categorical parameters, the memory above the budget the constraint. A trial
-    beyond the budget or measured before is told without counting: training it again would tell nothing. What
-    the table does not know counts as beyond it, for Optuna as for the others: they have no error to show.
+    Formats A and B are the two categorical parameters; the relative excess of memory over the budget is the
+    constraint. Trials beyond the budget, and repeated ones, do not count as measurements, but Optuna receives
+    a result for them: 1.0 beyond the budget, the known error for a repeat. Configurations that the table does
+    not hold are treated as beyond the budget, since there is no error to return; no other method may choose
+    them either.
     """
     formats = [(str(c.format_a), str(c.format_b)) for c in known.configurations]
     column = {pair: j for j, pair in enumerate(formats)}
@@ -214,7 +219,7 @@ def _search(
         trial = search.ask()
         pair = (trial.suggest_categorical("a", choices_a), trial.suggest_categorical("b", choices_b))
         j = column.get(pair)
-        # At most twice the budget: a huge violation would be all that a sampler's model of it sees.
+        # Cap the excess at one budget, because a huge violation would dominate the sampler's model of it.
         excess = float(known.bytes[i, j] / budget) - 1.0 if j is not None and known.observed[i, j] else 1.0
         trial.set_constraint("memory", min(excess, 1.0))
         search.tell(trial, float(known.values[i, j]) if j is not None and feasible[j] else 1.0)
@@ -222,7 +227,7 @@ def _search(
             measured.append(j)
         if len(measured) == wanted:
             break
-    # A sampler that only repeats itself is helped out at random, as its user would.
+    # Fill up at random where a sampler only repeats itself, as a user would.
     rest = np.setdiff1d(np.flatnonzero(feasible), measured)
     measured += np.random.default_rng([seed, i]).permutation(rest)[: wanted - len(measured)].tolist()
     return measured

@@ -1,4 +1,4 @@
-"""Figures of the error and memory matrices themselves: 1a, 4, 6, 14, 15, 16, 21, and their variance."""
+"""Figures of the error and memory matrices themselves: 1a, 4, 6, 14, 15, 16, 21, and ``variance``."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -22,12 +22,12 @@ MB = 10**6
 
 
 def example_row(known: ErrorMatrix) -> int:
-    """The row of the paper's example, CIFAR-10, or the first."""
+    """The index of the paper's example task, CIFAR-10; 0 if the matrix does not hold it."""
     return next((i for i, name in enumerate(known.names) if name.startswith(EXAMPLE)), 0)
 
 
 def figure_1a(study: Study) -> Figure:
-    """Error against memory of one task, its frontier marked."""
+    """Plot error against memory for one task and mark its frontier."""
     known = study.known
     i = example_row(known)
     seen = np.flatnonzero(known.observed[i])
@@ -59,7 +59,7 @@ def figure_1a(study: Study) -> Figure:
 
 
 def figure_4(study: Study) -> Figure:
-    """Part of the error and memory matrices."""
+    """Show a few rows and columns of the error and memory matrices."""
     known = study.known
     columns = [known.labels.index(c) for c in FIGURE_4 if c in known.labels]
     columns = columns or list(range(min(4, len(known.labels))))
@@ -92,7 +92,10 @@ def figure_4(study: Study) -> Figure:
 
 
 def kendall(errors: NDArray[np.float64], observed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Kendall's tau between all rows [n, d] on what both know: [n, n], NaN where a row is constant."""
+    """Kendall's tau [n, n] between all pairs of rows of ``errors`` [n, d], on columns observed in both.
+
+    NaN where fewer than three columns are shared, or where either row is constant on them.
+    """
     tau = np.eye(len(errors))
     for i, j in combinations(range(len(errors)), 2):
         both = observed[i] & observed[j]
@@ -103,7 +106,7 @@ def kendall(errors: NDArray[np.float64], observed: NDArray[np.bool_]) -> NDArray
 
 
 def figure_6a(study: Study) -> Figure:
-    """Kendall's tau between tasks."""
+    """Compare Kendall's tau between tasks within families and across families."""
     known = study.known
     tau = kendall(known.values, known.observed)
     families = np.array(known.families)
@@ -133,7 +136,7 @@ def figure_6a(study: Study) -> Figure:
 def _closer(
     tau: NDArray[np.float64], same: NDArray[np.bool_], off: NDArray[np.bool_], families: Sequence[str]
 ) -> Interval:
-    """By how much more each task [n] agrees with its own family than with the others."""
+    """Each task's mean tau within its family minus its mean tau with other families, averaged by family."""
     inside, outside = np.where(same & off, tau, np.nan), np.where(same, np.nan, tau)
     both = (np.isfinite(inside).any(axis=1)) & (np.isfinite(outside).any(axis=1))
     gaps = np.full(len(tau), np.nan)
@@ -143,7 +146,7 @@ def _closer(
 
 @single_thread()
 def decay(known: ErrorMatrix, name: str, title: str) -> Figure:
-    """Singular values, by both definitions of explained variance."""
+    """Plot the singular values, and report the explained variance by both definitions (squares or values)."""
     S = np.linalg.svd(filled(known), compute_uv=False)
     by_square, plain = np.cumsum(S**2) / (S**2).sum(), np.cumsum(S) / S.sum()
     records = tuple(
@@ -171,18 +174,18 @@ def decay(known: ErrorMatrix, name: str, title: str) -> Figure:
 
 
 def figure_6b(study: Study) -> Figure:
-    """Decay of the error matrix's singular values."""
+    """Show how the error matrix's singular values decay."""
     return decay(study.known, "6b", "Singular values of the error matrix")
 
 
 def figure_21(study: Study) -> Figure:
-    """Decay of the singular values when rows are tasks at several learning rates."""
+    """Show how the singular values decay when each row is a task at one of several learning rates."""
     return decay(study.rates(), "21", "Singular values of the matrix with several learning rates")
 
 
 @single_thread()
 def figure_14(study: Study) -> Figure:
-    """Explained variance of k = 1 to 30."""
+    """Plot the explained variance of ranks 1 to 30."""
     S = np.linalg.svd(filled(study.known), compute_uv=False)
     by_square, plain = np.cumsum(S**2) / (S**2).sum(), np.cumsum(S) / S.sum()
     records = tuple(
@@ -202,7 +205,7 @@ def figure_14(study: Study) -> Figure:
 
 
 def figure_15(study: Study) -> Figure:
-    """Histograms of error and memory."""
+    """Draw histograms of error and memory."""
     known = study.known
     errors, bytes_of = known.values[known.observed], known.bytes[known.observed]
     error, memory = float(np.median(errors)), float(np.median(bytes_of))
@@ -221,7 +224,7 @@ def figure_15(study: Study) -> Figure:
 
 
 def figure_16(study: Study) -> Figure:
-    """How many configurations fit the cap, by task."""
+    """Count for each task the configurations that fit the memory cap."""
     known = study.known
     fits = (known.bytes <= study.median).sum(axis=1)
     sides = [row.recipe.resolution if row.recipe else 0 for row in known.rows]
@@ -245,7 +248,7 @@ def figure_16(study: Study) -> Figure:
 
 
 def variance(study: Study) -> Figure:
-    """Where the errors' variance over tasks comes from: the task, Format A, Format B or neither."""
+    """Split the errors' variance into shares of the task, Format A, Format B and the rest."""
     known = study.known
     E = filled(known)
     formats = [c.format_a for c in known.configurations], [c.format_b for c in known.configurations]
@@ -257,9 +260,10 @@ def variance(study: Study) -> Figure:
         "variance",
         "Where errors come from: Format A, Format B",
         "(implied by 99 = 11 x 9 configurations) both formats are worth choosing",
-        f"of the column means' variance Format A explains {spread['A']:.0%}, Format B {spread['B']:.1%}; of "
-        f"what differs from them between tasks the task's level makes {shares['task']:.0%}, Format A "
-        f"{shares['A']:.0%}, Format B {shares['B']:.1%}, the rest (noise too) {shares['rest']:.0%}",
+        f"Format A explains {spread['A']:.0%} of the variance of the column means, Format B "
+        f"{spread['B']:.1%}; of the tasks' deviations from these means, the task's level explains "
+        f"{shares['task']:.0%}, Format A {shares['A']:.0%}, Format B {shares['B']:.1%}, the rest (noise too) "
+        f"{shares['rest']:.0%}",
         spread["B"] > 0.05,
         records,
         (Panel("bars", "term", "share"),),
@@ -267,7 +271,7 @@ def variance(study: Study) -> Figure:
 
 
 def _explained(values: NDArray[np.float64], labels: Sequence[object]) -> float:
-    """The share of the variance of values that the means of equal labels explain."""
+    """The share of the variance of ``values`` that is explained by the mean of each label."""
     texts = np.array([str(label) for label in labels])
     fitted = np.array([values[texts == text].mean() for text in texts])
     return float(fitted.var() / values.var()) if values.var() > 0 else 0.0

@@ -16,11 +16,11 @@ from peppp.paper.newtasks import PAPER, RANK
 from peppp.paper.study import Study
 from peppp.table.matrix import ErrorMatrix, Lacking
 
-COUNTS = (3, 4, 5, 6, 8, 10)  # the paper measures as many as the rank, or more
+COUNTS = (3, 4, 5, 6, 8, 10)  # as in the paper, never fewer than the rank
 
 
 def figure_25(study: Study) -> Figure:
-    """From one network to others: the embeddings of the commonest network's rows on the rows of another."""
+    """Learn from the rows of the commonest network, then predict the rows of every other network."""
     tables = study.networks()
     source_name, source = next(iter(tables.items()))
     source.require()
@@ -41,7 +41,11 @@ def figure_25(study: Study) -> Figure:
 
 
 def figure_26(study: Study) -> Figure:
-    """Case i learns from the same network's rows only, Case ii from all networks' rows, on the same tasks."""
+    """Compare learning from rows of the same network (Case i) with learning from all networks (Case ii).
+
+    Both cases use the tasks that were measured with every network. Raises Lacking if these, or the common
+    configurations, are fewer than three.
+    """
     tables = study.networks()
     common = sorted(set.intersection(*(set(t.tasks) for t in tables.values())))
     cut = {name: t.take([t.tasks.index(task) for task in common]) for name, t in tables.items()}
@@ -66,13 +70,13 @@ def figure_26(study: Study) -> Figure:
 
 
 def _leave(study: Study, table: ErrorMatrix) -> Leave:
-    """Families as asked, but rows, as in the paper, where a family is more than all but one of the rows."""
+    """Leave out families if the study does and two or more rows are outside the largest family, else rows."""
     largest = max(table.families.count(family) for family in table.families)
     return "family" if study.leave == "family" and len(table.families) - largest >= 2 else "row"
 
 
 def _stacked(tables: Mapping[str, ErrorMatrix]) -> tuple[ErrorMatrix, NDArray[np.str_]]:
-    """The rows of all networks at the columns that they have in common, and each row's network [n]."""
+    """Stack the rows of all networks at their common columns; also return each row's network [n]."""
     first = next(iter(tables.values()))
     columns = [c for c in first.columns if all(c in t.columns for t in tables.values())]
     parts = [t.take(np.arange(len(t.rows)), [t.columns.index(c) for c in columns]) for t in tables.values()]
@@ -94,7 +98,10 @@ def _transferred(
     seeds: int,
     methods: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Scores of methods on each row that others may teach: never those of its own data."""
+    """Score the methods on each row i, learning from the rows j where ``teaches`` [n, n] is true.
+
+    Rows of the same task never teach each other; rows without any teacher are skipped.
+    """
     tasks = np.array(table.tasks)
     teaches = teaches & (tasks[:, None] != tasks)
     records = []
@@ -109,7 +116,7 @@ def _transferred(
                     table.values[i].item,
                     COUNTS,
                 )
-                estimates = [found.errors(told) for found, told in played]
+                estimates = [found.errors(measured) for found, measured in played]
                 scored = scores(task.memory, table.values[i], estimates, task.feasible)
                 records += [
                     {
@@ -203,7 +210,7 @@ def _transfer_figure(
 
 
 def _means(rows: list[dict[str, Any]], by: str, group: str, method: str) -> dict[str, list[Any]]:
-    """The means over seeds and numbers of measurements of each task and network, and their families."""
+    """For each task and network, the mean scores over seeds and numbers of measurements, and the family."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if (row[by], row["method"]) == (group, method):

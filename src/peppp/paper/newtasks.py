@@ -1,4 +1,4 @@
-"""Figures of meta-test: a new task from a few measurements (7, 11, 12, 18, 24, and the settings)."""
+"""Meta-test figures, predicting a new task from a few measurements: 7, 11, 12, 18, 24, settings, pooled."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +19,13 @@ from peppp.paper.study import Study
 from peppp.table.matrix import ErrorMatrix, Lacking
 
 RANK = 3  # section 4.2
-PAPER: dict[str, Any] = {"rank": RANK, "shrinkage": 0.1, "relative_to_chance": False}  # plain errors
+PAPER: dict[str, Any] = {"rank": RANK, "shrinkage": 0.1, "relative_to_chance": False}
 ZERO_MEAN = ("bo-mf-zero-mean", "bo-full-zero-mean")
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 
 
 def figure_7(study: Study) -> Figure:
-    """The example as a new task: six measurements under a cap, estimated frontier, choice."""
+    """Treat the example as a new task: measure six configurations under a cap, estimate all, and pick one."""
     known = study.known
     i = example_row(known)
     cap = float(np.median(known.bytes[i])) if study.choice_cap is None else study.choice_cap
@@ -33,13 +33,13 @@ def figure_7(study: Study) -> Figure:
     if learned is None or len(learned.estimate) < 2:
         raise Lacking("the table lacks tasks of other families to learn from")
     task = new_task(known, i, limit=cap, relative_to_chance=False)
-    assert task is not None  # the cap is a quantile of its memory, or was asked for
+    assert task is not None  # the default cap is a quantile of the task's memory, so something fits
     m, feasible = task.memory, task.feasible
     found = strategy("ed-mf", learned, task, 6)
-    told = run(found, known.values[i].item)
-    S, estimate = list(told), found.errors(told)
+    measured = run(found, known.values[i].item)
+    S, estimate = list(measured), found.errors(measured)
     optimal = pareto.frontier(m, estimate, feasible)
-    truth = np.where(feasible, study.judge(i, told).errors, np.nan)
+    truth = np.where(feasible, study.judge(i, measured).errors, np.nan)
     chosen, judged = optimal[-1], feasible & np.isfinite(truth)
     regret = float(truth[chosen] - np.nanmin(truth))
     truly = pareto.nondominated(m, truth, judged)
@@ -70,7 +70,7 @@ def figure_7(study: Study) -> Figure:
         "memory, although some of those are truly dominated",
         f"chosen {known.labels[chosen]}: noise-free error {truth[chosen]:.3f}, {regret:.3f} above the best "
         f"within the cap; {wrong} of {len(optimal)} estimated Pareto optimal ones are truly dominated",
-        None,  # one task shows what may happen, not what does
+        None,  # a single task cannot show that the claim holds in general
         records,
         (Panel("scatter", "memory_mb", "error", "point"),),
         {"cap": cap, "rank": RANK, "measurements": 6},
@@ -87,7 +87,7 @@ def _compared(
     claim: str = "ED-MF is steadily among the best, most with few measurements; QR-MF about equal",
     counts: Sequence[int] = COUNTS,
 ) -> Figure:
-    """The five methods in some settings: means and intervals of both metrics over the memory used."""
+    """Compare the paper's methods in some settings: means and intervals of both metrics by memory used."""
     methods = (*PAPER_METHODS, *ZERO_MEAN, "zero")
     study.say(f"figure {name}: settings {', '.join(settings)}")
     found = evaluate(
@@ -114,8 +114,9 @@ def _compared(
         title,
         claim,
         f"ED-MF is best or within 10 % of the best in {plain} of {total} comparisons (two metrics, "
-        f"{len(counts)} numbers of measurements) against optimizers whose prior mean is zero, as a library "
-        f"gives them, and in {wins} where it is the columns' means; HyperDiff with {at}: {'; '.join(shown)}",
+        f"{len(counts)} numbers of measurements) against optimizers with a prior mean of zero, the default "
+        f"of libraries, and in {wins} if their prior mean is the columns' means; HyperDiff with {at}: "
+        f"{'; '.join(shown)}",
         every(
             no_worse(
                 _everywhere(found, "ed-mf", metric),
@@ -138,38 +139,38 @@ def _compared(
 
 
 def _everywhere(found: Evaluation, method: str, metric: str, count: int | None = None) -> NDArray[np.float64]:
-    """A metric of each row [n], the mean over settings and numbers of measurements (or one of these)."""
+    """Each row's [n] mean of a metric over settings and numbers of measurements (or this ``count`` alone)."""
     counts = found.counts if count is None else (count,)
     values = [found.of(metric, s, method, c) for s in found.settings for c in counts]
     return np.asarray(np.nanmean(values, axis=0))
 
 
 def _leave(study: Study, known: ErrorMatrix) -> Leave:
-    """Families as asked, but rows where there is one family only."""
+    """Leave out families if the study does and there are at least two, else rows."""
     return "family" if study.leave == "family" and len(set(known.families)) > 1 else "row"
 
 
 def figure_11(study: Study) -> Figure:
-    """Settings I and IV."""
+    """Compare the methods in Settings I and IV."""
     return _compared(study, study.known, "11", "Meta-test, Settings I and IV", ("I", "IV"))
 
 
 def figure_18(study: Study) -> Figure:
-    """Settings II, III, V and VI."""
+    """Compare the methods in Settings II, III, V and VI."""
     claim = "ED-MF is among the best in every setting and under both metrics"
     title = "Meta-test, Settings II, III, V and VI"
     return _compared(study, study.known, "18", title, ("II", "III", "V", "VI"), claim=claim)
 
 
 def figure_24(study: Study) -> Figure:
-    """All settings on the rows of several learning rates."""
+    """Compare the methods in all settings, on tasks at several learning rates."""
     title = "Meta-test with several learning rates"
     claim = "ED-MF steadily ahead with learning rates too"
     return _compared(study, study.rates(), "24", title, tuple(SETTINGS), claim=claim)
 
 
 def figure_12(study: Study) -> Figure:
-    """Error of the chosen configuration relative to that of ED-MF, Setting IV, three measurements."""
+    """Divide each method's error by ED-MF's: configuration picked in Setting IV after three measurements."""
     known = study.known
     methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
     found = evaluate(
@@ -205,7 +206,7 @@ def figure_12(study: Study) -> Figure:
 
 
 def settings_table(study: Study) -> Figure:
-    """All methods in all six settings, with the row of zero measurements and the additive model."""
+    """Compare all methods in all six settings, including zero measurements and the additive model."""
     known = study.known
     methods: tuple[str, ...] = (
         *PAPER_METHODS,
@@ -249,7 +250,7 @@ def settings_table(study: Study) -> Figure:
 
 
 def _ahead_of_zero(found: Evaluation, count: int) -> str:
-    """The mean of some methods' HyperDiff and regret over settings as a multiple of ED-MF's."""
+    """In words: the other methods' mean HyperDiff and regret over settings, as multiples of ED-MF's."""
     parts = []
     for metric in ("hyperdiff", "regret"):
 
@@ -277,7 +278,7 @@ def _best_everywhere(found: Evaluation, count: int) -> bool | None:
 
 
 def pooled(study: Study) -> Figure:
-    """What is left of the problem when columns that differ in Format B only are one."""
+    """Evaluate methods after merging the columns that differ only in Format B."""
     known = study.known
     small = _pooled(known).require()
     records: list[dict[str, Any]] = []
@@ -293,7 +294,7 @@ def pooled(study: Study) -> Figure:
         shown.append(f"{title}: " + ", ".join(f"{m} {v:.3f}" for m, v in values.items()))
     return Figure(
         "pooled",
-        "Columns that differ only in Format B as one",
+        "Columns that differ only in Format B merged into one",
         "not examined in the paper: whether choosing Format B is part of the advantage",
         f"HyperDiff in Setting I with 3 measurements, {'; '.join(shown)}",
         None,
@@ -305,9 +306,9 @@ def pooled(study: Study) -> Figure:
 
 
 def _pooled(known: ErrorMatrix) -> ErrorMatrix:
-    """Columns that differ only in Format B as one: their mean error, at the memory of the smallest."""
+    """Merge columns that differ only in Format B: their mean error, at the memory of the smallest of them."""
     of = np.unique([str(c.format_a) for c in known.configurations], return_inverse=True)[1]
-    # The column that stands for all is the one of least memory, by whose name it goes.
+    # A merged column keeps the name and the memory of its column of least memory.
     groups = [np.flatnonzero(of == number) for number in dict.fromkeys(of.tolist())]
     kept = [int(min(group, key=lambda j: (known.bytes[:, j].sum(), j))) for group in groups]
     counts = np.column_stack([known.observed[:, group].sum(axis=1) for group in groups])

@@ -1,4 +1,4 @@
-"""Figures drawn with matplotlib, from their records and panels."""
+"""Draw figures with matplotlib, from their records and panels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,27 +10,27 @@ import numpy as np
 from peppp.errors import PepppError, StoreError
 from peppp.paper.figure import Figure, Panel
 
-MOST_LABELS = 24  # bars in one panel
-MOST_GROUPS = 10  # colours that can be told apart, and named in a legend
+MOST_LABELS = 24  # names that fit along one axis
+MOST_GROUPS = 10  # colours that a reader can distinguish, and names that fit in a legend
 LABELS = {
     "memory_mb": "memory (MB)",
     "budget_mb": "memory budget (MB)",
-    "memory_used": "memory used, of that of all configurations",
+    "memory_used": "memory used, as a share of all configurations",
     "error": "test error",
     "hyperdiff": "HyperDiff",
     "tau": "Kendall's tau",
-    "sampled": "share of the entries that is known",
+    "sampled": "share of entries sampled",
     "measurements": "measurements on the new task",
     "bits": "bits of Format A",
-    "resolution": "pixels a side",
-    "frontiers": "tasks on whose frontier it lies",
+    "resolution": "pixels per side",
+    "frontiers": "tasks with it on their frontier",
     "feasible": "configurations that fit",
     "regret": "regret of the pick",
     "prediction_error": "root mean square error of predictions",
 }
 SHARES = ("memory_used", "sampled", "share", "share_of_squares", "share_of_values", "covered")
 QUIET, LOUD = "#b8b8b8", "#c0392b"
-# What points are, where colours alone would not say it (the squares and crosses are the paper's Figure 7).
+# Styles by the kind of point; the squares and crosses are those of the paper's Figure 7.
 POINTS: dict[str, dict[str, Any]] = {
     "dominated": {"color": QUIET, "s": 12, "zorder": 1},
     "beyond the cap": {"color": QUIET, "s": 12, "marker": "^", "alpha": 0.5, "zorder": 1},
@@ -44,9 +44,9 @@ MARKERS = "osv^D<>pX*"
 
 
 def draw(figure: Figure, path: str | Path) -> None:
-    """Write a picture of the figure, as PNG, SVG or PDF by its name.
+    """Write a picture of the figure; the suffix of ``path`` chooses PNG, SVG or PDF.
 
-    Raises PepppError without matplotlib, StoreError where the file cannot be written.
+    Raises PepppError if matplotlib is not installed, StoreError if the file cannot be written.
     """
     try:
         import matplotlib
@@ -75,7 +75,7 @@ def draw(figure: Figure, path: str | Path) -> None:
 
 
 def label_of(name: str) -> str:
-    """A field's name as an axis has it.
+    """The axis label for a field of the records.
 
     >>> label_of("memory_mb"), label_of("relative_error")
     ('memory (MB)', 'relative error')
@@ -84,7 +84,7 @@ def label_of(name: str) -> str:
 
 
 def _dress(ax: Any, panel: Panel) -> None:
-    """Titles, units, guides, and no more frame than is needed."""
+    """Set the title, labels, tick formats and guide of an axis, and hide the top and right spines."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     ax.set_title(panel.title, fontsize=9)
@@ -105,7 +105,7 @@ def _dress(ax: Any, panel: Panel) -> None:
 
 
 def _legends(canvas: Any, axes: Sequence[Any], panels: Sequence[Panel]) -> None:
-    """One legend below all panels: they share their groups or have few."""
+    """Draw one legend for all panels, below them."""
     found: dict[tuple[str, str], Any] = {}
     for ax, panel in zip(axes, panels, strict=True):
         handles, labels = ax.get_legend_handles_labels()
@@ -139,7 +139,7 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _text(value: Any, name: str) -> str:
-    """A category as a tick shows it."""
+    """A category's tick label."""
     if isinstance(value, float):
         return f"{value:.0%}" if name in SHARES else f"{value:g}"
     return str(value)
@@ -153,7 +153,7 @@ def _scatter(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
 
 
 def _steps(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
-    """Frontiers: the least error within each memory."""
+    """Draw frontiers as step curves: the least error within each memory."""
     for label, mine in _groups(panel, records).items():
         mine = sorted(mine, key=lambda r: float(r[panel.x]))
         ax.step(
@@ -166,7 +166,7 @@ def _line(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
     for (label, mine), marker in zip(_groups(panel, records).items(), MARKERS * 9, strict=False):
         mine = sorted(mine, key=lambda r: float(r[panel.x]))
         x, y = _values(mine, panel.x), _values(mine, panel.y)
-        if len(x) > 1 and np.ptp(x) == 0:  # nothing measured, whatever the number
+        if len(x) > 1 and np.ptp(x) == 0:  # a method that uses no memory, since it measures nothing
             ax.axhline(y[0], color="black", linestyle="--", linewidth=1, label=label)
             continue
         bars = None
@@ -177,14 +177,14 @@ def _line(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
 
 
 def _labelled(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
-    """Lines with their names at their ends, the first one loud with its interval, and zero at the bottom."""
+    """Draw lines from zero up, named at their right ends; emphasise the first and shade its interval."""
     groups = _groups(panel, records)
     places = sorted({float(r[panel.x]) for r in records})
     ends = []
     for k, (label, mine) in enumerate(groups.items()):
         mine = sorted(mine, key=lambda r: float(r[panel.x]))
         x, y = _values(mine, panel.x), _values(mine, panel.y)
-        colour = LOUD if k == 0 else f"C{(k - 1) % 10}" if k != 4 else "C9"  # C3 is too near to the loud one
+        colour = LOUD if k == 0 else f"C{(k - 1) % 10}" if k != 4 else "C9"  # C3 looks too much like LOUD
         ax.plot(x, y, color=colour, marker="o", markersize=4, linewidth=2.6 if k == 0 else 1.2, zorder=20 - k)
         if k == 0 and panel.low:
             ax.fill_between(x, _values(mine, panel.low), _values(mine, panel.high), color=colour, alpha=0.12)
@@ -211,7 +211,7 @@ def _labelled(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights, moved up by as little as keeps each a ``gap`` above the one before.
+    """Move ascending heights up, as little as possible, so that neighbours are at least ``gap`` apart.
 
     >>> apart([0.0, 0.5, 3.0], 1.0)
     [0.0, 1.0, 3.0]
@@ -229,7 +229,7 @@ def _histogram(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None
 
 
 def _violin(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
-    """A violin over the records of each place; those that have a ``low`` are red bars beside it."""
+    """Draw a violin of the records at each x; records that have a ``low`` become red error bars instead."""
     values = list(dict.fromkeys(r[panel.x] for r in records if panel.x in r))
     alike = [[r for r in records if r.get(panel.x) == value and panel.low not in r] for value in values]
     ax.violinplot([_values(mine, panel.y) for mine in alike], showextrema=True, widths=0.8)
@@ -246,7 +246,7 @@ def _violin(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
 def _bars(ax: Any, panel: Panel, records: Sequence[dict[str, Any]]) -> None:
     groups = _groups(panel, records)
     names = list(dict.fromkeys(r[panel.x] for r in records if panel.x in r))
-    if len(names) > MOST_LABELS:  # those that stand out
+    if len(names) > MOST_LABELS:  # keep the highest bars
         highest: dict[Any, float] = {}
         for r in records:
             highest[r[panel.x]] = max(highest.get(r[panel.x], 0.0), float(r[panel.y]))

@@ -1,4 +1,4 @@
-"""The paper's campaigns by name: which data sets under which recipes make the rows of its error matrices."""
+"""The paper's campaigns by name: the data sets and recipes that form the rows of its error matrices."""
 
 from dataclasses import replace
 
@@ -13,13 +13,14 @@ PLANS = {
     "epochs": "CIFAR-10 for 100 epochs (Figure 19): 99",
     "learning-rates": "CIFAR-10 at the learning rates 0.01 and 0.0001 (Figure 20): 198",
 }
-"""Each plan's rows and the number of its measurements at the paper's 99 configurations."""
+"""The plans by name, with a description that ends in the number of measurements at 99 configurations."""
 
 
 def named_plan(name: str, recipe: Recipe) -> list[tuple[Entry, Recipe]]:
-    """The rows of a plan; what the plan says nothing about is as in ``recipe``.
+    """The rows (data set, recipe) of a plan; fields that the plan does not set are taken from ``recipe``.
 
-    The third rate of Figure 20 and the 10 epochs of Figure 19 are rows of the plan ``paper``.
+    Figures 19 and 20 also need the plan ``paper``, which has CIFAR-10 at 10 epochs and the learning rate
+    0.001. Raises BudgetError for an unknown plan.
 
     >>> rows = named_plan("table5", Recipe())
     >>> len(rows), rows[0][0].slug, rows[0][1].learning_rate, rows[0][1].epochs

@@ -1,4 +1,4 @@
-"""All figures at once, and the page that sets the paper's claims beside what a table shows."""
+"""Compute all figures and write the page that compares the paper's claims with what a table shows."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ from peppp.table.matrix import Lacking
 def draw_all(
     study: Study, names: Sequence[str], *, strict: bool = False
 ) -> tuple[list[Figure], dict[str, str]]:
-    """The figures that the table has the rows for, and for the others what it lacks.
+    """Compute the named figures; return them, and for each that cannot be computed the reason, by its name.
 
-    ``strict`` raises instead. A figure that needs a package that is not there counts as lacking, too.
+    A figure cannot be computed if the table lacks its rows or a package that it needs is not installed. With
+    ``strict`` the PepppError is raised instead.
     """
     from peppp.errors import PepppError
 
@@ -32,15 +33,15 @@ def draw_all(
 
 
 def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str], table: str) -> str:
-    """The page as Markdown: each claim, what the table shows, whether it holds, and its command."""
+    """Write the page as Markdown: each claim, what the table shows, whether it holds, and its command."""
     options = "" if study.masks == 100 else f" --masks {study.masks}"
     options += "" if study.seeds == 1 else f" --seeds {study.seeds}"
     options += "" if study.leave == "family" else f" --leave {study.leave}"
     lines = [
         "# The paper's claims on our table",
         "",
-        "This page is generated: `make results` writes it again. Each line is one command; `--csv` gives",
-        "its numbers and `--plot` its picture. docs/paper_to_code.md says how we read each figure.",
+        "`make results` generates this page. Each row has a command below, which writes its numbers with",
+        "`--csv` and its picture with `--plot`. docs/paper_to_code.md explains how we read each figure.",
         "",
     ]
     if study.synthetic:
@@ -76,24 +77,26 @@ def write_page(study: Study, figures: Sequence[Figure], lacking: dict[str, str],
     lines += [
         "## How to read it",
         "",
-        "- Errors are the table's, on one seed; nothing was trained for this page.",
-        "- A family of related data sets is held out together unless `--leave row` is given; means weigh",
-        "  families equally, and intervals are 95 % bootstraps over families.",
-        "- HyperDiff and convergence stand at estimated errors, as in the paper's figures. With true errors",
-        "  (`hyperdiff_true`) HyperDiff hardly sees the measurements, which is why `zero`, no measurement at",
-        "  all, always stands beside the methods.",
-        "- Regret is judged by noise-free errors: means of the task's runs that the pick was not made by.",
-        "  The error that a configuration was picked for is lucky. `designs` tells what is measured from how",
-        "  the rest is predicted; docs/methods.md says what a design is good for.",
-        "- A claim about methods or tasks holds, or does not, only where a 95 % interval over families",
-        "  excludes the contrary; else it is not shown. The code of each figure says what is compared.",
+        "- The errors come from the table, on one seed; nothing was trained for this page.",
+        "- A family of related data sets is held out together unless `--leave row` is given. Means weight",
+        "  families equally, and intervals are 95 % bootstrap intervals over families.",
+        "- HyperDiff and convergence are computed at estimated errors, as in the paper's figures. At true",
+        "  errors (`hyperdiff_true`) HyperDiff hardly depends on the measurements, so Figures 11, 18 and 24",
+        "  and the settings also show `zero`, which measures nothing.",
+        "- Regret is computed from noise-free errors: means of the task's runs that the pick did not use,",
+        "  because the error for which a configuration was picked is lucky. `designs` separates the effects",
+        "  of what is measured and of how the rest is predicted; docs/methods.md says what a design is good",
+        "  for.",
+        "- We say that a claim about methods or tasks holds, or does not hold, only if a 95 % interval",
+        "  over families excludes the opposite; otherwise it is not shown. The code of each figure says what",
+        "  is compared.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _settings(figure: Figure) -> list[str]:
-    """Means of each method in each setting, with 6 measurements, a family held out if there are several."""
+    """Tables of each method's scores in each setting, with 6 measurements and the first kind of hold-out."""
     leave = figure.records[0]["leave"]
     shown = [r for r in figure.records if r["measurements"] == 6 and r["leave"] == leave]
     settings = list(dict.fromkeys(r["setting"] for r in shown))
@@ -103,7 +106,7 @@ def _settings(figure: Figure) -> list[str]:
             "",
             f"## {title} in Settings I to VI",
             "",
-            f"Six measurements, each {leave} held out in turn; mean and 95 % interval.",
+            f"Each {leave} is held out in turn, with six measurements; mean and 95 % interval.",
             "",
             "| | " + " | ".join(settings) + " |",
             "|---" * (len(settings) + 1) + "|",
@@ -130,8 +133,8 @@ def _about(study: Study) -> str:
         + (
             "all known"
             if known.share == 1
-            else f"{known.share:.0%} of the entries known, as the campaign still "
-            "runs: tasks are judged on their known configurations, the rest is completed"
+            else f"{known.share:.0%} of the entries known, because the campaign still runs: tasks are judged "
+            "on their known configurations, and the rest is completed"
         )
     )
     recipe = known.rows[0].recipe

@@ -1,4 +1,4 @@
-"""Figures of meta-training, a table completed from part of it: 9, 10, 17 and, with rates, 22, 23."""
+"""Meta-training figures, completing a table from a part of it: 9, 10, 17, and 22, 23 with learning rates."""
 
 from typing import Any
 
@@ -23,7 +23,11 @@ SHOWN = ("relative_error", "convergence", "hyperdiff")
 
 
 def completed(known: ErrorMatrix, sampling: str, amount: float, seed: int) -> tuple[Any, NDArray[np.float64]]:
-    """A mask, and the errors [n, d] estimated from what it shows: rank 5 where nothing was measured."""
+    """Sample entries, then complete the matrix from them: the mask [n, d] and the errors [n, d].
+
+    ``amount`` is the share of entries for ``"uniform"`` sampling, and p_max for ``"nonuniform"``. Sampled
+    entries keep their measured error; the others are estimated at rank 5.
+    """
     weights = None
     if sampling == "uniform":
         mask = uniform(known.values.shape, min(1.0, amount / known.share), seed=seed)
@@ -38,10 +42,10 @@ def completed(known: ErrorMatrix, sampling: str, amount: float, seed: int) -> tu
 
 @single_thread()
 def _sampled(study: Study, known: ErrorMatrix, name: str, title: str, sampling: str, example: int) -> Figure:
-    """Scores of each row from one mask, and of the example from as many as the study takes.
+    """Score every row on one mask, and the example on as many masks as the study takes.
 
-    Of a table that is partly known, no sample takes more than half of what is known: scores count the sampled
-    entries too, and of a nearly complete sample nothing is left to estimate.
+    Uniform samples of a partly known table take at most half of the known entries. Scores include the sampled
+    entries, so that a nearly complete sample would leave nothing to estimate.
     """
     amounts = RATIOS if sampling == "uniform" else P_MAX
     if sampling == "uniform" and known.share < 1:
@@ -127,27 +131,27 @@ def _sampled(study: Study, known: ErrorMatrix, name: str, title: str, sampling: 
 
 
 def figure_9(study: Study) -> Figure:
-    """Completion from uniform samples."""
+    """Complete the table from uniform samples."""
     known = study.known
     return _sampled(study, known, "9", "Meta-training, uniform sampling", "uniform", example_row(known))
 
 
 def figure_17(study: Study) -> Figure:
-    """Completion from samples that prefer small memory."""
+    """Complete the table from samples that prefer small memory."""
     known = study.known
     title = "Meta-training, non-uniform sampling"
     return _sampled(study, known, "17", title, "nonuniform", example_row(known))
 
 
 def figure_22(study: Study) -> Figure:
-    """As Figure 9, on the rows of several learning rates."""
+    """Repeat Figure 9 on tasks at several learning rates."""
     known = study.rates()
     title = "As Figure 9, several learning rates"
     return _sampled(study, known, "22", title, "uniform", _at_high_rate(known))
 
 
 def figure_23(study: Study) -> Figure:
-    """As Figure 17, on the rows of several learning rates."""
+    """Repeat Figure 17 on tasks at several learning rates."""
     known = study.rates()
     return _sampled(
         study, known, "23", "As Figure 17, several learning rates", "nonuniform", _at_high_rate(known)
@@ -155,14 +159,14 @@ def figure_23(study: Study) -> Figure:
 
 
 def _at_high_rate(known: ErrorMatrix) -> int:
-    """The paper shows aquatic mammals at the rate 0.01: here that, or the first row at the highest rate."""
+    """Aquatic mammals at the highest rate, as in the paper (0.01), or else the first row at that rate."""
     rates = [row.recipe.learning_rate if row.recipe else 0.0 for row in known.rows]
     high = [i for i, rate in enumerate(rates) if rate == max(rates)]
     return next((i for i in high if "aquatic" in known.names[i]), high[0])
 
 
 def figure_10(study: Study) -> Figure:
-    """The example's true and estimated frontier from 5 % and from 20 %."""
+    """Compare the example's true frontier with those estimated from 5 % and from 20 % of the entries."""
     known = study.known
     i = example_row(known)
     records: list[dict[str, Any]] = []
@@ -197,7 +201,7 @@ def figure_10(study: Study) -> Figure:
         f"True and estimated frontiers, {known.names[i]}",
         "CIFAR-10 at 5 %: convergence 0.09, HyperDiff 0.16; at 20 %: 0.03 and 0.02",
         f"{known.names[i]}, mean of {study.masks} masks, at {shown}",
-        # The same masks with more entries: what remains is which entries they are.
+        # The masks of one seed are nested but for a few entries, so these are paired differences.
         every(
             below(family_mean(gained, list(map(str, range(study.masks)))), 0.0)
             for gained in (masks[1] - masks[0]).T

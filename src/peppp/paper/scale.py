@@ -1,4 +1,4 @@
-"""Memory at the paper's scale, and Figure 5: what a training keeps, at full and at low precision."""
+"""Memory counted at the paper's scale, and Figure 5: memory by part, at full and at low precision."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,10 @@ COUNTS = ("saved", "paper_scale")
 def counted(
     network: str, classes: int, resolution: int, batch: int, preset: str
 ) -> Callable[[Configuration], Footprint]:
-    """Footprints of a training on pictures, as a preset of :mod:`peppp.footprint` counts them."""
+    """A function from configurations to footprints, counted by a preset of :mod:`peppp.footprint.estimate`.
+
+    The training uses batches of ``batch`` RGB images of ``resolution`` pixels per side.
+    """
     from peppp.footprint.estimate import preset_bytes
     from peppp.tasks import networks
 
@@ -32,10 +35,11 @@ def counted(
 
 
 def paper_scale(known: ErrorMatrix) -> ErrorMatrix:
-    """The table with memory as the preset ``paper_scale`` counts it: fitted to the paper's 816, not proven.
+    """The table with its memory counted by the preset ``paper_scale``.
 
-    It has four times the outputs of convolutions, norms and ReLUs, gradient and momentum. Raises Lacking
-    where rows have no recipe.
+    The preset was fitted to the paper's 816 MB and is not proven to be the paper's count. It counts the
+    outputs of convolutions, norms and ReLUs four times, and the gradient and the momentum. Raises Lacking if
+    rows have no recipe.
     """
     memory = np.empty(known.values.shape)
     for i, (recipe, chance) in enumerate(zip((row.recipe for row in known.rows), known.chance, strict=True)):
@@ -48,7 +52,7 @@ def paper_scale(known: ErrorMatrix) -> ErrorMatrix:
 
 
 def figure_5(study: Study) -> Figure:
-    """Memory of ResNet-18 on CIFAR-10 by its parts, in fp32 and at one low precision, by both counts."""
+    """Plot the memory of ResNet-18 on CIFAR-10 by part, in fp32 and at a low precision, by both counts."""
     records: list[dict[str, object]] = []
     share = {}
     for count in COUNTS:

@@ -1,4 +1,4 @@
-"""What figures are drawn from: a table's measurements, by the question that they answer."""
+"""The data that figures are computed from: a table's measurements, selected for each kind of question."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,14 @@ from peppp.table.slices import known_part, largest_slice, main_seed, meets
 
 @dataclass(frozen=True)
 class Study:
-    """A table and how often to repeat what is random.
+    """A table, which part of it to use, and how often to repeat what is random.
 
-    ``masks`` is the paper's 100 samples of the error matrix, ``seeds`` how often an evaluation is repeated;
-    ``cap`` and ``choice_cap`` are the paper's 816 MB and 275 MB (default: quantiles of the table's memory, as
-    its scale is another). ``where`` chooses the way of training. ``matrices`` stands for measurements where
-    there are only matrices.
+    ``matrices`` replaces ``measurements`` if only matrices are available. ``where`` fixes fields of the
+    recipe and so selects the way of training. ``masks`` is the number of samples of the error matrix (100 in
+    the paper), ``seeds`` the number of repeats of an evaluation. ``cap`` and ``choice_cap`` are memory caps
+    in bytes (816 MB and 275 MB in the paper); they default to medians of the table's memory, because its
+    scale differs. ``leave`` is what an evaluation holds out, ``"family"`` or ``"row"``. ``progress`` receives
+    status texts.
     """
 
     measurements: Sequence[Measurement] = ()
@@ -36,23 +38,26 @@ class Study:
 
     @cached_property
     def known(self) -> ErrorMatrix:
-        """The commonest way of training, on the seed that most was measured with."""
+        """The error matrix of the commonest way of training, on the seed with the most measurements.
+
+        Raises Lacking if too little of it is known.
+        """
         return (self.matrices or self._known(self._slice)).require()
 
     def _known(self, measurements: Sequence[Measurement], seed: int | None = None) -> ErrorMatrix:
-        """What is known on one seed: averaging where there are several would even out some rows only."""
+        """The known part on one seed; averaging over seeds would reduce the noise of some rows only."""
         kept = [m for m in measurements if is_of_formats(m.configuration)]
         seed = main_seed(kept) if seed is None and kept else seed
         return known_part(error_matrix(kept, seed=seed))
 
     @cached_property
     def median(self) -> float:
-        """The cap of Settings II, IV and VI."""
+        """The memory cap in bytes of Settings II, IV and VI: ``cap``, by default the median memory."""
         return float(np.median(self.known.bytes)) if self.cap is None else self.cap
 
     @property
     def synthetic(self) -> bool:
-        """Whether the table is invented."""
+        """Whether any measurement of the table is synthetic."""
         return any("synthetic" in m.provenance for m in self.measurements)
 
     @cached_property
@@ -61,12 +66,12 @@ class Study:
 
     @property
     def recipe(self) -> Recipe:
-        """The commonest way of training."""
+        """A recipe of the commonest way of training; only its resolution depends on the task."""
         return self._slice[0].recipe
 
     @cached_property
     def judge(self) -> Judge:
-        """Noise-free errors of the tasks of :attr:`known`, whose own seed is the one that is told."""
+        """The judge by noise-free errors of the tasks of :attr:`known`, which holds the observed errors."""
         known = self.known
         if self.matrices is not None:
             return noise_free(known)
@@ -77,7 +82,7 @@ class Study:
         return noise_free(replace(known, values=values, counts=np.nan_to_num(counts)), told=known)
 
     def other_seeds(self) -> list[ErrorMatrix]:
-        """The same way of training with other seeds: one table a seed, complete rows only."""
+        """The known part of the same way of training on every other seed, one matrix per seed."""
         tables = []
         for seed in sorted({m.seed for m in self._slice} - {main_seed(self._slice)}):
             try:
@@ -87,12 +92,13 @@ class Study:
         return tables
 
     def varied(self, *fields: str) -> dict[str, list[Measurement]]:
-        """Measurements whose recipe differs from the commonest in these fields only, by the differing text.
+        """Measurements whose recipe differs from the commonest at most in these fields, by the fields' text.
 
-        The commonest itself is among them.
+        The commonest recipe itself is included. Raises Lacking if no other differs in these fields, or if
+        there are only matrices.
         """
         if self.matrices is not None:
-            raise Lacking(f"the matrices lack what tells rows apart by {', '.join(fields)}")
+            raise Lacking(f"the matrices lack recipes, so rows cannot be compared by {', '.join(fields)}")
         blank = {name: getattr(Recipe(), name) for name in fields} | {"resolution": 0}
         base = replace(self.recipe, **blank)
         found: defaultdict[str, list[Measurement]] = defaultdict(list)
@@ -105,14 +111,17 @@ class Study:
         return dict(found)
 
     def errors(self, measurements: Sequence[Measurement]) -> dict[tuple[str, Precision], Measurement]:
-        """The measurement of each task and configuration, that of the lowest seed."""
+        """The measurement of lowest seed and repeat for each (fingerprint, configuration)."""
         found: dict[tuple[str, Precision], Measurement] = {}
         for m in sorted(measurements, key=lambda m: (-m.seed, -m.repeat)):
             found[m.fingerprint, m.configuration] = m
         return found
 
     def rates(self, rows: int = 3) -> ErrorMatrix:
-        """Rows of the tasks measured at several learning rates, so many or more; their common columns."""
+        """The tasks measured at every learning rate, a row for each task and rate, with their common columns.
+
+        Raises Lacking if there are no such tasks, or fewer than ``rows`` rows.
+        """
         varied = self.varied("learning_rate")
         rates: defaultdict[str, set[str]] = defaultdict(set)
         for rate, measurements in varied.items():
@@ -124,13 +133,13 @@ class Study:
         return known_part(error_matrix(tuned, seed=main_seed(tuned)), every_row=True).require(rows)
 
     def networks(self) -> dict[str, ErrorMatrix]:
-        """The known rows of each network, the commonest first."""
+        """The error matrix of each network, the commonest network first."""
         varied = self.varied("network")
         order = sorted(varied, key=lambda name: (-len(varied[name]), name))
         return {name: self._known(varied[name]) for name in order}
 
     def reference(self) -> dict[str, float]:
-        """The error of each task in plain fp32, by fingerprint, where the table holds it."""
+        """The fp32 error of each task that was measured in fp32, by the task's fingerprint."""
         return {
             m.fingerprint: m.test_error
             for m in self.measurements
@@ -139,6 +148,6 @@ class Study:
         }
 
     def say(self, text: str) -> None:
-        """Show what is being done."""
+        """Report what is being computed."""
         if self.progress:
             self.progress(text)

@@ -1,6 +1,7 @@
-"""A synthetic table of the paper's shape: invented errors, real footprints. Named synthetic wherever shown.
+"""A synthetic table of the paper's shape, with invented errors and real footprints.
 
-It is for tests and for trying the commands; nothing it shows is evidence for or against a claim of the paper.
+It serves tests and trying out the commands, and is labelled synthetic wherever it is shown. Nothing it shows
+is evidence for or against a claim of the paper.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,12 +25,12 @@ RATES = (0.01, 0.0001)
 def synthetic_table(
     tasks: int = 87, *, seed: int = 0, noise: float = 0.012, further: bool = True
 ) -> list[Measurement]:
-    """Measurements of ``tasks`` invented tasks at the 99 configurations: about the paper's 87 x 99.
+    """Invent measurements of ``tasks`` tasks at the paper's 99 configurations (the paper has 87 tasks).
 
-    A task has an error that it can reach, a number of classes and needs of exponent and mantissa bits;
-    where a format meets them less, the error rises smoothly to chance. Every fourth task is of 32 pixels,
-    the others of 64; five tasks make a family, which shares most of its needs. Errors have normal noise of
-    deviation ``noise``, five times as large in one of twenty trainings.
+    Each task has a least error that it can reach, a number of classes, and needs of exponent and mantissa
+    bits; the less a configuration meets these needs, the closer the error comes to chance. Every fourth task
+    has 32 pixels per side, the others 64. Five tasks form a family with similar needs. Errors have normal
+    noise of standard deviation ``noise``, which is five times larger in about one of twenty trainings.
 
     ``further`` adds, for the first tasks, a second seed, rounding to nearest, two more learning rates, 100
     epochs and two more networks, as the figures of Appendix E need.
@@ -70,7 +71,7 @@ def _row(
     harder: float,
     higher: float,
 ) -> Iterator[Measurement]:
-    """The measurements of task i, which its number and the seed make, with the noise of all of ``key``."""
+    """The measurements of task i: its needs depend on i and the seed ``key[0]``, its noise on all ``key``."""
     resolution = 32 if i % 4 == 0 else 64
     errors, chance = _errors(i, grid, key[0], harder, higher)
     rng = np.random.default_rng([*key, run])
@@ -99,7 +100,7 @@ def _row(
 def _errors(
     i: int, grid: Sequence[Configuration], seed: int, harder: float, higher: float
 ) -> tuple[NDArray[np.float64], float]:
-    """Errors [d] before noise, and the chance error."""
+    """The task's errors [d] without noise, and its chance error."""
     family, own = np.random.default_rng([seed, 1, i // 5]), np.random.default_rng([seed, 2, i])
 
     def need(mean: float, spread: float) -> float:
@@ -108,7 +109,7 @@ def _errors(
     floats = [[f for f in (c.format_a, c.format_b) if isinstance(f, FloatFormat)] for c in grid]
     bits = np.array([[n for f in pair for n in (f.exponent_bits, f.mantissa_bits)] for pair in floats])
     bits = bits - np.array([4, 2, 7, 9])
-    z = need(-0.4, 0.9) + harder  # how far the middle format is from meeting the task's needs
+    z = need(-0.4, 0.9) + harder  # how far the middle configuration is from meeting the task's needs
     z = z - bits @ np.array([need(0.9, 0.35), need(0.45, 0.25), need(0.1, 0.1), need(0.05, 0.05)])
     z = z + need(0.12, 0.15) * bits[:, 0] * bits[:, 1]
     chance = 1.0 - 1.0 / float(own.choice([2, 5, 10, 20, 40]))

@@ -1,4 +1,4 @@
-"""Figures about how trainings were made (13, 19, 20) and stochastic rounding beside nearest."""
+"""Figures about designs (13) and ways of training: epochs (19), learning rates (20) and ``rounding``."""
 
 from collections.abc import Callable
 from time import process_time
@@ -25,7 +25,7 @@ from peppp.table.slices import known_part, main_seed
 
 @single_thread()
 def figure_13(study: Study) -> Figure:
-    """The convex relaxation (SLSQP) beside the greedy design: rank 5, 20 configurations."""
+    """Compare the convex relaxation (SLSQP) with the greedy design at rank 5, for 20 configurations."""
     known = study.known
     rank = min(5, len(known.names) - 1)
     count = min(20, int(known.observed.sum(axis=1).min()) - 1)
@@ -47,8 +47,8 @@ def figure_13(study: Study) -> Figure:
             started = process_time()
             S = design(Y)
             seconds[name] += process_time() - started
-            guess = least_squares(Y, S, truth[S])
-            errors[name].append(float(np.linalg.norm(guess - truth) / np.linalg.norm(truth)))
+            estimate = least_squares(Y, S, truth[S])
+            errors[name].append(float(np.linalg.norm(estimate - truth) / np.linalg.norm(truth)))
             records.append({"task": known.names[i], "design": name, "relative_error": errors[name][-1]})
         weights += relaxed_d_optimal(Y, count).weights.tolist()
     if not weights:
@@ -61,7 +61,7 @@ def figure_13(study: Study) -> Figure:
     return Figure(
         "13",
         f"Convex relaxation and greedy design: rank {rank}, {count} measurements",
-        "the relaxed weights are mostly near 0 or 1; greedy errs less and is more than 10 times faster",
+        "the relaxed weights are mostly near 0 or 1; greedy has a lower error and is over 10 times faster",
         f"{extreme:.0%} of the weights are within 0.05 of 0 or 1; mean relative error {shown}; greedy is "
         f"{faster:.0f} times faster than SLSQP (with gradients)",
         every(
@@ -81,7 +81,7 @@ def figure_13(study: Study) -> Figure:
 
 
 def figure_19(study: Study) -> Figure:
-    """Errors after few and after many epochs."""
+    """Compare the errors after few epochs with those after many."""
     varied = study.varied("epochs")
     lengths = sorted(varied, key=float)
     short, long = lengths[0], lengths[-1]
@@ -119,7 +119,7 @@ def figure_19(study: Study) -> Figure:
 
 
 def figure_20(study: Study) -> Figure:
-    """Error against memory at one learning rate, and with the best of several."""
+    """Compare error against memory at a fixed learning rate and at the best of several."""
     known = study.rates(2)
     tasks = list(dict.fromkeys(known.tasks))
     names = [known.names[known.tasks.index(task)].split(" ")[0] for task in tasks]
@@ -181,10 +181,10 @@ def figure_20(study: Study) -> Figure:
 
 
 def rounding(study: Study) -> Figure:
-    """Stochastic rounding beside rounding to nearest: errors, the order of configurations, frontiers."""
+    """Compare stochastic rounding with rounding to nearest: errors, effect of Format B, frontiers."""
     varied = study.varied("rounding")
     if not {"stochastic", "nearest"} <= set(varied):
-        raise Lacking("the table lacks rows rounded to nearest beside rows rounded stochastically")
+        raise Lacking("the table lacks rows that differ in rounding: it needs both stochastic and nearest")
     one, other = study.errors(varied["stochastic"]), study.errors(varied["nearest"])
     common = sorted(set(one) & set(other), key=lambda key: (key[0], str(key[1])))
     if not common:
@@ -207,8 +207,8 @@ def rounding(study: Study) -> Figure:
         "rounding",
         "Stochastic rounding and rounding to nearest",
         "the paper does not say which it used",
-        f"stochastic rounding errs less in {lower:.0%} of {len(records)} cells, by {gain:.3f} on average; "
-        + "; ".join(parts),
+        f"stochastic rounding has the lower error in {lower:.0%} of {len(records)} cells, and a mean error "
+        f"lower by {gain:.3f}; " + "; ".join(parts),
         None,
         records,
         (Panel("scatter", "error_stochastic", "error_nearest", "task", guide="diagonal"),),
@@ -217,7 +217,7 @@ def rounding(study: Study) -> Figure:
 
 
 def _format_b(measurements: list[Measurement]) -> str:
-    """How much Format B matters, and the configurations on most frontiers."""
+    """In words: how much Format B matters, and the configurations on the most frontiers."""
     try:
         known = known_part(error_matrix(measurements, seed=main_seed(measurements)))
     except Lacking as error:

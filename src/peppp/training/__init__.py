@@ -1,1 +1,1 @@
-"""One training at one configuration, and its measurement."""
+"""Train a network at one configuration, and measure it."""

@@ -1,4 +1,4 @@
-"""Batches of a part of a data set: kept as stored, on the device; made into what networks take one by one."""
+"""Batches of a part of a data set; the device holds it as stored, and each batch is normalised when drawn."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,25 +14,27 @@ AUGMENTATIONS = ("none", "flip-crop")
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """How inputs are normalised: ``shift`` and ``scale`` of each channel of images [n, channels, side, side],
-    or of each feature.
-    """
+    """The normalisation of inputs: ``shift`` and ``scale`` [channels] for images, [features] otherwise."""
 
     shift: Tensor
     scale: Tensor
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Inputs as they are stored, as a network takes them: (x - shift) * scale."""
+        """Normalise inputs: (x - shift) * scale in float32, per channel of [n, channels, side, side]."""
         shape = (1, -1, 1, 1) if inputs.dim() == 4 else (-1,)
         return (inputs.float() - self.shift.view(shape)) * self.scale.view(shape)
 
 
 class Batches:
-    """Inputs and targets of a part; ``batches[indices]`` are the inputs of a batch.
+    """The inputs and targets of a part (train or test); ``batches[indices]`` gives the inputs of a batch.
 
-    Images, uint8 [count, side, side, channels], give float32 [batch, channels, side, side] in channels_last,
-    each channel normalised by the training part; numbers [count, ..., features] float32 of the same shape,
-    each feature normalised; text int64 as it is. Targets of regression are normalised too.
+    - Images, uint8 [count, side, side, channels], become float32 [batch, channels, side, side] in
+      channels_last.
+    - Numbers [count, ..., features] become float32 of the same shape.
+    - Text, int64, stays as it is.
+
+    Images are normalised per channel and numbers per feature, by the mean and standard deviation of the
+    training part. Regression targets are normalised too.
     """
 
     def __init__(self, dataset: Dataset, part: str, device: str) -> None:
@@ -60,16 +62,19 @@ class Batches:
         return self.normalised(self.inputs[indices])
 
     def normalised(self, batch: Tensor) -> Tensor:
-        """A batch of stored inputs as a network takes it."""
+        """Normalise a batch of stored inputs, unless they are text."""
         return self.normal(batch) if self.normalise else batch
 
     def augmented(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """A batch of images, each shifted by up to an eighth of its side, and mirrored or not."""
+        """A normalised batch of images, augmented by :func:`flip_crop`."""
         return self.normalised(flip_crop(self.inputs[indices], generator))
 
 
 def _statistics(reference: Array, least: float) -> tuple[Tensor, Tensor]:
-    """1 / deviation and mean over all but the last axis; 1 where the deviation is 0."""
+    """1 / standard deviation and mean over all but the last axis.
+
+    Deviations below ``least`` are raised to it; if ``least`` is 0, deviations of 0 are replaced by 1.
+    """
     values = torch.from_numpy(reference).to(torch.float64)
     deviation, mean = torch.std_mean(values, dim=tuple(range(values.ndim - 1)), correction=0)
     deviation = torch.where(deviation == 0, 1.0, deviation) if not least else deviation.clamp(min=least)
@@ -77,10 +82,10 @@ def _statistics(reference: Array, least: float) -> tuple[Tensor, Tensor]:
 
 
 def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The usual augmentation of small images [batch, channels, side, side] (uint8, black beyond the edge).
+    """Augment small images, uint8 [batch, channels, side, side], in the usual way (He et al. 2016).
 
-    Each is shifted by up to an eighth of its side in both directions and mirrored with probability 1/2;
-    4 pixels at 32, as in He et al. 2016. Draws come from ``generator``, a CPU one.
+    Each image is shifted by up to an eighth of its side in both directions (4 pixels at 32), with black
+    beyond the edge, and mirrored with probability 1/2. ``generator`` must be a CPU generator.
     """
     count, _, height, width = images.shape
     margins = height // 8, width // 8
@@ -97,7 +102,7 @@ def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def check_augmentation(name: str, dataset: Dataset) -> None:
-    """FormatError for one that is not known, or for data that are no images."""
+    """Raise FormatError for an unknown augmentation, or one of images for other data."""
     if name not in AUGMENTATIONS:
         raise FormatError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
     if name != "none" and dataset.kind != "images":
@@ -105,7 +110,7 @@ def check_augmentation(name: str, dataset: Dataset) -> None:
 
 
 def shuffled(count: int, batch: int, generator: torch.Generator, device: str) -> Iterator[Tensor]:
-    """Indices of an epoch's batches; the last partial one is dropped."""
+    """Yield the indices [batch] of an epoch's batches in random order; a last partial batch is dropped."""
     order = torch.randperm(count, generator=generator).to(device)
     for start in range(0, count - batch + 1, batch):
         yield order[start : start + batch]

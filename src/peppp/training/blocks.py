@@ -1,7 +1,8 @@
-"""The blocks of a module that can be computed again in the backward pass, and how they come to be.
+"""Find the blocks of a module that can be recomputed in the backward pass, and recompute them.
 
-A block is a module that a forward pass calls once, that gets and gives tensors, and whose second run changes
-nothing: neither its inputs nor buffers, batch norm's statistics apart, which are left alone.
+A block is a module that a forward pass calls once, that takes and returns tensors, and that changes neither
+its inputs nor its buffers when it runs again. Batch norm's statistics are an exception: the second run does
+not update them.
 """
 
 from collections.abc import Collection, Sequence
@@ -27,9 +28,9 @@ _PLAIN = (Tensor, int, float, bool, str, type(None), torch.dtype, torch.device)
 
 @dataclass(slots=True)
 class Block:
-    """What one forward pass showed of a module: its calls, whether it draws at random.
+    """What one forward pass showed about a module: its ``calls``, and whether it ``draws`` random numbers.
 
-    ``against`` says what stands against computing it again; "" where nothing does.
+    ``against`` is the reason why it cannot be recomputed; "" if it can.
     """
 
     calls: int = 0
@@ -39,16 +40,16 @@ class Block:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it can be computed again."""
+        """Whether the block can be recomputed."""
         return not self.against
 
 
 def observed(
     module: nn.Module, example_inputs: Any, dtype: torch.dtype | None, context: AbstractContextManager[Any]
 ) -> dict[str, Block]:
-    """Each module that has children (or is recurrent), as one forward pass without numbers shows it.
+    """Run one forward pass on fake tensors and describe each module that has children or is recurrent.
 
-    Raises NetworkError where the pass fails.
+    Raises NetworkError if the pass fails.
     """
     fake = fake_mode()
     network = fake_module(fake, module, dtype).train()
@@ -108,7 +109,7 @@ def _are_plain(value: Any) -> bool:
 
 
 class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes in which modules random numbers are drawn."""
+    """Records which modules draw random numbers."""
 
     def __init__(self, found: dict[str, Block], running: list[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -122,9 +123,10 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def coarse_blocks(module: nn.Module, found: dict[str, Block]) -> list[str]:
-    """The blocks to begin with: children of containers, and modules that hold no container of any.
+    """The names of the coarsest blocks: children of containers, and modules that hold no container.
 
-    A container (nn.Sequential, nn.ModuleList, nn.ModuleDict) counts where it holds modules with children.
+    A container is an nn.Sequential, nn.ModuleList or nn.ModuleDict that holds at least one module with
+    children (or a recurrent one). A module that cannot be recomputed is replaced by the blocks within it.
     """
     blocks: list[str] = []
 
@@ -147,7 +149,7 @@ def coarse_blocks(module: nn.Module, found: dict[str, Block]) -> list[str]:
 
 
 def finer_blocks(module: nn.Module, found: dict[str, Block], name: str) -> list[str]:
-    """The blocks within a block; none where it has no modules with children that are safe."""
+    """The names of the blocks within a block; empty if no module with children can be recomputed there."""
     inner: list[str] = []
     for key, child in module.get_submodule(name).named_children():
         path = f"{name}.{key}"
@@ -161,10 +163,10 @@ def _is_list(module: nn.Module) -> bool:
 
 
 def compute_again(module: nn.Module, names: Sequence[str], draws: Collection[str] = ()) -> None:
-    """Have blocks compute their forward pass again in the backward pass, instead of keeping what it made.
+    """Make blocks recompute their forward pass in the backward pass instead of storing its results.
 
-    ``draws`` are the names of those that draw at random. Names of parameters stay, and so does the class of
-    each block. An evaluation runs as before.
+    ``draws`` are the names of blocks that draw random numbers. Parameter names and the class of each block do
+    not change. Passes without gradients run as usual.
     """
     for name in names:
         block = module.get_submodule(name)
@@ -172,7 +174,7 @@ def compute_again(module: nn.Module, names: Sequence[str], draws: Collection[str
 
 
 class Recomputed:
-    """What is called instead of a block's forward."""
+    """Replaces a block's ``forward``."""
 
     def __init__(self, module: nn.Module, *, draws: bool) -> None:
         self.module, self.draws = module, draws
@@ -180,7 +182,7 @@ class Recomputed:
         self._counts = any(isinstance(m, _NormBase) and m.track_running_stats for m in module.modules())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the forward; under gradients, keep its inputs alone."""
+        """Run the block's forward; if gradients are enabled, store only its inputs."""
         if not torch.is_grad_enabled():
             return self._forward(*args, **kwargs)
         is_fake = any(map(is_shape_only, tensors((args, kwargs))))
@@ -204,9 +206,10 @@ class Recomputed:
 
 
 class _Again(AbstractContextManager[None]):
-    """What a second run happens in: norms do not count its batch.
+    """The context of a block's second run, in which batch norm does not update its statistics.
 
-    On fakes it holds the memory of torch's random states, which are made where no rehearsal sees them.
+    On fake tensors it also allocates as much memory as torch's saved random states, which a rehearsal does
+    not see otherwise.
     """
 
     def __init__(self, *, counts: bool, draws: bool) -> None:
@@ -218,7 +221,7 @@ class _Again(AbstractContextManager[None]):
         stack = ExitStack()
         if self._counts:
             stack.enter_context(CountedAlready())
-        stack.callback(lambda state: None, self._state())  # of the moment, to be set again
+        stack.callback(lambda state: None, self._state())  # the state that torch restores
         self._stacks.append(stack)
 
     def __exit__(self, *error: Any) -> None:

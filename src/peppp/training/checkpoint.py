@@ -1,6 +1,6 @@
-"""One training that is kept in a folder: it resumes after any epoch, and leaves its weights there.
+"""Train in a folder: the training can resume after any epoch, and it leaves its weights there.
 
-The files are safetensors, numbers and one line of JSON: nothing in them is executed when they are read.
+The files are safetensors files with one line of JSON, so reading them executes nothing.
 """
 
 import json
@@ -33,7 +33,7 @@ _Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class KeptTraining:
-    """How a training in a folder ended: its error, the measured peak of a step in bytes (0: no step run)."""
+    """The result of a training in a folder; ``peak`` is a step's measured peak in bytes, 0 if unknown."""
 
     configuration: Precision
     test_error: float
@@ -57,12 +57,14 @@ def train_in_folder(
     fit: Fit | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> KeptTraining:
-    """Train as :func:`peppp.training.loop.train` does, bit for bit; ``storage`` is packed or simulated.
+    """Train as :func:`peppp.training.loop.train` does, bit for bit, and keep the state in ``folder``.
 
-    ``fit`` says which blocks are recomputed, which changes no number, and which micro-batches are taken.
+    ``storage`` is packed, simulated, or real (see :class:`peppp.training.loop.Run`). ``fit`` gives the blocks
+    to recompute, which changes no results, and the size of micro-batches.
 
-    After each epoch the state is written to ``folder``; a second call goes on from there, and refuses the
-    state of another training. The peak is that of the second step made here, from torch's own counters.
+    After each epoch the state is written to ``folder``, and a second call continues from it. Raises
+    StoreError if the folder holds the state of another training or cannot be made. The peak is measured
+    during the second step of this call.
     """
     dataset = under(dataset, _fingerprints_in(folder / CHECKPOINT))
     identity = {
@@ -91,7 +93,7 @@ def train_in_folder(
             return
         with trace.stretch(f"step {step}"):
             yield
-        if step == 1:  # it warms up; its leftovers count as memory at rest
+        if step == 1:  # a warm-up; what it leaves allocated counts as memory at rest
             trace.peak = 0
 
     with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
@@ -126,7 +128,7 @@ def train_in_folder(
 
 
 def _known_peak(path: Path) -> int:
-    """The peak of a training that had ended before, 0 where nothing says it."""
+    """The peak that a checkpoint records; 0 if it records none."""
     try:
         with safe_open(path, framework="pt") as file:
             return int(json.loads(file.metadata()["peppp"]).get("peak", 0))
@@ -135,7 +137,7 @@ def _known_peak(path: Path) -> int:
 
 
 def _inputs(dataset: Dataset, run: Run) -> dict[str, Any]:
-    """What predictions need to know of the inputs."""
+    """What predictions need to know about the inputs."""
     found: dict[str, Any] = {"kind": dataset.kind, "channels": dataset.channels}
     if run.part.normalise:
         normal = run.part.normal
@@ -146,7 +148,7 @@ def _inputs(dataset: Dataset, run: Run) -> dict[str, Any]:
 def _state(
     run: Run, identity: Mapping[str, Any], epoch: int, curve: _Curve
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All that going on bit for bit needs: tensors, and plain data about them."""
+    """Everything needed to continue bit for bit: tensors, and plain data."""
     state = run.optimizer.state_dict()
     tensors = {f"network.{name}": value for name, value in run.network.state_dict().items()}
     for index, values in state["state"].items():
@@ -178,7 +180,7 @@ def _state(
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What an optimizer keeps of a parameter; bitsandbytes nests some of it, told by a dot here."""
+    """An optimizer's state of a parameter, flattened: nested names (of bitsandbytes) are joined by a dot."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= (
@@ -208,7 +210,7 @@ def _fingerprints_in(path: Path) -> set[str]:
 
 
 def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Curve]:
-    """(epochs done, curve) of the state in a file, which all is set to; (0, []) where there is none."""
+    """Load the state in a file into ``run``; return (epochs done, curve), or (0, []) without a file."""
     if not path.exists():
         return 0, []
     try:
@@ -261,7 +263,7 @@ def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Cu
 
 
 def _difference(name: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What is not the same, in words; of two recipes the first field that differs."""
+    """In words, how a saved value differs from the wanted one; for recipes, their first differing field."""
     if name != "recipe":
         return f"its {name} is {saved.get(name)}, not {wanted[name]}"
     old, new = json.loads(saved[name]), json.loads(wanted[name])
@@ -270,12 +272,12 @@ def _difference(name: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def _as_network(value: Tensor) -> Tensor:
-    """In the memory layout of the network, which is channels_last."""
+    """The tensor in the network's memory layout, which is channels_last."""
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
 def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     with whole(path) as unfinished:
         unfinished.touch()
         mode = unfinished.stat().st_mode  # safetensors would let nobody else read the file
@@ -284,6 +286,6 @@ def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> N
 
 
 def to_plain(training: KeptTraining) -> dict[str, Any]:
-    """What a training gave as plain data."""
+    """The result of a training as plain data for JSON."""
     data = asdict(training)
     return data | {"configuration": str(training.configuration), "weights": str(training.weights)}

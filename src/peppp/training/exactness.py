@@ -1,6 +1,7 @@
-"""Arithmetic on a GPU that loses no bits of what enters it, and gives the same again.
+"""Set up GPU arithmetic that loses no bits of its inputs and is reproducible.
 
-Convolutions run in TF32 where that is exact for their inputs, all else in float32, by algorithms that repeat.
+Convolutions run in TF32 if that is exact for their inputs, and everything else in float32, by deterministic
+algorithms.
 """
 
 from collections.abc import Iterator
@@ -18,10 +19,10 @@ from peppp.records import Recipe
 
 @contextmanager
 def exact_arithmetic(configuration: Precision, recipe: Recipe) -> Iterator[None]:
-    """Convolutions in TF32 where it is exact for their inputs, else in float32; repeatable algorithms.
+    """Within the context, use TF32 for convolutions if it is exact, else float32; deterministic algorithms.
 
-    The flags are the process's, so that they hold in autograd's threads too. A captured step needs them while
-    it is rehearsed and captured; replayed it runs what was chosen then.
+    The flags apply to the whole process, so they hold in autograd's threads too. A captured step needs them
+    only while it is rehearsed and captured, because a replay runs the kernels that were chosen then.
     """
     cudnn, tf32 = torch.backends.cudnn, is_exact_in_tf32(configuration, recipe)
     before = _precision()
@@ -39,9 +40,9 @@ def exact_arithmetic(configuration: Precision, recipe: Recipe) -> Iterator[None]
 
 
 def _precision() -> tuple[Any, ...]:
-    """Torch's settings of precision: two older ones, and of convolutions, recurrent networks and products.
+    """Torch's precision settings: two older ones, then convolutions, recurrent networks and products.
 
-    Torch refuses to read an older one where the program has set a newer one otherwise: then its default.
+    Torch refuses to read an older setting that contradicts a newer one; its default is used then.
     """
     cudnn: Any = torch.backends.cudnn
     older: list[Any] = [True, "highest"]
@@ -52,7 +53,7 @@ def _precision() -> tuple[Any, ...]:
 
 
 def _set_precision(convolutions: bool, products: str, *newer: str) -> None:
-    """Set them all: the older ones first, which set the newer ones too."""
+    """Set all precision settings; the older ones come first because they overwrite the newer ones."""
     torch.backends.cudnn.allow_tf32 = convolutions
     torch.set_float32_matmul_precision(products)
     for place, value in zip(_places(), newer, strict=True):
@@ -65,10 +66,10 @@ def _places() -> tuple[Any, ...]:
 
 
 def is_exact_in_tf32(configuration: Precision, recipe: Recipe) -> bool:
-    """Whether TF32 holds all that enters a convolution: 10 stored bits of significand, 8 exponent bits.
+    """Whether TF32 (10 stored bits of significand, 8 exponent bits) represents all inputs of convolutions.
 
-    Activations, weights and errors are rounded before they do. Formats of 8 exponent bits are left out for
-    their subnormals.
+    These inputs are activations, weights and errors, which have been rounded to their formats. Formats with 8
+    exponent bits do not count as exact because of their subnormal numbers.
 
     >>> from peppp import Configuration
     >>> is_exact_in_tf32(Configuration.parse("1-4-1/1-6-11"), Recipe(error_format="A"))
@@ -84,7 +85,7 @@ def is_exact_in_tf32(configuration: Precision, recipe: Recipe) -> bool:
 
 
 def formats_of(configuration: Precision, recipe: Recipe) -> tuple[Format, Format, Format]:
-    """Format A, Format B and the error format of a training."""
+    """Format A, Format B and the format of errors of a training."""
     if isinstance(configuration, NamedPrecision):
         return (*configuration.sides, configuration.values)
     error = Roundings.of(configuration, recipe.rounding, recipe.error_format).errors

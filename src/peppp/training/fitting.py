@@ -1,4 +1,4 @@
-"""A training fitted into a budget: by recomputing blocks, and by passing a batch on in micro-batches."""
+"""Fit a training into a memory budget, by recomputing blocks and by splitting batches into micro-batches."""
 
 import math
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from peppp.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a step fits: the blocks it recomputes, and the images of a pass where a batch is several.
+    """How a step fits a budget: the blocks it recomputes, and its micro-batch size (None: whole batches).
 
-    ``peak`` and ``kept`` are bytes, estimated. ``caution`` says in what it is another training than one of
-    whole batches.
+    ``peak`` and ``kept`` are estimated bytes. ``caution`` says how training in micro-batches differs from
+    training in whole batches; "" if it does not.
     """
 
     peak: int
@@ -49,7 +49,7 @@ class Fit:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """The fit as plain data for JSON."""
         found = self.recomputation
         return {
             "peak": self.peak,
@@ -61,10 +61,10 @@ class Fit:
 
 
 class Fitting:
-    """The ways in which a step on ``batch`` inputs can fit.
+    """Finds how a training step of ``module`` on ``batch`` inputs fits a budget.
 
-    ``inputs`` makes so many example inputs; ``beside`` are bytes of the training that live beside its steps;
-    ``options`` are those of :class:`Planning`, and tell whether the step is one in formats or plain PyTorch.
+    ``inputs(count)`` makes ``count`` example inputs. ``beside`` is the number of bytes that the training
+    keeps in addition to its steps. ``precision`` and ``options`` are those of :class:`Planning`.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Fitting:
 
     @property
     def caution(self) -> str:
-        """In what micro-batches are another training; "" where gradients are those of the whole batch."""
+        """How training in micro-batches differs from whole batches; "" if the gradients are the same."""
         if self._is_pair:
             return "another training: each micro-batch is rounded for itself"
         if any(isinstance(m, _BatchNorm) and m.track_running_stats for m in self._module.modules()):
@@ -99,10 +99,12 @@ class Fitting:
         recompute: bool = True,
         micro_batch: int | str | None = None,
     ) -> Fit:
-        """How a step fits ``budget`` (None is any); BudgetError where it does not.
+        """Find how a step fits ``budget`` bytes (None: no limit).
 
-        ``micro_batch`` is a number of inputs, which must divide the batch, or ``auto``: as few passes as fit.
-        Where micro-batches change nothing, they come before recomputation; elsewhere after it.
+        ``micro_batch`` is a number of inputs that divides the batch, or ``auto`` for as few passes as fit. If
+        micro-batches do not change the training, more of them are tried before blocks are recomputed;
+        otherwise recomputation comes first. Raises BudgetError if nothing fits, NetworkError if
+        ``micro_batch`` does not divide the batch.
         """
         limit = 1 << 62 if budget is None else budget
         if micro_batch != "auto":
@@ -153,13 +155,13 @@ class Fitting:
         if passes not in self._planned:
             options = self._options | ({"accumulate": passes} if passes > 1 else {})
             if passes > 1 and self._is_pair and options.get("storage", "packed") == "packed":
-                options["gradients"] = "packed"  # where they are added up
+                options["gradients"] = "packed"  # the gradients of micro-batches are summed in packed form
             whole = sum(x.nbytes for x in tensors((self._inputs(self.batch),)))
             self._planned[passes] = Planning(
                 self._module,
                 self._inputs(self.batch // passes),
                 precision=self._precision,
-                beside=self._beside + whole * (passes - 1) // passes,  # inputs that wait for their pass
+                beside=self._beside + whole * (passes - 1) // passes,  # inputs of the other micro-batches
                 **options,
             )
         return self._planned[passes]
@@ -175,14 +177,15 @@ def _too_small(limit: int, needed: int) -> BudgetError:
 
 
 def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
-    """Of a recipe's network on a data set.
+    """The :class:`Fitting` of a recipe's network on a data set.
 
-    ``storage`` is packed or simulated, or a precision by name, or fp32: those are steps in plain PyTorch.
+    ``storage`` is ``packed`` or ``simulated`` for pairs of formats, and ``fp32`` or the name of a precision
+    for steps in plain PyTorch.
     """
     module, inputs, loss = _step(dataset, recipe)
     targets = dataset.train_targets
     batch = min(recipe.batch_size, len(targets))
-    # The order of an epoch, and the places and targets of a batch.
+    # The order of an epoch, and the indices and targets of a batch.
     beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
     if storage not in ("packed", "simulated"):
         if storage in PRECISIONS and PRECISIONS[storage].is_narrow and dataset.kind != "text":
@@ -209,14 +212,15 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
     )
 
 
-# Of steps that were rehearsed: a campaign asks for each of its cells.
+# Footprints of rehearsed steps, cached because a campaign asks once for each of its cells.
 _KEPT: dict[Any, Footprint] = {}
 
 
 def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
-    """What a step of a precision by name keeps in plain PyTorch, estimated.
+    """Estimate the footprint of a training in plain PyTorch at a precision by name.
 
-    Activations are all that the forward pass adds, copies of weights that autocast makes among them.
+    Activations include everything that the forward pass adds, such as the copies of weights that autocast
+    makes.
     """
     batch = recipe.batch_size
     how = (
@@ -252,7 +256,7 @@ def _rehearsed(dataset: Dataset, recipe: Recipe, precision: str, batch: int) -> 
 def _step(
     dataset: Dataset, recipe: Recipe
 ) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
-    """A recipe's network without numbers, so many inputs to it, and the loss of its results."""
+    """A recipe's network on the meta device, a function that makes inputs for it, and its loss."""
     module = networks.build_for(recipe.network, dataset, device="meta")
     freeze(module, recipe.freeze)
     if dataset.kind == "images":
@@ -273,7 +277,7 @@ def _step(
 
 
 def _optimizer(recipe: Recipe, precision: str) -> str | MakesOptimizer:
-    """What makes a recipe's optimizer; its name for a precision that has one of its own kind."""
+    """A function that makes a recipe's optimizer, or its name if the precision replaces torch's optimizer."""
     named = PRECISIONS.get(precision)
     if named is not None and (named.optimizer or named.update != "nearest"):
         return recipe.optimizer

@@ -1,12 +1,12 @@
-"""Trainings on a GPU: a step captured once as a CUDA graph and replayed, the same for all configurations.
+"""Train on a GPU by capturing a step once as a CUDA graph and replaying it for all configurations.
 
-The CUDA WAY HAS NOT BEEN RUN ON A GPU YET; the tests run the same code on the CPU, where a step is called
-instead of replayed, and get the bits of training/loop.py.
+THE CUDA PATH HAS NOT BEEN RUN ON A GPU YET. The tests run the same code on the CPU, where a step is called
+instead of replayed, and get the same bits as training/loop.py.
 
-All that differs between trainings of a network lies on the device, where a replayed step reads it: formats,
-keys of the random bits, learning rate, data and their order; weights and states are set anew. Within an epoch
-nothing waits for the device. Convolutions run in TF32 where that is exact for their inputs, all else in
-float32.
+Everything that differs between trainings of a network lives on the device, where a replayed step reads it:
+formats, keys of the random bits, learning rate, data and their order. Weights and optimizer states are reset
+for each training. Within an epoch nothing waits for the device. Convolutions run in TF32 if that is exact for
+their inputs, and everything else in float32.
 """
 
 import gc
@@ -37,13 +37,16 @@ from peppp.training.batches import Batches
 from peppp.training.exactness import exact_arithmetic, formats_of, is_exact_in_tf32
 from peppp.training.losses import find_loss
 
-_KEPT = 4  # captured networks: each has its memory for good
-_REHEARSALS = 3  # before a capture, in which libraries choose their algorithms and reserve memory
+_KEPT = 4  # captured networks to keep, since each holds its memory until it is dropped
+_REHEARSALS = 3  # runs before a capture, in which libraries choose their algorithms and reserve memory
 
 
 def serves(dataset: Dataset, configuration: Precision, recipe: Recipe) -> bool:
-    """Whether a training can be replayed: floating-point formats, SGD, no augmentation (drawn on the CPU),
-    and a network and a loss of this package's, which are known not to look at their numbers on the way.
+    """Whether a training can be replayed.
+
+    It needs a pair of floating-point formats, SGD with at most momentum and weight decay, no augmentation
+    (which is drawn on the CPU), no pretrained or frozen weights, and a network and a loss of this package,
+    which are known not to read values back to the CPU during a step.
 
     >>> from peppp import Configuration
     >>> from peppp.tasks.readers import load
@@ -67,11 +70,11 @@ def train(
     device: str = "cuda",
     progress: Callable[[int, int], None] | None = None,
 ) -> loop.Training:
-    """:func:`peppp.training.loop.train` by replaying; whether that is possible says :func:`serves`.
+    """Train as :func:`peppp.training.loop.train` does, by replaying; :func:`serves` says if that is possible.
 
-    The first training of a kind captures (seconds), those after it replay. A loss that is not finite is
-    noticed at the end of its epoch. The same call on the same GPU and versions gives the same result; it
-    differs from the CPU's as sums of another order do.
+    The first training of a kind captures its steps, which takes seconds; later ones replay them. A loss that
+    is not finite is noticed at the end of its epoch. The same call on the same GPU and with the same versions
+    gives the same result. It differs from the CPU's result by the order of summation.
     """
     loop.check_recipe(recipe, dataset)
     on_device = nullcontext() if torch.device(device).type == "cpu" else torch.cuda.device(device)
@@ -85,7 +88,7 @@ _replays: dict[Any, "_Replay"] = {}
 
 
 def _replay(dataset: Dataset, configuration: Precision, recipe: Recipe, device: str) -> "_Replay":
-    """The captured steps for a network and shapes, made where there are none."""
+    """The captured steps for a network and shapes; they are captured first if there are none."""
     rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in formats_of(configuration, recipe))
     padded = _with_whole_test_batches(dataset)
     arrays = (padded.train_inputs, padded.train_targets, padded.test_inputs, padded.test_targets)
@@ -101,7 +104,7 @@ def _replay(dataset: Dataset, configuration: Precision, recipe: Recipe, device: 
 
 
 class _Replay:
-    """A network, its optimizer and a data set in memory that stays, and the steps captured over it."""
+    """A network, its optimizer and a data set in memory that does not move, and the steps captured on it."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, device: str, rare: bool) -> None:
         self.device, self.loss, self.fingerprint = device, find_loss(recipe.loss), dataset.fingerprint
@@ -114,7 +117,7 @@ class _Replay:
 
         self.order = zeros(self.steps, self.batch, dtype=torch.int64)
         self.places = torch.arange(loop.TEST_BATCH, device=device)
-        self.position = zeros(1, dtype=torch.int64)  # of the step in its epoch
+        self.position = zeros(1, dtype=torch.int64)  # the number of the step within its epoch
         self.misses, self.total, self.rate = zeros(dtype=torch.float64), zeros(), zeros()
         self.results: Tensor | None = None  # outputs for the test part, once their shape is known
         self.clock = ReplayClock(device)
@@ -128,7 +131,7 @@ class _Replay:
         self.test_step = self._captured(self._test, self._reserve_test_keys)
 
     def _build(self, dataset: Dataset, recipe: Recipe) -> tuple[nn.Module, LowPrecisionOptimizer]:
-        """A network whose formats, keys and learning rate are places on the device."""
+        """Build a network that reads its formats, keys and learning rate from tensors on the device."""
         network = loop.fresh_network(dataset, recipe, 0).to(self.device)
         sgd = loop.make_optimizer(network.parameters(), recipe)
         low_precision(network, "fp32/fp32", rounding=recipe.rounding, error_format="A", seed=0)
@@ -143,7 +146,7 @@ class _Replay:
         return network, optimizer
 
     def _train(self) -> None:
-        """One training step, and its place in the epoch."""
+        """Take one training step, and advance the position."""
         self.clock.training.take(self.keys, self.position)
         indices = self.order.index_select(0, self.position)[0]
         targets = self.part.targets[indices]
@@ -158,7 +161,7 @@ class _Replay:
 
     @torch.no_grad()
     def _test(self) -> None:
-        """Outputs for one batch of the test part."""
+        """Compute the outputs for one batch of the test part, and advance the position."""
         self.clock.evaluation.take(self.test_keys, self.position)
         indices = self.position * loop.TEST_BATCH + self.places
         outputs = self.network(self.test[indices])
@@ -174,9 +177,9 @@ class _Replay:
         self.test_keys = self.clock.evaluation.fill(self.order.new_zeros(self.test_steps))
 
     def _captured(self, step: Callable[[], None], reserve_keys: Callable[[], None]) -> Callable[[], None]:
-        """What runs a step again: its CUDA graph, or on the CPU the step itself.
+        """A function that repeats a step: its CUDA graph, or on the CPU the step itself.
 
-        Which keys a step needs, and how large its results are, is known when it has run.
+        The step runs first because only then its number of keys and the size of its results are known.
         """
         if torch.device(self.device).type == "cpu":
             self.position.zero_()
@@ -189,11 +192,11 @@ class _Replay:
             for _ in range(_REHEARSALS):
                 self.position.zero_()
                 step()
-                reserve_keys()  # so that the next one takes them: nothing is new to the capture
+                reserve_keys()  # the next run uses them, so that the capture meets nothing new
             self.position.zero_()
         torch.cuda.current_stream().wait_stream(aside)
         self.optimizer.zero_grad(set_to_none=True)
-        gc.collect()  # nothing that lies in a cycle shall be freed while it captures
+        gc.collect()  # so that no reference cycle is freed during the capture
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=aside):
             step()
@@ -202,7 +205,7 @@ class _Replay:
     def _load(
         self, dataset: Dataset, network: nn.Module, optimizer: torch.optim.Optimizer, learning_rate: float
     ) -> None:
-        """Take a training's beginning and its data."""
+        """Load the initial weights, optimizer state, learning rate and data of a training."""
         if dataset.fingerprint != self.fingerprint:
             for mine, part in ((self.part, "train"), (self.test, "test")):
                 theirs = Batches(_with_whole_test_batches(dataset), part, "cpu")
@@ -265,7 +268,7 @@ class _Replay:
         return loop.Training(network, curve[-1][1], train_error, tuple(curve), outcome, done)
 
     def _evaluate(self, rounding: int, done: int, count: int) -> float:
-        """The error on the test part, of which ``count`` are real."""
+        """The error on the first ``count`` examples of the test part; the rest is padding."""
         roots = evaluation_roots(rounding, done, self.test_steps, self.device)
         self.test_keys.copy_(self.clock.evaluation.fill(roots))
         self.position.zero_()
@@ -279,13 +282,15 @@ class _Replay:
 
 @lru_cache(maxsize=8)
 def _stream(device: int) -> torch.cuda.Stream:
-    """Where the steps of a GPU are rehearsed and captured: one, as libraries keep workspace for each."""
+    """The stream on which a GPU's steps are rehearsed and captured; one, as each needs its own workspace."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _with_whole_test_batches(dataset: Dataset) -> Dataset:
-    """The last test example repeated until the last batch is full: it stands behind its own rows, where it
-    changes no other's random bits, and sets of nearly one size share their captured steps.
+    """Repeat the last test example until the last test batch is full.
+
+    The copies come after all real examples, so they do not change the random bits of any. Data sets of nearly
+    equal size can then share their captured steps.
     """
     count = len(dataset.test_targets)
     rows = np.minimum(np.arange(-(-count // loop.TEST_BATCH) * loop.TEST_BATCH), count - 1)
@@ -293,6 +298,6 @@ def _with_whole_test_batches(dataset: Dataset) -> Dataset:
 
 
 def _copy_state(source: nn.Module, target: nn.Module) -> None:
-    """Parameters and buffers, into memory that stays where it is."""
+    """Copy parameters and buffers in place, so that the target's memory does not move."""
     for mine, theirs in zip(target.state_dict().values(), source.state_dict().values(), strict=True):
         mine.copy_(theirs)

@@ -1,4 +1,4 @@
-"""The one training loop: a data set, a recipe, a configuration and a seed go in; errors come out."""
+"""The training loop, from a data set, a recipe, a configuration and a seed to errors."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -27,13 +27,16 @@ from peppp.training.pretrained import freeze, load_into
 
 CURVE_EPOCHS = (1, 3)
 TEST_BATCH = 250
-# What the run seed is split into, so that one draw never moves another.
+# The run seed is split into one seed for each purpose, so that they do not influence each other.
 _WEIGHTS, _ORDER, _ROUNDING, _AUGMENTATION = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training gave: the network, its errors in [0, 1], and how it ended."""
+    """The result of a training: the network, its errors in [0, 1], its outcome and the number of steps.
+
+    ``curve`` holds pairs of an epoch and the test error after it.
+    """
 
     network: nn.Module
     test_error: float
@@ -44,7 +47,7 @@ class Training:
 
 
 def run_seed(seed: int, fingerprint: str, configuration: Precision) -> int:
-    """Each cell its own: with one seed for all, configurations of equal roundings would be copies."""
+    """The seed of one cell; if cells shared a seed, configurations with equal roundings would be copies."""
     return mix_text(mix(0, seed), f"{fingerprint} {configuration}")
 
 
@@ -57,10 +60,10 @@ def train(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Training:
-    """Train and test. ``progress`` is called with (epochs done, epochs) after each.
+    """Train and test; ``progress`` is called with (epochs done, all epochs) after each epoch.
 
-    A loss that is not finite ends the training: its outcome is ``diverged`` and its error that of guessing.
-    On the CPU the result depends on the arguments alone, bit for bit, for a given number of threads.
+    A loss that is not finite ends the training, with the outcome ``diverged`` and the error of guessing. On
+    the CPU the result depends only on the arguments, bit for bit, for a given number of threads.
     """
     run = Run(dataset, configuration, recipe, seed, device=device)
     curve: list[tuple[int, float]] = []
@@ -80,10 +83,10 @@ def train(
 
 
 class Run:
-    """A training between its epochs: the network, its optimizer, its data and where its draws stand.
+    """The state of a training between epochs: network, optimizer, data and random generators.
 
     ``storage`` is that of :func:`peppp.lowprec.optimizers.low_precision.low_precision_optimizer`, or ``real``
-    for a precision by name as :func:`peppp.prepare` trains it. ``fit`` is how a step keeps within a budget.
+    for a precision that :func:`peppp.prepare` trains. ``fit`` says how a step keeps within a memory budget.
     """
 
     def __init__(
@@ -116,9 +119,9 @@ class Run:
         self.epochs = max(recipe.epochs, math.ceil(recipe.min_steps / (len(self.part) // self.batch)))
 
     def train_epoch(self, around: Callable[[int], AbstractContextManager[Any]] | None = None) -> float | None:
-        """Train for an epoch; the error on its batches, None where the loss ceased to be finite.
+        """Train for an epoch and return the error on its batches; None if the loss is no longer finite.
 
-        ``around`` is entered with the number of each step, from 1, while it runs.
+        Each step runs within the context ``around(number)``; numbers start at 1 and go on over epochs.
         """
         self.network.train()
         misses: Tensor | int = 0
@@ -137,7 +140,7 @@ class Run:
         return self.loss.error(float(misses), seen, self.part.targets)
 
     def _step(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """One step on a batch: its loss, and what it got wrong."""
+        """Take one step on a batch; return its loss and its misses."""
         plain = self.recipe.augmentation == "none"
         inputs = self.part[indices] if plain else self.part.augmented(indices, self.chance)
         targets = self.part.targets[indices]
@@ -149,7 +152,7 @@ class Run:
         return sum(losses[1:], losses[0]), sum(misses[1:], misses[0])
 
     def _pass(self, inputs: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """The gradients of a part of a batch: its share of the loss, and what it got wrong."""
+        """Add the gradients of a part of a batch; return its share of the batch's loss and its misses."""
         outputs = self.ready.forward(inputs)
         loss = self.loss.function(outputs, targets) * share
         self.ready.backward(loss)
@@ -162,7 +165,7 @@ class Run:
 
 
 def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
-    """A run's network with its initial weights, on the CPU; images lie channels_last."""
+    """A run's network with its initial weights, on the CPU; in channels_last for images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(key, _WEIGHTS) >> 1)
         network = networks.build_for(recipe.network, dataset)
@@ -175,7 +178,7 @@ def fresh_network(dataset: Dataset, recipe: Recipe, key: int) -> nn.Module:
 
 
 def fitted_weights(dataset: Dataset, recipe: Recipe) -> list[str]:
-    """What of a network or of the weights that it begins from has no counterpart, in words."""
+    """In words: the parts of a network and of its pretrained weights that have no counterpart."""
     return load_into(networks.build_for(recipe.network, dataset), recipe.pretrained)
 
 
@@ -197,7 +200,7 @@ def prepared(
     network = fresh_network(dataset, recipe, key).to(device)
     if fit is not None:
         fit.recomputation.apply(network)
-    if ":" in recipe.network or holds_narrow(network):  # another's network may call functions as well
+    if ":" in recipe.network or holds_narrow(network):  # a user's network may call functions too
         repair()
     optimizer = make_optimizer(trained(network), recipe)
     if not configuration.is_fp32:
@@ -216,7 +219,7 @@ def prepared(
             network,
             accumulator=recipe.accumulator,
             storage=storage,
-            # Of no meaning to the simulation; those of micro-batches are added up.
+            # Micro-batches add up their gradients, so these must be stored. The simulation ignores this.
             gradients="packed" if fit is not None and fit.micro_batch else "in_backward",
         )
     return network, optimizer
@@ -240,12 +243,12 @@ def rounding_seed(key: int) -> int:
 
 
 def order_generator(key: int) -> torch.Generator:
-    """What draws the order of a run's examples."""
+    """The generator of the order of a run's examples."""
     return torch.Generator().manual_seed(mix(key, _ORDER) >> 1)
 
 
 def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
-    """Say before a training what is wrong with it: a child of PepppError."""
+    """Raise a PepppError, before training, if the recipe is invalid or does not fit the data set."""
     networks.check(recipe.network, dataset)
     if recipe.freeze:
         freeze(networks.build_for(recipe.network, dataset, device="meta"), recipe.freeze)
@@ -255,7 +258,7 @@ def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def evaluate(network: Callable[[Tensor], Tensor], part: Batches, loss: Loss) -> float:
-    """The error on a part: of classification, the share that is wrong."""
+    """The error of a network on a part, as its loss defines it (for classification the share of mistakes)."""
     misses = 0.0
     with torch.no_grad():
         for start in range(0, len(part), TEST_BATCH):
@@ -265,7 +268,7 @@ def evaluate(network: Callable[[Tensor], Tensor], part: Batches, loss: Loss) -> 
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """A recipe's optimizer; NetworkError where torch has none like it."""
+    """Make a recipe's optimizer; raise NetworkError if it is unknown or refuses the recipe's options."""
     kinds: dict[str, Callable[..., torch.optim.Optimizer]]
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if recipe.optimizer not in kinds:

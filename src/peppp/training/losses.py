@@ -1,4 +1,4 @@
-"""What is minimised, and how errors in [0, 1] are counted: the two things that tasks differ in."""
+"""Losses: what a training minimises, and how its error in [0, 1] is computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from peppp.tasks.own import imported
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss, and the error that comes with it.
+    """A loss and the error that belongs to it.
 
-    ``function(outputs, targets)`` is the mean over a batch that is minimised. ``misses(outputs, targets)``
-    sums over a batch how far off outputs are, and ``scale(targets)`` says what an example misses on average
-    that is guessed: error = min(1, misses / (examples * scale)).
+    ``function(outputs, targets)`` is the mean over a batch and is minimised. ``misses(outputs, targets)`` is
+    a batch's summed deviation from the targets. ``scale(targets)`` is the deviation per example that counts
+    as error 1: error = min(1, misses / (examples * scale)).
 
     >>> import torch
     >>> logits, labels = torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0])
@@ -29,14 +29,16 @@ class Loss:
     scale: Callable[[Tensor], float]
 
     def error(self, misses: float, examples: int, targets: Tensor) -> float:
-        """The error in [0, 1] of ``examples`` of the part that has these ``targets``."""
+        """The error in [0, 1] of a number of ``examples`` from a part with these ``targets``."""
         error = misses / (examples * self.scale(targets))
         return error if error < 1 else 1.0
 
 
 def find_loss(name: str) -> Loss:
-    """The loss of a recipe: ``cross_entropy``, ``squared_error``, or your own :class:`Loss` as
-    ``package.module:name``. Raises NetworkError.
+    """The loss of a recipe: ``cross_entropy``, ``squared_error``, or ``package.module:name``.
+
+    The latter names your own :class:`Loss`. Raises NetworkError for an unknown name, and if the object is
+    missing or not a :class:`Loss`.
     """
     if name in LOSSES:
         return LOSSES[name]
@@ -51,7 +53,7 @@ def find_loss(name: str) -> Loss:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits [..., classes] and labels [...]."""
+    """Mean cross-entropy of logits [..., classes] and labels [...]."""
     if outputs.ndim > 2:
         outputs, targets = outputs.flatten(0, -2), targets.flatten()
     return functional.cross_entropy(outputs, targets)
@@ -66,7 +68,7 @@ def _labels_an_example(targets: Tensor) -> float:
 
 
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of numbers [batch, 1] or [batch] against numbers [batch]."""
+    """Mean squared error of outputs [batch, 1] or [batch] against targets [batch]."""
     return functional.mse_loss(outputs.view_as(targets), targets)
 
 
@@ -75,7 +77,7 @@ def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _variance(targets: Tensor) -> float:
-    """What is missed by guessing the mean; 1 for targets that are all alike."""
+    """The squared error per example of predicting the mean; 1 if all targets are equal."""
     return float(targets.double().var(correction=0)) * targets[0].numel() or 1.0
 
 

@@ -1,4 +1,4 @@
-"""``measure``: one training turned into a Measurement, with its footprint and where it was made."""
+"""``measure``: run one training and return a Measurement, with its footprint and provenance."""
 
 import math
 import platform
@@ -33,10 +33,10 @@ from peppp.version import __version__
 def measure(
     dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
 ) -> Measurement:
-    """Train ``recipe.network`` on ``dataset`` at ``configuration``, test it, and say all that is kept of it.
+    """Train ``recipe.network`` on ``dataset`` at ``configuration``, test it, and return the measurement.
 
-    The recipe's resolution and loss become the data set's own. Torch runs on one thread meanwhile: results
-    then do not depend on the number of cores, and cores are better used by one process each.
+    The recipe's resolution and loss are replaced by the data set's. Torch uses one thread meanwhile, so that
+    results do not depend on the number of cores; one process for each core is also the better use of them.
     """
     recipe = with_resolution(recipe, dataset)
     start = time.perf_counter()
@@ -61,7 +61,7 @@ def measure(
 
 
 def _trained(dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int, device: str) -> Training:
-    """A training: on a GPU by replaying captured steps, where that is possible."""
+    """Train; on a GPU by replaying captured steps if that is possible."""
     if device == "cpu":
         return train(dataset, configuration, recipe, seed)
     if replay.serves(dataset, configuration, recipe):
@@ -81,14 +81,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def with_resolution(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """The recipe at the data set's resolution, and with its loss."""
+    """The recipe with the data set's resolution and loss."""
     return replace(recipe, resolution=dataset.resolution, loss=dataset.loss)
 
 
 def footprint(dataset: Dataset, configuration: Precision, recipe: Recipe) -> Footprint:
-    """Bytes of a training of ``recipe.network`` on ``dataset``, without running it.
+    """Compute the memory of a training of ``recipe.network`` on ``dataset`` without running it.
 
-    Raises what the training would: a child of PepppError for a network or recipe that does not fit the data.
+    Like the training, it raises a PepppError for a network or a recipe that does not fit the data.
     """
     check_recipe(with_resolution(recipe, dataset), dataset)
     if isinstance(configuration, NamedPrecision):
@@ -121,7 +121,7 @@ def network_counts(
     batch_size: int,
     frozen: tuple[str, ...] = (),
 ) -> ElementCounts:
-    """The element counts of a network by name, for inputs and targets of a shape and a batch size."""
+    """Count the elements of a network by name, for given shapes of inputs and targets and a batch size."""
     module = networks.build(network, classes=outputs, channels=channels, device="meta")
     freeze(module, frozen)
     dtype = torch.float32 if is_regression else torch.int64
@@ -140,7 +140,7 @@ def network_counts(
 
 
 def _checked(results: object, network: str, targets: Tensor, outputs: int, loss: str) -> Tensor:
-    """What a network returns, if a training can do something with it; NetworkError where it cannot."""
+    """Return what the network returned; raise NetworkError if a training cannot use it."""
     if not isinstance(results, Tensor):
         raise NetworkError(f"{network} returns a {type(results).__name__}; it must return one tensor")
     leading, shape = list(targets.shape), list(results.shape)
@@ -155,7 +155,7 @@ def _checked(results: object, network: str, targets: Tensor, outputs: int, loss:
 
 
 def training_operations(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:
-    """Multiply-adds of one step, parameters, and steps of a training, without running it."""
+    """Count the multiply-adds of a step, the parameters, and the steps of a training, without running it."""
     network = networks.build_for(recipe.network, dataset, device="meta")
     is_regression = dataset.train_targets.dtype.kind == "f"
     batch = min(recipe.batch_size, len(dataset.train_targets))
@@ -177,17 +177,17 @@ def training_operations(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int
 
 
 def training_epochs(dataset: Dataset, recipe: Recipe) -> int:
-    """The epochs of a training: more than the recipe's where they hold too few steps."""
+    """The number of epochs of a training: more than the recipe's if these have fewer than ``min_steps``."""
     in_epoch = len(dataset.train_targets) // min(recipe.batch_size, len(dataset.train_targets))
     return max(recipe.epochs, math.ceil(recipe.min_steps / in_epoch))
 
 
 @lru_cache(maxsize=8)
 def provenance(device: str) -> dict[str, str]:
-    """Versions and models that an error can depend on."""
+    """The versions and hardware that an error can depend on."""
     names = [name for name in ("numpy", "pillow") if _installed(name)]
     return (
-        {"peppp": __version__, "torch": torch.__version__}  # with its build, as 2.13.0+cpu
+        {"peppp": __version__, "torch": torch.__version__}  # with its build, such as 2.13.0+cpu
         | {name: version(name) for name in names}
         | {
             "python": platform.python_version(),
@@ -199,7 +199,7 @@ def provenance(device: str) -> dict[str, str]:
 
 
 def _installed(name: str) -> bool:
-    """Training alone needs no Pillow."""
+    """Whether a package is installed; training does not need Pillow."""
     try:
         return bool(version(name))
     except PackageNotFoundError:

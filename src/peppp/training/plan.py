@@ -1,8 +1,8 @@
-"""Which blocks to compute again, so that the peak of a step fits and the least is computed twice.
+"""Choose the blocks to recompute so that the peak of a step fits with the fewest extra operations.
 
-Two rehearsals tell it: one that recomputes no block and one that recomputes all. A moment within a block, or
-beside it, differs between choices only by what earlier blocks have left behind, so that the peak of any
-choice follows from the two, and the best choice is a dynamic programme over the blocks.
+Two rehearsals suffice: one that recomputes no block and one that recomputes all. Choices differ in the memory
+at a moment, within a block or between blocks, only by what earlier blocks have left behind. So the peak of
+any choice follows from the two rehearsals, and dynamic programming over the blocks finds the best choice.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from peppp.footprint.moment import Moment
 from peppp.footprint.segments import Cut
 
-_LEVELS = 2000  # in so many parts of a step's operations a choice is priced, so that few choices differ
+_LEVELS = 2000  # prices are whole multiples of 1/2000 of a step's operations, so that few choices differ
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Blocks to recompute, the peak of a step in bytes, and which share of its operations is done twice."""
+    """The blocks to recompute, the step's peak in bytes, and the share of its operations done twice."""
 
     blocks: tuple[str, ...]
     peak: int
@@ -24,12 +24,12 @@ class Plan:
 
 
 class Planner:
-    """Plans for one training at one configuration; ``size`` is the bytes of a moment."""
+    """Makes plans for one training at one configuration; ``size`` gives the bytes of a moment."""
 
     def __init__(self, none: Cut, every: Cut, size: Callable[[Moment], int]) -> None:
         assert none.blocks == every.blocks
         self.blocks = none.blocks
-        self._saves = [  # bytes that recomputing a block saves from there on
+        self._saves = [  # bytes that recomputing a block saves after it
             size(a) - size(b) for a, b in zip(none.left_behind, every.left_behind, strict=True)
         ]
         self._prices = [max(1, round(_LEVELS * count / none.step_operations)) for count in none.operations]
@@ -37,14 +37,14 @@ class Planner:
         plain, again = ({p: max(map(size, at)) for p, at in cut.highest.items()} for cut in (none, every))
         self._before = max(plain.get(0, 0), 0)
         self._between = [plain.get(2 * i + 2, 0) for i in range(len(self.blocks))]
-        # The highest moments within a block as if no earlier block were recomputed: kept, and recomputed.
+        # The peak within each block if no earlier block is recomputed: (block kept, block recomputed).
         self._within = []
         for i, place in enumerate(range(1, 2 * len(self.blocks), 2)):
             highest = again[place] + sum(self._saves[:i]) if place in again else 0
             self._within.append((plain.get(place, 0), highest))
 
     def peak(self, chosen: frozenset[str] | tuple[str, ...]) -> int:
-        """The peak of the step that recomputes the blocks ``chosen``."""
+        """The peak in bytes of the step that recomputes the ``chosen`` blocks."""
         highest, saved = self._before, 0
         for i, name in enumerate(self.blocks):
             highest = max(highest, self._within[i][name in chosen] - saved)
@@ -53,8 +53,10 @@ class Planner:
         return highest
 
     def plan(self, budget: int) -> Plan | None:
-        """The plan of least operations whose peak is within ``budget``, of those the lowest; None if there is
-        none. Its peak never rises when the budget falls.
+        """The plan with the fewest extra operations whose peak is within ``budget`` bytes; None if none fits.
+
+        Among plans with equally many operations it is the one with the lowest peak. The peak never rises when
+        the budget falls.
         """
         found = self._cheapest(budget)
         while found is not None:
@@ -65,7 +67,7 @@ class Planner:
         return None if found is None else self._as_plan(found)
 
     def lowest(self) -> Plan:
-        """The plan of the lowest peak that any has."""
+        """The plan with the lowest peak."""
         low, best = 0, tuple(self.blocks)
         high = min(self.peak(best), self.peak(()))
         while low < high:
@@ -80,7 +82,7 @@ class Planner:
         return plan
 
     def narrowest(self) -> str:
-        """Where the lowest peak is: the block that no choice brings lower; "" where that is beside blocks."""
+        """The block in which the lowest possible peak occurs; "" if it occurs outside of blocks."""
         chosen = self.lowest().blocks
         limit, saved = self.peak(chosen), 0
         for i, name in enumerate(self.blocks):

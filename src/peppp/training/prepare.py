@@ -1,4 +1,4 @@
-"""``prepare``: a module and its optimizer at a precision, to be trained for real."""
+"""``prepare``: set up a module and its optimizer to train at a precision for real, without simulation."""
 
 import inspect
 import logging
@@ -23,16 +23,16 @@ from peppp.training.recompute import Recomputation
 from peppp.training.runs_here import lacking
 
 _TYPES: dict[Format, torch.dtype] = {BF16: torch.bfloat16, FP16: torch.float16}
-# What the optimizers of other libraries are asked for, by torch's names of options.
+# The options that are passed on to the optimizers of other libraries, by torch's names.
 _OPTIONS = {"SGD": ("lr", "momentum", "weight_decay"), "AdamW": ("lr", "betas", "eps", "weight_decay")}
 _OPTIONS["Adam"] = _OPTIONS["AdamW"]
 
 
 class Prepared:
-    """A training at a precision: ``forward``, ``backward`` and ``step`` take the place of torch's own.
+    """A training at a precision; call its ``forward``, ``backward`` and ``step`` instead of torch's.
 
-    ``module`` and ``optimizer`` are those to train with; the optimizer may be another than was given, so that
-    schedulers belong to this one.
+    ``module`` and ``optimizer`` are what it trains with. The optimizer may be a different object from the one
+    given to :func:`prepare`, so create schedulers with this one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Prepared:
         self.scaler = torch.amp.GradScaler(self._device, enabled=scales)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module returns, its numbers in float32."""
+        """Run the module; bfloat16 and float16 results are converted to float32."""
         if self._cast is not None:
             args, kwargs = tree_map(self._narrow, (args, kwargs))
         with self._context():
@@ -58,11 +58,11 @@ class Prepared:
         return tree_map(_wide, results)
 
     def backward(self, loss: Tensor) -> None:
-        """The gradients of a loss, which is scaled where the precision asks for it."""
+        """Compute the gradients of a loss, which is scaled first if the precision needs that."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Step, and clear the gradients."""
+        """Take an optimizer step, and clear the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -89,14 +89,15 @@ def prepare(
     seed: int = 0,
     rounding: str = "stochastic",
 ) -> Prepared:
-    """Have ``module`` train at a precision for real: by torch, torch-optimi, bitsandbytes, or packed.
+    """Set up ``module`` to train at a precision for real: with torch, torch-optimi, bitsandbytes, or packed.
 
-    ``optimizer`` is a fresh one of torch's over the module's parameters. ``precision`` is a name, ``fp32``,
-    or two formats, which are trained packed. ``recompute`` are the blocks that :func:`peppp.recompute`
-    found, or their names. The module is changed in place. ``seed`` decides what is rounded stochastically;
-    ``rounding`` is that of pairs of formats.
+    ``optimizer`` is a torch optimizer of the module's parameters that has not stepped yet. ``precision`` is a
+    name, ``fp32``, or a pair of formats, which is trained packed. ``recompute`` is the result of
+    :func:`peppp.recompute`, or the names of the blocks to recompute. The module is changed in place. ``seed``
+    is the seed of stochastic rounding; ``rounding`` is the rounding mode of a pair of formats.
 
-    Raises NetworkError where this machine cannot run the precision; it says what is lacking.
+    Raises NetworkError if this machine cannot run the precision (the message says what is missing), if the
+    module has no parameters, or if the optimizer has stepped already or does not suit the precision.
 
     >>> net = nn.Linear(4, 2)
     >>> ready = prepare(net, torch.optim.SGD(net.parameters(), lr=0.1), "amp-bf16")
@@ -133,7 +134,7 @@ def prepare(
 
 
 def _check(module: nn.Module, optimizer: torch.optim.Optimizer, precision: NamedPrecision) -> None:
-    """Refuse, before anything is changed, what a precision cannot train or another optimizer would lose."""
+    """Before anything is changed, refuse modules that cannot be trained and options that would be lost."""
     kind = type(optimizer).__name__
     if precision.is_narrow and any(p.is_complex() for p in module.parameters()):
         raise NetworkError(f"{precision} has no complex numbers; keep the module's parameters real")
@@ -159,12 +160,12 @@ def _check(module: nn.Module, optimizer: torch.optim.Optimizer, precision: Named
 def _optimizer(
     module: nn.Module, optimizer: torch.optim.Optimizer, precision: NamedPrecision, seed: int
 ) -> torch.optim.Optimizer:
-    """The optimizer that a precision asks for, with the options of the one that was given."""
+    """The optimizer that a precision needs, with the options of the given one."""
     if precision.is_narrow:
-        module.to(torch.bfloat16)  # parameters stay the objects that the optimizer knows
+        module.to(torch.bfloat16)  # parameters remain the same objects
     kind = type(optimizer).__name__
     if precision.optimizer:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels not asked for
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that are not needed
         library = import_module("bitsandbytes.optim")
         makes = {"sgd": library.SGD8bit, "adamw": library.AdamW8bit}
         optimizer = _like(optimizer, makes[precision.optimizer])

@@ -1,4 +1,4 @@
-"""A training that does not begin from scratch: weights from a file, and parts of the network frozen."""
+"""Start a training from the weights in a file, and freeze parts of the network."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ from torch import nn
 
 from peppp.errors import NetworkError
 
-_MARK = "#"  # between a file's place and the digest of its contents
+_MARK = "#"  # separates a file's path and the digest of its contents
 _SHOWN = 4  # names in a message
 
 
 def named_with_digest(path: Path) -> str:
-    """The text by which a recipe knows a file of weights: its place, and a digest of its contents.
+    """The text by which a recipe identifies a file of weights: its path and a digest of its contents.
 
-    Raises NetworkError where there is no such file, or it is another kind of file.
+    Raises NetworkError if there is no such file or it is not a safetensors file.
     """
     if not path.is_file():
         raise NetworkError(f"no file of weights {path}; name one in the safetensors format")
@@ -32,7 +32,7 @@ def named_with_digest(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """The digest of a file's contents, read anew only when the file has changed."""
+    """The digest of a file's contents; the file is read again only when it has changed."""
     now = path.stat()
     return _digest_of(path, now.st_mtime_ns, now.st_size)
 
@@ -43,10 +43,10 @@ def _digest_of(path: Path, changed: int, size: int) -> str:
 
 
 def load_into(network: nn.Module, named: str) -> list[str]:
-    """Load the weights of a file, and say in words what of the network or the file had no counterpart.
+    """Load the weights of a file, and say in words which parts of network and file have no counterpart.
 
-    Numbers are taken where name and shape agree. Raises NetworkError where none does, where the file is no
-    safetensors file, and where it is not the one that the recipe was made with.
+    Weights are loaded if their name and shape agree. Raises NetworkError if none agrees, if the file is not a
+    safetensors file, or if its contents have changed since the recipe was made.
     """
     place, mark, digest = named.rpartition(_MARK)
     path = Path(place if mark else named)
@@ -78,10 +78,10 @@ def load_into(network: nn.Module, named: str) -> list[str]:
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Leave parameters untrained whose names match a pattern, as ``stem*`` or ``layers.[012].*``.
+    """Freeze the parameters whose names match a pattern such as ``stem*`` or ``layers.[012].*``.
 
-    A pattern of a module's name stands for all within it. Raises NetworkError for one that matches nothing,
-    and where nothing is left to train.
+    A pattern that matches a module's name freezes all parameters in the module. Raises NetworkError if a
+    pattern matches nothing, or if nothing is left to train.
     """
     names = [name for name, _ in network.named_parameters()]
     frozen: set[str] = set()

@@ -1,4 +1,4 @@
-"""``recompute``: a module trains within a budget, by computing parts of its forward pass twice."""
+"""``recompute``: train a module within a memory budget by computing parts of its forward pass twice."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,16 +20,16 @@ from peppp.training.blocks import Block, coarse_blocks, compute_again, finer_blo
 from peppp.training.plan import Plan, Planner
 from peppp.units import format_bytes, parse_bytes
 
-_ROUNDS = 8  # of splitting blocks, and of planning tighter
+_ROUNDS = 8  # most rounds of splitting blocks, and of planning for a tighter limit
 
 
 @dataclass(frozen=True, slots=True)
 class Recomputation:
-    """The blocks that are computed again, and the step's memory with them: estimated.
+    """The names of the blocks to recompute, and estimates of the step's memory with them.
 
-    ``peak`` and ``kept`` (at the end of the forward pass) are bytes, ``peak_without`` that of no
-    recomputation. ``extra`` is the share of a step's operations that are computed twice: about how much
-    longer a step takes. ``draws`` are the blocks that draw at random.
+    ``peak``, ``kept`` (at the end of the forward pass) and ``peak_without`` (the peak without recomputation)
+    are bytes. ``extra`` is the share of a step's operations that are computed twice, which is roughly how
+    much longer a step takes. ``draws`` are the blocks that draw random numbers.
     """
 
     blocks: tuple[str, ...]
@@ -40,7 +40,7 @@ class Recomputation:
     draws: tuple[str, ...] = ()
 
     def apply(self, module: nn.Module) -> None:
-        """Have ``module``, or another of its kind, compute the blocks again."""
+        """Make ``module``, or another one with the same blocks, recompute the blocks."""
         compute_again(module, self.blocks, self.draws)
 
     def __str__(self) -> str:
@@ -63,19 +63,20 @@ def recompute(
     loss: Callable[[Any], Tensor] | None = None,
     **options: Any,
 ) -> Recomputation:
-    """Have ``module`` compute blocks again in the backward pass, so that the peak of a step fits ``budget``.
+    """Make ``module`` recompute blocks in the backward pass, so that the peak of a step fits ``budget``.
 
-    Chosen is what computes least twice; nothing where the step fits as it is. The module is changed in place;
-    its numbers, batch norm's statistics too, stay bit for bit those of a training without recomputation, and
-    names in ``state_dict`` stay. Blocks are modules with children that a forward pass calls once.
+    It chooses the blocks with the fewest extra operations, and none if the step already fits. Blocks are
+    modules with children that a forward pass calls once. The module is changed in place; results, including
+    batch norm's statistics, stay bit for bit the same as without recomputation, and so do the names in its
+    ``state_dict``.
 
-    Arguments are those of :func:`peppp.training_memory`; ``precision`` is one of its names (default: fp32),
-    or a pair of formats as 1-4-1/1-6-7. Then ``module`` is still to be converted by
-    :func:`peppp.low_precision`, the optimizer is sgd, adam or adamw, and ``options`` are those of
+    The arguments are those of :func:`peppp.training_memory`. ``precision`` is one of its names (default:
+    fp32), or a pair of formats such as 1-4-1/1-6-7. For a pair, ``module`` must not have been converted by
+    :func:`peppp.low_precision` yet, the optimizer is sgd, adam or adamw, and ``options`` are those of
     :func:`peppp.low_precision_optimizer` (default: packed storage).
 
-    Raises BudgetError, which names the narrowest block and the smallest budget that works, where no choice of
-    blocks fits; NetworkError for what cannot be rehearsed.
+    Raises BudgetError if no choice of blocks fits; it names the block that needs most and the smallest budget
+    that works. Raises NetworkError for a module that cannot be rehearsed.
 
     >>> import torch
     >>> layers = [nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()) for _ in range(4)]
@@ -96,9 +97,9 @@ def recompute(
 
 
 class Planning:
-    """Plans for one training; rehearsals are shared by all budgets and configurations.
+    """Plans the recomputation of one training; all budgets and configurations share the rehearsals.
 
-    ``beside`` are bytes that live beside the step and count as it does.
+    ``beside`` is a number of bytes to add to every peak, because they live throughout the step.
     """
 
     def __init__(
@@ -134,11 +135,11 @@ class Planning:
 
     @cached_property
     def _found(self) -> dict[str, Block]:
-        """What a forward pass shows of the modules that blocks can be."""
+        """What a forward pass shows about each module that could be a block, by name."""
         return self._observed()
 
     def without(self, configuration: Configuration | None = None) -> Recomputation:
-        """The step as it is."""
+        """The memory of the step without recomputation."""
         chosen = configuration or self._configuration
         if self._without is None:
             self._without = self._rehearse()
@@ -146,10 +147,11 @@ class Planning:
         return Recomputation((), peak, kept, peak, 0.0)
 
     def within(self, budget: int, configuration: Configuration | None = None) -> Recomputation:
-        """What fits a budget with the least operations; BudgetError where nothing does.
+        """The recomputation that fits ``budget`` bytes with the fewest operations; else raise BudgetError.
 
-        A pair of formats plans for any ``configuration`` (default: its own). A plan is rehearsed before it is
-        given, once for all configurations: plans of packed steps may err by a hundredth.
+        If ``precision`` is a pair of formats, ``configuration`` may be any pair (default: that one). Plans
+        for packed steps can be off by about 1 %, so each plan is rehearsed before it is returned, once for
+        all configurations.
         """
         chosen, without = configuration or self._configuration, self.without(configuration)
         if without.peak <= budget:
@@ -175,7 +177,7 @@ class Planning:
         raise error
 
     def _rehearsed(self, plan: Plan, chosen: Configuration) -> Recomputation:
-        """A plan as a rehearsal of it finds it."""
+        """The recomputation of a plan, with the memory that a rehearsal of it finds."""
         if plan.blocks not in self._rehearsals:
             self._rehearsals[plan.blocks] = self._rehearse(change=self._change(plan.blocks))
         found = self._rehearsals[plan.blocks]
@@ -184,18 +186,18 @@ class Planning:
         return Recomputation(plan.blocks, peak, kept, self.without(chosen).peak, plan.extra, draws)
 
     def _sizes(self, found: Rehearsal, chosen: Configuration) -> tuple[int, int]:
-        """Peak and what is kept, with what lies beside."""
+        """The peak and the kept memory in bytes, both including ``beside``."""
         return found.peak(chosen) + self._beside, found.kept.bytes(chosen) + self._beside
 
     def lowest(self, configuration: Configuration | None = None) -> int:
-        """The smallest budget that some plan keeps, in bytes."""
+        """The smallest budget in bytes that some plan fits."""
         try:
             return self.within(0, configuration).peak
         except BudgetError as error:
             return error.needed or self.without(configuration).peak
 
     def _checked(self, planner: Planner, budget: int, chosen: Configuration) -> Recomputation | None:
-        """The plan as a rehearsal of it finds it, or a tighter one that is within the budget."""
+        """The cheapest plan that fits the budget when rehearsed, planning tighter if necessary; else None."""
         limit = budget - self._beside
         for _ in range(_ROUNDS):
             plan = planner.plan(limit)
@@ -208,7 +210,7 @@ class Planning:
         return None
 
     def _cut(self, number: int) -> tuple[Cut, Cut] | None:
-        """The rehearsals of the blocks after ``number`` splits of the narrowest; None where none is left."""
+        """The two rehearsals after splitting the narrowest block ``number`` times; None if there is none."""
         while len(self._cuts) <= number:
             if not self._cuts:
                 names = coarse_blocks(self._module, self._found)
@@ -237,7 +239,7 @@ class Planning:
 
 
 def _pair(precision: str | None) -> Configuration | None:
-    """A pair of formats, if a precision is one that is not plain fp32."""
+    """The pair of formats that ``precision`` names; None for other precisions and for plain fp32."""
     if precision is None or "/" not in precision:
         return None
     pair = Configuration.parse(precision)
@@ -252,7 +254,7 @@ def _plain(
     blocks: Sequence[str] = (),
     **how: Any,
 ) -> Rehearsal:
-    """A step in plain PyTorch, as the planner reads it."""
+    """Rehearse a step in plain PyTorch, in the form that the planner reads."""
     found, cut = rehearse_training(module, example_inputs, change=change, blocks=blocks, **how)
     at_rest, kept, peak = (Moment(size, 0, 0) for size in (found.at_rest, found.kept, found.peak))
     return Rehearsal(at_rest, kept, (peak,), cut)

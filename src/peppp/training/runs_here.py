@@ -1,4 +1,4 @@
-"""Which precisions run for real on this machine, and what the others lack."""
+"""Find out which precisions run for real on this machine, and what the others need."""
 
 from functools import lru_cache
 from importlib.util import find_spec
@@ -15,9 +15,9 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def lacking(precision: Precision | str, module: nn.Module | None = None, *, device: str = "cpu") -> str:
-    """What keeps a precision from running, for real, on a device (for a module); "" where it runs.
+    """The reason why a precision cannot run for real on a device (for a module, if given); "" if it can.
 
-    Pairs of formats run packed, and fp32 runs everywhere.
+    Pairs of formats run packed, so they and fp32 run everywhere.
 
     >>> lacking("amp-bf16"), lacking("mxfp4")
     ('', 'no library trains in mxfp4 here; amp-bf16 is the nearest that runs')
@@ -40,7 +40,7 @@ def lacking(precision: Precision | str, module: nn.Module | None = None, *, devi
 
 
 def wants_another_optimizer(precision: NamedPrecision, recipe: Recipe) -> str:
-    """Why a recipe's optimizer is not one that a precision keeps states of in 8 bits; "" where it is."""
+    """The reason why a recipe's optimizer does not suit a precision with 8-bit states; "" if it does."""
     wanted = precision.optimizer
     if wanted not in ("", recipe.optimizer):
         return f"{precision} keeps states of {wanted}; give --optimizer {wanted}, or a precision without them"
@@ -50,7 +50,7 @@ def wants_another_optimizer(precision: NamedPrecision, recipe: Recipe) -> str:
 
 
 def runnable(module: nn.Module | None = None, *, device: str = "cpu") -> tuple[NamedPrecision, ...]:
-    """The precisions by name that run for real on a device (for a module)."""
+    """The precisions by name that run for real on a device (with a module, if given)."""
     return tuple(p for p in PRECISIONS.values() if not lacking(p, module, device=device))
 
 
@@ -66,7 +66,7 @@ def _of_products(precision: NamedPrecision) -> str:
 
 @lru_cache(maxsize=16)
 def _recurrent_runs(name: str, kind: str, casts: bool) -> bool:
-    """Whether torch trains a recurrent layer in sixteen bits here, found by trying a small one."""
+    """Whether torch can train a recurrent layer in 16 bits on this CPU, found by trying a small one."""
     dtype = _TYPES[kind]
     layer = getattr(nn, name)(4, 4)
     x = torch.zeros(2, 3, 4)

@@ -1,4 +1,4 @@
-"""The code that trains as a pick says: plain PyTorch where it can be, else with ``peppp.prepare``."""
+"""Write the code that trains at a pick: plain PyTorch if possible, else with peppp's functions."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,9 +24,10 @@ def snippet(
     micro_batch: int | None = None,
     of_tokens: bool = False,
 ) -> str:
-    """Python that trains a network ``net`` on the batches (x, y) of ``loader`` for an epoch.
+    """Python code that trains a network ``net`` for an epoch on the batches (x, y) of ``loader``.
 
-    ``of_tokens`` says that x are numbers of tokens, and y of those that follow them.
+    ``recomputed`` names the blocks to recompute, and ``micro_batch`` is the size of micro-batches. With
+    ``of_tokens``, x holds token numbers and y the numbers of the tokens that follow them.
 
     >>> from peppp.formats import FP32_CONFIGURATION
     >>> print(snippet(FP32_CONFIGURATION, Recipe(optimizer_options=())))
@@ -69,7 +70,7 @@ def snippet(
 
 
 def _in_fp32(recipe: Recipe, loss_of: _Loss) -> _Lines:
-    """Imports, what stands before the loop, in it for each part of a batch, and after its parts."""
+    """Lines for an fp32 training: imports, before the loop, for each part of a batch, and after the parts."""
     return _IMPORTS, [_torchs(recipe)], [loss_of("net(x)"), "loss.backward()"], _STEP
 
 
@@ -106,7 +107,7 @@ def _prepared(precision: Precision, recipe: Recipe, recomputed: Sequence[str], l
 
 
 def _simulated(precision: NamedPrecision, recipe: Recipe, loss_of: _Loss) -> _Lines:
-    """Of what no library trains here: the numbers of it in float32, without its memory."""
+    """Lines for a precision that no library trains here: simulated in float32, without saving memory."""
     before = [
         f'net = peppp.low_precision(net, "{precision}")  # simulated in float32',
         _torchs(recipe),
@@ -120,7 +121,7 @@ def _torchs(recipe: Recipe) -> str:
 
 
 def _begins(recipe: Recipe) -> list[str]:
-    """Weights to begin from, and parameters to leave."""
+    """Lines that load pretrained weights and freeze parameters."""
     loaded = [f"load_into(net, {recipe.pretrained.rpartition('#')[0]!r})"] if recipe.pretrained else []
     return [*loaded, *([f"freeze(net, {list(recipe.freeze)!r})"] if recipe.freeze else [])]
 
