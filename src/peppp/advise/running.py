@@ -47,6 +47,8 @@ def train_line(
     usual = Recipe()
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
+        if field.name == "rounding" and not is_of_formats(precision):
+            continue
         if field.name in _LEFT_OUT or value == getattr(usual, field.name):
             continue
         words += [f"--{_NAMES.get(field.name, field.name.replace('_', '-'))}", _shown(value)]

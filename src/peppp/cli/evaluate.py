@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peppp.cli.options import Json, print_json
+from peppp.cli.options import Json, print_json, refuse_unused
 from peppp.errors import PepppError, StoreError, TableError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
 
 
 def command(
+    context: typer.Context,
     table: TableArgument = None,
     errors: Errors = None,
     memory: Memory = None,
@@ -92,6 +93,7 @@ def command(
     from peppp.evaluate.judges import repeated
     from peppp.evaluate.leave_one_out import evaluate
     from peppp.files import writing
+    from peppp.learn.methods import Method
     from peppp.table.slices import one_run
     from peppp.units import parse_bytes
 
@@ -99,6 +101,16 @@ def command(
         raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; make it")
     if leave not in ("family", "row"):
         raise TableError(f"--leave is family or row, not {leave!r}")
+    names = {Method.parse(one).design for one in _names(method)}
+    if names <= {"gaussian", "two-best"}:
+        for option in ("rank", "shrinkage"):
+            refuse_unused(context, option, f"belongs to methods that factorise the table, not to {method}")
+    if "gaussian" not in names:
+        refuse_unused(context, "noise", f"belongs to gaussian, not to {method}")
+    if not {"III", "IV", "V", "VI"} & set(_names(setting)):
+        refuse_unused(context, "share", f"belongs to Settings III to VI, not to {setting}")
+    if not {"II", "IV", "VI"} & set(_names(setting)):
+        refuse_unused(context, "cap", f"belongs to Settings II, IV and VI, not to {setting}")
     known, seeds_of, synthetic = known_from(table, errors, memory, where or [])
     single = one_run(seeds_of, known)
     judge = judge or ("noise-free" if repeated(known) else "same")

@@ -35,6 +35,7 @@ from peppp.cli.options import (
     parse_configurations,
     parse_list,
     parse_optimizer,
+    refuse_unused,
     use_data_root,
     worker_count,
 )
@@ -228,9 +229,7 @@ def command(
     if named is not None:
         fixed = ("network", "learning_rate", "epochs", "batch", "resolution")
         for name in fixed:
-            source = context.get_parameter_source(name)
-            if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
-                raise BudgetError(f"--plan {named} says what --{name.replace('_', '-')} is; leave it out")
+            refuse_unused(context, name, f"is what --plan {named} says")
     for recipe in recipes:
         check_name(recipe.network)
     texts = None if data is None else ",".join(data)

@@ -8,7 +8,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from peppp.cli.options import Batch, Freeze, Json, MicroBatch, parse_pairs, print_json
+from peppp.cli.options import (
+    Batch,
+    Freeze,
+    Json,
+    MicroBatch,
+    is_given,
+    parse_pairs,
+    print_json,
+    refuse_unused,
+)
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
@@ -89,7 +98,7 @@ def command(
     from peppp.cli import fitting, plain_memory
     from peppp.footprint.estimate import Choices
 
-    given = {name for name in (*_OF_FORMATS, *_OF_PLAIN, "gradients") if _is_given(context, name)}
+    given = {name for name in (*_OF_FORMATS, *_OF_PLAIN, "gradients") if is_given(context, name)}
     inputs, frozen = plain_memory.Inputs.parse(input), tuple(freeze or ())
     limit, parts = None if budget is None else parse_bytes(budget), fitting.parse_micro_batch(micro_batch)
     fitting.check(limit, recompute, parts)
@@ -106,6 +115,11 @@ def command(
             "--recompute and --micro-batch say how a training fits; leave out --measure, --layers, "
             "--inference and --preset"
         )
+    if layers or limit is not None:
+        for name in ("preset", "inference"):
+            refuse_unused(
+                context, name, "belongs to the table of configurations, not to --layers or --budget"
+            )
     if parts is not None and accumulate > 1:
         raise NetworkError("--micro-batch cuts a batch, --accumulate adds batches up; give one of them")
     if precision is not None:
@@ -146,11 +160,6 @@ def command(
     else:
         rows, note = _rows(build, inputs, batch, chosen, choices, preset, inference)
         _print_rows(rows, f"{title}; {note}; estimated, in MB (10^6 bytes)", json)
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 def _rows(

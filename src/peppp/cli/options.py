@@ -60,6 +60,18 @@ DataRoot = Annotated[
 Rounding = Annotated[str, typer.Option(help="stochastic or nearest.")]
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter was typed, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def refuse_unused(context: typer.Context, name: str, reason: str) -> None:
+    """Raise BudgetError if an option was typed that nothing would look at."""
+    if is_given(context, name):
+        raise BudgetError(f"--{name.replace('_', '-')} {reason}; leave it out")
+
+
 def print_json(value: Any) -> None:
     """One line of JSON on standard output."""
     typer.echo(json.dumps(value, allow_nan=False))

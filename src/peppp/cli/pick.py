@@ -31,6 +31,7 @@ from peppp.cli.options import (
     check_device,
     check_folder,
     parse_optimizer,
+    refuse_unused,
     use_data_root,
     worker_count,
 )
@@ -39,6 +40,7 @@ from peppp.units import parse_bytes
 
 
 def command(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -153,6 +155,14 @@ def command(
     check_costs(cost or ())
     if table is not None and errors:
         raise TableError("--table and --errors are both what is known of other tasks; give one of them")
+    if (method or DEFAULT_METHOD) in ("gaussian", "two-best"):
+        refuse_unused(
+            context, "rank", f"belongs to methods that factorise the table, not to {method or 'gaussian'}"
+        )
+    if count == "kept":
+        refuse_unused(context, "no_recompute", "lowers no --count kept: recomputation changes the peak alone")
+    if dry_run:
+        refuse_unused(context, "train", "trains the pick, and --dry-run trains nothing")
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
     folder = out or Path("peppp-run")

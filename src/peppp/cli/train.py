@@ -28,6 +28,7 @@ from peppp.cli.options import (
     parse_optimizer,
     print_json,
     reading,
+    refuse_unused,
 )
 from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
     precision: Annotated[
         str,
@@ -97,6 +99,12 @@ def command(
     RoundingModes.parse(rounding)
     check_name(network)
     chosen = parse_precision(precision.removeprefix("packed:"))
+    if limit is None:
+        refuse_unused(context, "no_recompute", "needs --budget: without one, nothing is recomputed")
+    if chosen.is_fp32 or isinstance(chosen, NamedPrecision):
+        refuse_unused(context, "rounding", f"is of pairs of formats; {precision} rounds as its name says")
+    if chosen.is_fp32:
+        refuse_unused(context, "storage", "is of low precisions; fp32 is stored as it is")
     kind = _storage(chosen, storage or ("packed" if precision.startswith("packed:") else None))
     recipe = Recipe(
         network=network,

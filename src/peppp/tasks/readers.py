@@ -60,6 +60,8 @@ def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset
     resolution = int(options.pop("resolution", resolution))
     group = options.pop("group", None)
     dataset = _read(source, text, resolution, seen)
+    if resolution and dataset.kind == "numbers":
+        raise DataError(f"{source} holds numbers, which have no resolution; leave it out")
     if options:
         limits = {part: int(limit) for part, limit in options.items()}
         dataset = cut(dataset, train=limits.get("train"), test=limits.get("test"))
