@@ -1,8 +1,8 @@
-"""How long learning takes: evaluation and designs. The last line is a JSON object.
+"""Measure how long evaluation and designs take. The last printed line is a JSON object.
 
     python benchmarks/metalearn.py
 
-Times are CPU seconds of one thread, the errors those of a synthetic table of the paper's shape (87 x 99).
+Times are CPU seconds of one thread. The errors come from a synthetic table of the paper's shape (87 x 99).
 """
 
 import argparse

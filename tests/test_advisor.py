@@ -221,7 +221,7 @@ def test_an_error_that_is_no_fraction_is_refused(error):
 def test_a_second_error_of_a_configuration_is_refused_and_the_first_is_kept():
     advisor = Advisor(table(errors(3)), FOOTPRINTS, 1190)
     advisor.tell(GRID[0], 0.5)
-    with pytest.raises(TableError, match=r"1-3-1/1-6-7 was told to be 0\.5, now 0\.6"):
+    with pytest.raises(TableError, match=r"1-3-1/1-6-7 was 0\.5 before and is 0\.6 now"):
         advisor.tell(GRID[0], 0.6)
     assert advisor.recommend().measured[GRID[0]] == 0.5
 
@@ -441,7 +441,7 @@ def test_what_cannot_be_asked_for_is_refused():
     known, _ = noisy_table()
     with pytest.raises(TableError, match="no method 'best'"):
         Advisor(known, FOOTPRINTS, 1190, method="best")
-    with pytest.raises(BudgetError, match=r"probability as 0\.9"):
+    with pytest.raises(BudgetError, match=r"probability between 0 and 1, such as 0\.9"):
         Advisor(known, FOOTPRINTS, 1190, until_sure=1.5)
 
 
@@ -488,7 +488,7 @@ def test_the_noise_is_stated_or_said_to_be_a_guess():
     guessed = advising.Advisor(texts, sizes, budget=9).recommend()
     assert "so the noise of a training is a guess; state it with --noise" in str(guessed)
     stated = advising.Advisor(texts, sizes, budget=9, noise=0.03).recommend()
-    assert "note      the noise of a training, 0.03, is the one that was stated" in str(stated)
+    assert "note      the noise of a training, 0.03, was given, not learned from the table" in str(stated)
     low, high = stated.run_interval
     assert high - low > 2 * 1.6449 * 0.03 or low == 0 or high == 1
     assert advising.Advisor(noisy_table()[0], FOOTPRINTS, 1190).recommend().notes == ()

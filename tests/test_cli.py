@@ -307,7 +307,7 @@ def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images,
     assert [note for note in notes if note in before] == before
     (note,) = [note for note in notes if note not in before]
     assert note.startswith(
-        "the table has few or no rows of rounding nearest, so the pick learned from stochastic"
+        "the table has few or no rows with rounding nearest, so the pick learned from stochastic"
     )
     assert "could not be measured" in note  # all its rows round alike
     assert f"note      {note}" in peppp(*line, cwd=tmp_path).stdout

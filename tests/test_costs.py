@@ -120,7 +120,7 @@ def test_a_column_of_ones_own(tmp_path):
         ("configuration,euro\n1-4-1/1-6-7,cheap\n", "line 2, column euro: 'cheap' is not a number"),
         ("configuration,euro\n1-4-1/1-6-7,nan\n", "'nan' is not a finite number"),
         ("configuration,euro\n1-4,1\n", "line 2: not a"),
-        ("configuration,euro\n1-4-1/1-6-7,1\n1-4-1/1-6-7,2\n", "line 3: 1-4-1/1-6-7 stands there twice"),
+        ("configuration,euro\n1-4-1/1-6-7,1\n1-4-1/1-6-7,2\n", "line 3: 1-4-1/1-6-7 is listed twice"),
         ("configuration,euro\n1-4-1/1-6-7,1\n", "has no euro for"),
     ],
 )

@@ -99,7 +99,7 @@ def test_nothing_feasible_is_an_error():
 
 
 def test_unusable_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"embeddings are \[d, k\]"):
+    with pytest.raises(ValueError, match=r"embeddings must be \[d, k\]"):
         d_optimal(embeddings(5, 2), 3, feasible=np.ones(4, bool))
     with pytest.raises(ValueError, match="one error for each"):
         least_squares(embeddings(5, 2), [0, 1], [0.1])

@@ -273,7 +273,7 @@ def test_an_answer_names_what_is_as_good_as_the_pick():
     advisor.tell(other.configuration, round(before.predicted_error, 3))
     after = advisor.recommend()
     if after.configuration.format_a != other.configuration.format_a:
-        said = [note for note in after.notes if "which was trained, is expected to err" in note]
+        said = [note for note in after.notes if "which was trained, has an expected error" in note]
         assert said[0].startswith(f"{other.configuration}, ")
     # What is trained itself is not set beside itself.
     advisor.tell(after.configuration, after.predicted_error)
@@ -412,7 +412,7 @@ def test_an_error_of_fp32_that_cannot_serve_is_refused(known):
     table = with_reference(known, known.values.min(axis=1))
     for message, how in (
         ("the error of fp32 is 5.0; give a fraction", {"table": table, "fp32_error": 5.0}),
-        ("no errors of fp32/fp32 to compare with", {"table": known, "fp32_error": 0.1}),
+        ("the error of fp32 needs a column fp32/fp32 in the table", {"table": known, "fp32_error": 0.1}),
         (
             "ed-mf does not learn from the error of fp32",
             {"table": table, "fp32_error": 0.1, "method": "ed-mf"},

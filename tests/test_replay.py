@@ -161,7 +161,7 @@ def test_wrong_names_and_poor_tables_are_one_line(known):
         evaluate(known.take([0, 1]))
     with pytest.raises(Lacking, match="second family"):
         evaluate(regrouped(known, group=("one",) * 12))
-    with pytest.raises(TableError, match="family or a row"):
+    with pytest.raises(TableError, match="'family' or 'row'"):
         evaluate(known, leave="none")  # type: ignore[arg-type]
 
 

@@ -90,7 +90,7 @@ def test_rows_of_one_network_alone_cannot_tell_how_another_fares():
     (found,) = transferred(table(["a"]), asked(network="mine"))
     assert (found.field, found.value, found.known) == ("network", "mine", ("a",))
     assert found.across is None
-    assert "few or no rows of network mine, so the pick learned from a" in str(found)
+    assert "few or no rows with network mine, so the pick learned from a" in str(found)
     assert "could not be measured" in str(found)
 
 

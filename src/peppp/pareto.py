@@ -1,8 +1,8 @@
-"""Pareto frontiers between memory and error, and how far an estimated one is from the true one (section 4).
+"""Pareto frontiers of memory and error, and how far an estimated one is from the true one (section 4).
 
-All functions take arrays and never change them. A frontier is a step curve: the least error that can be had
-within each memory. The metrics normalise memory by the largest permissible one, so that all configurations
-lie in the unit square with the reference point (1, 1); a configuration at memory 1 adds no area to it.
+All functions take arrays and never change them. A frontier is a step curve: the least error that is possible
+within each memory. The metrics divide memory by the largest permissible one, so that all configurations lie
+in the unit square, whose reference point is (1, 1). A configuration at memory 1 adds no area.
 """
 
 from typing import Literal
@@ -18,11 +18,11 @@ Place = Literal["estimated", "true"]
 def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Which configurations are Pareto optimal among the feasible ones: [d] bool.
 
-    A point is Pareto optimal if every feasible point that is nowhere larger equals it (section 2). So of
-    several configurations with the same memory only those of the least error are, and exact duplicates of
-    a Pareto optimal point are too.
+    A point is Pareto optimal if every feasible point that is nowhere larger equals it (section 2). Of several
+    configurations with the same memory, only those with the least error can therefore be Pareto optimal, and
+    exact duplicates of a Pareto optimal point are Pareto optimal, too.
 
-    ``memory`` and ``error`` are [d] real, ``feasible`` is [d] bool (default: all). Raises ValueError where
+    ``memory`` and ``error`` are [d] real, ``feasible`` is [d] bool (default: all). Raises ValueError if
     shapes differ or a feasible entry is not finite.
 
     >>> nondominated([1, 2, 2, 2, 4], [0.5, 0.3, 0.3, 0.4, 0.3])
@@ -30,7 +30,7 @@ def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None
     """
     m, e, allowed = _checked(memory, error, feasible)
     levels, level = np.unique(m[allowed], return_inverse=True)  # distinct memories, ascending
-    least = np.full(levels.shape, np.inf)  # least error at each of them
+    least = np.full(levels.shape, np.inf)  # the least error at each level
     np.minimum.at(least, level, e[allowed])
     least_below = np.concatenate([[np.inf], np.minimum.accumulate(least)[:-1]])
     steps_down = least < least_below[: len(least)]
@@ -42,7 +42,7 @@ def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None
 def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.intp]:
     """Indices of the Pareto optimal configurations, by ascending memory: [p] integers.
 
-    Exact duplicates keep the order of their indices; nothing feasible gives no index.
+    Exact duplicates keep the order of their indices. The result is empty if nothing is feasible.
 
     >>> frontier([4, 1, 2, 3], [0.1, 0.5, 0.3, 0.4])
     array([1, 2, 0])
@@ -54,7 +54,7 @@ def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = N
 
 
 def settled(errors: ArrayLike) -> NDArray[np.float64]:
-    """Errors [...] to nine decimals: what ties in exact arithmetic ties here, and so on the page.
+    """Round errors [...] to nine decimals, so that ties of exact arithmetic are ties here and on the page.
 
     >>> settled([0.1 + 0.2]) == settled([0.3])
     array([ True])
@@ -63,9 +63,10 @@ def settled(errors: ArrayLike) -> NDArray[np.float64]:
 
 
 def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> int | None:
-    """The least error among the feasible, of ties the least memory, then the first: an index, or None.
+    """The index of the least feasible error; ties go to the least memory, then to the first index.
 
-    It is the Pareto optimal point with the highest permissible memory, as the paper picks (section 3.2).
+    This is the Pareto optimal point with the highest permissible memory, the paper's pick (section 3.2).
+    Returns None if nothing is feasible.
 
     >>> best([4, 1, 2, 3], [0.1, 0.5, 0.3, 0.3], feasible=[False, True, True, True])
     2
@@ -78,10 +79,10 @@ def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None)
 
 
 def hypervolume(memory: ArrayLike, error: ArrayLike, *, reference: tuple[float, float] = (1.0, 1.0)) -> float:
-    """Area that the points dominate below and left of the ``reference`` (memory, error).
+    """The area that the points dominate, up to the ``reference`` (memory, error).
 
-    Zitzler and Thiele, 1998. Units are those of the arguments: nothing is normalised here. Points beyond
-    the reference dominate nothing.
+    See Zitzler and Thiele, 1998. The arguments are not normalised. Points beyond the reference dominate
+    nothing.
 
     Two steps, 0.5 wide and 0.5 high, then 0.25 wide and 0.75 high:
 
@@ -104,11 +105,13 @@ def convergence(
 ) -> float:
     """Mean distance of the estimated frontier's points to the closest true one (section 4, Figure 8a).
 
-    The points stand at their estimated errors, as in the paper, or ``at`` the true errors of the same
-    configurations. Estimates are clipped to [0, 1]. Also known as the generational distance with p = 1
-    (Deb et al., 2002); it can prefer a dominated frontier, so read it beside :func:`igd_plus`.
+    ``memory``, ``true_error`` and ``estimated_error`` are [d], ``feasible`` is [d] bool (default: all). The
+    points of the estimated frontier are placed ``at`` their "estimated" errors, as in the paper, or at the
+    "true" errors of the same configurations. Estimates are clipped to [0, 1]. The metric is also known as the
+    generational distance with p = 1 (Deb et al., 2002). It can prefer a dominated frontier, so read it
+    together with :func:`igd_plus`.
 
-    Raises BudgetError if nothing is feasible.
+    Raises BudgetError if nothing is feasible, and ValueError if shapes differ or ``at`` is unknown.
 
     The true frontier is (0.5, 0.5) and (1, 0.25); the estimated one is 0.25 too high, then exact:
 
@@ -130,8 +133,8 @@ def hyperdiff(
 ) -> float:
     """Absolute difference between the hypervolumes of the true and the estimated frontier (Figure 8b).
 
-    Where the two curves cross, differences cancel; :func:`frontier_area_difference` does not let them.
-    With ``at="true"`` it hardly depends on the estimates. Arguments as for :func:`convergence`.
+    If the two curves cross, differences cancel; in :func:`frontier_area_difference` they do not. With
+    ``at="true"``, it hardly depends on the estimates. For the arguments see :func:`convergence`.
 
     >>> hyperdiff([1, 2, 4], [0.75, 0.5, 0.25], [0.5, 0.5, 0.25])  # 0.25 too low over 0.25 of the memory
     0.0625
@@ -150,8 +153,8 @@ def frontier_area_difference(
 ) -> float:
     """Area between the step curves of the true and the estimated frontier in the unit square.
 
-    Left of its first point a curve has error 1. Never less than :func:`hyperdiff`, and zero only for equal
-    curves. Arguments as for :func:`convergence`.
+    Left of its first point a curve has error 1. The area is never less than :func:`hyperdiff`, and zero only
+    for equal curves. For the arguments see :func:`convergence`.
 
     Too high over one quarter of the memory and too low over the next, so that HyperDiff is zero:
 
@@ -175,8 +178,8 @@ def igd_plus(
 ) -> float:
     """Mean distance by which the estimated frontier falls short of each point of the true one.
 
-    The modified inverted generational distance of Ishibuchi et al., 2015; unlike :func:`convergence` it
-    never prefers a dominated frontier. Arguments as for :func:`convergence`.
+    This is the modified inverted generational distance of Ishibuchi et al., 2015. Unlike :func:`convergence`,
+    it never prefers a dominated frontier. For the arguments see :func:`convergence`.
 
     The estimated frontier lacks the second true point, whose error its only point exceeds by 0.25:
 
@@ -195,7 +198,7 @@ def _checked(
     allowed = np.ones(m.shape, dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
     if m.ndim != 1 or m.shape != e.shape or m.shape != allowed.shape:
         raise ValueError(
-            f"memory, error and feasible are arrays [d] of one length, not {m.shape}, {e.shape}, "
+            f"memory, error and feasible must be arrays [d] of one length, not {m.shape}, {e.shape}, "
             f"{allowed.shape}"
         )
     if not (np.isfinite(m[allowed]).all() and np.isfinite(e[allowed]).all()):
@@ -214,7 +217,7 @@ def _staircase(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _height(staircase: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Error of a step curve at each memory: that of its last point at or left of it, else 1."""
+    """Error of a step curve at each memory: the error of the last point at or left of it, else 1."""
     last = np.searchsorted(staircase[:, 0], memory, side="right")
     return np.concatenate([[1.0], np.minimum(staircase[:, 1], 1.0)])[last]
 
@@ -228,7 +231,7 @@ def _frontiers(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points [p, 2] of the true and [q, 2] of the estimated frontier, memory as a share of the largest."""
     if at not in ("estimated", "true"):
-        raise ValueError(f"the frontier's points stand at their estimated or their true errors, not {at!r}")
+        raise ValueError(f"at is 'estimated' or 'true', not {at!r}: it places the points of the frontier")
     m, true, allowed = _checked(memory, true_error, feasible)
     estimated = np.clip(np.asarray(estimated_error, dtype=np.float64), 0.0, 1.0)
     if not allowed.any():

@@ -1,1 +1,1 @@
-"""From data, a network and a budget to a configuration."""
+"""Choose a configuration for given data, a network and a memory budget."""

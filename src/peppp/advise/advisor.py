@@ -1,8 +1,8 @@
-"""The advisor: asks for the errors of a few configurations on a new task, is told, and picks one.
+"""The advisor: it asks for the errors of a few configurations on a new task, and picks a configuration.
 
-By default a Gaussian learned from the errors of other tasks says what to measure and what to believe
-(:mod:`peppp.learn.noise_free`); the paper's ED-MF and other methods can be asked for. Training is left to
-the caller, so nothing here needs torch.
+By default, a Gaussian learned from the errors of other tasks determines what to measure and what to believe
+(:mod:`peppp.learn.noise_free`). The paper's ED-MF and other methods are available, too. The caller does the
+training, so nothing here needs torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,30 +28,33 @@ from peppp.units import format_bytes, parse_bytes
 
 
 class Advisor:
-    """Chooses what to measure on a new task and, from the errors it is told, the configuration to train with.
+    """Choose what to measure on a new task and, from the measured errors, the configuration to train with.
 
-    ``table`` holds the errors of other tasks; ``footprints`` the new task's bytes for each of its columns, by
-    part or in all. Columns that only one of them knows are left out. ``peaks`` are bytes of the same columns
-    that budget and cap count instead, as those of a step's highest moment. ``cap`` bounds the memory of the
-    measurements (default: the budget), both inclusive. ``rank`` and ``shrinkage`` are those of the
-    factorisation and of the completion of the table (:func:`peppp.learn.completion.complete`). With
+    ``table`` holds the errors of other tasks. ``footprints`` holds the new task's bytes for the table's
+    columns, as a :class:`~peppp.records.Footprint` or a total. Columns without a footprint are learned from,
+    but not chosen; footprints without a column are ignored.
+    ``peaks`` are bytes of the same columns that the budget and the cap bound instead, such as the peak of a
+    training step. ``cap`` bounds the memory of the measurements (default: the budget); both bounds are
+    inclusive. ``rank`` and ``shrinkage`` are passed to :func:`peppp.learn.completion.complete`. With
     ``chance_error``, the error of guessing on the new task, errors are compared as multiples of it; without,
     as they are. The arguments are never changed.
 
-    ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must hold such
-    errors of other tasks, in a column fp32/fp32.
+    ``fp32_error`` is the error of an fp32 training on the new task, if it is known. The table must then have
+    a column fp32/fp32 without a footprint.
 
-    ``noise`` is the standard deviation of the error over trainings that differ in their seed alone. Without
-    it, ``gaussian`` learns it from the table; that takes columns that are configurations or repeated runs.
+    ``noise`` is the standard deviation of the error over trainings that differ only in their seed. By
+    default, ``gaussian`` learns it from the table, which needs columns that are configurations, or repeated
+    runs.
 
-    ``method`` is one of those of :mod:`peppp.learn.methods`. The default, ``gaussian``, takes a told
-    error for one noisy run, picks the least expected error (of errors within ``tolerance`` the least memory),
-    and asks for no more once another training is not worth it; ``measurements`` is the most that it asks for.
-    With ``until_sure``, a probability, ``gaussian`` also stops once the choice is, so probably, at most
-    ``tolerance`` above the best. The other methods have no intervals and no probabilities.
+    ``method`` is one of :mod:`peppp.learn.methods`. The default, ``gaussian``, treats a measured error as one
+    noisy run, picks the least expected error (among errors within ``tolerance``, the least memory), and asks
+    for at most ``measurements``, fewer once another training is not worth it. With ``until_sure``, a
+    probability, it also stops once the pick is at most ``tolerance`` above the best with that probability.
+    The other methods have no intervals and no probabilities.
 
-    Raises TableError if no configuration is left, and BudgetError if none fits in the budget or fewer than
-    ``measurements`` in the cap.
+    Raises TableError if no column has a footprint, or an argument does not suit the table or the method.
+    Raises BudgetError if nothing fits in the budget or the cap, if ``measurements`` is negative or, except
+    for ``gaussian``, if fewer than ``measurements`` configurations fit in the cap.
 
     >>> from peppp.formats import paper_grid
     >>> from peppp.table.matrix import Row
@@ -89,11 +92,13 @@ class Advisor:
     ) -> None:
         chosen = check_request(method, until_sure, noise)
         if fp32_error is not None and chosen.design != DEFAULT_METHOD:
-            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out or take gaussian")
+            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out, or use gaussian")
         if fp32_error is not None and not 0 <= fp32_error <= 1:
             raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
         if chance_error is not None and not 0 < chance_error <= 1:
-            raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
+            raise TableError(
+                f"the chance error is {chance_error}; give a number in (0, 1], e.g. 1 - 1/classes"
+            )
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
         if not columns:
             raise TableError("no configuration of the table has a footprint; give footprints for its columns")
@@ -109,14 +114,14 @@ class Advisor:
         )
         self._permissible = self._within(self.budget, "a budget")
         measurable = self._permissible if cap is None else self._within(parse_bytes(cap), "a cap")
-        if chosen.design == DEFAULT_METHOD:  # which measures at most so many
+        if chosen.design == DEFAULT_METHOD:  # for which measurements is only a maximum
             measurements = self.measurements = min(measurements, int(measurable.sum()))
         if not 0 <= measurements <= measurable.sum():
             raise BudgetError(
                 f"{measurements} measurements were asked for, but {measurable.sum()} configurations fit in "
                 f"the memory; ask for 0 to {measurable.sum()} or allow more memory"
             )
-        # All of the table serves to learn the embeddings, the columns without a footprint too.
+        # Learn from the whole table, including the columns without a footprint.
         learned = complete(table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None)
         self._learned = learned.take(columns)
         scale = 1.0 if chance_error is None else chance_error
@@ -124,7 +129,8 @@ class Advisor:
         self._reference = self._place_of_fp32(table)
         if fp32_error is not None and self._reference is None:
             raise TableError(
-                "the table has no errors of fp32/fp32 to compare with; leave the error of fp32 out"
+                "the error of fp32 needs a column fp32/fp32 in the table, without a footprint; leave it out, "
+                "or tell it as a measured error"
             )
         self._fp32_error = fp32_error
         beyond = {} if fp32_error is None or self._reference is None else {self._reference: fp32_error}
@@ -135,34 +141,35 @@ class Advisor:
         self._notes = _of_noise(noise, table) if chosen.design == DEFAULT_METHOD else ()
         self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
-        self._told: dict[Label, float] = {}
-        self._judged: dict[int, Belief] = {}  # by how many errors were told
+        self._measured: dict[Label, float] = {}
+        self._judged: dict[int, Belief] = {}  # by the number of measured errors
         self.plan: tuple[Label, ...] = self._labels(self._strategy.next({}, measurements))
 
     def ask(self) -> Label | None:
         """The next configuration to measure, or None once enough is known.
 
-        Of ``ed-mf`` it is the next of ``plan``, which lists the most informative first; all of them can also
-        be measured at once. The other designs look at what was told. Asking alone changes nothing, and errors
-        told unasked count as measurements.
+        A method that is not :attr:`sequential`, such as ``ed-mf``, follows ``plan``, whose configurations can
+        also be measured at once (``ed-mf`` plans the most informative first). A sequential method looks at
+        the errors told so far. Asking alone changes nothing. Errors that were told without being asked for
+        count as measurements.
         """
         return next(iter(self.batch(1)), None)
 
     def batch(self, count: int) -> list[Label]:
-        """The next ``count`` configurations to measure at once, or as many as are still wanted."""
+        """The next ``count`` configurations to measure at once, or fewer if fewer are wanted."""
         if self.stopped:
             return []
         return list(self._labels(self._strategy.next(self._by_column(), count)))
 
     @property
     def method(self) -> str:
-        """The method in use, as its text."""
+        """The name of the method in use."""
         return str(self._strategy.method)
 
     @property
     def told(self) -> Mapping[Label, float]:
-        """The errors told so far, in their order."""
-        return MappingProxyType(self._told)
+        """The errors told so far, in the order in which they were told."""
+        return MappingProxyType(self._measured)
 
     @property
     def measurable(self) -> tuple[Label, ...]:
@@ -171,21 +178,21 @@ class Advisor:
 
     @property
     def sequential(self) -> bool:
-        """Whether what is asked for next depends on the errors told."""
+        """Whether the next configuration to measure depends on the errors told so far."""
         return self._strategy.sequential
 
     @property
     def stopped(self) -> str:
-        """Why nothing more is asked for though it might be; nothing where that is not so."""
+        """Why it asks for nothing more although it could; empty if it does not stop early."""
         enough = self._strategy.enough(self._by_column())
         if enough or self._until_sure is None:
             return enough
         return self._belief().enough(self._best(), self._until_sure, len(self.told))
 
     def tell(self, configuration: Label, error: float) -> None:
-        """Take note of a measured error, a fraction in [0, 1], asked for or not.
+        """Record a measured error, a fraction in [0, 1], whether it was asked for or not.
 
-        Raises TableError for an unknown configuration, an error outside [0, 1], and a second, different error
+        Raises TableError for an unknown configuration, an error outside [0, 1], or a second, different error
         for the same configuration.
         """
         configuration, error = as_label(configuration), float(error)
@@ -196,19 +203,19 @@ class Advisor:
             )
         if not 0 <= error <= 1:  # refuses NaN as well
             raise TableError(
-                f"the error of {configuration} is {error}; give a fraction between 0 and 1, and the error "
-                "of guessing where training diverged"
+                f"the error of {configuration} is {error}; give a fraction between 0 and 1; "
+                "for a diverged training, give the error of guessing"
             )
-        known = self._told.setdefault(configuration, error)
+        known = self._measured.setdefault(configuration, error)
         if known != error:
             raise TableError(
-                f"the error of {configuration} was told to be {known}, now {error}; tell it once"
+                f"the error of {configuration} was {known} before and is {error} now; tell one error for it"
             )
 
     def predictions(self) -> tuple[Prediction, ...]:
-        """What is believed of each configuration, in the table's order, clipped to [0, 1].
+        """What is believed about each configuration, in the table's order; errors are clipped to [0, 1].
 
-        Without any measurement these are the means of the completed table's columns, or the Gaussian's.
+        Without any measurement, the errors are the means of the completed table's columns, or the Gaussian's.
         """
         belief = self._belief()
         return tuple(
@@ -230,10 +237,11 @@ class Advisor:
         )
 
     def recommend(self) -> Pick:
-        """The configuration of least error within the budget, of ties the one of least memory.
+        """The configuration with the least error within the budget; ties go to the least memory.
 
-        It is the Pareto optimal one with the highest allowed memory, as in section 3.2. Errors count as
-        measured where they were, else as predicted. It can be asked for at any time.
+        Without a tolerance, it is the Pareto optimal one with the highest allowed memory, as in section 3.2.
+        ``gaussian`` and ``two-best`` go by estimated errors only, the other methods by measured errors where
+        there are any. It can be called at any time.
         """
         predictions = self.predictions()
         optimal = pareto.frontier(self._memory, self._errors(), self._permissible)
@@ -261,9 +269,9 @@ class Advisor:
         )
 
     def fp32(self) -> Reference | None:
-        """What is believed of fp32 on the new task; None where the table or the method does not say.
+        """What is believed about fp32 on the new task; None if the table or the method has no estimate.
 
-        Only where fp32 is no configuration of its own, with a footprint.
+        It is also None if fp32 has a footprint, and so is one of the configurations.
         """
         if self._reference is None:
             return None
@@ -273,13 +281,13 @@ class Advisor:
         return found and Reference(found[0], found[1:], "estimated")
 
     def _as_good(self, best: Prediction) -> tuple[str, ...]:
-        """What was trained and may be as good as a pick whose Format A was not: the estimates cannot tell."""
-        covariance, told = self._belief().covariance, self._by_column()
+        """A note if the pick's Format A was not trained, and a trained configuration may be as good."""
+        covariance, measured = self._belief().covariance, self._by_column()
         groups = self._learned.groups
-        if covariance is None or not told or groups is None:
+        if covariance is None or not measured or groups is None:
             return ()
         j, errors = self._column[best.configuration], self._errors()
-        tried = [k for k in told if self._permissible[k]]
+        tried = [k for k in measured if self._permissible[k]]
         if not tried or groups[j] in groups[tried]:
             return ()
         k = min(tried, key=lambda k: (errors[k], self._memory[k]))
@@ -287,12 +295,12 @@ class Advisor:
         if errors[k] - errors[j] > GAUSSIAN_90 * spread:
             return ()
         return (
-            f"{self.configurations[k]}, which was trained, is expected to err {errors[k] - errors[j]:.3f} "
-            "more; the estimates cannot tell the two apart",
+            f"{self.configurations[k]}, which was trained, has an expected error "
+            f"{errors[k] - errors[j]:.3f} higher; the estimates cannot distinguish the two",
         )
 
     def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
-        """The table's column of fp32, if it is none of the new task's."""
+        """The table's column of fp32; None if there is none, or it has a footprint."""
         found = [j for j, label in enumerate(table.columns) if label == FP32_CONFIGURATION]
         return found[0] if found and FP32_CONFIGURATION not in self.footprints else None
 
@@ -300,21 +308,21 @@ class Advisor:
         return tuple(self.configurations[j] for j in columns)
 
     def _belief(self) -> Belief:
-        count = len(self.told)  # errors told are never taken back
+        count = len(self.told)  # identifies them: told errors never change
         if count not in self._judged:
             self._judged[count] = self._strategy.believe(self._by_column(), self._tolerance)
         return self._judged[count]
 
     def _errors(self) -> NDArray[np.float64]:
-        """Errors [d] that the pick is made by: measured, or else estimated."""
+        """The errors [d] that the pick goes by: measured or estimated, depending on the method."""
         return pareto.settled(self._strategy.errors(self._by_column()))
 
     def _best(self) -> int:
         return self._strategy.pick(self._by_column())
 
     def _by_column(self) -> dict[int, float]:
-        """The errors told, by the column's index."""
-        return {self._column[c]: error for c, error in self._told.items()}
+        """The measured errors, by the index of the column."""
+        return {self._column[c]: error for c, error in self._measured.items()}
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
         sizes = dict(zip(self.configurations, self._memory.tolist(), strict=True))
@@ -323,37 +331,37 @@ class Advisor:
 
 
 def _of_noise(noise: float | None, table: ErrorMatrix) -> tuple[str, ...]:
-    """What has to be said of the noise that a pick rests on."""
+    """A note on the noise that a pick assumes, where one is needed."""
     if noise is not None:
-        return (f"the noise of a training, {noise:g}, is the one that was stated",)
+        return (f"the noise of a training, {noise:g}, was given, not learned from the table",)
     repeated = table.counts is not None and bool((table.counts > 1).any())
     if repeated or not any(isinstance(label, str) for label in table.columns):
         return ()
     return (
-        "the table has one run of each column, so the noise of a training is a guess; state it with --noise",
+        "the table has one run for each entry, so the noise of a training is a guess; state it with --noise",
     )
 
 
 def check_request(method: str, until_sure: float | None, noise: float | None = None) -> Method:
-    """The method of a text. Refuses, before anything is read, what an Advisor would refuse.
+    """The method named by a text, after checks that an Advisor would also make, before anything is read.
 
-    Raises TableError for an unknown method or one without probabilities, BudgetError for a number that is no
-    probability.
+    Raises TableError for an unknown method, an unusable ``noise``, or an option that the method does not
+    have. Raises BudgetError if ``until_sure`` is not a probability.
     """
     chosen = Method.parse(method)
     if noise is not None and not 0 < noise < 0.5:
-        raise TableError(f"the noise of a training is {noise:g}; give a standard deviation as 0.02")
+        raise TableError(f"the noise of a training is {noise:g}; give a standard deviation between 0 and 0.5")
     if noise is not None and chosen.design != DEFAULT_METHOD:
-        raise TableError(f"{chosen} takes a training's error as it is; leave the noise out, or take gaussian")
+        raise TableError(f"{chosen} takes a training's error as it is; leave the noise out, or use gaussian")
     if until_sure is not None and not 0 < until_sure < 1:
-        raise BudgetError(f"to be {until_sure} sure cannot be asked for; give a probability as 0.9")
+        raise BudgetError(f"until-sure is {until_sure}; give a probability between 0 and 1, such as 0.9")
     if until_sure is not None and chosen.design != DEFAULT_METHOD:
-        raise TableError(f"{chosen} does not know how sure it is; leave until-sure out, or take gaussian")
+        raise TableError(f"{chosen} does not know how sure it is; leave until-sure out, or use gaussian")
     return chosen
 
 
 def check_limit(limit: int, name: str, sizes: Mapping[Any, int], kind: str = "footprint") -> None:
-    """Raises BudgetError where ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
+    """Raise BudgetError if ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
     cheapest = min(sizes, key=lambda configuration: sizes[configuration])
     smallest = sizes[cheapest]
     if smallest > limit:

@@ -1,4 +1,4 @@
-"""Learning from rows of another network, resolution or rounding: what the table's own tasks say of it."""
+"""Warn about learning from rows of another network, resolution or rounding, and say how well it works."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ _FEWEST_ROWS, _FEWEST_ERRORS = 3, 10
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The pick that a leave-one-out speaks for: its method, number of measurements, rank and new task."""
+    """The pick that a leave-one-out imitates: its method, number of measurements, rank and new task."""
 
     method: str
     measurements: int
@@ -30,12 +30,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A field of the recipe of which the rows learned from have other values only, and how well that went.
+    """A recipe field in which all rows learned from differ from the task, and how well such learning works.
 
-    ``across`` is the mean regret (error of the pick above the least one of its row, a fraction) of picks for
-    ``tasks`` tasks of the table, each learned from rows of other families and another value of the field;
-    ``within`` that from rows of the same value. None where the table does not have such rows. Each pick is as
-    ``asked`` for: within its budget, by its method and number of measurements.
+    ``across`` is the mean regret (error of the pick above the least error of its row, a fraction) of picks
+    for ``tasks`` tasks of the table. Each pick learns from rows of other families with another value of the
+    field. ``within`` is the mean regret if it learns from rows with the same value. Either is None if the
+    table has no such rows. Each pick has the budget, method and number of measurements in ``asked``.
     """
 
     field: str
@@ -49,21 +49,21 @@ class Transfer:
     def __str__(self) -> str:
         name = self.field.replace("_", " ")
         known = ", ".join(self.known)
-        told = f"the table has few or no rows of {name} {self.value}, so the pick learned from {known}"
+        lack = f"the table has few or no rows with {name} {self.value}, so the pick learned from {known}"
         if self.across is None:
-            return f"{told}; how well it serves another {name} could not be measured on it"
-        beside = "" if self.within is None else f", from rows of the same one {self.within:.3f} above it"
+            return f"{lack}; how well that works could not be measured on the table"
+        within = "" if self.within is None else f", and {self.within:.3f} if it learned from the same {name}"
         return (
-            f"{told}; in leave-one-out within this budget, {self.asked.method} with "
-            f"{counted(self.asked.measurements)} and rows of another {name} made picks that erred "
-            f"{self.across:.3f} above the best{beside} ({self.tasks} tasks)"
+            f"{lack}; in leave-one-out within this budget, the picks of {self.asked.method} with "
+            f"{counted(self.asked.measurements)} had on average an error {self.across:.3f} above the best "
+            f"if it learned from another {name}{within} ({self.tasks} tasks)"
         )
 
 
 def transfers(taught: ErrorMatrix, matrix: ErrorMatrix, recipe: Recipe, asked: Asked) -> tuple[Transfer, ...]:
-    """What ``recipe`` has that no row ``taught`` has, of :data:`FIELDS`, each with its leave-one-out.
+    """Each of :data:`FIELDS` in which no row ``taught`` has the value of ``recipe``, with its leave-one-out.
 
-    The leave-one-out is over all rows of the ``matrix``, whose columns are the new task's.
+    The leave-one-out is over all rows of ``matrix``, whose columns are those of the new task.
     """
     found = []
     for field in FIELDS:
@@ -79,7 +79,7 @@ def transfers(taught: ErrorMatrix, matrix: ErrorMatrix, recipe: Recipe, asked: A
 def _leave_one_out(
     matrix: ErrorMatrix, values: list[object], asked: Asked
 ) -> tuple[int, float | None, float | None]:
-    """Tasks, and the regrets of picks learned from rows of other values and of the same one."""
+    """Number of tasks, and mean regrets of picks learned from rows with other values and with the same."""
     own = np.array(list(map(str, values)))
     families = np.array(matrix.families)
     apart = families[:, None] != families
@@ -87,14 +87,14 @@ def _leave_one_out(
         _regrets(matrix, apart & mask, asked) for mask in (own[:, None] != own, own[:, None] == own)
     )
     both = np.isfinite(across) & np.isfinite(within)
-    if both.any():  # the same tasks for both
+    if both.any():  # compare both on the same tasks
         return int(both.sum()), float(across[both].mean()), float(within[both].mean())
     there = np.isfinite(across)
     return int(there.sum()), (float(across[there].mean()) if there.any() else None), None
 
 
 def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> NDArray[np.float64]:
-    """Error of the pick above the least of its row [n]; NaN for rows that few teach or of few errors."""
+    """Error of the pick above the least of its row [n]; NaN for rows with few errors or few to learn from."""
     regrets = np.full(len(matrix.rows), np.nan)
     free = noise_free(matrix)
     teaches = teaches & (teaches.sum(axis=1) >= _FEWEST_ROWS)[:, None]
@@ -105,10 +105,10 @@ def _regrets(matrix: ErrorMatrix, teaches: NDArray[np.bool_], asked: Asked) -> N
         feasible, measurable = known & asked.task.feasible, known & asked.task.measurable
         try:
             task = Task(asked.task.memory, feasible, measurable, float(matrix.chance[i]))
-        except BudgetError:  # nothing of what is known of the row fits
+        except BudgetError:  # none of the known entries of the row fits
             continue
         found = strategy(asked.method, learned, task, asked.measurements)
-        told = run(found, matrix.values[i].item)
-        truth = free(i, told).errors
-        regrets[i] = truth[found.pick(told)] - np.nanmin(truth[feasible])
+        measured = run(found, matrix.values[i].item)
+        truth = free(i, measured).errors
+        regrets[i] = truth[found.pick(measured)] - np.nanmin(truth[feasible])
     return regrets

@@ -1,4 +1,4 @@
-"""What a pick chooses among: the paper's pairs of formats, all that the table has, or what runs here."""
+"""The columns that a pick chooses among: the paper's pairs of formats, what runs here, or all."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ CHOICES = ("runnable", "paper", "all")
 def known_errors(
     taught: Sequence[Measurement], choices: str, *, rates: Sequence[float], with_fp32: bool
 ) -> ErrorMatrix:
-    """The error matrix that a pick learns from: the columns of its ``choices``, and fp32 ``with_fp32``."""
+    """The error matrix that a pick learns from: the columns of its ``choices``, and fp32 if ``with_fp32``."""
     named = choices != "paper"
     if rates or not (with_fp32 or named):
         return error_matrix(taught, learning_rates=rates, include_reference=named, include_named=named)
     found = error_matrix(taught, include_reference=True, include_named=named)
-    # Rows of fp32 alone teach nothing of formats.
+    # Rows that have nothing but fp32 teach nothing about formats.
     low = np.array([is_of_formats(label) or isinstance(label, NamedPrecision) for label in found.columns])
     return found.take(found.observed[:, low].any(axis=1))
 
@@ -36,7 +36,7 @@ def known_errors(
 def choosable(
     columns: Sequence[Label], choices: str, dataset: Dataset, recipe: Recipe, device: str
 ) -> list[Label]:
-    """The columns that a pick chooses among. TableError where none is left."""
+    """The columns that a pick chooses among. Raises TableError if none is left."""
     if choices == "paper":
         return [label for label in columns if label != FP32_CONFIGURATION]
     found = [label for label in columns if _suits(label, recipe)]
@@ -44,12 +44,12 @@ def choosable(
         module = networks.build_for(recipe.network, dataset, device="meta")
         found = [label for label in found if _is_packable(label) and _runs(label, module, device)]
     if not found:
-        raise TableError("the table has no column that runs here; name another, or choose --from all")
+        raise TableError("the table has no column that runs here; name another table, or choose --from all")
     return found
 
 
 def shipped(choices: str, dataset: Dataset, recipe: Recipe, device: str) -> list[Label]:
-    """What a pick from the table that ships chooses among."""
+    """The columns that a pick from the shipped table chooses among."""
     known, _ = alike(None, recipe)
     errors = known_errors(taught_by(known, recipe), choices, rates=(), with_fp32=True)
     return choosable(errors.columns, choices, dataset, recipe, device)
@@ -60,7 +60,7 @@ def _precision(label: Label) -> object:
 
 
 def _suits(label: Label, recipe: Recipe) -> bool:
-    """Whether a recipe's optimizer is the one that a precision keeps states of, if it has one of its own."""
+    """Whether the recipe has the optimizer whose states a precision stores, if the precision requires one."""
     precision = _precision(label)
     return not isinstance(precision, NamedPrecision) or not wants_another_optimizer(precision, recipe)
 

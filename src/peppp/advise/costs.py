@@ -1,13 +1,13 @@
-"""What a configuration costs beside its error and its memory: time, energy, or numbers of one's own.
+"""What a configuration costs besides error and memory: time, energy, or your own numbers.
 
 =====================  ====================================================================================
 memory                 bytes of the training, computed
-time                   seconds of the table's trainings: simulated arithmetic, on the processor that it names
+time                   seconds of the table's trainings, with simulated arithmetic, on the table's processor
 energy                 a model, not a measurement: published energies of single operations times their number
-FILE.csv:COLUMN        whatever that column holds for the configurations in the column ``configuration``
+FILE.csv:COLUMN        the numbers in that column for the configurations in the column ``configuration``
 =====================  ====================================================================================
 
-Nothing is trained for any of them. Less is better.
+None of them needs a training. Less is better.
 """
 
 import csv
@@ -40,7 +40,7 @@ _OPERATIONS_PER_PARAMETER = 3
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A number for each configuration, its unit, and in words where it comes from."""
+    """A number for each configuration, its unit, and its source in words."""
 
     name: str
     unit: str
@@ -54,11 +54,11 @@ class Cost:
         return type(self), (self.name, self.unit, self.source, dict(self.values))
 
     def shown(self, configuration: Label) -> str:
-        """The cost of a configuration with its unit, as ``12.5 J``."""
+        """The cost of a configuration with its unit, such as ``12.5 J``."""
         return f"{self.values[configuration]:.4g} {self.unit}".rstrip()
 
     def anchored(self, measured: Mapping[Label, float] | Mapping[Configuration, float]) -> "Cost":
-        """The cost on the level of what was ``measured`` on the task itself, by the mean ratio of the two.
+        """Scale the cost to what was ``measured`` on the task itself, by the geometric mean of the ratios.
 
         >>> a, b = Configuration.parse("1-4-1/1-6-7"), Configuration.parse("1-4-2/1-6-7")
         >>> Cost("time", "s", "", {a: 1.0, b: 3.0}).anchored({a: 2.0}).values[b]
@@ -72,16 +72,16 @@ class Cost:
 
 
 def memory_cost(sizes: Mapping[Label, int]) -> Cost:
-    """The bytes that a budget counts, in MB."""
+    """The bytes that the budget bounds, in MB."""
     return Cost("memory", "MB", "computed", {c: size / 1e6 for c, size in sizes.items()})
 
 
 def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Precision]) -> Cost:
-    """Seconds of a training on a typical task of a table, from the durations that it holds.
+    """Seconds of a training on a typical task of a table, fitted to the durations in the table.
 
-    The logarithm of a duration is a level of its task and processor, plus one of Format A and one of Format
-    B: single durations would be too noisy to compare configurations by. Raises TableError where the table
-    holds no duration.
+    The logarithm of a duration is modelled as a term for its task, recipe and processor, plus one for Format
+    A and one for Format B. Single durations would be too noisy to compare configurations. Raises TableError
+    if the table has no durations.
 
     >>> from peppp.records import Footprint, Outcome, Recipe
     >>> a, b = Configuration.parse("1-4-1/1-6-7"), Configuration.parse("1-4-2/1-6-7")
@@ -107,7 +107,7 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Prec
     for i, m in enumerate(timed):
         for name in ((m.fingerprint, m.recipe.digest, _machine(m)), *_sides(m.configuration)):
             design[i, column[name]] = 1.0
-    # Levels are known up to constants that cancel in the sums below; the shortest solution is one of them.
+    # Terms are determined up to constants that cancel in the sums below, so the shortest solution will do.
     levels = np.linalg.lstsq(design, np.log([m.seconds for m in timed]), rcond=None)[0]
     typical = levels[: len(places)].mean()
     level = dict(zip(column, levels.tolist(), strict=True))
@@ -119,18 +119,19 @@ def time_cost(measurements: Iterable[Measurement], configurations: Sequence[Prec
         "time",
         "s",
         f"fitted to {len(timed)} trainings measured on {machines}, with simulated arithmetic",
-        {c: float(f"{math.exp(log):.6g}") for c, log in logs.items()},  # rounded: what should tie ties
+        {c: float(f"{math.exp(log):.6g}") for c, log in logs.items()},  # rounded, so that exact ties are ties
     )
 
 
 def energy_cost(
     configurations: Iterable[Precision], multiply_adds: float, parameters: int, steps: int
 ) -> Cost:
-    """Joules that the arithmetic of one training takes, by a model; moving data is not counted.
+    """Joules that the arithmetic of one training takes, by a model that does not count moving data.
 
-    ``multiply_adds`` are those of one step, forward and backward. Factors are of Format A, and their products
-    are added in fp32, as they are here; a parameter's update takes three multiplications and additions in
-    Format B. Energies between and below the published widths lie on a power law through the two of the kind.
+    ``multiply_adds`` is their number in one step, forward and backward. Factors are in Format A, and their
+    products are added in fp32, as in peppp's trainings. The update of a parameter takes three multiplications
+    and additions in Format B. For other widths than the two published ones of each kind (float and integer),
+    energies follow a power law through these two.
 
     >>> a = Configuration.parse("fp16/fp32")
     >>> round(energy_cost([a], 1e9, 1000, 1000).values[a], 6)  # 1e12 x (1.1 + 0.9) pJ, 3e6 x (3.7 + 0.9) pJ
@@ -151,7 +152,7 @@ def energy_cost(
 
 
 def multiply_energy(fmt: Format) -> float:
-    """Picojoules of multiplying two numbers of a format.
+    """Picojoules for multiplying two numbers of a format.
 
     >>> from peppp.formats import parse_format
     >>> multiply_energy(parse_format("fp16")), multiply_energy(parse_format("int8"))
@@ -161,19 +162,19 @@ def multiply_energy(fmt: Format) -> float:
 
 
 def add_energy(fmt: Format) -> float:
-    """Picojoules of adding them."""
+    """Picojoules for adding two numbers of a format."""
     return _energy(fmt, FLOAT_ADD, INTEGER_ADD)
 
 
 def _energy(fmt: Format, of_floats: Mapping[int, float], of_integers: Mapping[int, float]) -> float:
-    element = element_of(fmt)  # a block's scale is shared by many
+    element = element_of(fmt)  # without the scale of a block, which many elements share
     (narrow, low), (wide, high) = (of_floats if isinstance(element, FloatFormat) else of_integers).items()
     power = math.log(high / low) / math.log(wide / narrow)
     return float(low * (element.bits / narrow) ** power)
 
 
 def check_costs(names: Iterable[str]) -> None:
-    """Refuse, before anything is read, the name of a cost that does not exist: TableError."""
+    """Raise TableError for the name of an unknown cost, before anything is read."""
     for name in names:
         if name not in ("memory", "time", "energy") and ":" not in name:
             raise TableError(
@@ -182,9 +183,10 @@ def check_costs(names: Iterable[str]) -> None:
 
 
 def column_cost(text: str, configurations: Sequence[Precision]) -> Cost:
-    """The cost in ``FILE.csv:COLUMN``: a number for each of the configurations, which another column names.
+    """The cost in ``FILE.csv:COLUMN``; the file names its configurations in the column ``configuration``.
 
-    Raises TableError for what is no such file, a number that is none, or a configuration without one.
+    Raises TableError if the file lacks a column, a value is not a finite number, a configuration is unknown
+    or has two different costs, or one of ``configurations`` has none.
     """
     path, _, name = text.rpartition(":")
     values: dict[Precision, float] = {}
@@ -205,7 +207,7 @@ def column_cost(text: str, configurations: Sequence[Precision]) -> Cost:
             if not math.isfinite(value):
                 raise TableError(f"{where}, column {name}: {row[name]!r} is not a finite number")
             if values.setdefault(configuration, value) != value:
-                raise TableError(f"{where}: {configuration} stands there twice, with different costs")
+                raise TableError(f"{where}: {configuration} is listed twice, with different costs")
     for configuration in configurations:
         if configuration not in values:
             raise TableError(f"{path} has no {name} for {configuration}; give one for each within the budget")
@@ -214,7 +216,7 @@ def column_cost(text: str, configurations: Sequence[Precision]) -> Cost:
 
 def _sides(precision: Precision) -> tuple[tuple[str, str], tuple[str, str]]:
     a, b = precision.sides
-    named = isinstance(precision, NamedPrecision)  # which is more than its formats
+    named = isinstance(precision, NamedPrecision)  # it is more than its formats
     return ("A", str(precision) if named else str(a)), ("B", str(b))
 
 

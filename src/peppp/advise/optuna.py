@@ -39,13 +39,14 @@ if TYPE_CHECKING:
 
 
 class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unused-ignore]
-    """Proposes configurations as an :class:`peppp.advise.advisor.Advisor` does and tells it what came out.
+    """Proposes what an :class:`peppp.advise.advisor.Advisor` asks for, and tells it the results.
 
     The objective suggests the categorical ``parameter`` among :attr:`choices`, the configurations whose
-    memory, known before any trial, is within the cap, and returns the test error, a fraction to minimise.
-    First the advisor's measurements are proposed, in parallel too; once it wants no more, its pick. Other
-    parameters are left to ``others`` (default: random). A trial that fails, is pruned or gives no finite
-    number tells nothing, and is not proposed again. The advisor may be asked for its pick at any time.
+    memory is within the cap, and returns the test error, a fraction to minimise. The sampler first proposes
+    the advisor's measurements, also in parallel; once the advisor wants no more, it proposes the pick.
+    ``others`` samples the other parameters (default: random). A trial that fails, is pruned or returns NaN is
+    not told to the advisor, and its measurement is not proposed again. The advisor may be asked for its pick
+    at any time.
     """
 
     def __init__(
@@ -56,30 +57,30 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
     ) -> None:
         self.advisor, self.parameter = advisor, parameter
         self._others = others or optuna.samplers.RandomSampler()
-        self._proposed: dict[int, Label] = {}  # by the trial's number, those not told
+        self._proposed: dict[int, Label] = {}  # by the number of the trial; those not told to the advisor
         self._lock = Lock()
 
     @property
     def choices(self) -> list[str]:
-        """The configurations that may be measured, as texts."""
+        """The texts of the configurations that may be measured."""
         return [str(configuration) for configuration in self.advisor.measurable]
 
     def infer_relative_search_space(
         self, study: "Study", trial: "FrozenTrial"
     ) -> "dict[str, BaseDistribution]":
-        """Nothing: each parameter is sampled by itself."""
+        """Empty: each parameter is sampled independently."""
         return {}
 
     def sample_relative(
         self, study: "Study", trial: "FrozenTrial", search_space: "dict[str, BaseDistribution]"
     ) -> dict[str, Any]:
-        """Nothing, likewise."""
+        """Empty: each parameter is sampled independently."""
         return {}
 
     def sample_independent(
         self, study: "Study", trial: "FrozenTrial", param_name: str, param_distribution: "BaseDistribution"
     ) -> Any:
-        """The next configuration to measure, or the pick; TableError if the parameter lacks it."""
+        """The next configuration to measure, or the pick. Raises TableError if the parameter lacks it."""
         if param_name != self.parameter:
             return self._others.sample_independent(study, trial, param_name, param_distribution)
         with self._lock:
@@ -101,7 +102,7 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
         state: "TrialState",
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the advisor the error of a finished trial."""
+        """Tell the advisor the error of a finished trial. Raises TableError for an error outside [0, 1]."""
         with self._lock:
             chosen = self._proposed.get(trial.number)
             if chosen is None or state != optuna.trial.TrialState.COMPLETE or not values:
@@ -111,5 +112,5 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
                 self.advisor.tell(chosen, values[0])
 
     def reseed_rng(self) -> None:
-        """Reseed what samples the other parameters."""
+        """Reseed the sampler of the other parameters."""
         self._others.reseed_rng()

@@ -1,4 +1,4 @@
-"""What a pick's budget counts: the peak of the packed training step that each configuration stands for."""
+"""What the budget of a pick bounds: the peak of the training step of each configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,9 +16,9 @@ from peppp.units import format_bytes
 
 
 class Steps:
-    """The training steps that configurations stand for: packed where both formats can be, else simulated.
+    """The training steps of configurations: pairs of formats are packed if both can be, else simulated.
 
-    ``how`` are ``recompute`` and ``micro_batch`` of :meth:`Fitting.within`.
+    ``how`` holds ``recompute`` and ``micro_batch`` of :meth:`Fitting.within`.
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, **how: Any) -> None:
@@ -27,7 +27,7 @@ class Steps:
 
     @staticmethod
     def storage(precision: Precision) -> str:
-        """How a precision's step stores what is rounded; fp32 and others by name are plain PyTorch."""
+        """How the step of a precision stores rounded values; fp32 and names are plain PyTorch."""
         if isinstance(precision, NamedPrecision):
             return precision.name
         if precision.is_fp32:
@@ -39,7 +39,7 @@ class Steps:
         return self.storage(precision) if is_of_formats(precision) else "in plain PyTorch"
 
     def within(self, budget: int | None, precision: Precision) -> Fit:
-        """How a step fits; BudgetError where it does not."""
+        """How a step fits. Raises BudgetError if it does not."""
         storage = self.storage(precision)
         if storage not in self._ways:
             self._ways[storage] = fitting(self._dataset, self._recipe, storage)
@@ -47,7 +47,7 @@ class Steps:
         return self._ways[storage].within(budget, pair, **self._how)
 
     def all_within(self, budget: int, labels: Sequence[Any]) -> dict[Label, Fit]:
-        """How the step of each column fits; where it does not, the lowest peak that it can have."""
+        """How the step of each column fits; if it does not, it has its lowest possible peak."""
         found = {}
         for label, c in zip(labels, plain(labels), strict=True):
             try:
@@ -61,8 +61,8 @@ class Steps:
 def bytes_counted(fits: Mapping[Label, Fit], budget: int) -> dict[Label, int]:
     """The bytes by which a budget compares configurations: the peaks of their steps.
 
-    A step that fits by recomputing blocks counts as the whole budget: it could spend that, and of two that
-    err alike the one that computes nothing twice is better, even where recomputation happens to go lower.
+    A step that fits by recomputing blocks counts as the whole budget, which it may use. Of two configurations
+    with equal errors, the one without recomputation is better, even if recomputation happens to need less.
     """
     return {
         label: max(fit.peak, budget) if fit.recomputation.blocks else fit.peak for label, fit in fits.items()
@@ -70,7 +70,7 @@ def bytes_counted(fits: Mapping[Label, Fit], budget: int) -> dict[Label, int]:
 
 
 def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int:
-    """The peak of a step in fp32, made to fit as the others are; the lowest where it does not."""
+    """The peak of a step in fp32, made to fit like the others; its lowest peak if it does not fit."""
     ways = fitting(dataset, recipe, "fp32")
     try:
         return ways.within(budget, **how).peak
@@ -79,25 +79,25 @@ def plain_step(dataset: Dataset, recipe: Recipe, budget: int, **how: Any) -> int
 
 
 def of_peaks(fits: Mapping[Label, Fit], in_fp32: int, budget: int) -> tuple[str, ...]:
-    """Where the budget decides nothing, or low precision saves nothing."""
+    """Notes if the budget decides nothing, or low precision saves nothing."""
     peaks = [fit.peak for fit in fits.values()]
     low, high = min(peaks), max(peaks)
     notes = []
     if high <= budget and not any(fit.recomputation.blocks for fit in fits.values()):
         notes.append(
             f"every configuration fits: their peaks are {format_bytes(low)} to {format_bytes(high)} (fp32 "
-            f"{format_bytes(in_fp32)}), so that the budget decides nothing"
+            f"{format_bytes(in_fp32)}), so the budget decides nothing"
         )
     if in_fp32 <= low:
         notes.append(
-            f"no configuration saves memory here: a step in fp32 takes {format_bytes(in_fp32)}, as working "
-            "memory outweighs what the formats save"
+            f"no configuration saves memory here: a step in fp32 takes {format_bytes(in_fp32)}, because "
+            "working memory outweighs what the formats save"
         )
     return tuple(notes)
 
 
 def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
-    """That the trainings of a pick are not packed, where they take more than the cap."""
+    """A note if the trainings of a pick, which are not packed, take more memory than the cap."""
     peak = fitting(dataset, recipe, "simulated").within(None).peak
     if peak <= cap:
         return ()

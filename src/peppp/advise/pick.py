@@ -1,4 +1,4 @@
-"""What an advisor answers: a prediction for each configuration, and the pick with what it rests on."""
+"""The answer of an advisor: a prediction for each configuration, and the pick with its reasons."""
 
 import html
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from peppp.advise.costs import Cost
-from peppp.advise.running import told
+from peppp.advise.running import run_lines
 from peppp.errors import TableError
 from peppp.formats import Format
 from peppp.page.bits import page_format
@@ -22,16 +22,18 @@ from peppp.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is believed of one configuration: its error in [0, 1], measured or only estimated.
+    """What is believed about one configuration: its error in [0, 1], measured or only estimated.
 
-    ``estimated_error`` is that of measured configurations, too. ``error`` is what the pick goes by: where
-    measurements settle it (``settled``) the measured error, else always the estimate of the noise-free one.
-    ``permissible`` says whether the memory is within the budget (inclusive): ``peak``, the bytes of a step's
-    highest moment (the whole budget where blocks are recomputed to fit it), if known, else the footprint.
-    ``interval`` holds the error of a training with probability 0.9, as often as it did on the table's own
-    tasks; of a measured configuration, that of another run. ``on_frontier`` is the probability of being
-    Pareto optimal within the budget, ``near_best`` that of erring at most the tolerance more than the best
-    within the budget; None where the table has too few rows to tell.
+    ``estimated_error`` is given for measured configurations, too. ``error`` is what the pick goes by: the
+    measured error if there is one and it replaces the estimate (``settled``), else the estimate.
+    ``permissible`` says whether the memory is within the budget (inclusive). That memory is ``peak``, the
+    bytes of a step's peak (the whole budget if blocks are recomputed to fit it), if known, else the
+    footprint.
+
+    ``interval`` contains the noise-free error with probability 0.9. ``on_frontier`` is the probability of
+    being Pareto optimal within the budget, and ``near_best`` the probability of an error at most the
+    tolerance above the best within the budget. All three are None if the method has no probabilities, or the
+    table too few rows.
     """
 
     configuration: Label
@@ -47,7 +49,7 @@ class Prediction:
 
     @property
     def memory(self) -> int:
-        """The bytes that the budget counts."""
+        """The bytes that the budget bounds."""
         return self.footprint.total if self.peak is None else self.peak
 
     @property
@@ -58,29 +60,33 @@ class Prediction:
 
     @property
     def source(self) -> str:
-        """Where that error comes from: "measured" or "estimated"."""
+        """The source of :attr:`error`: "measured" or "estimated"."""
         return "measured" if self.settled and self.measured_error is not None else "estimated"
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """The configuration to train with, and what that rests on.
+    """The configuration to train with, and the reasons for it.
 
     ``predictions`` are in the table's order; ``frontier`` lists the configurations that are Pareto optimal
-    within the budget, by ascending memory. ``reliable`` is False where the measurements do not determine all
-    ``rank`` components of the task's embedding, as when there are fewer than ``rank``. ``sureness`` is the
-    probability that no permissible configuration errs more than the tolerance less; None where the table is
-    too small to tell. ``stopped`` says why no more was measured, where a rule had it stop. ``costs`` are
-    those that were asked for beside memory. ``planned`` are what a dry run would have trained (of a design
-    that looks at errors: if they came as predicted). ``notes`` say what the table lacks of this training, and
-    how far it serves. ``reference`` is fp32, where the table says something of it. ``run_interval`` holds the
-    error of one training at the pick with probability 0.9, where ``interval`` is that of the noise-free
-    error; ``saving`` is the error that another training is expected to save. Errors within the ``tolerance``
-    tie, and the least memory is picked. ``step_peak`` is the peak of the pick's step in bytes where blocks
-    may be recomputed, ``recomputed`` those that it computes twice to keep within the budget, ``micro_batch``
-    the images of a pass where a batch is several; ``fitted`` says it in words.
-    ``precision`` is the pick as ``peppp train --precision`` takes it, ``line`` that whole line, ``snippet``
-    the code of a training loop; they are empty where an advisor answers that knows no data.
+    within the budget, by ascending memory. Errors within the ``tolerance`` count as equal, and the least
+    memory is picked. With probability 0.9, ``interval`` contains the noise-free error of the pick, and
+    ``run_interval`` the error of one training at it. ``sureness`` is the probability that no permissible
+    configuration is better by more than the tolerance. These three are None if the method has no
+    probabilities, or the table is too small. ``reliable`` is False if the measurements do not determine all
+    ``rank`` components of the task's embedding, for example if there are fewer than ``rank``.
+
+    ``stopped`` says why fewer measurements were made than allowed, if so, and ``saving`` by how much another
+    training is expected to lower the error. ``planned`` is what a dry run would train first; a sequential
+    method plans as if errors came out as predicted. ``costs`` are those that were requested. ``reference`` is
+    fp32, if the table has an estimate for it. ``notes`` say what the table lacks for this training and how
+    well a pick works nevertheless; ``warning`` says that no training learned anything.
+
+    ``step_peak`` is the peak of the pick's step in bytes, if the budget bounds peaks. ``recomputed`` names
+    the blocks that the step computes twice to fit the budget, ``micro_batch`` is the number of images per
+    pass if a batch takes several, and ``fitted`` describes the step in words. ``precision`` is the text for
+    ``peppp train --precision``, ``line`` the whole command, and ``snippet`` the code for a training loop; all
+    three are empty if the advisor does not know the data.
     """
 
     configuration: Label
@@ -115,7 +121,7 @@ class Pick:
 
     @property
     def peak(self) -> int | None:
-        """Bytes of the highest moment of the pick's step, estimated; None where kept memory is counted."""
+        """The estimated peak of the pick's step in bytes; None if the budget bounds kept memory."""
         if self.step_peak is not None:
             return self.step_peak
         return next(p.peak for p in self.predictions if p.configuration == self.configuration)
@@ -129,7 +135,7 @@ class Pick:
 
     @property
     def source(self) -> str:
-        """Where the predicted error comes from: "measured" or "estimated"."""
+        """The source of the predicted error: "measured" or "estimated"."""
         return "measured" if self.settled and self.configuration in self.measured else "estimated"
 
     def __str__(self) -> str:
@@ -141,8 +147,8 @@ class Pick:
             *([f"warning   {self.warning}"] if self.warning else []),
             f"{name} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
-            *self._told_format_b(),
-            *self._told_memory(),
+            *self._format_b_lines(),
+            *self._memory_lines(),
             f"frontier  {len(self.frontier)} of {permissible} configurations within the budget",
             "measured  "
             + (
@@ -164,7 +170,7 @@ class Pick:
             )
             lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
         if self.reference is not None:
-            lines.append(f"fp32      {self.reference.told(self.predicted_error, self.budget)}")
+            lines.append(f"fp32      {self.reference.in_words(self.predicted_error, self.budget)}")
         if self.saving is not None and not self.stopped:
             saves = f"{self.saving:.3f}" if self.saving >= 0.001 else "less than 0.001"
             lines.append(f"more      another training is expected to save {saves} of the error")
@@ -172,20 +178,20 @@ class Pick:
             lines.append(f"stopped   {self.stopped}")
         lines += [f"note      {note}" for note in self.notes]
         if self.line:
-            lines += told(self.line, self.snippet)
+            lines += run_lines(self.line, self.snippet)
         if not self.reliable:
-            lines.append(f"unreliable: rank {self.rank} takes {self.rank} or more informative measurements")
+            lines.append(f"unreliable: rank {self.rank} needs {self.rank} or more informative measurements")
         return "\n".join(lines)
 
-    def _told_format_b(self) -> list[str]:
-        """Which other Formats B would do as well."""
+    def _format_b_lines(self) -> list[str]:
+        """The printed line on other Formats B that are as good."""
         pair = formats_of(self.configuration)
         if pair is None or not (alike := self.equally_good):
             return []
         return [f"format B  {alike}; {pair.format_b} takes the least memory with {pair.format_a}"]
 
-    def _told_memory(self) -> list[str]:
-        """The peak, if it is counted, and what is kept, by part."""
+    def _memory_lines(self) -> list[str]:
+        """The printed lines on the peak, if the budget bounds it, and on kept memory by part."""
         parts = [f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size]
         kept = f"{format_bytes(self.footprint.total)}: {', '.join(parts)}"
         if self.peak is None:
@@ -195,7 +201,7 @@ class Pick:
 
     @property
     def _source(self) -> str:
-        """What the error is, in words: of a noisy run and an estimate, both."""
+        """The source of the error in words, with the measured error if that does not settle it."""
         if self.settled:
             return self.source
         run = self.measured.get(self.configuration)
@@ -203,7 +209,7 @@ class Pick:
 
     @property
     def equally_good(self) -> str:
-        """Which Formats B are expected to err as little as the pick's, in words; empty where none is."""
+        """Which Formats B have the same expected error as the pick's, in words; empty if none has."""
         pair = formats_of(self.configuration)
         if pair is None:
             return ""
@@ -220,20 +226,20 @@ class Pick:
 
     @property
     def settled(self) -> bool:
-        """Whether measured errors take the place of estimates."""
+        """Whether measured errors replace estimates."""
         return all(prediction.settled for prediction in self.predictions)
 
     @property
     def cost_frontier(self) -> tuple[Label, ...]:
-        """:meth:`frontier_over` all ``costs``; nothing where there are none."""
+        """:meth:`frontier_over` all ``costs``; empty if there are none."""
         return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
 
     def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
 
-        A cost is any number of each configuration, less is better: seconds, joules, money, or
-        ``{p.configuration: p.footprint.total for p in pick.predictions}``. Nothing is trained. By ascending
-        first cost, then error. Raises TableError where a permissible configuration has no finite cost.
+        A cost maps each configuration to a number, of which less is better: seconds, joules, money, or
+        ``{p.configuration: p.footprint.total for p in pick.predictions}``. The result is sorted by the first
+        cost, then by error. Raises TableError if a permissible configuration has no finite cost.
         """
         rows = [p for p in self.predictions if p.permissible]
         points = np.array(
@@ -247,7 +253,7 @@ class Pick:
         return tuple(rows[j].configuration for j in order if not beaten[j])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; ``source`` says whether the error was measured or estimated, as do the predictions."""
+        """The pick as plain data; ``source`` says whether its error was measured or estimated."""
         return {
             "configuration": str(self.configuration),
             "precision": self.precision or None,
@@ -291,7 +297,7 @@ class Pick:
         return json.dumps(self.to_dict(), allow_nan=False)
 
     def page_data(self) -> dict[str, Any]:
-        """What :func:`peppp.page.report.render` draws; frontier and pick are indices of rows."""
+        """The data that :func:`peppp.page.report.render` draws; frontier and pick are indices of rows."""
         index = {p.configuration: i for i, p in enumerate(self.predictions)}
         return {
             "title": f"{self.configuration} within {format_bytes(self.budget)}",
@@ -302,7 +308,7 @@ class Pick:
             "reliable": self.reliable,
             "notes": [*filter(None, [self.warning]), *self.notes],
             "counts": "kept" if self.peak is None else "peak",
-            # On the page an interval stands around the estimate; a measured error that counts needs none.
+            # The page draws an interval around the estimate; a measured error that replaces it needs none.
             "rows": [
                 _row(p)
                 | {"settled": p.settled, "total": p.memory, "kept": p.footprint.total}
@@ -333,7 +339,7 @@ class Pick:
     def _repr_html_(self) -> str:
         from peppp.page.report import render
 
-        # A frame, so that the page's styles and the notebook's do not meet.
+        # The frame separates the styles of the page from those of the notebook.
         page = html.escape(render(self.page_data()), quote=True)
         return (
             f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
@@ -343,9 +349,10 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """fp32 on the same task: its error, ``given`` or ``estimated`` (with a 90 % interval), and its bytes.
+    """fp32 on the same task: its error, 90 % interval (if known), and bytes.
 
-    ``total`` is its peak where the budget counts peaks.
+    ``source`` is "given", "measured" or "estimated". ``total`` is the peak of its step in bytes if the budget
+    bounds peaks, else its footprint.
     """
 
     error: float
@@ -353,8 +360,8 @@ class Reference:
     source: str
     total: int | None = None
 
-    def told(self, picked: float, budget: int) -> str:
-        """In words: the error, whether it fits, and what the pick loses against it."""
+    def in_words(self, picked: float, budget: int) -> str:
+        """Describe the error, whether fp32 fits, and how much worse the pick is expected to be."""
         interval = "" if self.interval is None else " {:.3f} to {:.3f}".format(*self.interval)
         text = f"error {self.error:.3f}, {self.source}{interval}"
         if self.total is not None:
@@ -387,7 +394,7 @@ def _memory(footprint: Footprint) -> dict[str, int]:
 
 
 def _sides(label: Label) -> tuple[Format | str, Format | str]:
-    """What a page shows as Format A and B; of a mere text that text."""
+    """What a page shows as Formats A and B; a plain text is shown as it is."""
     return (label, "") if isinstance(label, str) else plain([label])[0].sides
 
 

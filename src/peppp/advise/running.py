@@ -1,4 +1,4 @@
-"""How a pick is run: the line that trains it here, and the code that trains so in a loop of one's own."""
+"""How to run a pick: the command that trains it, and the code for your own training loop."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _NAMES = {"batch_size": "batch"}
 
 
 def text_of(precision: Precision) -> str:
-    """What ``--precision`` takes: pairs of formats are trained packed."""
+    """The text for ``--precision``; pairs of formats are trained packed."""
     if is_of_formats(precision):
         return f"packed:{precision}"
     return "fp32" if precision.is_fp32 else str(precision)
@@ -33,7 +33,7 @@ def train_line(
     micro_batch: int | None = None,
     recomputed: Sequence[str] = (),
 ) -> str:
-    """The ``peppp train`` line of a pick; options at their defaults are left out.
+    """The ``peppp train`` command of a pick, without options that have their default.
 
     >>> from peppp.precisions.known import parse_precision
     >>> train_line("my images/", parse_precision("amp-bf16"), Recipe(network="resnet18", epochs=20))
@@ -76,7 +76,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def told(line: str, code: str) -> list[str]:
-    """Both, as the last lines of an answer."""
+def run_lines(line: str, code: str) -> list[str]:
+    """The last printed lines of a pick: the command and the code."""
     first, *others = code.splitlines()
     return [f"run       {line}", f"code      {first}", *(f"          {part}".rstrip() for part in others)]

@@ -1,4 +1,4 @@
-"""``pick``: data, a network and a budget in; a few measurements later, the precision to train at."""
+"""``pick``: from data, a network, a budget and a few measurements to the precision to train at."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +42,7 @@ from peppp.training.snippets import snippet
 from peppp.units import parse_bytes
 
 COUNTS = ("peak", "kept")
-_AT_CHANCE = 0.95  # of the error of guessing: what errs more has learned nothing
+_AT_CHANCE = 0.95  # of the error of guessing: a training with a higher error has learned nothing
 
 
 def pick(
@@ -75,48 +75,50 @@ def pick(
     micro_batch: int | str | None = None,
     choices: str = "runnable",
 ) -> Pick:
-    """The configuration of least predicted error on ``data`` within a memory ``budget``.
+    """Pick the configuration with the least predicted error on ``data`` within a memory ``budget``.
 
-    ``data`` is a text that :func:`peppp.tasks.readers.load` knows, most often a folder of images;
-    ``table`` a store, a text table or an error matrix of other tasks (default: the table that ships), of
-    which rows of the same data are left out (a matrix names no data: rows of the task's name).
+    ``data`` is a text that :func:`peppp.tasks.readers.load` accepts, usually a folder of images. ``table`` is
+    a store, a text table or an error matrix of other tasks (default: the shipped table). Its rows of the same
+    data are left out; in a matrix, which does not identify data, those with the name of the task are. At most
     ``measurements`` configurations that fit in ``cap`` (default: the budget) are trained, in ``workers``
-    processes or (0) in this one, and kept in ``store`` if one is named; all others are predicted. With
-    several ``learning_rates`` the table's columns are configurations at each of them, and the answer is a
-    pair, a :class:`peppp.table.labels.TunedConfiguration`. Raises a child of PepppError: one line that says
-    what to change.
+    processes or, with 0, in this one. They are kept in ``store`` if one is named. All others are predicted.
+    With several ``learning_rates``, the columns are configurations at each of these rates, and the pick is a
+    :class:`peppp.table.labels.TunedConfiguration`. Raises a subclass of PepppError, whose one line says what
+    to change.
 
-    By default at most 6 are measured, and none once another one is not worth it. ``spend`` is a number of
-    seconds that the measurements may take: none is begun if the last ones took so long that it would end
-    later. ``until_sure``, a probability, has it stop as soon as the choice is, so probably, at most
-    ``tolerance`` above the best. With either, as many are measured as fit unless ``measurements`` says
-    otherwise. ``method`` is that of :class:`peppp.advise.advisor.Advisor`, by default ``gaussian``; errors
-    that it expects within ``tolerance`` tie, and the least memory is picked.
+    By default, ``measurements`` is 6, or 7 for a recipe that begins from weights, and measuring stops once
+    another training is not worth it. ``spend`` limits the seconds of all measurements. No measurement is
+    started that would, judging by the longest round so far, overrun this limit. ``until_sure`` is a
+    probability: measuring stops as soon as the pick is, with this probability, at most ``tolerance`` above
+    the best. With either of them, ``measurements`` is by default the number of configurations that fit.
+    ``method`` is a method of :class:`peppp.advise.advisor.Advisor` (default: ``gaussian``). Expected errors
+    within ``tolerance`` count as equal, and the least memory is picked.
 
-    The budget bounds the peak: the highest moment of the packed training step that the pick stands for,
-    estimated. Where it is more, blocks are recomputed, unless ``recompute`` is False. ``micro_batch``, a
-    number or ``auto``, passes a batch on in parts. ``count`` "kept" is the paper's count instead: what is
-    kept between a step's passes and between steps, whatever a step needs beside it.
+    The budget bounds the estimated peak of the pick's training step, which is packed for a pair of formats.
+    If the peak is higher, blocks are recomputed, unless ``recompute`` is False. ``micro_batch``, a number or
+    ``auto``, splits a batch into several passes. With ``count="kept"``, the budget bounds what the paper
+    counts instead: the memory kept between the passes of a step and between steps, without a step's working
+    memory.
 
     ``fp32_error`` is the error of an fp32 training on the data, if it is known. ``noise`` is the standard
-    deviation of the error over seeds, if the table cannot tell.
+    deviation of the error over seeds, for tables that it cannot be learned from.
 
-    ``choices`` says which columns of the table are chosen from. ``runnable`` are those that this machine
-    really trains for this network: fp32, precisions by name (``amp-bf16``), and pairs of formats, packed.
-    ``paper`` are all pairs of formats but fp32, ``all`` everything that the table has. ``line`` and
-    ``snippet`` of the pick say how it is run.
+    ``choices`` says which columns of the table are candidates: ``runnable`` are those that this machine
+    really trains for this network (fp32, precisions by name such as ``amp-bf16``, and packed pairs of
+    formats), ``paper`` all pairs of formats but fp32, and ``all`` all columns. ``line`` and ``snippet`` of
+    the pick say how to run it.
 
-    ``costs`` names what else the answer weighs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (as the
-    table's trainings took), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then lists what is Pareto
-    optimal in error and all of these, within the budget.
+    ``costs`` names further costs, see :mod:`peppp.advise.costs`: ``memory``, ``time`` (from the durations in
+    the table), ``energy`` (a model) or ``FILE.csv:COLUMN``. The pick then also lists the configurations
+    within the budget that are Pareto optimal in error and all of these costs.
 
-    Where the table has no rows of the network, the resolution or the rounding asked for, ``notes`` of the
-    pick say so, and how well picks from such rows did on the table's own tasks. A ``dry_run`` trains nothing:
-    what it would train is ``planned``, and everything else what is believed before.
+    If the table has no rows with the requested network, resolution or rounding, the ``notes`` of the pick say
+    so, and how well picks from such rows did on the table's tasks. A ``dry_run`` trains nothing: ``planned``
+    lists what it would train, and everything else is what is believed before any training.
     """
     budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
     if spend is not None and not 0 < spend < float("inf"):
-        raise BudgetError(f"{spend} seconds cannot be spent; give a time as 90s, 10min or 2h")
+        raise BudgetError(f"spend is {spend} seconds; give a positive time, such as 90s, 10min or 2h")
     check_request(method or DEFAULT_METHOD, until_sure, noise)
     check_costs(costs)
     networks.check_name(network)
@@ -126,10 +128,10 @@ def pick(
     if count not in COUNTS:
         raise BudgetError(f"unknown count {count!r}; known: {', '.join(COUNTS)}")
     if count == "kept" and micro_batch is not None:
-        raise BudgetError("micro-batches lower the peak, not what is kept; leave them out, or count peak")
+        raise BudgetError("micro-batches lower the peak, not what is kept; leave them out, or count the peak")
 
     def seen(classes: int, side: int, images: int) -> None:
-        """Refuse limits below everything before pixels are decoded; other tables have other columns."""
+        """Refuse limits below every size of the shipped table, before pixels are decoded."""
         if table is not None:
             return
         stand_in = blank_images(classes, side, images)
@@ -160,13 +162,13 @@ def pick(
     if isinstance(table, ErrorMatrix):
         errors = table.without(dataset.name)
         if rates and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
-            raise TableError("a matrix of errors holds no learning rates; give one, or a store or a table")
+            raise TableError("an error matrix has no learning rates; give one, or a store or a table")
     else:
-        # fp32's errors tell much of the others; the paper's methods know nothing of them.
+        # The errors of fp32 say much about the others, but the paper's methods do not use them.
         fp32 = Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
         taught = taught_by(known, recipe, every_rate=bool(rates))
         errors = known_errors(taught, choices, rates=rates, with_fp32=fp32)
-    # A matrix of one's own may not say what guessing errs; then errors are compared as they are.
+    # If no row states its chance error, errors are compared as they are.
     stated = any(row.chance_error != 1.0 for row in errors.rows)
     chance_error = dataset.chance_error if stated else None
     sizes = footprints(dataset, recipe, choosable(errors.columns, choices, dataset, recipe, device))
@@ -178,7 +180,7 @@ def pick(
     stops = spend is not None or until_sure is not None
     one_more = measurements is None and not stops
     if measurements is None:
-        usual = 7 if recipe.pretrained else 6  # the table knows of trainings from scratch alone
+        usual = 7 if recipe.pretrained else 6  # the table has only trainings from scratch
         measurements = sum(size <= cap for size in counted_bytes.values()) if stops else usual
     advisor = Advisor(
         errors,
@@ -281,14 +283,14 @@ def _cost(
 ) -> Cost:
     """A cost by its name, for the configurations that have ``sizes``."""
     if any(isinstance(c, TunedConfiguration) for c in sizes):
-        raise TableError("costs are those of one learning rate; give one, or leave the costs out")
+        raise TableError("costs need a single learning rate; give one, or leave the costs out")
     if name == "memory":
         return memory_cost(sizes)
     if name == "energy":
         return energy_cost(plain(sizes), *training_operations(dataset, recipe))
     if name == "time":
         if not known:
-            raise TableError("a matrix of errors holds no seconds; give a store or a table for the cost time")
+            raise TableError("an error matrix has no durations; give a store or a table for the cost time")
         return time_cost(known, plain(sizes))
     return column_cost(name, plain(sizes))
 
@@ -296,7 +298,7 @@ def _cost(
 def _notes(
     errors: ErrorMatrix, everything: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int
 ) -> tuple[str, ...]:
-    """What the rows learned from lack of this training, and how far picks like this one serve without it."""
+    """Notes on what the rows learned from lack for this training, and how well picks work without it."""
     asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
     own = [everything.columns.index(label) for label in advisor.configurations]
     known = everything.take(np.arange(len(everything.rows)), own)
@@ -304,12 +306,12 @@ def _notes(
 
 
 def _of_weights(dataset: Dataset, recipe: Recipe, *, one_more: bool) -> tuple[str, ...]:
-    """What a training that begins from weights should know of this answer."""
+    """Notes on a pick for a training that begins from weights."""
     if not recipe.pretrained:
         return ()
     learned = (
-        "the table learned from trainings from scratch, so that estimates for one that begins from weights "
-        "lie further off" + ("; one measurement more is made for it" if one_more else "")
+        "the table holds trainings from scratch, so the estimates are less accurate for a training that "
+        "begins from weights" + ("; one more measurement is made for it" if one_more else "")
     )
     return (learned, *fitted_weights(dataset, recipe))
 
@@ -322,11 +324,11 @@ def _untrained(chance: float) -> str:
 
 
 def _spent(count: int, seconds: float) -> str:
-    return f"after {counted(count)} another one would take longer than the {seconds:.0f} s to spend"
+    return f"after {counted(count)} another one would exceed the limit of {seconds:.0f} s"
 
 
 def training_of(label: Label, recipe: Recipe) -> tuple[Precision, Recipe]:
-    """What is trained for a column of the table: with its own learning rate, if it has one."""
+    """The precision and recipe to train for a column, with the column's learning rate if it has one."""
     (configuration,) = plain([label])
     if isinstance(label, TunedConfiguration):
         return configuration, replace(recipe, learning_rate=label.learning_rate)
@@ -341,7 +343,7 @@ def measure_cells(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Measurements of all cells, made or found in the store; PepppError when one cannot be had."""
+    """Measurements of all cells, made or found in the store. Raises PepppError if one fails."""
     with TemporaryDirectory() as folder, Store.open(store or Path(folder) / "measurements.db") as kept:
         engine = local(partial(measure_cell, device=device), workers)
         summary = run_campaign(kept, cells, engine, progress=progress)
@@ -354,6 +356,6 @@ def measure_cells(
 
 
 def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
-    """The footprint of a training on ``dataset`` at each column, all of which are configurations."""
+    """The footprint of a training on ``dataset`` at each of ``labels``, none of which may be plain text."""
     plain_ones = plain(labels)
     return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

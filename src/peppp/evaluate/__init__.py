@@ -1,1 +1,1 @@
-"""Whether methods work: tasks of a known table in the place of a new one."""
+"""Evaluate methods: each task of a known table takes the place of the new one."""

@@ -1,4 +1,4 @@
-"""What precisions cost in error: the difference to fp32 on the same data by the same recipe."""
+"""What a precision costs in error: the difference to fp32 on the same data with the same recipe."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from peppp.records import Measurement
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much more a precision errs than fp32, with what is known of how sure that is.
+    """How much higher the error of a precision is than that of fp32.
 
-    ``mean`` is over families of their tasks' differences, with the interval that holds it with probability
-    0.95 (bootstrap over families). ``worst`` is the task of the largest difference, ``runs`` the number of
-    trainings at the precision.
+    ``mean`` averages the differences over the tasks of each family, then over families, and has a 95 %
+    interval from a bootstrap over families. ``worst`` is the task with the largest difference, and that
+    difference. ``runs`` is the number of trainings at the precision.
     """
 
     precision: Precision
@@ -30,7 +30,7 @@ class Difference:
 
 
 def differences(measurements: Iterable[Measurement]) -> list[Difference]:
-    """A difference for each precision and network that share tasks with fp32, by network and mean.
+    """The difference of each precision and network that share tasks with fp32, sorted by network and mean.
 
     Runs of one task and recipe are averaged first, at the precision and at fp32.
 

@@ -1,4 +1,4 @@
-"""How sure a mean over tasks is, when tasks come in families: the bootstrap over families (Efron, 1979)."""
+"""Intervals for means over tasks that come in families: the bootstrap over families (Efron, 1979)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the interval that holds it with probability ``level``."""
+    """A mean and its confidence interval at ``level``."""
 
     mean: float
     low: float
@@ -23,10 +23,11 @@ class Interval:
 def family_mean(
     values: ArrayLike, families: Sequence[str], *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Interval:
-    """The mean over families of the mean over their rows: each family weighs the same, however large.
+    """The mean over families of the mean over their rows: every family weighs the same, however large.
 
-    ``values`` [n] of rows, of which NaN ones are left out, ``families`` [n] their families. The interval is
-    the percentile bootstrap over whole families; of one family nothing is known, and it is infinite.
+    ``values`` [n] are those of rows, and ``families`` [n] name their families; rows with NaN are left out.
+    The interval is the percentile bootstrap over whole families, with ``draws`` resamples. It is infinite for
+    a single family, and everything is NaN without any.
 
     >>> family_mean([0.2, 0.2, 0.2, 0.4], ["a", "a", "a", "b"]).mean
     0.30000000000000004
@@ -50,7 +51,10 @@ def family_ratio(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The ratio of two :func:`family_mean`, drawn together: below 1 where ``values`` [n] are the smaller.
+    """The ratio of two :func:`family_mean`, resampled together: below 1 if ``values`` [n] are smaller.
+
+    Rows with NaN in ``values`` or ``reference`` [n] are left out. The ratio is NaN if no row is left, or the
+    mean of the reference is 0. With a single family the interval is [0, inf].
 
     >>> family_ratio([0.1, 0.2], [0.2, 0.4], ["a", "b"])
     Interval(mean=0.5, low=0.5, high=0.5, level=0.95)
@@ -72,7 +76,7 @@ def family_ratio(
 
 
 def _by_family(values: NDArray[np.float64], families: Sequence[str]) -> NDArray[np.float64]:
-    """The mean of each family's rows, without those that are NaN and families that have no others."""
+    """The mean of the rows of each family, without NaN; families with nothing but NaN are left out."""
     labels = np.unique(np.asarray(families), return_inverse=True)[1]
     known = np.isfinite(values)
     sums = np.bincount(labels[known], weights=values[known], minlength=labels.max(initial=-1) + 1)

@@ -1,4 +1,4 @@
-"""One method against another at the same number of measurements: ratios and differences, with intervals."""
+"""Compare methods at the same number of measurements: ratios and differences, with intervals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,12 @@ METRICS = ("hyperdiff", "hyperdiff_true", "convergence", "regret")
 
 
 def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -> list[dict[str, Any]]:
-    """A record for each setting, other method, number of measurements and metric.
+    """One record for each setting, other method, number of measurements and metric.
 
-    ``ratio`` is that of the means over families, ``difference`` the mean of the differences, each with a 95 %
-    bootstrap interval over families drawn for both methods together; below 1 and 0 the method is the better
-    one. Raises TableError where ``against`` was not evaluated.
+    ``ratio`` is the ratio of the means over families, and ``difference`` the mean of the differences. Both
+    have a 95 % bootstrap interval over families, resampled for both methods together. A ratio below 1, or a
+    difference below 0, means that the method is better than ``against``. Raises TableError if ``against``
+    was not evaluated.
 
     >>> from peppp.evaluate.leave_one_out import evaluate
     >>> from peppp.paper.synthetic import synthetic_table

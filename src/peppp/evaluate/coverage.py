@@ -1,9 +1,9 @@
-"""Whether intervals hold what they promise: each family of a known table in turn is the new one.
+"""Check how often the intervals contain the true error: each family of a known table in turn is the new one.
 
-Nothing about the held out family is used: the Gaussian learns from the other rows only. Intervals are those
-of noise-free errors. The table knows these as means of few runs (:mod:`peppp.evaluate.judges`), so each
-interval is widened by what such a mean scatters. The interval score of Gneiting and Raftery (2007) charges
-width, and 2 / 0.1 times what lies outside.
+Nothing about the held-out family is used: the Gaussian learns from the other rows only. The intervals are for
+noise-free errors, which the table knows only as means of few runs (:mod:`peppp.evaluate.judges`). Each
+interval is therefore widened by the noise of such a mean. The interval score of Gneiting and Raftery (2007)
+adds the width and 2 / 0.1 times the distance by which an error lies outside.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ _ALPHA = 0.1
 
 @dataclass(frozen=True)
 class Coverage:
-    """``values`` [settings, counts, rows, 4]: mean over seeds of ``COLUMNS``; NaN where nothing fits.
+    """``values`` [settings, counts, rows, 4]: the ``COLUMNS``, averaged over seeds; NaN where nothing fits.
 
-    ``covered`` is the share of a row's noise-free errors that their 90 % interval holds, ``score`` the mean
-    interval score, ``width`` the mean width, ``pick_covered`` whether the interval of the picked
-    configuration holds its error: the choice favours what was underestimated.
+    ``covered`` is the share of a row's noise-free errors that lie in their 90 % interval, ``score`` the mean
+    interval score, and ``width`` the mean width. ``pick_covered`` says whether the interval of the picked
+    configuration contains its error; a pick favours errors that were underestimated.
     """
 
     settings: tuple[str, ...]
@@ -41,12 +41,12 @@ class Coverage:
     values: NDArray[np.float64]
 
     def interval(self, column: str, setting: str, count: int) -> Interval:
-        """The mean over families, with its 95 % bootstrap interval."""
+        """The mean of a column over families, with its 95 % bootstrap interval."""
         at = self.settings.index(setting), self.counts.index(count)
         return family_mean(self.values[at][:, COLUMNS.index(column)], self.families)
 
     def summary(self) -> list[dict[str, Any]]:
-        """A record for each setting and count."""
+        """One record for each setting and count."""
         records = []
         for setting in self.settings:
             for count in self.counts:
@@ -71,11 +71,11 @@ def coverage(
     leave: Leave = "family",
     judge: Judge | None = None,
 ) -> Coverage:
-    """How often the default method's 90 % intervals hold the noise-free error, by replay.
+    """Replay how often the 90 % intervals of the default method contain the noise-free error.
 
-    The ``judge`` knows these errors (default: the means of the table's runs). Other arguments are those of
-    :func:`peppp.evaluate.leave_one_out.evaluate`; all is as in a pick. Raises Lacking for a table that is too
-    small.
+    The ``judge`` supplies the noise-free errors (default: the means of the table's runs). For the other
+    arguments see :func:`peppp.evaluate.leave_one_out.evaluate`; everything is as in a pick. Raises Lacking if
+    the table is too small.
 
     >>> from peppp.paper.synthetic import synthetic_table
     >>> from peppp.table.matrix import error_matrix
@@ -92,7 +92,7 @@ def coverage(
     for r, seed in enumerate(seeds):
         for s, name in enumerate(settings):
             if r and SETTINGS[name].sampling == "full":
-                continue  # nothing is drawn anew
+                continue  # nothing is random, so other seeds repeat the first
             for i, learned in leave_one_out(
                 known, sampling=SETTINGS[name].sampling, seed=seed, leave=leave, share=share
             ):
@@ -101,8 +101,8 @@ def coverage(
                     continue
                 for c, count in enumerate(counts):
                     found = strategy(DEFAULT_METHOD, learned, task, count)
-                    told = run(found, known.values[i].item)
-                    belief, truth = found.believe(told), truth_of(i, told)
+                    measured = run(found, known.values[i].item)
+                    belief, truth = found.believe(measured), truth_of(i, measured)
                     if belief.noise is None:
                         continue  # too few tasks to learn from
                     wider = GAUSSIAN_90 * np.sqrt(belief.noise / np.maximum(truth.runs, 1))
@@ -110,10 +110,10 @@ def coverage(
                     half = np.hypot(half, wider)
                     judged = known.observed[i] & np.isfinite(truth.errors)
                     values[s, c, r, i] = _scored(truth.errors, middle - half, middle + half, judged)
-                    pick = found.pick(told)
+                    pick = found.pick(measured)
                     if judged[pick]:
-                        held_it = abs(truth.errors[pick] - middle[pick]) <= half[pick]
-                        values[s, c, r, i, -1] = float(held_it)
+                        holds = abs(truth.errors[pick] - middle[pick]) <= half[pick]
+                        values[s, c, r, i, -1] = float(holds)
     counted = np.isfinite(values).sum(axis=2)
     means = np.where(counted, np.nansum(values, axis=2) / np.maximum(counted, 1), np.nan)
     return Coverage(tuple(settings), tuple(counts), known.families, means)

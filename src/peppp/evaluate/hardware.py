@@ -1,7 +1,7 @@
-"""What hardware would have to offer: how often configurations are Pareto optimal, and how few of them do.
+"""What hardware should support: how often configurations are Pareto optimal, and how few of them suffice.
 
-Appendix D of the paper lists the configurations that lie on the frontiers of many tasks; the smallest set
-that keeps every task within some error of its best is a set cover, solved exactly.
+Appendix D of the paper lists the configurations that lie on the frontiers of many tasks. The smallest set
+that keeps every task within a given error of its best is a set cover, which is solved exactly.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from peppp.table.matrix import ErrorMatrix
 
 @dataclass(frozen=True, slots=True)
 class HardwareView:
-    """``frontiers`` [d]: on how many tasks' frontiers each configuration lies; ``chosen``: the smallest set.
+    """``frontiers`` [d]: the number of tasks on whose frontier a configuration lies; ``chosen``: the set.
 
-    ``within`` [n] is how much more each task errs at the best of the set than at its best of all.
+    ``within`` [n] is each task's least error in the set, minus its least error of all.
     """
 
     frontiers: NDArray[np.intp]
@@ -29,7 +29,7 @@ class HardwareView:
 
 
 def frontier_counts(known: ErrorMatrix) -> NDArray[np.intp]:
-    """On how many tasks' frontiers each configuration lies [d], among those observed on the task."""
+    """The number of tasks on whose frontier, of observed errors, each configuration lies: [d]."""
     optimal = [
         nondominated(m, e, k) for m, e, k in zip(known.bytes, known.values, known.observed, strict=True)
     ]
@@ -37,9 +37,9 @@ def frontier_counts(known: ErrorMatrix) -> NDArray[np.intp]:
 
 
 def smallest_set(excess: NDArray[np.float64], epsilon: float) -> tuple[int, ...]:
-    """The fewest columns of which each row has one with ``excess`` [n, d] of at most ``epsilon``.
+    """The fewest columns such that in each row at least one has an ``excess`` [n, d] up to ``epsilon``.
 
-    Of equally small sets it is one whose summed excess is least. Each row needs a column of excess 0.
+    Of equally small sets, it has the least summed excess. Each row needs a column of excess 0.
 
     >>> smallest_set(np.array([[0.0, 0.01, 0.2], [0.3, 0.01, 0.0]]), 0.02)
     (1,)
@@ -47,7 +47,7 @@ def smallest_set(excess: NDArray[np.float64], epsilon: float) -> tuple[int, ...]
     (0, 2)
     """
     covers = (excess <= epsilon).astype(np.float64)
-    # Less than one in all, so that it decides between equal sizes only.
+    # The ties sum to less than one, so they decide between sets of equal size only.
     ties = excess.sum(axis=0) / (excess.sum() + 1e-9) / 2
     solved = scipy.optimize.milp(
         1.0 + ties,
@@ -61,11 +61,12 @@ def smallest_set(excess: NDArray[np.float64], epsilon: float) -> tuple[int, ...]
 def hardware_view(known: ErrorMatrix, *, epsilon: float = 0.02, most: int | None = None) -> HardwareView:
     """How often each configuration is Pareto optimal, and the smallest set within ``epsilon`` of every best.
 
-    With ``most`` the set has at most so many, and the least worst excess that this allows. Errors that were
-    not observed are those of the completion.
+    With ``most``, ``epsilon`` is ignored: the set has at most that many configurations, and the least
+    worst-case excess that this allows. Errors that were not observed are completed for the set, but do not
+    count for frontiers. Raises TableError for an ``epsilon`` outside [0, 1], or a ``most`` below 1.
     """
     if not 0 <= epsilon <= 1 or (most is not None and most < 1):
-        raise TableError("epsilon lies in [0, 1] and a set has 1 or more; as --epsilon 0.02 --most 4")
+        raise TableError("epsilon must be in [0, 1] and most 1 or more; for example --epsilon 0.02 --most 4")
     errors = filled(known)
     excess = errors - errors.min(axis=1, keepdims=True)
     if most is None:

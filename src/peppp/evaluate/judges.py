@@ -1,9 +1,9 @@
-"""By which errors a pick is judged: those that it was picked by are lucky, too.
+"""The errors by which a pick is judged, which are not those that it was picked by: the latter involve luck.
 
-Of many noisy errors the least is less than its configuration errs on average, and a method that measures much
-finds it. So a pick is judged by noise-free errors: means of the task's runs that were not told. Under
-stochastic rounding Format B hardly matters, so that all runs of equal Format A count. Under nearest rounding
-the mantissa of Format B matters as well. Of other columns only further runs of the same one count.
+The least of many noisy errors lies below the mean error of its configuration, and a method that measures much
+finds it. Therefore noise-free errors judge a pick: means of the task's runs that the method did not see.
+Under stochastic rounding Format B hardly matters, so all runs of equal Format A count. Under nearest rounding
+the mantissa of Format B matters as well. For other columns only further runs of the same column count.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,24 +23,25 @@ Array = NDArray[np.float64]
 
 
 class Truth(NamedTuple):
-    """True ``errors`` [d] of one task (NaN: not known), and how many ``runs`` [d] each is the mean of."""
+    """True ``errors`` [d] of one task (NaN: unknown), and how many ``runs`` [d] each of them averages."""
 
     errors: Array
     runs: Array
 
 
-# The truth of a row (by its index) once some errors of it (by column) were told.
+# The truth about a row, given its index and the errors by column that were measured on it.
 Judge = Callable[[int, Mapping[int, float]], Truth]
 
 
 def judge(
     matrix: ErrorMatrix, name: str, others: Sequence[ErrorMatrix] = (), *, told: ErrorMatrix | None = None
 ) -> Judge | None:
-    """What judges picks on ``matrix``; None for its own errors.
+    """The judge of picks on ``matrix`` with a given name; None if it is the errors of the matrix.
 
-    ``same`` are its own, ``seed`` the means over the matrices of ``others``, the other seeds. ``noise-free``
-    are the means of the runs that were not told; ``told`` says which run of each entry is told, by default
-    all that the matrix has averaged. Raises Lacking where there is nothing to judge by.
+    ``same`` judges by the errors of the matrix, and ``seed`` by the means over ``others``, the matrices of
+    other seeds. ``noise-free`` judges by the means of the runs that the method did not see; ``told`` holds
+    the runs that it sees when it measures (default: the means in the matrix). Raises TableError for an
+    unknown name, and Lacking if there is nothing to judge by.
     """
     if name not in JUDGES:
         raise TableError(f"picks are judged by {', '.join(JUDGES)}, not by {name!r}")
@@ -58,12 +59,12 @@ def judge(
 
 
 def fixed(errors: Array) -> Judge:
-    """The judge that finds the same errors [n, d], whatever was told."""
-    return lambda i, told: Truth(errors[i], np.ones(errors.shape[1]))
+    """The judge that always returns the same ``errors`` [n, d]."""
+    return lambda i, measured: Truth(errors[i], np.ones(errors.shape[1]))
 
 
 def repeated(matrix: ErrorMatrix) -> bool:
-    """Whether most of the known entries have more than one run of equal noise-free error."""
+    """Whether most known entries have more than one run with the same noise-free error."""
     free = noise_free(matrix)
     runs = np.array([free(i, {}).runs for i in range(len(matrix.rows))])
     return bool((runs > 1)[matrix.observed].mean() > 0.5)
@@ -72,14 +73,14 @@ def repeated(matrix: ErrorMatrix) -> bool:
 def noise_free(matrix: ErrorMatrix, told: ErrorMatrix | None = None) -> Judge:
     """The judge of noise-free errors; see :func:`judge`."""
     sums, counts = _summed(matrix)
-    told_sums, told_counts = _summed(told or matrix)
+    seen_sums, seen_counts = _summed(told or matrix)
     alike = {kind: _alike(matrix.columns, kind) for kind in {_kind(row) for row in matrix.rows}}
 
-    def truth(i: int, given: Mapping[int, float]) -> Truth:
+    def truth(i: int, measured: Mapping[int, float]) -> Truth:
         total, count = sums[i].copy(), counts[i].copy()
-        for j in given:
-            total[j] -= told_sums[i, j]
-            count[j] -= told_counts[i, j]
+        for j in measured:
+            total[j] -= seen_sums[i, j]
+            count[j] -= seen_counts[i, j]
         group = alike[_kind(matrix.rows[i])]
         runs = np.bincount(group, count)[group].astype(np.float64)
         errors = np.where(runs > 0, np.bincount(group, total)[group] / np.maximum(runs, 1), np.nan)
@@ -89,13 +90,13 @@ def noise_free(matrix: ErrorMatrix, told: ErrorMatrix | None = None) -> Judge:
 
 
 def _summed(matrix: ErrorMatrix) -> tuple[Array, Array]:
-    """The sums of each entry's runs, and how many these are."""
+    """The sum of the runs of each entry, and their number."""
     counts = np.asarray(matrix.observed * (1.0 if matrix.counts is None else matrix.counts), np.float64)
     return np.where(matrix.observed, matrix.values, 0.0) * counts, counts
 
 
 def _kind(row: Row) -> str:
-    """What of a column decides its noise-free error: Format A, also the mantissa of B, or all of it."""
+    """What part of a column determines its noise-free error: Format A, also the mantissa of B, or all."""
     if row.recipe is None:
         return "column"
     modes = RoundingModes.parse(row.recipe.rounding)
@@ -105,7 +106,7 @@ def _kind(row: Row) -> str:
 
 
 def _alike(columns: Sequence[Label], kind: str) -> NDArray[np.intp]:
-    """A number [d] for each column, equal for those of equal noise-free error."""
+    """A number [d] for each column, equal for columns of equal noise-free error."""
 
     def key(label: Label) -> str:
         configuration = formats_of(label)

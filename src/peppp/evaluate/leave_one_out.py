@@ -1,7 +1,7 @@
 """Meta-leave-one-out: each task of a known table in turn is the new one (section 4.2, Table 1).
 
-:func:`leave_one_out` is the loop; whatever is evaluated visits it with the strategies that
-:mod:`peppp.learn.strategy` makes, which are those that advise.
+:func:`leave_one_out` is the loop. Every evaluation runs it with the strategies of
+:mod:`peppp.learn.strategy`, the same ones that give advice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from peppp.evaluate.bootstrap import Interval, family_mean
 from peppp.evaluate.judges import Judge, fixed
 from peppp.evaluate.scores import METRICS, scores
 from peppp.learn.completion import Completion, inverse_propensity, learn
-from peppp.learn.methods import DRAWN, PAPER_METHODS, Method, Task, Told, outcomes
+from peppp.learn.methods import DRAWN, PAPER_METHODS, Measured, Method, Task, outcomes
 from peppp.learn.strategy import Strategy, strategy
 from peppp.learn.threads import single_thread
 from peppp.table.matrix import ErrorMatrix, Lacking
@@ -59,14 +59,14 @@ def leave_one_out(
     relative_to_chance: bool = True,
     seed: int = 0,
 ) -> Iterator[tuple[int, Completion]]:
-    """Each row as the new task, with what the others teach: its index, and their completion.
+    """Yield the index of each row as the new task, and the completion of the rows that it learns from.
 
-    ``leave="family"`` learns from the rows of other families and other data, ``"row"`` from all other rows,
-    as the paper does. With ``teaches`` [n, n] row i learns from row j only where it is true; rows that
-    nothing teaches are left out. Of the others' entries ``sampling`` draws a ``share``, anew for each family
-    and ``seed``, uniformly or with probabilities that fall with memory (and weighs them by the inverse).
-    Nothing of the row itself is looked at. Errors are compared as multiples of chance, as in a pick, or as
-    they are, as in the paper. Raises Lacking where there is no second family.
+    With ``leave="family"``, a row learns from the rows of other families and other data; with ``"row"``, from
+    all other rows, as in the paper. With ``teaches`` [n, n], row i learns from row j only where it is true;
+    rows that cannot learn from any entry are skipped. ``sampling`` keeps a ``share`` of the entries to learn
+    from, drawn anew for each family and ``seed``: uniformly, or with probabilities that fall with memory and
+    inverse weights. No error of the row itself is used. Errors are compared as multiples of the chance error,
+    as in a pick, or as they are, as in the paper. Raises Lacking if there is no second family.
     """
     labels = held_together(matrix, leave)
     number = {label: split for split, label in enumerate(np.unique(labels))}
@@ -98,7 +98,7 @@ def new_task(
     limit: float = np.inf,
     relative_to_chance: bool = True,
 ) -> Task | None:
-    """Row i as a new task: its memory, and what of its known columns (of those ``within``) fits the limit."""
+    """Row i as a new task, on its known columns (among ``within``) that fit the ``limit``; else None."""
     feasible = matrix.observed[i] & (matrix.bytes[i] <= limit)
     if within is not None:
         feasible &= within
@@ -109,12 +109,12 @@ def new_task(
 
 
 def held_together(matrix: ErrorMatrix, leave: Leave) -> NDArray[np.intp]:
-    """A label for each row [n]; rows of one label are held out together."""
+    """A label for each row [n]; rows with the same label are held out together."""
     if leave not in ("family", "row"):
-        raise TableError(f"what is left out is a family or a row, not {leave!r}")
+        raise TableError(f"leave must be 'family' or 'row', not {leave!r}")
     if leave == "row":
         return np.arange(len(matrix.rows))
-    # A family, and whatever shares its data: all rows that a chain of equal families or data connects.
+    # Rows that are connected by a chain of equal families or equal data get the same label.
     labels = np.unique(np.asarray(matrix.families), return_inverse=True)[1].astype(np.intp)
     tasks = np.unique(np.asarray(matrix.tasks), return_inverse=True)[1]
     for task in np.unique(tasks):
@@ -126,9 +126,9 @@ def held_together(matrix: ErrorMatrix, leave: Leave) -> NDArray[np.intp]:
 def _sampled(
     matrix: ErrorMatrix, sampling: Sampling, share: float, seed: Sequence[int]
 ) -> tuple[ErrorMatrix, NDArray[np.float64] | None]:
-    """The matrix with a share of its entries, and their weights.
+    """The matrix with a share of its entries, and their weights (None: equal).
 
-    Of rows that are partly observed, the share of all entries is sampled among those that are.
+    If the matrix is partly observed, the sample is a share of all entries, drawn from the observed ones.
     """
     if sampling == "full":
         return matrix, None
@@ -150,8 +150,8 @@ class Evaluation:
     """``values`` [settings, methods, counts, seeds, rows, metrics]; NaN where nothing fits the cap.
 
     The metrics are those of :mod:`peppp.evaluate.scores`, then ``memory_used``, the memory of the
-    measurements as a share of that of all permissible ones (the x axis of Figure 11), and ``measured``, how
-    many they are.
+    measurements as a share of the memory of all permissible ones (the x axis of Figure 11), and ``measured``,
+    the number of measurements.
     """
 
     known: ErrorMatrix
@@ -165,18 +165,18 @@ class Evaluation:
     metrics: tuple[str, ...] = (*METRICS, MEMORY_USED, MEASURED)
 
     def of(self, metric: str, setting: str, method: str, count: int) -> NDArray[np.float64]:
-        """A metric of each row, the mean over seeds: [n]."""
+        """A metric of each row, averaged over seeds: [n]."""
         place = self.settings.index(setting), self.methods.index(method), self.counts.index(count)
         values: NDArray[np.float64] = self.values[place][..., self.metrics.index(metric)].mean(axis=0)
         return values
 
     @property
     def families(self) -> tuple[str, ...]:
-        """What intervals are drawn over: families, or rows if rows were left out."""
+        """What the bootstrap resamples: families, or rows if rows were left out."""
         return self.known.families if self.leave == "family" else self.known.names
 
     def interval(self, metric: str, setting: str, method: str, count: int) -> Interval:
-        """The mean over families of a metric and its interval; the mean over rows if rows were left out."""
+        """The mean of a metric over families, or rows if rows were left out, with its interval."""
         return family_mean(self.of(metric, setting, method, count), self.families)
 
     @property
@@ -242,17 +242,18 @@ def evaluate(
     judge: Judge | NDArray[np.float64] | None = None,
     noise: float | None = None,
 ) -> Evaluation:
-    """Every method in every setting on every task of a known table, as if the task were new.
+    """Evaluate every method in every setting on every task of a known table, as if the task were new.
 
-    Arguments are those of :func:`leave_one_out`; by default all is as in a pick, and the paper's figures
-    compare plain errors with its lambda. ``cap`` is that of Settings II, IV and VI, by default the median of
-    the table's memory. Nothing that a method sees depends on the held out row, but for the errors that it
-    asks for, which are those of ``runs`` [n, d] if given. A ``judge`` (:mod:`peppp.evaluate.judges`, or
-    errors [n, d]) has the true errors of picks; ``pick_error`` and ``regret`` are NaN where it has none. The
-    other metrics compare estimated frontiers with those of the measured errors, as the paper does. ``noise``
-    is the standard deviation of a run's error, for ``gaussian`` (default: learned from the table).
+    For the arguments see also :func:`leave_one_out`. By default everything is as in a pick; the paper's
+    figures compare plain errors and use its lambda. ``cap`` bounds the memory in Settings II, IV and VI
+    (default: the median of the table's memory). The only errors of the held-out row that a method sees are
+    those it asks for, taken from ``runs`` [n, d] if given. A ``judge`` (:mod:`peppp.evaluate.judges`, or
+    errors [n, d]) supplies the true errors of picks; ``pick_error`` and ``regret`` are NaN where it has none.
+    The other metrics compare estimated frontiers with those of the measured errors, as in the paper.
+    ``noise`` is the standard deviation of a run's error, for ``gaussian`` (default: learned from the table).
 
-    Raises Lacking for a table with too few rows or families, TableError for a name that is not known.
+    Raises Lacking for a table with too few rows or families, TableError for an unknown name or an unusable
+    count or share, and BudgetError for a cap below every footprint.
 
     >>> from peppp.paper.synthetic import synthetic_table
     >>> from peppp.table.matrix import error_matrix
@@ -264,10 +265,10 @@ def evaluate(
     known.require()
     parsed = [Method.parse(name) for name in methods]
     limit = _checked(known, settings, methods, counts, share, cap)
-    told = known.values if runs is None else runs
-    truth = fixed(told) if judge is None else judge if callable(judge) else fixed(judge)
+    measured = known.values if runs is None else runs
+    truth = fixed(measured) if judge is None else judge if callable(judge) else fixed(judge)
     judged = np.array(
-        [np.isfinite(told[i]) & np.isfinite(truth(i, {}).errors) for i in range(len(known.rows))]
+        [np.isfinite(measured[i]) & np.isfinite(truth(i, {}).errors) for i in range(len(known.rows))]
     )
     shape = (len(settings), len(methods), len(counts), len(seeds), len(known.rows), len(METRICS) + 2)
     values = np.full(shape, np.nan)
@@ -286,19 +287,19 @@ def evaluate(
                     if SETTINGS[name].sampling != kind or task is None:
                         continue
                     for j, method in enumerate(parsed):
-                        if r and kind == "full" and method.design not in DRAWN:  # nothing is drawn anew
+                        if r and kind == "full" and method.design not in DRAWN:  # nothing is random
                             values[s, j, :, r, i] = values[s, j, :, 0, i]
                             continue
                         played = outcomes(
                             lambda count, m=method, t=task, c=learned, key=(seed, i): strategy(  # type: ignore[misc]
                                 m, c, t, count, seed=key, noise=noise
                             ),
-                            told[i].item,
+                            measured[i].item,
                             counts,
                         )
                         for c, (found, errors) in enumerate(played):
                             values[s, j, c, r, i, :-2] = _scored(
-                                task, told[i], truth(i, errors).errors, found, errors
+                                task, measured[i], truth(i, errors).errors, found, errors
                             )
                         everything = task.memory[task.feasible].sum()
                         used = [task.memory[list(errors)].sum() / everything for _, errors in played]
@@ -309,11 +310,11 @@ def evaluate(
 
 
 def _scored(
-    task: Task, errors: NDArray[np.float64], truth: NDArray[np.float64], found: Strategy, told: Told
+    task: Task, errors: NDArray[np.float64], truth: NDArray[np.float64], found: Strategy, measured: Measured
 ) -> list[float]:
-    """The ``METRICS``: the frontier's against the measured errors, the pick's by the truth (NaN: unknown)."""
-    scored = scores(task.memory, errors, found.errors(told), task.feasible)
-    judged, error = task.feasible & np.isfinite(truth), truth[found.pick(told)]
+    """The ``METRICS``: of the frontier by the measured errors, of the pick by the truth (NaN: unknown)."""
+    scored = scores(task.memory, errors, found.errors(measured), task.feasible)
+    judged, error = task.feasible & np.isfinite(truth), truth[found.pick(measured)]
     least = truth[judged].min() if judged.any() else np.nan
     scored |= {"pick_error": error, "regret": error - least}
     return [float(np.squeeze(scored[metric])) for metric in METRICS]
@@ -327,18 +328,18 @@ def _checked(
     share: float,
     cap: float | None,
 ) -> float:
-    """The cap of the even settings, once all has been found to be sound."""
+    """Check the arguments; return the cap of Settings II, IV and VI."""
     for name in settings:
         if name not in SETTINGS:
             raise TableError(f"no setting {name!r}; there are {', '.join(SETTINGS)} (Table 1 of the paper)")
     if not settings or not methods or not counts:
         raise TableError(
-            "an evaluation needs a setting, a method and a number of measurements, as I, ed-mf, 3"
+            "an evaluation needs a setting, a method and a number of measurements, such as I, ed-mf, 3"
         )
     if any(count < 0 for count in counts):
-        raise TableError(f"a number of measurements is 0 or more, not {min(counts)}")
+        raise TableError(f"the number of measurements must be 0 or more, not {min(counts)}")
     if not 0 < share <= 1:
-        raise TableError(f"a share of the table lies above 0, up to 1; {share:g} does not")
+        raise TableError(f"the share of the table must be above 0, up to 1, not {share:g}")
     limit = float(np.median(known.bytes)) if cap is None else float(cap)
     if any(SETTINGS[s].capped for s in settings) and not (known.bytes <= limit).any():
         raise BudgetError(

@@ -1,7 +1,7 @@
-"""All metrics of many estimated frontiers of one task at once; the definitions stand in :mod:`peppp.pareto`.
+"""All metrics of many estimated frontiers of one task at once; :mod:`peppp.pareto` defines them.
 
-An evaluation scores tens of thousands of estimates, most of them on the same memory. Sorting it once and
-sharing the grid of distinct memories makes that a few array operations a task.
+An evaluation scores tens of thousands of estimates, most of them with the same memory. Sorting the memory
+once and sharing the grid of its distinct values reduces this to a few array operations per task.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from peppp.errors import BudgetError
 
-# At the estimated errors, as in the paper's figures, and at the true errors of the same configurations.
+# Computed at the estimated errors, as in the paper's figures, and at the true errors of the same points.
 FRONTIER_METRICS = ("convergence", "hyperdiff", "area", "igd_plus")
 METRICS = (
     *FRONTIER_METRICS,
@@ -23,13 +23,13 @@ METRICS = (
 def scores(
     memory: ArrayLike, true_error: ArrayLike, estimated_error: ArrayLike, feasible: ArrayLike | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Each of ``METRICS`` for each of q estimates of one task's errors: arrays [q].
+    """Compute each of ``METRICS`` for q estimates of one task's errors: arrays [q] by name.
 
-    ``memory`` and ``true_error`` are [d], ``estimated_error`` is [q, d], ``feasible`` [d] bool. All metrics
-    are restricted to the feasible configurations. ``relative_error`` is ||estimate - true|| / ||true||
-    (section 4); ``pick_error`` the true error of the configuration of least estimated error, of ties the one
-    of least memory, and ``regret`` what it has above the least possible. Raises BudgetError if nothing is
-    feasible.
+    ``memory`` and ``true_error`` are [d], ``estimated_error`` is [q, d] or [d], ``feasible`` [d] bool
+    (default: all). Only feasible configurations count. ``relative_error`` is ||estimate - true|| / ||true||
+    (section 4). ``pick_error`` is the true error of the configuration with the least estimated error; ties go
+    to the least memory. ``regret`` is ``pick_error`` minus the least true error. Raises BudgetError if
+    nothing is feasible.
 
     >>> found = scores([1, 2], [0.5, 0.25], [[0.75, 0.25], [0.5, 0.75]])
     >>> found["convergence"], found["regret"]
@@ -50,7 +50,7 @@ def scores(
     chosen = _nondominated(estimated, starts, level)  # [q, c]
     true_curve = _curve(e[None], best, starts)  # [1, levels]
     goals = np.column_stack([share, e])[best[0]]  # [p, 2], the true frontier
-    of, where = np.nonzero(chosen)  # of: which estimate, ascending; each has one point at least
+    of, where = np.nonzero(chosen)  # of: which estimate, ascending; each has at least one point
     first = np.searchsorted(of, np.arange(len(raw)))
     sizes = np.bincount(of, minlength=len(raw))
     found = {}
@@ -65,7 +65,7 @@ def scores(
         found["area" + suffix] = np.abs(gaps) @ widths
         found["igd_plus" + suffix] = np.minimum.reduceat(shortfall, first, axis=0).mean(axis=1)
     found["relative_error"] = np.linalg.norm(raw - e, axis=1) / (np.linalg.norm(e) or 1.0)
-    # Rounded: what ties in exact arithmetic ties here; the order by memory then breaks the tie.
+    # Rounding restores the ties of exact arithmetic; argmin then takes the first, of least memory.
     found["pick_error"] = e[np.round(estimated, 9).argmin(axis=1)]
     found["regret"] = found["pick_error"] - e.min()
     return found
@@ -74,7 +74,7 @@ def scores(
 def _nondominated(
     errors: NDArray[np.float64], starts: NDArray[np.intp], level: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """Which of the configurations, sorted by memory, are Pareto optimal: [q, c]."""
+    """Which configurations, in the order of their memory, are Pareto optimal: [q, c]."""
     least = np.minimum.reduceat(errors, starts, axis=1)  # [q, levels]
     below = np.minimum.accumulate(least, axis=1)
     below = np.concatenate([np.full((len(errors), 1), np.inf), below[:, :-1]], axis=1)

@@ -1,1 +1,1 @@
-"""What a partly known table tells about a new task: completion, and the choice of what to measure."""
+"""Predict the errors of a new task from a partly observed table, and choose what to measure on it."""

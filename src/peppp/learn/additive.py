@@ -1,8 +1,8 @@
-"""A model without factorisation: a task deviates from the mean by a constant and a term for each format.
+"""A model without factorisation: a task deviates from the mean by a constant and one term for each format.
 
     e_j = mean_j + r + a(Format A of j) + b(Format B of j) + noise
 
-with all terms normal, their variances taken from the table. It is what a factorisation has to beat.
+All terms are normal, with variances estimated from the table. A factorisation has to beat this model.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,7 +16,7 @@ from peppp.learn.bayesopt import GaussianProcess
 
 @dataclass(frozen=True, slots=True)
 class AdditiveModel:
-    """The variances of the terms, ``shares`` of their sum by name, and the process that they make."""
+    """The model as a Gaussian ``process``; ``shares`` holds each term's share of the variance by name."""
 
     process: GaussianProcess
     shares: dict[str, float]
@@ -25,10 +25,11 @@ class AdditiveModel:
 def additive_model(
     estimate: NDArray[np.float64], formats_a: Sequence[Hashable], formats_b: Sequence[Hashable]
 ) -> AdditiveModel:
-    """The additive model of an error matrix [n, d] whose columns have these Formats A and B.
+    """Fit the additive model to the error matrix ``estimate`` [n, d].
 
-    Each term's variance over tasks is that of its mean over the columns that share it, once the terms
-    before it are taken away (a sequential analysis of variance).
+    ``formats_a`` and ``formats_b`` [d] are the formats of the columns. The terms are fitted one after the
+    other (a sequential analysis of variance): the variance of a term is the mean square of the residual that
+    the terms before it leave, averaged over the columns that share the term.
 
     >>> E = np.array([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5]])  # rows differ by a constant
     >>> shares = additive_model(E, ["a1", "a1", "a2"], ["b1", "b2", "b1"]).shares
@@ -49,7 +50,7 @@ def additive_model(
     variances["rest"] = float((residual**2).mean())
     total = sum(variances.values()) or 1.0
     shares = {name: variance / total for name, variance in variances.items()}
-    # The floor keeps the equations regular for a table without any noise.
+    # The floor keeps the equations regular if the table has no noise.
     return AdditiveModel(GaussianProcess(covariance, mean, max(variances["rest"], 1e-9)), shares)
 
 

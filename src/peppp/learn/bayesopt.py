@@ -1,8 +1,8 @@
 """The paper's Bayesian optimisation baselines (Appendix E.1): a Gaussian process over configurations.
 
-BO-MF describes a configuration by its embedding, BO-FULL by its column of the error matrix. The kernel is the
-paper's, found there on a logarithmic scale: RBF with length scale 20 and white noise of variance 1, both
-fixed, so that the posterior has a closed form; the next configuration to measure maximises the expected
+BO-MF describes a configuration by its embedding, BO-FULL by its column of the error matrix. The kernel is RBF
+with length scale 20 plus white noise of variance 1, which the paper chose on a logarithmic scale. Both are
+fixed, so the posterior has a closed form. The next configuration to measure maximises the expected
 improvement with xi = 0.01 (Jones et al., 1998).
 """
 
@@ -19,7 +19,7 @@ LENGTH_SCALE, NOISE, XI = 20.0, 1.0, 0.01
 
 @dataclass(frozen=True, slots=True)
 class GaussianProcess:
-    """A Gaussian process over d configurations: its covariance [d, d] and its mean [d] before measuring."""
+    """A Gaussian process over d configurations: prior ``covariance`` [d, d], ``mean`` [d], and ``noise``."""
 
     covariance: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -35,7 +35,7 @@ class GaussianProcess:
     def posterior(
         self, measured: Sequence[int], errors: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation [d] of the errors, noise apart, given those of the ``measured``.
+        """Mean and standard deviation [d] of the noise-free errors, given ``errors`` [l] of ``measured`` [l].
 
         >>> process = GaussianProcess(np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([0.4, 0.6]))
         >>> mean, deviation = process.posterior([0], np.array([0.2]))
@@ -56,7 +56,7 @@ class GaussianProcess:
 def expected_improvement(
     mean: NDArray[np.float64], deviation: NDArray[np.float64], best: float, *, xi: float = XI
 ) -> NDArray[np.float64]:
-    """By how much each configuration is expected to err less than ``best`` - xi.
+    """The expected improvement of each configuration's error on ``best`` - xi: [d].
 
     >>> expected_improvement(np.array([0.3, 0.5]), np.array([0.1, 0.1]), best=0.31).round(4)
     array([0.0399, 0.0008])

@@ -1,4 +1,4 @@
-"""How sure predictions for a new task are: intervals, probabilities, and columns that the table lacks."""
+"""How sure the predictions for a new task are: intervals and probabilities."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ GAUSSIAN_90 = 1.6449
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """About each of d configurations of a new task, and about the choice among them.
+    """What is believed about the d configurations of a new task, and about the choice among them.
 
-    ``low`` and ``high`` [d] are the ends of 90 % intervals of the noise-free error, a fraction.
-    ``on_frontier`` [d] is the probability that a configuration is Pareto optimal within the budget.
-    ``near_best`` [d] is the probability that its error exceeds the least one within the budget by at most the
-    tolerance. ``covariance`` [d, d] is that of the errors, and ``noise`` [d] the variance of one run around
-    them. See :meth:`unknown` for a method that has no intervals.
+    ``low`` and ``high`` [d] bound the 90 % intervals of the noise-free errors, as fractions. ``on_frontier``
+    [d] is the probability that a configuration is Pareto optimal within the budget. ``near_best`` [d] is the
+    probability that its error exceeds the least error within the budget by at most the tolerance.
+    ``covariance`` [d, d] is the covariance of the noise-free errors, and ``noise`` [d] the variance of one
+    run around them. Methods without intervals use :meth:`unknown`.
     """
 
     low: NDArray[np.float64]
@@ -28,23 +28,23 @@ class Belief:
 
     @classmethod
     def unknown(cls, d: int) -> "Belief":
-        """Nothing is known: intervals are [0, 1], and probabilities are None."""
+        """The belief of a method without intervals: they are all [0, 1], and everything else is None."""
         return cls(np.zeros(d), np.ones(d), None, None)
 
     @property
     def unsure(self) -> bool:
-        """Whether nothing is known of how sure the predictions are."""
+        """Whether it is unknown how sure the predictions are."""
         return self.near_best is None
 
     def run_interval(self, errors: NDArray[np.float64], column: int) -> tuple[float, float] | None:
-        """The 90 % interval of the error of one training at a column, given the expected ``errors`` [d]."""
+        """The 90 % interval of one training's error, given the expected ``errors`` [d]; None if unknown."""
         if self.covariance is None or self.noise is None:
             return None
         reach = GAUSSIAN_90 * float(self.covariance[column, column] + self.noise[column]) ** 0.5
         return max(float(errors[column]) - reach, 0.0), min(float(errors[column]) + reach, 1.0)
 
     def enough(self, best: int, until_sure: float, count: int) -> str:
-        """Why ``count`` measurements suffice to choose the configuration ``best``; empty if they do not."""
+        """Why ``count`` measurements suffice to choose ``best`` with ``until_sure``; empty if they do not."""
         if self.near_best is None or self.near_best[best] < until_sure:
             return ""
         return f"after {counted(count)} the choice is sure enough ({self.near_best[best]:.0%})"
@@ -80,7 +80,7 @@ def on_frontier(
 def near_best(
     samples: NDArray[np.float64], feasible: NDArray[np.bool_], tolerance: float = 0.0
 ) -> NDArray[np.float64]:
-    """The share of the ``samples`` [q, d] in which each is within ``tolerance`` of the best feasible: [d].
+    """The share of ``samples`` [q, d] in which a feasible column is within ``tolerance`` of the best: [d].
 
     >>> near_best(np.array([[0.5, 0.4], [0.5, 0.6]]), np.array([True, True]))
     array([0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Matrix completion: a partly observed error matrix filled in, and what it says of each configuration.
+"""Matrix completion: fill in a partly observed error matrix and embed its configurations.
 
 SoftImpute (softimpute.py) fills the gaps; a singular value decomposition gives the embeddings of section 3.2.
 """
@@ -16,19 +16,21 @@ from peppp.learn.threads import single_thread
 from peppp.table.labels import Label, groups
 from peppp.table.matrix import ErrorMatrix
 
-SHRINKAGE = 0.1  # of the root mean square error; between 0.01 and 0.3 held-out errors hardly differ
+# Times the root mean square of the errors. Between 0.01 and 0.3, held-out errors hardly differ.
+SHRINKAGE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
-    """A completed error matrix. Arrays are read-only copies.
+    """A completed error matrix. The first four arrays are read-only copies.
 
-    ``estimate`` [n, d] holds errors, or errors divided by their row's chance error if that was asked for;
-    ``singular_values`` [min(n, d)] are its own, descending; ``configuration_embeddings`` [d, k] are the rows
-    of Y in E ~ X Y^T, its k leading right singular vectors (section 3.2). ``observed`` [n, d] says which
-    entries are no estimates but the given ones. ``families`` [n] and ``columns`` [d] are the
-    matrix's labels, where it has any; ``shrinkage`` is the lambda of the completion. ``counts`` and
-    ``squares`` [n, d] are those of the matrix, in the units of ``estimate``; None where each is of one run.
+    ``estimate`` [n, d] holds errors, or errors divided by the chance error of their row. ``singular_values``
+    [min(n, d)] are the singular values of ``estimate``, in descending order. ``configuration_embeddings``
+    [d, k] are the rows of Y in E ~ X Y^T: the k leading right singular vectors (section 3.2). ``observed``
+    [n, d] marks the entries that were given, not estimated. ``families`` [n] and ``columns`` [d] are the
+    labels of the matrix, if it has any; ``shrinkage`` is the lambda of the completion. ``counts`` [n, d] says
+    how many runs an entry averages, and ``squares`` [n, d] sums the squared distances of these runs from
+    their mean, in squared units of ``estimate``; None means one run each.
     """
 
     estimate: NDArray[np.float64]
@@ -44,17 +46,17 @@ class Completion:
     def __post_init__(self) -> None:
         for name in ("estimate", "singular_values", "configuration_embeddings", "observed"):
             kind = bool if name == "observed" else np.float64
-            array = np.array(getattr(self, name), dtype=kind, order="C")  # sums depend on the layout
+            array = np.array(getattr(self, name), dtype=kind, order="C")  # layouts round differently
             array.setflags(write=False)
             object.__setattr__(self, name, array)
 
     @property
     def groups(self) -> NDArray[np.intp] | None:
-        """Which columns differ in Format B only [d]; None where they are not configurations."""
+        """Group numbers [d], equal for columns that differ in Format B only; None if one is plain text."""
         return groups(self.columns)
 
     def take(self, columns: Sequence[int]) -> "Completion":
-        """What it says of some of the columns; embeddings stay those of all."""
+        """The completion of some of the columns; their embeddings do not change."""
         j = list(columns)
         return replace(
             self,
@@ -75,18 +77,18 @@ def complete(
     relative_to_chance: bool = False,
     weights: NDArray[np.float64] | None = None,
 ) -> Completion:
-    """The error matrix with its gaps filled by :func:`soft_impute`; measured entries are kept (section 3.1).
+    """Fill the gaps of an error matrix by :func:`soft_impute`; measured entries are kept (section 3.1).
 
-    Keeping them changes no embedding: where Algorithm 1 stands still, its estimate is the kept matrix with
-    smaller singular values and the same singular vectors (without ``weights``).
+    Keeping them does not change the embeddings: at a fixed point of Algorithm 1 (without ``weights``), its
+    estimate is the kept matrix with smaller singular values and the same singular vectors.
 
-    ``relative_to_chance`` divides each row by its chance error first, which keeps tasks of few and of many
-    classes comparable. ``weights`` [n, d] are inverse sampling probabilities.
+    ``rank`` is the number of embedding dimensions. ``relative_to_chance`` first divides each row by its
+    chance error, which makes tasks with few and with many classes comparable. ``weights`` [n, d] are inverse
+    sampling probabilities. ``shrinkage`` is lambda. The default is :data:`SHRINKAGE` times the root mean
+    square of the observed entries, so that the scale of the errors does not matter; the paper's 0.1 is
+    absolute.
 
-    ``shrinkage`` is lambda. By default it is :data:`SHRINKAGE` times the root mean square of the observed
-    entries, so that errors of any size are completed alike; the paper's 0.1 is absolute.
-
-    Raises TableError for a row or a column without any measurement: completion would call its errors zero.
+    Raises TableError for a row or a column without any measurement, which completion would estimate as zero.
 
     >>> from peppp.formats import paper_grid
     >>> from peppp.table.matrix import Row
@@ -112,7 +114,7 @@ def learn(
     relative_to_chance: bool = False,
     weights: NDArray[np.float64] | None = None,
 ) -> Completion:
-    """:func:`complete` of some rows (indices or a mask), of which any may be empty: what they teach."""
+    """:func:`complete` some ``rows`` (indices or a mask); rows and columns may be empty here."""
     part = matrix.take(rows)
     unit = part.chance[:, None] if relative_to_chance else np.ones((len(part.rows), 1))
     found = complete_values(
@@ -124,7 +126,7 @@ def learn(
 
 
 def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
-    """The errors [n, d] of a matrix, estimated where they were not observed: to look at, not to judge by."""
+    """The errors [n, d] of a matrix, estimated where none was observed: for overviews, not for evaluation."""
     return np.clip(complete_values(matrix.values, matrix.observed).estimate, 0.0, 1.0)
 
 
@@ -139,9 +141,9 @@ def complete_values(
     families: tuple[str, ...] = (),
     columns: tuple[Label, ...] = (),
 ) -> Completion:
-    """:func:`complete` for plain arrays [n, d], of which only the ``observed`` entries are looked at.
+    """:func:`complete` for plain arrays [n, d]; it reads only the ``observed`` entries of ``values``.
 
-    ``families`` and ``columns`` label rows and columns; completion itself makes no use of them.
+    ``families`` and ``columns`` label rows and columns; the completion itself does not use them.
 
     >>> complete_values(np.array([[0.8, 0.4], [0.4, np.nan]]), np.array([[True, True], [True, False]]),
     ...     shrinkage=1e-3).estimate.round(2)
@@ -154,9 +156,9 @@ def complete_values(
         shrinkage = SHRINKAGE * float(np.sqrt(np.mean(E[mask] ** 2)))
     if not mask.all():
         fit = row_and_column_effects(E, mask)
-        # Where SoftImpute starts changes what it finds by its tolerance only, and the time by half or more.
+        # This start changes the result only by SoftImpute's tolerance, and saves at least half of the time.
         filled = soft_impute(E, mask, shrinkage=shrinkage, weights=weights, start=fit)
-        # A configuration that no row knows has no low-rank estimate: shrinkage would call its errors zero.
+        # A column without any observation keeps the additive fit: shrinkage would estimate it as zero.
         E = np.where(mask, E, np.where(mask.any(axis=0), filled, fit))
     S, Vt = _singular(E)
     return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, families, columns, shrinkage)
@@ -166,8 +168,9 @@ def complete_values(
 def factorise(estimate: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
     """Configuration embeddings [d, k] of an error matrix [n, d]: its leading right singular vectors.
 
-    With E = U S V^T the embedding of configuration j is row j of V: orthonormal columns, as Oboe has them
-    (section 3.2 leaves the scale open). k = ``rank``, or less where the matrix has a lower rank.
+    With E = U S V^T, the embedding of configuration j is row j of V. The columns of V are orthonormal, as in
+    Oboe (section 3.2 leaves the scale open). k is ``rank``, or the rank of the matrix if that is lower.
+    Raises ValueError for a rank below 1.
 
     >>> abs(factorise(np.array([[0.3, 0.4], [0.6, 0.8]]), rank=2)).round(6)
     array([[0.6],
@@ -178,7 +181,7 @@ def factorise(estimate: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
 
 
 def inverse_propensity(probabilities: NDArray[np.float64], *, floor: float = 0.02) -> NDArray[np.float64]:
-    """Weights 1 / P of entries sampled with probabilities P, no P taken below ``floor`` (section 3.1).
+    """Weights 1 / P of entries sampled with probabilities P, raised to at least ``floor`` (section 3.1).
 
     >>> inverse_propensity(np.array([0.5, 0.001]))
     array([ 2., 50.])
@@ -196,9 +199,9 @@ def _embeddings(
     S: NDArray[np.float64], Vt: NDArray[np.float64], rank: int, longest: int
 ) -> NDArray[np.float64]:
     if rank < 1:
-        raise ValueError(f"a factorisation has rank 1 or more, not {rank}")
+        raise ValueError(f"the rank of a factorisation must be 1 or more, not {rank}")
     rounding = S[0] * longest * np.finfo(np.float64).eps
-    numerical_rank = int((rounding < S).sum())  # beyond it, singular vectors are noise
+    numerical_rank = int((rounding < S).sum())  # singular vectors beyond it are noise
     return np.array(Vt[: min(rank, numerical_rank)].T)
 
 
@@ -210,5 +213,5 @@ def _refuse_empty_lines(matrix: ErrorMatrix) -> None:
         unknown = np.flatnonzero(~np.any(matrix.observed, axis=axis))
         if len(unknown):
             raise TableError(
-                f"the table has no error of {names[unknown[0]]}; measure one at least or leave it out"
+                f"the table has no error of {names[unknown[0]]}; measure at least one, or leave it out"
             )

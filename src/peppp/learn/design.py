@@ -1,8 +1,8 @@
-"""Which configurations to measure on a new task, and what their errors say of the others (section 3.2).
+"""Choose which configurations to measure on a new task, and predict the others (section 3.2).
 
 The new task's errors are modelled as e = Y x + noise, with the configuration embeddings Y [d, k] and the
-task's unknown embedding x [k]. Measuring the configurations S gives x by least squares, with the covariance
-(sum over S of y_j y_j^T)^-1 up to a factor; the D-optimal design makes its determinant small.
+task's unknown embedding x [k]. Measuring the configurations S gives x by least squares. Up to a factor, its
+covariance is (sum over S of y_j y_j^T)^-1; the D-optimal design makes the determinant of this matrix small.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from peppp.errors import BudgetError
 from peppp.learn.threads import single_thread
 
-# Embeddings are independent to working precision if their Gram matrix is regular, which squares the ratio of
-# their singular values.
+# Embeddings count as independent if their Gram matrix is regular at working precision. The Gram matrix
+# squares the ratio of their singular values, hence the root.
 _DEPENDENT = float(np.sqrt(np.finfo(np.float64).eps))
 
 
@@ -25,14 +25,14 @@ def d_optimal(
 ) -> NDArray[np.intp]:
     """Indices of ``count`` configurations to measure, the most informative first: [count] integers.
 
-    Greedy D-optimal design (Algorithm 2): begins with the pivots of a column-pivoted QR decomposition, then
-    adds the configuration of the largest y^T X^-1 y, which by the matrix determinant lemma raises det X most.
-    Departures from the paper: it stops at ``count`` (the printed loop takes one more); fewer measurements
-    than k are allowed and then use the leading components; where the feasible embeddings span less than k
-    dimensions, the design is optimal within their span.
+    This is the greedy D-optimal design (Algorithm 2). It begins with the pivots of a column-pivoted QR
+    decomposition, then adds the configuration with the largest y^T X^-1 y, which by the matrix determinant
+    lemma raises det X most. It departs from the paper in three ways. It stops at ``count`` (the printed loop
+    takes one more). It allows fewer measurements than k, and then uses the leading components. If the
+    feasible embeddings span fewer than k dimensions, the design is optimal within their span.
 
-    ``embeddings`` is [d, k], ``feasible`` [d] bool (default: all). Fewer feasible configurations than
-    ``count`` are all returned; none raises BudgetError.
+    ``embeddings`` is [d, k], ``feasible`` [d] bool (default: all). If fewer than ``count`` configurations are
+    feasible, all of them are returned. Raises BudgetError if none is feasible, ValueError if shapes differ.
 
     >>> d_optimal(np.array([[1.0, 0.0], [0.9, 0.0], [0.0, 0.5], [0.0, 0.4]]), 3)
     array([0, 2, 1])
@@ -44,30 +44,30 @@ def d_optimal(
     rank = min(embeddings.shape[1], count)
     if not count:
         return allowed[:0]
-    # Pivoted QR: R's columns are the candidates in coordinates that the pivots span one after the other.
+    # Pivoted QR: the columns of R are the candidates, in orthonormal coordinates spanned by the pivots.
     R, order = scipy.linalg.qr(embeddings[allowed, :rank].T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(R))
     rank = int((diagonal > _DEPENDENT * diagonal[:1]).sum())
-    if not rank:  # nothing tells anything: any of them will do
+    if not rank:  # all embeddings are zero, so any choice will do
         return np.asarray(allowed[:count])
     Y = R[:rank]  # [rank, c], candidates in the order of the pivots: the first ones are S_0
-    inverse_root = scipy.linalg.solve_triangular(Y[:, :rank], np.eye(rank))  # regular: rank says so
+    inverse_root = scipy.linalg.solve_triangular(Y[:, :rank], np.eye(rank))  # regular, by the choice of rank
     X_inverse = inverse_root.T @ inverse_root  # [rank, rank], X = sum over S_0 of y_j y_j^T
     leverage = (Y * (X_inverse @ Y)).sum(axis=0)  # [c], y_j^T X^-1 y_j
-    leverage[:rank] = -np.inf  # chosen ones are not chosen again
+    leverage[:rank] = -np.inf  # the pivots are chosen already
     chosen = list(range(rank))
     while len(chosen) < count:
         best = int(leverage.argmax())
         chosen.append(best)
         u = X_inverse @ Y[:, best]
-        leverage -= (u @ Y) ** 2 / (1.0 + Y[:, best] @ u)  # as the rank-one update changes X^-1
+        leverage -= (u @ Y) ** 2 / (1.0 + Y[:, best] @ u)  # the effect of the rank-one update of X^-1
         leverage[best] = -np.inf
         X_inverse = rank_one_update(X_inverse, Y[:, best])
     return np.asarray(allowed[order[chosen]])
 
 
 def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of X + y y^T from that of a symmetric X (Sherman and Morrison, 1950): [k, k].
+    """The inverse of X + y y^T, given the inverse of a symmetric X (Sherman and Morrison, 1950): [k, k].
 
     >>> rank_one_update(np.eye(2), np.array([1.0, 0.0]))
     array([[0.5, 0. ],
@@ -81,18 +81,19 @@ def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -
 def least_squares(
     embeddings: NDArray[np.float64], measured: Sequence[int] | NDArray[np.intp], errors: ArrayLike
 ) -> NDArray[np.float64]:
-    """Predicted errors [d] of all configurations from those of the ``measured`` ones (section 3.2).
+    """Predict the errors [d] of all configurations from the errors of the ``measured`` ones (section 3.2).
 
-    ``embeddings`` is [d, k], ``measured`` [l] holds indices, ``errors`` [l] their errors. With l < k only the
-    l leading components are fitted: with all k the solution is not determined and its predictions are wild.
-    Measured ones get their fitted value too, and nothing is clipped. Raises ValueError without a measurement.
+    ``embeddings`` is [d, k]; ``measured`` [l] holds indices, and ``errors`` [l] their errors. With l < k,
+    only the l leading components are fitted, because all k would be underdetermined and predict wildly.
+    Measured configurations get their fitted value, too, and nothing is clipped. Raises ValueError without a
+    measurement, or if the lengths differ.
 
     >>> least_squares(np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 1.0]]), [0, 2], [0.4, 0.3])
     array([0.4, 0.2, 0.3])
     """
     S, e = np.asarray(measured, dtype=np.intp), np.asarray(errors, dtype=np.float64)
     if S.ndim != 1 or S.shape != e.shape or not len(S):
-        raise ValueError(f"least squares needs one error for each of some measurements: {S.shape}, {e.shape}")
+        raise ValueError(f"least squares needs one error for each measurement, not {e.shape} for {S.shape}")
     Y = embeddings[:, : len(S)]  # [d, min(k, l)]
     x, *_ = np.linalg.lstsq(Y[S], e, rcond=_DEPENDENT)  # embedding of the new task
     return np.asarray(Y @ x)
@@ -110,7 +111,7 @@ def determines(embeddings: NDArray[np.float64], measured: Sequence[int] | NDArra
 
 
 def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The embeddings [c, k] in orthonormal coordinates of what they span: [c, rank], with rank <= k.
+    """The embeddings [c, k] in orthonormal coordinates of their span: [c, rank], with rank <= k.
 
     >>> abs(spanned(np.array([[3.0, 4.0], [6.0, 8.0]]))).round(6)
     array([[ 5.],
@@ -125,11 +126,11 @@ def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def candidates(embeddings: NDArray[np.float64], feasible: ArrayLike | None) -> NDArray[np.intp]:
-    """Indices of the feasible configurations; BudgetError if there is none."""
+    """Indices of the feasible configurations. Raises BudgetError if there is none."""
     within = np.ones(len(embeddings), dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
     if embeddings.ndim != 2 or within.shape != embeddings.shape[:1]:
         raise ValueError(
-            f"embeddings are [d, k] and feasible is [d], not {embeddings.shape} and {within.shape}"
+            f"embeddings must be [d, k] and feasible [d], not {embeddings.shape} and {within.shape}"
         )
     if not within.any():
         raise BudgetError("no configuration is feasible, so none can be measured; raise the memory cap")

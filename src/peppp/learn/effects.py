@@ -1,4 +1,4 @@
-"""Row and column effects: each error as a task's level plus a configuration's, which completion must beat."""
+"""Row and column effects: the sum of a task's and a configuration's effect. Completion has to beat it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,11 @@ def row_and_column_effects(
     ridge: float = 1.0,
     sweeps: int = 100,
 ) -> NDArray[np.float64]:
-    """The matrix [n, d] of level + row effect + column effect that fits the observed ``values`` best.
+    """Fit level + row effect + column effect to the observed ``values``: the fitted matrix [n, d].
 
-    ``ridge`` is a penalty on the squared effects, as if each row and column had so many entries more, all at
-    the level: a row with few entries is drawn to it. Alternates between rows and columns.
+    ``ridge`` penalises squared effects, as if each row and column had that many more entries, all equal to
+    the level; this draws rows with few entries towards the level. The fit alternates between rows and
+    columns, at most ``sweeps`` times. Raises ValueError if nothing is observed.
 
     >>> E = np.array([[0.1, 0.2], [0.3, 0.0]])
     >>> known = np.array([[True, True], [True, False]])

@@ -1,12 +1,12 @@
-"""What a table of noisy runs says of a new task: a Gaussian over its noise-free errors.
+"""Learn a Gaussian over a new task's noise-free errors from a table of noisy runs.
 
-The error of a run of task t at column j is y = f_t(j) + e. The run's noise e has a variance of its own for
-each group of columns (each Format A). A pick is about the noise-free errors f_t ~ N(mu, K). The mean ``mu``
-is drawn around a level with covariance K / 0.3. The covariance ``K`` is learned in two steps. First, the
-components of an analysis-of-variance kernel over the bits of the formats, and the noise, maximise the
-marginal likelihood (by minorise-maximise: Zhou et al., 2019). Then a few steps of expectation maximisation
-give K a shape of its own around that kernel (an inverse-Wishart prior: Schwaighofer, Tresp and Yu, 2005). A
-new task's f has an exact Gaussian posterior. Not in the paper.
+The error of a run of task t at column j is y = f_t(j) + e. The noise e has a separate variance for each group
+of columns (each Format A). A pick is about the noise-free errors f_t ~ N(mu, K). The prior of the mean ``mu``
+is a constant level with covariance K / 0.3. The covariance ``K`` is learned in two steps. First, the weights
+of an analysis-of-variance kernel over the bits of the formats, and the noise variances, are fitted to
+maximise the marginal likelihood (by minorise-maximise: Zhou et al., 2019). Then a few steps of expectation
+maximisation let K deviate from that kernel (an inverse-Wishart prior: Schwaighofer, Tresp and Yu, 2005). The
+posterior of a new task's f is an exact Gaussian. This model is not in the paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,21 +20,21 @@ from peppp.learn.threads import single_thread
 
 Array = NDArray[np.float64]
 
-LEVEL_WEIGHT = 0.3  # tasks' worth of belief that the mean is level
-KERNEL_WEIGHT = 10.0  # tasks' worth of belief in the kernel's covariance
-NOISE_WEIGHT = 3.0  # runs' worth of the pooled noise in each group's own
-SCALE_WEIGHT = 8.0  # told errors' worth of belief that the new task scatters as the table's do
-LENGTH = 1.3  # of the kernel, in standard deviations of a coordinate
-LEAST_SHARE = 2e-3  # a component that explains less of the covariance is left out
+LEVEL_WEIGHT = 0.3  # weight of the prior that the mean is a constant level, in tasks
+KERNEL_WEIGHT = 10.0  # weight of the kernel in the covariance, in tasks
+NOISE_WEIGHT = 3.0  # weight of the pooled noise variance in each group's variance, in runs
+SCALE_WEIGHT = 8.0  # weight of the prior that a new task varies as the table's do, in measured errors
+LENGTH = 1.3  # length scale of the kernel, in standard deviations of a coordinate
+LEAST_SHARE = 2e-3  # components with a smaller share of the covariance are dropped
 _KERNEL_STEPS, _SHAPE_STEPS = 30, 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Runs of n tasks at d columns: means [n, d], how many each is of [n, d], and each task's weight [n].
+    """Runs of n tasks at d columns: their means [n, d], ``counts`` [n, d], and each task's weight [n].
 
-    ``squares`` [n, d] sums the squared distances of the runs from their mean. Where the count is 0, the mean
-    and the squares do not matter.
+    ``squares`` [n, d] sums the squared distances of the runs from their mean. Means and squares are ignored
+    where the count is 0.
     """
 
     means: Array
@@ -45,7 +45,7 @@ class Runs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gaussian:
-    """The belief N(``mean`` [d], ``covariance`` [d, d]) about noise-free errors, and a run's variance [d]."""
+    """The belief N(``mean`` [d], ``covariance`` [d, d]) about noise-free errors; a run adds ``noise`` [d]."""
 
     mean: Array
     covariance: Array
@@ -53,11 +53,11 @@ class Gaussian:
 
     @property
     def deviation(self) -> Array:
-        """Of the noise-free errors [d]."""
+        """The standard deviation of the noise-free errors [d]."""
         return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
 
     def times(self, scale: float) -> "Gaussian":
-        """The same in other units."""
+        """The belief about the errors times ``scale``."""
         return Gaussian(scale * self.mean, scale**2 * self.covariance, scale**2 * self.noise)
 
     def take(self, columns: Sequence[int]) -> "Gaussian":
@@ -66,19 +66,20 @@ class Gaussian:
         return Gaussian(self.mean[j], self.covariance[np.ix_(j, j)], self.noise[j])
 
     @single_thread()
-    def given(self, told: Mapping[int, float]) -> "Gaussian":
-        """The belief after one run at each of some columns; a run is noisy and never settles an error.
+    def given(self, measured: Mapping[int, float]) -> "Gaussian":
+        """The belief after one run at each of some columns, whose errors are in ``measured``.
 
-        A task that scatters more or less than the table's do stretches the covariance: one inverse-gamma
-        factor, learned from what was told (a Student-t process: Shah et al., 2014).
+        Runs are noisy, so none settles an error. A task that varies more or less than the table's tasks
+        stretches the covariance by one factor with an inverse-gamma prior, estimated from the measured
+        errors (a Student-t process: Shah et al., 2014).
 
         >>> prior = Gaussian(np.array([0.4, 0.6]), np.array([[0.02, 0.01], [0.01, 0.02]]), np.full(2, 0.02))
         >>> prior.given({0: 0.2}).mean.round(3)
         array([0.3 , 0.55])
         """
-        if not told:
+        if not measured:
             return self
-        j, errors = list(told), np.array(list(told.values()))
+        j, errors = list(measured), np.array(list(measured.values()))
         r, inner, noise = errors - self.mean[j], self.covariance[np.ix_(j, j)], np.diag(self.noise[j])
         stretch = 1.0
         for _ in range(3):
@@ -90,7 +91,7 @@ class Gaussian:
         return replace(self, mean=self.mean + gain @ r, covariance=0.5 * (covariance + covariance.T))
 
     def sample(self, count: int, seed: int = 0) -> Array:
-        """Noise-free errors of the task as they may be: [count, d]."""
+        """Draw ``count`` samples of the noise-free errors: [count, d]."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         draws = np.random.default_rng(seed).standard_normal((count, len(values)))
@@ -106,13 +107,13 @@ def learn(
     noise: float | None = None,
     apart: NDArray[np.bool_] | None = None,
 ) -> Gaussian:
-    """The belief about a new task's errors, from the runs of others.
+    """Learn the belief about a new task's errors from the runs of other tasks.
 
-    ``coordinates`` [d, k] place the columns, as the bits of their formats do; None where they have no place.
-    ``groups`` [d] number the columns whose runs are equally noisy. How unsure the mean is, as where the table
-    has gaps, is added to the covariance. ``noise`` is a run's variance, where it is known and need not be
-    learned. Columns ``apart`` [d] also differ by what their coordinates do not tell. Raises ValueError where
-    there is no run.
+    ``coordinates`` [d, k] describe the columns, for example by the bits of their formats; None if nothing
+    describes them. Columns with the same number in ``groups`` [d] have equally noisy runs. ``noise`` is the
+    variance of a run if it is known; otherwise it is learned. Columns marked in ``apart`` [d] may also differ
+    in ways that their coordinates do not describe. The covariance includes the uncertainty of the mean, which
+    is larger where the table has gaps. Raises ValueError if there is no run.
     """
     if not (runs.counts > 0).any():
         raise ValueError("there is no run, so nothing can be learned")
@@ -142,10 +143,10 @@ def learn(
 
 
 def _components(coordinates: Array | None, alone: NDArray[np.bool_]) -> Array:
-    """Kernels [c, d, d]: the level, each coordinate, each pair, all together; and each column ``alone`` [d].
+    """Kernels [c, d, d]: a constant, one for each coordinate, each pair and all, and one for ``alone`` [d].
 
-    The last only of columns whose noise is known, that have no coordinates, or whose coordinates do not tell
-    all: else it is taken for noise.
+    The last makes each marked column vary independently. It is meant for columns that have a known noise, no
+    coordinates, or coordinates that do not describe them fully; elsewhere such variation counts as noise.
     """
     d = len(alone)
     found = [np.ones((d, d))]
@@ -163,11 +164,11 @@ def _components(coordinates: Array | None, alone: NDArray[np.bool_]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What the table says at a covariance and a noise. Sums over tasks, weighted.
+    """What follows from the table at one covariance and noise. Sums are over tasks, weighted.
 
-    ``mean`` [d] and how ``unsure`` it is [d, d]. With Q the inverse covariance of a task's entries and r
-    their distances from the mean: ``precision`` [d, d] sums Q, ``pulls`` [d, d] sums Q r (Q r)'.
-    ``a`` and ``q`` [entries] are Q r and the diagonals of Q.
+    ``mean`` [d] is the estimated mean of all tasks, and ``unsure`` [d, d] its covariance. Let Q be the
+    inverse covariance of a task's entries, and r their distances from the mean. ``precision`` [d, d] sums Q,
+    and ``pulls`` [d, d] sums Q r (Q r)'. ``a`` and ``q`` [entries] are Q r and the diagonals of Q.
     """
 
     mean: Array
@@ -180,9 +181,9 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Tasks that know m columns each: ``rows`` [t], their ``columns`` [t, m].
+    """Tasks with runs at m columns each: ``rows`` [t] and their ``columns`` [t, m].
 
-    Tasks that know the same columns equally often are of one ``kind`` [t]; ``first`` has an example of each.
+    Tasks with equally many runs at the same columns have the same ``kind`` [t]; ``first`` has one of each.
     """
 
     rows: NDArray[np.intp]
@@ -192,7 +193,7 @@ class _Batch:
 
 
 class _Table:
-    """The runs, sorted by how many columns a task knows: tasks of one number go through together."""
+    """The runs in batches: tasks with runs at equally many columns are processed together."""
 
     def __init__(self, runs: Runs, groups: NDArray[np.intp]) -> None:
         known = runs.counts > 0
@@ -213,12 +214,12 @@ class _Table:
         self._y, self._count, self._square = runs.means[at], runs.counts[at], runs.squares[at]
         self._weight, self._group = runs.weights[self._row], groups[self._column]
         self.level = float(np.average(self._y, weights=self._weight))
-        # Errors that are all equal still leave some doubt: a hundredth of them.
+        # If all errors are equal, assume that they vary by a hundredth of their level.
         self.spread = float(self._y.var()) + (0.01 * self.level) ** 2 + 1e-12
         self.least = 1e-4 * self.spread
 
     def look(self, K: Array, noise: Array) -> _Look:
-        """All that the steps of learning need to know."""
+        """Compute what the learning steps need, at the covariance K and the noise of each group."""
         d, variance = self.d, noise[self._group] / self._count
         inverses: list[Array] = []
         start = 0
@@ -250,14 +251,14 @@ class _Table:
         return _Look(mean, unsure, P, pulls.reshape(d, d), a, q)
 
     def noise_by_likelihood(self, found: _Look, noise: Array) -> Array:
-        """The next noise of each group on the way to the greatest marginal likelihood."""
+        """The noise variance of each group after one step towards the maximum marginal likelihood."""
         old, w, k = noise[self._group], self._weight, self._count
         up = self._by_group(w * (found.a**2 / k + self._square / old**2))
         down = self._by_group(w * (found.q / k + (k - 1) / old))
         return np.maximum(noise * np.sqrt(up / np.maximum(down, 1e-300)), self.least)
 
     def noise_by_residuals(self, found: _Look, noise: Array) -> Array:
-        """The expected squares of what runs are off by, around the pooled one of all groups."""
+        """The expected squared residual of a run in each group, shrunk towards the average of all groups."""
         old, k = noise[self._group], self._count
         variance = old / k
         off = (variance * found.a) ** 2 + variance - variance**2 * found.q
@@ -271,7 +272,7 @@ class _Table:
         return np.bincount(self._group, values, self.groups.max() + 1).astype(np.float64)
 
     def _through(self, inverses: list[Array], values: Array) -> Array:
-        """Each task's inverse covariance times its values [entries]."""
+        """Multiply the inverse covariance of each task by its values [entries]."""
         found, start = [], 0
         for Q in inverses:
             end = start + Q.shape[0] * Q.shape[1]
@@ -280,7 +281,7 @@ class _Table:
         return np.concatenate(found)
 
     def _summed(self, matrices: Array, weights: Array, columns: NDArray[np.intp]) -> Array:
-        """The weighted sum [d * d] of matrices [k, m, m], each put in its columns [k, m]."""
+        """The weighted sum [d * d] of matrices [k, m, m], each at its columns [k, m]."""
         place = (columns[:, :, None] * self.d + columns[:, None, :]).ravel()
         values = (matrices * weights[:, None, None]).ravel()
         return np.bincount(place, values, self.d**2).astype(np.float64)

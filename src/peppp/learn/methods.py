@@ -1,4 +1,4 @@
-"""The methods: what each measures on a new task, and how it predicts the errors of what it did not measure.
+"""The methods: what each one measures on a new task, and how it predicts the other errors.
 
 =====================  ========================================  ==========================================
 design                 measures                                  predicts by
@@ -8,18 +8,18 @@ qr-mf                  the pivots of the error matrix            the same
 random-mf              at random                                 the same
 bo-mf                  by expected improvement, over embeddings  the mean of the Gaussian process
 bo-full                the same, over columns                    the same
-bo-mf-zero-mean,       as the two before, with the mean zero instead of the columns' means
+bo-mf-zero-mean,       like the two before, with a prior mean of zero instead of the columns' means
 bo-full-zero-mean
-additive               as ed-mf                                  a term for Format A and one for Format B
+additive               like ed-mf                                a term for Format A and one for Format B
 zero                   nothing                                   the means of the table's columns
-high-memory            nothing                                   more memory, less error
-gaussian (default)     what should improve the pick most,        noise-free errors: see
-                       until nothing is worth it                 :mod:`peppp.learn.noise_free`
-two-best               the table's two best Formats A in turn    their runs' means
+high-memory            nothing                                   assuming less error with more memory
+gaussian (default)     the run that should improve the pick      noise-free errors: see
+                       most, until none is worth it              :mod:`peppp.learn.noise_free`
+two-best               the table's two best Formats A in turn    the means of their runs
 =====================  ========================================  ==========================================
 
-Here they work on the scale of the completed table and know no intervals; :mod:`peppp.learn.strategy` is
-what advises and what is evaluated.
+The rules in this module use the scale of the completed table and give no intervals. The strategies in
+:mod:`peppp.learn.strategy` wrap them; advice and evaluation use those.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,16 +38,18 @@ from peppp.learn.completion import Completion, factorise
 from peppp.learn.design import d_optimal, determines, least_squares
 from peppp.table.labels import pairs
 
-Told = Mapping[int, float]
+Measured = Mapping[int, float]  # errors by column
+Told = Measured  # the name that peppp.paper.designs imports
 Seed = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A new task, as far as it is known before any training: arrays [d] over the table's columns.
+    """What is known about a new task before any training: arrays [d] over the table's columns.
 
-    ``memory`` in bytes; ``feasible`` is what may be picked, ``measurable`` what may be measured. ``scale`` is
-    what errors are multiples of on the table's scale: the chance error, or 1.
+    ``memory`` is in bytes; ``feasible`` marks what may be picked, and ``measurable`` what may be measured. On
+    the table's scale, errors are multiples of ``scale``: the chance error, or 1. Raises BudgetError if
+    nothing is feasible or nothing measurable.
     """
 
     memory: NDArray[np.float64]
@@ -64,47 +66,47 @@ class Task:
                     "no configuration is feasible, so none can be measured; raise the memory cap"
                 )
 
-    def pick(self, estimate: NDArray[np.float64], told: Told) -> int:
-        """The feasible configuration of least error, measured or else estimated; of ties, of least memory."""
-        best = pareto.best(self.memory, pareto.settled(kept(estimate, told)), self.feasible)
+    def pick(self, estimate: NDArray[np.float64], measured: Measured) -> int:
+        """The feasible configuration of least error, measured or else estimated; ties go to least memory."""
+        best = pareto.best(self.memory, pareto.settled(kept(estimate, measured)), self.feasible)
         assert best is not None  # something is feasible
         return best
 
 
-def kept(estimate: NDArray[np.float64], told: Told) -> NDArray[np.float64]:
-    """Errors [d] in [0, 1]: measured where they were, else estimated.
+def kept(estimate: NDArray[np.float64], measured: Measured) -> NDArray[np.float64]:
+    """Errors [d] in [0, 1]: measured if possible, else estimated.
 
     >>> kept(np.array([0.3, -0.1]), {0: 0.25})
     array([0.25, 0.  ])
     """
     errors = np.clip(estimate, 0.0, 1.0)
-    errors[list(told)] = list(told.values())
+    errors[list(measured)] = list(measured.values())
     return errors
 
 
 class Rule(Protocol):
-    """A design and a predictor on one completed table and one task; errors are on the table's scale."""
+    """A design and a predictor for one completed table and one task; errors are on the table's scale."""
 
-    sequential: bool  # whether what is measured next depends on the errors told
+    sequential: bool  # whether the next choice depends on the errors measured so far
 
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        """The next configurations to measure, at most ``count``; none once enough were."""
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        """The next configurations to measure, at most ``count``; none once enough were measured."""
         ...
 
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        """Estimated errors [d], of the measured configurations too; not clipped."""
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        """Estimated errors [d], also of the measured configurations; not clipped."""
         ...
 
-    def reliable(self, told: Told) -> bool:
-        """Whether what was told determines all that the prediction rests on."""
+    def reliable(self, measured: Measured) -> bool:
+        """Whether the measured errors determine everything that the prediction rests on."""
         ...
 
 
 _R = TypeVar("_R", bound=Rule)
 
 
-def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None) -> dict[int, float]:
-    """What is told once ``rule`` (or a strategy) wants no more, each error from ``measure``.
+def run(rule: "Rule", measure: Callable[[int], float], measured: Measured | None = None) -> dict[int, float]:
+    """Measure until ``rule`` (or a strategy) wants no more: all errors by column, found by ``measure``.
 
     >>> from peppp.learn.completion import complete_values
     >>> E = np.outer([0.5, 1.0, 0.8], [0.8, 0.4, 0.2])
@@ -113,7 +115,7 @@ def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None)
     >>> run(one, [0.6, 0.3, 0.15].__getitem__), one.predict({0: 0.6}).round(2)
     ({0: 0.6}, array([0.6 , 0.3 , 0.15]))
     """
-    found = dict(told or {})
+    found = dict(measured or {})
     while wanted := rule.next(found):
         found |= {j: float(measure(j)) for j in wanted}
     return found
@@ -121,7 +123,7 @@ def run(rule: "Rule", measure: Callable[[int], float], told: Told | None = None)
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A design, by the names above, and the rank of the embeddings it uses (None: the completion's).
+    """A design, by a name listed above, and the rank of its embeddings (None: that of the completion).
 
     >>> Method.parse("ed-mf-rank-2"), str(Method("two-best"))
     (Method(design='ed-mf', rank=2), 'two-best')
@@ -132,16 +134,16 @@ class Method:
 
     @classmethod
     def parse(cls, text: "str | Method") -> "Method":
-        """The method of a text; a method is handed back. Raises TableError for one that there is not."""
+        """The method named by a text; a Method is returned as it is. Raises TableError for an unknown one."""
         if isinstance(text, Method):
             return text
         design, ranked, rank = text.partition("-rank-")
         if text in REMOVED:
-            raise TableError(f"the method {text} was removed: its picks got worse by measuring; use gaussian")
+            raise TableError(f"the method {text} was removed: measuring made its picks worse; use gaussian")
         if design not in METHODS or (ranked and not (design in _EMBEDDED and rank.isdecimal() and int(rank))):
             raise TableError(
-                f"no method {text!r}; there are {', '.join(METHODS)}; with another rank, as ed-mf-rank-2: "
-                f"{', '.join(_EMBEDDED)}"
+                f"no method {text!r}; there are {', '.join(METHODS)}; these also take a rank, for example "
+                f"ed-mf-rank-2: {', '.join(_EMBEDDED)}"
             )
         return cls(design, int(rank) if ranked else None)
 
@@ -150,13 +152,15 @@ class Method:
 
 
 def rule_of(method: Method, learned: Completion, task: Task, measurements: int, *, seed: Seed = 0) -> Rule:
-    """The rule of a method for a task that at most so many measurements are made on.
+    """The rule of a method for a task on which at most ``measurements`` are made.
 
-    ``seed`` draws the random choices: random-mf, the start of Bayesian optimisation, qr-mf once it is out of
-    pivots. Fewer are measured where fewer may be.
+    ``seed`` determines the random choices: all of random-mf, the start of Bayesian optimisation, qr-mf once
+    it has no pivots left, and ties in high-memory. Fewer measurements are made if fewer columns are
+    measurable. Raises TableError for a negative number of measurements, or if the method does not suit the
+    columns.
     """
     if measurements < 0:
-        raise TableError(f"a number of measurements is 0 or more, not {measurements}")
+        raise TableError(f"the number of measurements must be 0 or more, not {measurements}")
     if method.rank is not None:
         embeddings = factorise(learned.estimate, method.rank)
         learned = replace(learned, configuration_embeddings=embeddings)
@@ -173,19 +177,21 @@ class _Rule:
         self._mean = learned.estimate.mean(axis=0)  # [d]
         self._prepare(rng)
 
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        count = min(count, self._measurements - len(told))
-        return self._next(told, count) if count > 0 else []
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        count = min(count, self._measurements - len(measured))
+        return self._next(measured, count) if count > 0 else []
 
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        return self._predict(list(told), np.array(list(told.values()))) if told else np.array(self._mean)
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        if not measured:
+            return np.array(self._mean)
+        return self._predict(list(measured), np.array(list(measured.values())))
 
-    def reliable(self, told: Told) -> bool:
+    def reliable(self, measured: Measured) -> bool:
         return True
 
     def _prepare(self, rng: np.random.Generator) -> None: ...
 
-    def _next(self, told: Told, count: int) -> list[int]:
+    def _next(self, measured: Measured, count: int) -> list[int]:
         return []
 
     def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -193,7 +199,7 @@ class _Rule:
 
 
 class _Planned(_Rule):
-    """What is measured is settled before any error is known; least squares predict the rest."""
+    """Plans all measurements before any error is known, and predicts the others by least squares."""
 
     def _prepare(self, rng: np.random.Generator) -> None:
         self._plan = self._order(rng)
@@ -202,22 +208,22 @@ class _Planned(_Rule):
         Y = self._learned.configuration_embeddings
         return list(d_optimal(Y, self._measurements, feasible=self._task.measurable).tolist())
 
-    def _next(self, told: Told, count: int) -> list[int]:
-        return [j for j in self._plan if j not in told][:count]
+    def _next(self, measured: Measured, count: int) -> list[int]:
+        return [j for j in self._plan if j not in measured][:count]
 
     def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
         return least_squares(self._learned.configuration_embeddings, S, errors)
 
-    def reliable(self, told: Told) -> bool:
-        return determines(self._learned.configuration_embeddings, list(told))
+    def reliable(self, measured: Measured) -> bool:
+        return determines(self._learned.configuration_embeddings, list(measured))
 
 
 class _Pivots(_Planned):
     def _order(self, rng: np.random.Generator) -> list[int]:
         E, allowed = self._learned.estimate, np.flatnonzero(self._task.measurable)
         pivots = allowed[scipy.linalg.qr(E[:, allowed], mode="r", pivoting=True)[1]]
-        telling = min(len(E), len(allowed))
-        return [*pivots[:telling].tolist(), *rng.permutation(pivots[telling:]).tolist()]
+        informative = min(len(E), len(allowed))
+        return [*pivots[:informative].tolist(), *rng.permutation(pivots[informative:]).tolist()]
 
 
 class _AtRandom(_Planned):
@@ -230,45 +236,45 @@ class _Additive(_Planned):
         super()._prepare(rng)
         columns = pairs(self._learned.columns)
         if not columns:
-            raise TableError("the additive model needs columns that are configurations, as 1-4-1/1-6-7")
+            raise TableError("the additive model needs columns that are configurations, such as 1-4-1/1-6-7")
         formats = [c.format_a for c in columns], [c.format_b for c in columns]
         self._process = additive_model(self._learned.estimate, *formats).process
 
     def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._process.posterior(S, errors)[0]
 
-    def reliable(self, told: Told) -> bool:
+    def reliable(self, measured: Measured) -> bool:
         return True
 
 
 class _Bayesian(_Rule):
-    """The paper's Bayesian optimisation: from a random start by expected improvement."""
+    """The paper's Bayesian optimisation: a random start, then the largest expected improvement."""
 
     sequential = True
 
     def _prepare(self, rng: np.random.Generator) -> None:
         Y, mean = self._learned.configuration_embeddings, self._mean
-        # Embeddings on the scale of the singular values: bare singular vectors make it three times worse.
+        # The singular values scale the embeddings: bare singular vectors make the method three times worse.
         embedded = self._design in ("bo-mf", "bo-mf-zero-mean")
         features = Y * self._learned.singular_values[: Y.shape[1]] if embedded else self._learned.estimate.T
         zero = self._design in ("bo-mf-zero-mean", "bo-full-zero-mean")
         self._process = GaussianProcess.rbf(features, 0.0 * mean if zero else mean)
         self._start = int(rng.choice(np.flatnonzero(self._task.measurable)))
 
-    def _next(self, told: Told, count: int) -> list[int]:
-        believed, chosen = dict(told), list[int]()
+    def _next(self, measured: Measured, count: int) -> list[int]:
+        believed, chosen = dict(measured), list[int]()
         while len(chosen) < count:
             open_to = self._task.measurable & ~np.isin(np.arange(len(self._mean)), list(believed))
             if not open_to.any():
                 break
             mean, best = self._mean, self._start
-            if believed:  # several at once: as if the ones before had come out as expected
+            if believed:
                 S, errors = list(believed), np.array(list(believed.values()))
                 mean, deviation = self._process.posterior(S, errors)
                 gain = expected_improvement(mean, deviation, min(believed.values()))
                 best = int(np.where(open_to, gain, -np.inf).argmax())
             chosen.append(best)
-            believed[best] = float(mean[best])
+            believed[best] = float(mean[best])  # the rest of a batch assumes that this comes out as expected
         return chosen
 
     def _predict(self, S: list[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -276,7 +282,7 @@ class _Bayesian(_Rule):
 
 
 class _Largest(_Rule):
-    """More memory, less error. Of equal memories one is drawn: by less than two different ones differ."""
+    """Assumes less error with more memory. A random term, smaller than other differences, breaks ties."""
 
     def _prepare(self, rng: np.random.Generator) -> None:
         m = self._task.memory
@@ -300,21 +306,21 @@ _EMBEDDED = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-mf-zero-mean")
 PAPER_METHODS = ("ed-mf", "qr-mf", "random-mf", "bo-mf", "bo-full")
 DEFAULT_METHOD = "gaussian"
 METHODS = ("gaussian", *_RULES, "two-best")
-REMOVED = ("auto", "i-optimal", "frontier", "ehvi", "ei")  # of earlier versions: they chased noise
+REMOVED = ("auto", "i-optimal", "frontier", "ehvi", "ei")  # from earlier versions: they chased noise
 
 
 def outcomes(
     build: Callable[[int], _R], measure: Callable[[int], float], counts: Sequence[int]
 ) -> list[tuple[_R, dict[int, float]]]:
-    """The rule and what it was told, for each number of measurements of ``counts``.
+    """For each number of measurements in ``counts``, the rule and the errors it measured.
 
-    What one that asks by errors was told with fewer measurements is where it goes on with more.
+    A sequential rule continues from the errors that it measured with a smaller number.
     """
     found: dict[int, tuple[_R, dict[int, float]]] = {}
     before: tuple[object, dict[int, float]] = (None, {})
     for count in sorted(set(counts)):
         rule = build(count)
         kind = getattr(rule, "method", type(rule))
-        told = run(rule, measure, before[1] if rule.sequential and before[0] == kind else {})
-        found[count], before = (rule, told), (kind, told)
+        measured = run(rule, measure, before[1] if rule.sequential and before[0] == kind else {})
+        found[count], before = (rule, measured), (kind, measured)
     return [found[count] for count in counts]

@@ -1,8 +1,8 @@
 """The default strategy, ``gaussian``: it picks by noise-free errors, and stops when a run is not worth it.
 
-What is told is one noisy run, so a measured error moves the estimate and never takes its place. Next comes
-the run that is expected to improve the pick most (the knowledge gradient: Frazier, Powell and Dayanik, 2009).
-Once no run is expected to save more than ``WORTH`` of the error, nothing comes next. Not in the paper.
+A measured error is one noisy run, so it moves the estimate but does not replace it. The next run is the one
+that is expected to improve the pick most (the knowledge gradient: Frazier, Powell and Dayanik, 2009). The
+strategy stops once no run is expected to lower the error by more than ``WORTH``. It is not in the paper.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,23 @@ from peppp.learn.belief import GAUSSIAN_90, Belief, near_best, on_frontier
 from peppp.learn.completion import Completion
 from peppp.learn.descriptors import describe
 from peppp.learn.gaussian import Gaussian, Runs, learn
-from peppp.learn.methods import Method, Task, Told
+from peppp.learn.methods import Measured, Method, Task
 from peppp.precisions.named import NamedPrecision
 from peppp.table.labels import Label, TunedConfiguration, plain
 
-WORTH = 1e-3  # of the error: a run that is expected to save less is not made
-TOLERANCE = 2e-3  # estimates this close tie, and the one of least memory is picked
+WORTH = 1e-3  # a run must be expected to lower the error by more than this
+TOLERANCE = 2e-3  # estimates this close count as equal, and the one with the least memory is picked
 _SAMPLES = 1000
-_FEWEST_TASKS = 3  # of fewer nobody knows how much tasks differ
-_DEVIATES = ndtri((np.arange(64) + 0.5) / 64)  # of equal probability
+_FEWEST_TASKS = 3  # fewer do not show how much tasks differ
+_DEVIATES = ndtri((np.arange(64) + 0.5) / 64)  # standard normal deviates of equal probability
 
 
 class NoiseFree:
-    """A :class:`peppp.learn.strategy.Strategy` by the Gaussian of :mod:`peppp.learn.gaussian`.
+    """A :class:`peppp.learn.strategy.Strategy` based on :mod:`peppp.learn.gaussian`.
 
-    ``columns`` says which of the table's columns are those of the task (all, in order). ``beyond`` are known
-    errors at other columns of the table, as that of fp32. ``worth`` and ``tolerance`` are errors, as
-    fractions. ``noise`` is the standard deviation of a run's error (None: learned from the table).
+    ``columns`` lists the table's columns that belong to the task (default: all, in order). ``beyond`` holds
+    known errors at other columns of the table, for example at fp32. ``worth`` and ``tolerance`` are errors,
+    as fractions. ``noise`` is the standard deviation of a run's error (None: learn it from the table).
     """
 
     sequential, settles = True, False
@@ -47,7 +47,7 @@ class NoiseFree:
         measurements: int,
         *,
         columns: Sequence[int] | None = None,
-        beyond: Told | None = None,
+        beyond: Measured | None = None,
         worth: float = WORTH,
         tolerance: float = TOLERANCE,
         noise: float | None = None,
@@ -60,13 +60,13 @@ class NoiseFree:
         self._beyond = dict(beyond or {})
         self._tasks = int(learned.observed.any(axis=1).sum())
 
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        """The next columns to measure; none once enough were, or none is worth it.
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        """The next columns to measure; none once enough were measured, or no run is worth it.
 
-        Several at once are chosen as if those before them had come out as expected.
+        Each column of a batch is chosen as if the ones before it had come out as expected.
         """
-        believed, chosen = dict(told), list[int]()
-        for _ in range(min(count, self._measurements - len(told))):
+        believed, chosen = dict(measured), list[int]()
+        for _ in range(min(count, self._measurements - len(measured))):
             now = self._now(believed)
             gains = savings(now, self.task, list(believed))
             best = self._least_memory(np.flatnonzero(gains >= gains.max() - 1e-9))
@@ -76,23 +76,23 @@ class NoiseFree:
             believed[best] = float(now.mean[best])
         return chosen
 
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        """The expected noise-free errors [d], of the measured columns too."""
-        return np.clip(self._now(told).mean, 0.0, 1.0)
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        """The expected noise-free errors [d], also of the measured columns."""
+        return np.clip(self._now(measured).mean, 0.0, 1.0)
 
-    def errors(self, told: Told) -> NDArray[np.float64]:
-        """The same: what was measured is one noisy run, and settles nothing."""
-        return self.predict(told)
+    def errors(self, measured: Measured) -> NDArray[np.float64]:
+        """Like :meth:`predict`: a measured error is one noisy run and settles nothing."""
+        return self.predict(measured)
 
-    def pick(self, told: Told) -> int:
-        """The column of least expected error that fits, or of less memory within the tolerance."""
-        errors = np.where(self.task.feasible, pareto.settled(self.predict(told)), np.inf)
+    def pick(self, measured: Measured) -> int:
+        """The column of least memory among the feasible ones within the tolerance of the least error."""
+        errors = np.where(self.task.feasible, pareto.settled(self.predict(measured)), np.inf)
         near = np.flatnonzero(errors <= errors.min() + self.tolerance)
         return int(near[np.lexsort((errors[near], self.task.memory[near]))[0]])
 
-    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
-        """90 % intervals of the noise-free errors, and probabilities; nothing from fewer than three tasks."""
-        now = self._now(told)
+    def believe(self, measured: Measured, tolerance: float = 0.01) -> Belief:
+        """90 % intervals of the noise-free errors, and probabilities; unknown from fewer than three tasks."""
+        now = self._now(measured)
         if self._tasks < _FEWEST_TASKS:
             return Belief.unknown(len(now.mean))
         reach = GAUSSIAN_90 * now.deviation
@@ -106,50 +106,50 @@ class NoiseFree:
             now.noise,
         )
 
-    def saving(self, told: Told) -> float:
-        """The error that the best further run is expected to save; 0 where none may be made."""
-        return max(0.0, float(savings(self._now(told), self.task, list(told)).max()))
+    def saving(self, measured: Measured) -> float:
+        """By how much the best further run is expected to lower the error; 0 if none may be made."""
+        return max(0.0, float(savings(self._now(measured), self.task, list(measured)).max()))
 
-    def elsewhere(self, told: Told, column: int) -> tuple[float, float, float]:
-        """The expected error at a column of the table that is none of the task's, and its 90 % interval."""
-        now = self._everywhere(told)
+    def elsewhere(self, measured: Measured, column: int) -> tuple[float, float, float]:
+        """The expected error at any column of the table, and its 90 % interval."""
+        now = self._everywhere(measured)
         mean, reach = float(now.mean[column]), GAUSSIAN_90 * float(now.deviation[column])
         low, high = (mean - reach, mean + reach) if self._tasks >= _FEWEST_TASKS else (0.0, 1.0)
         return min(max(mean, 0.0), 1.0), max(low, 0.0), min(high, 1.0)
 
-    def reliable(self, told: Told) -> bool:
-        """Always: what little is known shows in the intervals."""
+    def reliable(self, measured: Measured) -> bool:
+        """Always True: the intervals show how little is known."""
         return True
 
-    def enough(self, told: Told) -> str:
-        """Why it stops before it has measured as often as it may."""
-        if len(told) >= self._measurements or self.next(told):
+    def enough(self, measured: Measured) -> str:
+        """Why it stops although it may measure more; empty if it does not."""
+        if len(measured) >= self._measurements or self.next(measured):
             return ""
         return f"another training is not expected to save more than {self._worth:g} of the error"
 
-    def _everywhere(self, told: Told) -> Gaussian:
-        return self._prior.given(self._beyond | {self._columns[j]: error for j, error in told.items()})
+    def _everywhere(self, measured: Measured) -> Gaussian:
+        return self._prior.given(self._beyond | {self._columns[j]: error for j, error in measured.items()})
 
-    def _now(self, told: Told) -> Gaussian:
-        return self._everywhere(told).take(self._columns)
+    def _now(self, measured: Measured) -> Gaussian:
+        return self._everywhere(measured).take(self._columns)
 
     def _least_memory(self, columns: NDArray[np.intp]) -> int:
         return int(columns[self.task.memory[columns].argmin()])
 
 
-def savings(now: Gaussian, task: Task, told: list[int]) -> NDArray[np.float64]:
-    """By how much one run of each column is expected to lower the pick's noise-free error [d].
+def savings(now: Gaussian, task: Task, measured: list[int]) -> NDArray[np.float64]:
+    """By how much one run at each column is expected to lower the noise-free error of the pick: [d].
 
-    -inf for what may not be measured, and for what was: a second run of it is not asked for.
+    -inf for columns that may not be measured, and for those in ``measured``: they are not run twice.
 
     >>> now = Gaussian(np.array([0.5, 0.4]), np.diag([0.01, 0.0]), np.full(2, 1e-4))
     >>> savings(now, Task(np.ones(2), np.ones(2), np.ones(2)), []).round(3)
     array([0.008, 0.   ])
     """
     open_to = task.measurable.copy()
-    open_to[told] = False
+    open_to[measured] = False
     within, j = np.flatnonzero(task.feasible), np.flatnonzero(open_to)
-    # What a run at j moves the estimates by, for each standard deviation that it is off.
+    # How far a run at j moves the estimates for each standard deviation by which it differs from its mean.
     spread = np.sqrt(np.maximum(np.diag(now.covariance)[j] + now.noise[j], 1e-18))
     moves = now.covariance[np.ix_(j, within)] / spread[:, None]
     after = np.mean([(now.mean[within] + z * moves).min(axis=1) for z in _DEVIATES], axis=0)
@@ -158,11 +158,11 @@ def savings(now: Gaussian, task: Task, told: list[int]) -> NDArray[np.float64]:
     return gains
 
 
-@lru_cache(maxsize=32)  # by identity: an evaluation asks for the same one for many tasks
+@lru_cache(maxsize=32)  # by identity: an evaluation uses one completion for many tasks
 def belief_of(learned: Completion, noise: float | None = None) -> Gaussian:
-    """What the measured entries of a completed table say of a new task, on the table's scale.
+    """The belief about a new task that the measured entries of a completed table give, on its scale.
 
-    ``noise`` is a run's variance on that scale, where it need not be learned.
+    ``noise`` is the variance of a run on that scale; None to learn it.
     """
     counts = np.where(learned.observed, 1.0 if learned.counts is None else learned.counts, 0.0)
     squares = np.zeros_like(counts) if learned.squares is None else learned.squares
@@ -177,17 +177,17 @@ def belief_of(learned: Completion, noise: float | None = None) -> Gaussian:
 
 
 def _is_named(label: Label) -> bool:
-    """Whether a column is a precision by name: how its weights take an update no bits tell."""
+    """Whether a column is a precision by name; its bits do not say how its weights are updated."""
     precision = label.configuration if isinstance(label, TunedConfiguration) else label
     return isinstance(precision, NamedPrecision)
 
 
 def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
-    """Bits of precision and range of both formats, and the learning rate's logarithm: [d, 4 or 5].
+    """Bits of precision and range of both formats, and the logarithm of the learning rate: [d, 4 or 5].
 
-    fp32 lies one bit beyond the largest of the others: with its own 23 bits of precision, those that others
-    differ by would look small. So does a side of a precision by name that is float32. None where a column is
-    any other text.
+    fp32 is placed one bit beyond the largest of the others: its actual 23 bits of precision would make the
+    differences between the others look small. The same holds for float32 in a precision by name. Returns None
+    if there is no column, or one is plain text.
 
     >>> from peppp.formats import Configuration
     >>> coordinates((Configuration.parse("1-4-1/1-6-7"),))
@@ -213,7 +213,7 @@ def coordinates(columns: tuple[Label, ...]) -> NDArray[np.float64] | None:
 
 
 def _weights(learned: Completion) -> NDArray[np.float64]:
-    """One over the number of rows of each row's family: families count equally."""
+    """One over the number of rows in each row's family, so that families count equally."""
     if not learned.families:
         return np.ones(len(learned.estimate))
     _, of, sizes = np.unique(np.array(learned.families), return_inverse=True, return_counts=True)

@@ -1,11 +1,12 @@
-"""SoftImpute: a partly observed matrix filled in by one of low rank.
+"""SoftImpute: fill in a partly observed matrix by one of low rank.
 
 SoftImpute (Mazumder et al., 2010; the paper's Algorithm 1, Appendix B) solves
 
     minimise  1/2 (sum over observed ij of W_ij (E_ij - Z_ij)^2)  +  shrinkage (sum of Z's singular values)
 
-by proximal gradient steps: with step size t, thresholds are ``shrinkage * t``. t = 1 is Algorithm 1; larger
-steps, found by the backtracking of TFOCS (Becker et al., 2011) as in the paper, need fewer of them.
+by proximal gradient steps. A step of size t has the threshold ``shrinkage * t``. With t = 1 this is Algorithm
+1; larger steps, found by the backtracking of TFOCS (Becker et al., 2011) as in the paper, need fewer
+iterations.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,9 @@ from numpy.typing import NDArray
 
 from peppp.learn.threads import single_thread
 
-# TFOCS's defaults: the inverse step size shrinks by the first at each iteration and grows by the second
-# at each step that proves too long.
+# TFOCS's factors on the inverse step size: at each iteration, and after a step that was too long.
 _SHRINK, _GROW = 0.9, 2.0
-# Singular vectors beyond those kept that go along to the next step, so that one more may be kept there.
+# The next step starts from this many singular vectors more than were kept, so that it can keep more.
 _SPARE = 4
 
 
@@ -35,17 +35,19 @@ def soft_impute(
     tolerance: float = 1e-4,
     iterations: int = 1000,
 ) -> NDArray[np.float64]:
-    """A low-rank estimate [n, d] of ``values`` [n, d], known where ``observed`` [n, d] (Algorithm 1).
+    """A low-rank estimate [n, d] of ``values`` [n, d], known where ``observed`` [n, d] is true (Algorithm 1).
 
-    ``shrinkage`` is the paper's lambda, absolute; ``weights`` [n, d] (inverse sampling probabilities, see
-    :func:`inverse_propensity`; Ma and Chen, 2019) are normalised to mean 1 over the observed entries, so that
-    lambda keeps its meaning. ``start`` [n, d] is a first estimate, by default zero. Stops when a step changes
-    the estimate by less than ``tolerance`` of its norm, or after ``iterations``.
+    ``shrinkage`` is the paper's lambda, an absolute number. ``weights`` [n, d] (inverse sampling
+    probabilities, see :func:`inverse_propensity`; Ma and Chen, 2019) are normalised to mean 1 over the
+    observed entries, so that lambda keeps its meaning. ``start`` [n, d] is the first estimate (default:
+    zero). The iteration stops when a step changes the estimate by at most ``tolerance`` of its norm, or after
+    ``iterations``.
 
-    ``accelerate`` adds Nesterov's momentum, restarted when it points uphill (O'Donoghue and Candes, 2015):
-    a few times faster, but only the plain step never raises the objective.
+    ``accelerate`` adds Nesterov's momentum, restarted when it points uphill (O'Donoghue and Candes, 2015).
+    This is a few times faster, but only the plain step never raises the objective.
 
-    Raises ValueError where shapes differ or an observed value or weight is unusable.
+    Raises ValueError if shapes differ, nothing is observed, an observed value or the start is not finite, or
+    an observed weight is not positive and finite.
 
     >>> E = np.outer([1.0, 0.5], [0.4, 0.8])
     >>> soft_impute(E, np.array([[True, True], [True, False]]), shrinkage=1e-3).round(2)
@@ -61,12 +63,12 @@ def soft_impute(
         last_inverse_step, last_theta = inverse_step, theta
         inverse_step = max(_SHRINK * inverse_step, 1e-6 * largest)
         while True:
-            if accelerate:  # TFOCS's theta, which knows the ratio of successive step sizes
+            if accelerate:  # TFOCS's theta accounts for the ratio of successive step sizes
                 theta = 2 / (1 + sqrt(1 + 4 * (inverse_step / last_inverse_step) / last_theta**2))
-            Y = Z + theta * (1 / last_theta - 1) * (Z - previous)  # without momentum, Z itself
+            Y = Z + theta * (1 / last_theta - 1) * (Z - previous)  # Z itself without momentum
             shrunk = _shrink(Y - W * (Y - E) / inverse_step, shrinkage / inverse_step, span)
             estimate = shrunk.estimate
-            # The smooth part is quadratic, so the step is short enough if its curvature along it is.
+            # The smooth part is quadratic: a step is short enough if the curvature along it is at most 1 / t.
             change = estimate - Y
             squared = float(np.vdot(change, change))
             curvature = float(np.vdot(W * change, change)) / squared if squared > 0 else 0.0
@@ -76,19 +78,19 @@ def soft_impute(
         if accelerate and np.vdot(Y - estimate, estimate - Z) > 0:
             theta = 1.0
         previous, Z = Z, estimate
-        # Singular vectors turn little from step to step, so the next step begins with these; not the plain
-        # one, which promises never to raise the objective.
+        # Singular vectors change little between steps, so the next step starts from these. Plain steps are
+        # exact, because they must never raise the objective.
         span = shrunk.span if accelerate else None
         if np.linalg.norm(Z - previous) <= tolerance * np.linalg.norm(Z):
             if shrunk.exact:
                 break
-            span = None  # the last step is exact
+            span = None  # make the last step exact
     return Z
 
 
 @dataclass(frozen=True, slots=True)
 class _Shrunk:
-    """``estimate`` [n, d], whether it is exact, and a ``span`` [min(n, d), s] to begin the next one with."""
+    """``estimate`` [n, d], whether it is exact, and a ``span`` [min(n, d), s] to start the next step from."""
 
     estimate: NDArray[np.float64]
     exact: bool
@@ -96,13 +98,14 @@ class _Shrunk:
 
 
 def _shrink(Z: NDArray[np.float64], threshold: float, span: NDArray[np.float64] | None = None) -> _Shrunk:
-    """Z with its singular values reduced by the threshold, none below zero: the paper's U S_lambda(S) V^T.
+    """Reduce the singular values of Z by the threshold, at most to zero: the paper's U S_lambda(S) V^T.
 
-    With the eigenvectors U of Z Z^T it is U (S_lambda(S) / S) U^T Z, twice as fast as a decomposition of Z.
-    The square costs digits of small singular values only, which the threshold takes away.
+    With the eigenvectors U of Z Z^T, this is U (S_lambda(S) / S) U^T Z, which is twice as fast as a
+    decomposition of Z. Squaring costs digits of small singular values only, which the threshold removes.
 
-    A ``span`` that nearly holds the kept columns of U gives nearly the same in a third of that time, by one
-    step of subspace iteration (Halko et al., 2011, algorithm 4.4); one that may be too narrow is not used.
+    A ``span`` that nearly contains the kept columns of U gives nearly the same result in a third of that
+    time, by one step of subspace iteration (Halko et al., 2011, algorithm 4.4). It is not used if it may be
+    too narrow.
     """
     if len(Z) > Z.shape[1]:
         turned = _shrink(Z.T, threshold, span)
@@ -111,7 +114,7 @@ def _shrink(Z: NDArray[np.float64], threshold: float, span: NDArray[np.float64] 
         Q = np.linalg.qr(Z @ (Z.T @ span))[0]
         within = Q.T @ Z
         squares, V = np.linalg.eigh(within @ within.T)
-        if squares[0] <= threshold**2:  # it holds all that is kept, and something more
+        if squares[0] <= threshold**2:  # the span contains all that is kept, and more
             return _keep(Z, squares, Q @ V, threshold, exact=False)
     return _keep(Z, *np.linalg.eigh(Z @ Z.T), threshold, exact=True)
 
@@ -129,7 +132,7 @@ def _keep(
     kept = U[:, first:]
     estimate = (kept * (1.0 - threshold / S[first:])) @ (kept.T @ Z)
     span = U[:, max(0, first - _SPARE) :]
-    # Of a span of more than half of the dimensions nothing is gained.
+    # A span of more than half of the dimensions saves no time.
     return _Shrunk(np.asarray(estimate), exact, span if 2 * span.shape[1] < len(Z) else None)
 
 
@@ -139,11 +142,11 @@ def _prepared(
     weights: NDArray[np.float64] | None,
     start: NDArray[np.float64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """P_Omega(E), its weights, and the first estimate; the arguments are left as they are."""
+    """P_Omega(E), its weights, and the first estimate, as new arrays."""
     mask = np.asarray(observed, dtype=bool)
     shapes = {np.shape(array) for array in (values, mask, weights, start) if array is not None}
     if len(shapes) != 1 or mask.ndim != 2:
-        raise ValueError(f"values, observed, weights and start are of one shape [n, d], not of {shapes}")
+        raise ValueError(f"values, observed, weights and start must have one shape [n, d], not {shapes}")
     if not mask.any():
         raise ValueError("nothing is observed, so nothing can be completed")
     E = np.where(mask, values, 0.0)

@@ -1,7 +1,7 @@
-"""A strategy: one method on one completed table and one new task. What advises is what is evaluated.
+"""A strategy: one method for one completed table and one new task. Advice and evaluation use the same ones.
 
-:class:`peppp.advise.advisor.Advisor` wraps one and gets errors from its caller; an evaluation
-(:mod:`peppp.evaluate.leave_one_out`) wraps the same and gets them from a table whose errors are known.
+:class:`peppp.advise.advisor.Advisor` wraps a strategy and gets errors from its caller; an evaluation
+(:mod:`peppp.evaluate.leave_one_out`) wraps the same strategy and gets them from a table of known errors.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from peppp.errors import TableError
 from peppp.learn.belief import Belief
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Method, Seed, Task, Told, kept, rule_of
+from peppp.learn.methods import Measured, Method, Seed, Task, kept, rule_of
 from peppp.learn.noise_free import TOLERANCE, NoiseFree
 from peppp.learn.points import PointStrategy
 from peppp.learn.threads import single_thread
@@ -21,12 +21,11 @@ from peppp.learn.two_best import TwoBest
 
 
 class Strategy(Protocol):
-    """What to measure on a task, and what is believed of it. Errors told, by column, are fractions.
+    """What to measure on a task, and what to believe about it. Measured errors, by column, are fractions.
 
-    ``settles`` says whether a measured error takes the place of its estimate. Errors within the ``tolerance``
-    tie, and the least memory is picked. ``sequential`` says whether
-    what is asked for next depends on the errors told; ``rank`` is the number of components that measurements
-    have to determine.
+    ``settles`` says whether a measured error replaces its estimate. Errors within the ``tolerance`` count as
+    equal, and the least memory is picked. ``sequential`` says whether the next choice depends on the errors
+    measured so far. ``rank`` is the number of components that measurements have to determine.
     """
 
     method: Method
@@ -36,40 +35,40 @@ class Strategy(Protocol):
     tolerance: float
     rank: int
 
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        """The next columns to measure, at most ``count``; none once enough were."""
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        """The next columns to measure, at most ``count``; none once enough were measured."""
         ...
 
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        """Estimated errors [d] in [0, 1], of the measured columns too."""
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        """Estimated errors [d] in [0, 1], also of the measured columns."""
         ...
 
-    def errors(self, told: Told) -> NDArray[np.float64]:
+    def errors(self, measured: Measured) -> NDArray[np.float64]:
         """The errors [d] that the pick goes by."""
         ...
 
-    def pick(self, told: Told) -> int:
+    def pick(self, measured: Measured) -> int:
         """The column to train with."""
         ...
 
-    def believe(self, told: Told, tolerance: float = 0.01) -> Belief:
+    def believe(self, measured: Measured, tolerance: float = 0.01) -> Belief:
         """How sure that is: intervals and probabilities."""
         ...
 
-    def saving(self, told: Told) -> float | None:
-        """The error that the best further run is expected to save; None where the method does not know."""
+    def saving(self, measured: Measured) -> float | None:
+        """By how much the best further run is expected to lower the error; None if the method cannot say."""
         ...
 
-    def elsewhere(self, told: Told, column: int) -> tuple[float, float, float] | None:
-        """The expected error at a column of the table that is none of the task's, and its 90 % interval."""
+    def elsewhere(self, measured: Measured, column: int) -> tuple[float, float, float] | None:
+        """The expected error at any column of the table, and its 90 % interval; None if unknown."""
         ...
 
-    def reliable(self, told: Told) -> bool:
-        """Whether what was told determines all that the prediction rests on."""
+    def reliable(self, measured: Measured) -> bool:
+        """Whether the measured errors determine everything that the prediction rests on."""
         ...
 
-    def enough(self, told: Told) -> str:
-        """Why nothing more is measured although more might be; nothing where that is not so."""
+    def enough(self, measured: Measured) -> str:
+        """Why it stops although it may measure more; empty if it does not."""
         ...
 
 
@@ -82,16 +81,17 @@ def strategy(
     seed: Seed = 0,
     tolerance: float = TOLERANCE,
     columns: Sequence[int] | None = None,
-    beyond: Told | None = None,
+    beyond: Measured | None = None,
     noise: float | None = None,
 ) -> Strategy:
-    """The strategy of a method, given how many measurements are made at most.
+    """The strategy of a method that makes at most ``measurements``.
 
-    ``learned`` is the completed table of other tasks, on the scale that ``task.scale`` returns from. Errors
-    that ``gaussian`` estimates within the ``tolerance`` tie, and the least memory is picked. ``columns`` says
-    which of the table's columns are those of the task (all, in order). ``beyond`` are known errors at others
-    of the table, which only ``gaussian`` learns from: TableError for the other methods. ``noise`` is the
-    standard deviation of a run's error, which ``gaussian`` else learns from the table.
+    ``learned`` is the completed table of other tasks; its errors times ``task.scale`` are fractions.
+    ``gaussian`` treats estimates within the ``tolerance`` as equal and picks the least memory. ``columns``
+    lists the table's columns that belong to the task (default: all, in order). ``beyond`` holds known errors
+    at other columns of the table. ``noise`` is the standard deviation of a run's error; without it,
+    ``gaussian`` learns it from the table, and the other methods ignore it. Raises TableError for an unknown
+    method, or for ``beyond`` with another method than ``gaussian``, the only one that learns from it.
 
     >>> from peppp.learn.completion import complete_values
     >>> learned = complete_values(np.array([[0.8, 0.4, 0.2], [0.4, 0.2, 0.1]]), np.ones((2, 3), dtype=bool))
@@ -107,7 +107,7 @@ def strategy(
             noise=noise,
         )  # fmt: skip
     if beyond:
-        raise TableError(f"{chosen} does not learn from errors beyond the task's columns; gaussian does")
+        raise TableError(f"{chosen} does not learn from errors beyond the task's columns; use gaussian")
     learned = learned if columns is None else learned.take(columns)
     if chosen.design == "two-best":
         return TwoBest(chosen, learned, task, measurements)
@@ -115,7 +115,7 @@ def strategy(
 
 
 class _FromTable(PointStrategy):
-    """A rule on the scale of the task."""
+    """A rule of :mod:`peppp.learn.methods` whose errors are fractions."""
 
     settles = True
 
@@ -129,21 +129,21 @@ class _FromTable(PointStrategy):
         self.sequential = self._rule.sequential
 
     @single_thread()
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        return self._rule.next(self._scaled(told), count)
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        return self._rule.next(self._scaled(measured), count)
 
     @single_thread()
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        return np.clip(self.task.scale * self._rule.predict(self._scaled(told)), 0.0, 1.0)
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        return np.clip(self.task.scale * self._rule.predict(self._scaled(measured)), 0.0, 1.0)
 
-    def errors(self, told: Told) -> NDArray[np.float64]:
-        return kept(self.predict(told), told)
+    def errors(self, measured: Measured) -> NDArray[np.float64]:
+        return kept(self.predict(measured), measured)
 
-    def pick(self, told: Told) -> int:
-        return self.task.pick(self.predict(told), told)
+    def pick(self, measured: Measured) -> int:
+        return self.task.pick(self.predict(measured), measured)
 
-    def reliable(self, told: Told) -> bool:
-        return self._rule.reliable(told)
+    def reliable(self, measured: Measured) -> bool:
+        return self._rule.reliable(measured)
 
-    def _scaled(self, told: Told) -> dict[int, float]:
-        return {j: error / self.task.scale for j, error in told.items()}
+    def _scaled(self, measured: Measured) -> dict[int, float]:
+        return {j: error / self.task.scale for j, error in measured.items()}

@@ -1,23 +1,23 @@
-"""Linear algebra on small matrices, pinned to one thread: two were 5 to 250 times slower (OpenBLAS#731)."""
+"""Pin linear algebra on small matrices to one thread: two were 5 to 250 times slower (OpenBLAS#731)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
-import scipy.linalg  # noqa: F401  loads scipy's BLAS beside numpy's, before the controller looks for both
+import scipy.linalg  # noqa: F401  loads scipy's BLAS before the controller looks for BLAS libraries
 from threadpoolctl import ThreadpoolController
 
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """BLAS uses one thread in the whole process while this lasts; also a decorator, ``@single_thread()``.
+    """Limit BLAS to one thread in the whole process; also a decorator, ``@single_thread()``.
 
     >>> with single_thread():
     ...     {library["num_threads"] for library in _controller().select(user_api="blas").info()}
     {1}
     """
-    if _pinned.get():  # by a caller: an evaluation comes here a hundred thousand times
+    if _pinned.get():  # a caller did it already; an evaluation calls this a hundred thousand times
         yield
         return
     token = _pinned.set(True)

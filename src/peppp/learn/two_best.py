@@ -1,20 +1,20 @@
-"""``two-best``: the table's two best Formats A in turn, their runs averaged. A rule of thumb to compare with.
+"""``two-best``: a rule of thumb, for comparison, that averages runs of the table's two best Formats A.
 
-It is as simple as a rule can be that does not chase noise: it trains the two Formats A of least mean error on
-the table, one after the other and again, each time with another Format B, and picks the one whose runs err
-less on average. Columns without formats are groups of their own, which are run once.
+A rule that does not chase noise can hardly be simpler. It trains with the two Formats A of least mean error
+on the table in turn, each time with another Format B, and picks the one whose runs have the lower mean error.
+A column without formats forms its own group, which is run once.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Method, Task, Told
+from peppp.learn.methods import Measured, Method, Task
 from peppp.learn.points import PointStrategy
 
 
 class TwoBest(PointStrategy):
-    """A :class:`peppp.learn.strategy.Strategy` on one task."""
+    """The :class:`peppp.learn.strategy.Strategy` of ``two-best``."""
 
     sequential, settles = False, False
 
@@ -28,42 +28,42 @@ class TwoBest(PointStrategy):
         open_groups = np.unique(self._group[task.measurable])
         self._two = open_groups[np.argsort(self._of_group[open_groups], kind="stable")][:2].tolist()
 
-    def next(self, told: Told, count: int = 1) -> list[int]:
-        """The next columns: of the group with fewer runs, the one of least memory that was not run."""
-        told_columns, chosen = list(told), list[int]()
-        for _ in range(min(count, self._measurements - len(told))):
-            runs = [sum(self._group[j] == g for j in told_columns) for g in self._two]
+    def next(self, measured: Measured, count: int = 1) -> list[int]:
+        """The next columns: in the group with fewer runs, the one of least memory that was not run yet."""
+        run_already, chosen = list(measured), list[int]()
+        for _ in range(min(count, self._measurements - len(measured))):
+            runs = [sum(self._group[j] == g for j in run_already) for g in self._two]
             for place in np.argsort(runs, kind="stable"):
                 free = self.task.measurable & (self._group == self._two[place])
-                free[told_columns] = False
+                free[run_already] = False
                 if free.any():
                     j = int(np.where(free, self.task.memory, np.inf).argmin())
                     chosen.append(j)
-                    told_columns.append(j)
+                    run_already.append(j)
                     break
         return chosen
 
-    def predict(self, told: Told) -> NDArray[np.float64]:
-        """Once both groups were run, the means of their runs, and no other group is thought better [d].
+    def predict(self, measured: Measured) -> NDArray[np.float64]:
+        """Estimated errors [d]: the means of both groups' runs, and at least the larger one elsewhere.
 
-        Before that, one run says nothing against the other group: all are the table's means.
+        Until both groups have runs, all are the table's means: one run says nothing against the other group.
         """
-        run = {int(self._group[j]) for j in told}
+        run = {int(self._group[j]) for j in measured}
         found = self._of_group.copy()
         if len(run) > 1:
-            means = {g: np.mean([e for j, e in told.items() if self._group[j] == g]) for g in run}
+            means = {g: np.mean([e for j, e in measured.items() if self._group[j] == g]) for g in run}
             found = np.maximum(found, max(means.values()))
             found[list(means)] = list(means.values())
         return np.clip(found[self._group], 0.0, 1.0)
 
-    def errors(self, told: Told) -> NDArray[np.float64]:
-        """The same."""
-        return self.predict(told)
+    def errors(self, measured: Measured) -> NDArray[np.float64]:
+        """Like :meth:`predict`."""
+        return self.predict(measured)
 
-    def pick(self, told: Told) -> int:
-        """The column of least error that fits; of a group's equal columns the one of least memory."""
-        return self.task.pick(self.predict(told), {})
+    def pick(self, measured: Measured) -> int:
+        """The feasible column of least error; in a group, whose errors are equal, the one of least memory."""
+        return self.task.pick(self.predict(measured), {})
 
-    def reliable(self, told: Told) -> bool:
-        """Always."""
+    def reliable(self, measured: Measured) -> bool:
+        """Always True."""
         return True
