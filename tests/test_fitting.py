@@ -114,7 +114,7 @@ def line(tmp_path_factory):
     synthetic_table(table)
     data = "digits:0123?train=120&test=60"
     return ("pick", data, "--network", "resnet8", "--table", table, "--measurements", 1, "--epochs", 1,
-            "--workers", 0, "--rank", 1)  # fmt: skip
+            "--workers", 0)  # fmt: skip
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.25, 0.5, 1])

@@ -1,6 +1,8 @@
 """A training kept in a folder: it goes on bit for bit, refuses what is not its own, leaves its weights."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from helpers import peppp
 from peppp.errors import StoreError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.lowprec.rounding.quantize import quantize
@@ -107,3 +110,37 @@ def test_elsewhere_than_on_the_cpu_its_arithmetic_is_that_of_a_measurement(datas
         train_in_folder(dataset, configuration, recipe, 1, folder, storage="simulated", device="cpu:0")
         assert set(seen) == {expected}
         seen.clear()
+
+
+def test_a_folder_is_for_one_training_at_a_time(tmp_path):
+    from filelock import FileLock
+
+    from peppp.training.checkpoint import LOCK
+
+    (tmp_path / "run").mkdir()
+    line = ["train", "digits:01", "--network", "resnet8-w4", "--precision", "fp32", "--epochs", 1]
+    with FileLock(tmp_path / "run" / LOCK):
+        done = peppp(*line, "--out", "run", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "another training is at work in the folder run" in done.stderr.splitlines()[-1]
+    assert peppp(*line, "--out", "run", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only POSIX limits the size of files")
+def test_a_disk_that_fills_is_one_line_and_leaves_nothing_half_written(tmp_path):
+    """Files of more than 40 kB cannot be written here, as on a disk that is full."""
+    limited = (
+        "import resource, signal, sys; from peppp.cli import main; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); main()"
+    )
+    line = ["train", "digits:01", "--network", "resnet8-w4", "--precision", "fp32", "--epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *line, "--out", "run"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("peppp: cannot write run/checkpoint.safetensors: ")
+    assert "make room" in last
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) in ([], [".lock"])

@@ -154,3 +154,34 @@ def test_an_option_that_takes_several_values_may_be_given_several_times(option, 
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 0, result.output
     assert f'"asked": {asked},' in result.output
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("pick digits --budget 3MB --rank 2", "--rank"),
+        ("pick digits --budget 3MB --method two-best --rank 2", "--rank"),
+        ("pick digits --budget 3MB --count kept --no-recompute", "--no-recompute"),
+        ("train digits --precision fp32 --no-recompute", "--no-recompute needs --budget"),
+        ("train digits --precision amp-bf16 --rounding nearest", "--rounding"),
+        ("train digits --precision fp32 --storage packed", "--storage"),
+        (
+            "train wine --precision fp32 --network mlp --resolution 9",
+            "holds numbers, which have no resolution",
+        ),
+        ("measure runs.db --plan paper --epochs 3", "--plan paper says what --epochs is"),
+        ("memory resnet8 --budget 1GB --inference", "--inference"),
+        ("memory resnet8 --layers --preset paper_scale", "--preset"),
+        ("evaluate --method gaussian --rank 2", "--rank"),
+        ("evaluate --method gaussian,two-best --shrinkage 0.1", "--shrinkage"),
+        ("evaluate --method ed-mf --noise 0.1", "--noise belongs to gaussian"),
+        ("evaluate --setting I,II --share 0.1", "--share belongs to Settings III to VI"),
+        ("evaluate --setting I --cap 1MB", "--cap belongs to Settings II, IV and VI"),
+    ],
+)
+def test_an_option_that_nothing_looks_at_is_refused(line, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, line.split())
+    assert isinstance(done.exception, PepppError)
+    assert option in str(done.exception)
+    assert not any(tmp_path.iterdir())

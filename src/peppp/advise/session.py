@@ -149,8 +149,6 @@ def pick(
             check_limit(limit, name, sizes, "peak" if count == "peak" else "footprint")
 
     dataset = under(load(str(data), resolution=resolution, seen=seen), fingerprints_in(store))
-    if progress is not None:
-        progress.read(dataset)
     recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
@@ -209,6 +207,8 @@ def pick(
     of_weights = _of_weights(dataset, recipe, one_more=one_more)
     notes = (*([unused] if unused else ()), *of_weights, *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
+    if progress is not None:
+        progress.read(dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}
     planned = advisor.plan if dry_run else ()

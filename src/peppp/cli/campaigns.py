@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def find_rows(
     data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool, store: str
-) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str]]:
-    """The rows; the bytes a training keeps, by fingerprint; the data sets that are not on this machine."""
+) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str], list[str]]:
+    """The rows; the bytes a training keeps, by fingerprint; data sets that are not here; what was read."""
     from peppp.campaign.cells import Source, rows_of
     from peppp.campaign.worker import source
     from peppp.table.store.store import fingerprints_in
@@ -32,20 +32,21 @@ def find_rows(
     from peppp.tasks.readers import load, names_in
 
     measured = fingerprints_in(store)
+    read: list[str] = []
     known: dict[str, Dataset | Entry] = {}
 
     def found(text: str) -> Source:
         with reading(text):
             dataset = under(load(text, resolution=resolution), measured)
-        typer.echo(f"read      {described(dataset)}", err=True)
         known[dataset.fingerprint] = dataset
+        read.append(described(dataset))
         return source(text, dataset)
 
     def size(fingerprint: str, recipe: "Recipe", configuration: Precision) -> int:
         return _size(known[fingerprint], recipe, configuration)
 
     if data is not None:
-        return rows_of([found(text) for text in names_in(data)], recipes), size, []
+        return rows_of([found(text) for text in names_in(data)], recipes), size, [], read
 
     from peppp.paper.plans import named_plan
 
@@ -64,7 +65,7 @@ def find_rows(
                 known[entry.slug] = entry
                 absent.append(entry.slug)
         rows.append((sources[entry.slug], recipe))
-    return rows, size, absent
+    return rows, size, absent, read
 
 
 def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Precision) -> int:

@@ -32,10 +32,10 @@ from peppp.cli.options import (
     Workers,
     begun_from,
     check_device,
+    is_given,
     parse_configurations,
     parse_list,
     parse_optimizer,
-    refuse_unused,
     use_data_root,
     worker_count,
 )
@@ -229,11 +229,12 @@ def command(
     if named is not None:
         fixed = ("network", "learning_rate", "epochs", "batch", "resolution")
         for name in fixed:
-            refuse_unused(context, name, f"is what --plan {named} says")
+            if is_given(context, name):
+                raise BudgetError(f"--plan {named} says what --{name.replace('_', '-')} is; leave it out")
     for recipe in recipes:
         check_name(recipe.network)
     texts = None if data is None else ",".join(data)
-    rows, kept_by, absent = find_rows(texts, named, recipes, resolution, dry_run, store)
+    rows, kept_by, absent, read = find_rows(texts, named, recipes, resolution, dry_run, store)
     sizes = {
         (source.fingerprint, recipe, c): kept_by(source.fingerprint, recipe, c)
         for source, recipe in rows
@@ -266,6 +267,8 @@ def command(
         )
     count = worker_count(workers, device) if engine == "local" else workers
     memory = worker_bytes(worker_memory, engine, count)
+    for line in read:
+        typer.echo(f"read      {line}", err=True)
     if dry_run:
         kept_bytes = [bytes_of[cell.fingerprint, cell.recipe, cell.configuration] for cell in cells]
         say(dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent), store, json)

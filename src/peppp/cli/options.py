@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from peppp.errors import FormatError, StoreError
+from peppp.errors import BudgetError, FormatError, StoreError
 from peppp.formats import Configuration, paper_grid, parse_format
 from peppp.precisions.known import Precision, parse_precision
 

@@ -161,8 +161,6 @@ def command(
         )
     if count == "kept":
         refuse_unused(context, "no_recompute", "lowers no --count kept: recomputation changes the peak alone")
-    if dry_run:
-        refuse_unused(context, "train", "trains the pick, and --dry-run trains nothing")
     if out is not None and not train:
         raise BudgetError("--out is the folder of --train; give both, or neither")
     folder = out or Path("peppp-run")

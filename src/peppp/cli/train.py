@@ -88,7 +88,6 @@ def command(
     """
     from peppp.cli.fitting import check, parse_micro_batch
     from peppp.records import Recipe, RoundingModes
-    from peppp.tasks.dataset import described
     from peppp.tasks.networks import check_name
     from peppp.tasks.readers import load
 
@@ -119,7 +118,6 @@ def command(
     )
     with reading(data):
         dataset = load(data, resolution=resolution)
-    typer.echo(f"read      {described(dataset)}", err=True)
     run(
         dataset,
         chosen,
@@ -171,6 +169,7 @@ def run(
     """
     from peppp.lowprec.storage.packed_network import packable
     from peppp.tasks import networks
+    from peppp.tasks.dataset import described
     from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.loop import check_recipe, fitted_weights
     from peppp.training.measurement import with_resolution
@@ -202,6 +201,7 @@ def run(
         if not json:
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
+    typer.echo(f"read      {described(dataset)}", err=True)
     begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
     for line in begins if not json else []:
         typer.echo(f"begins    {line}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,7 +28,7 @@ from peppp.training.exactness import exact_arithmetic
 from peppp.training.fitting import Fit
 from peppp.training.loop import Run
 
-CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+CHECKPOINT, WEIGHTS, LOCK = "checkpoint.safetensors", "weights.safetensors", ".lock"
 _Curve = list[tuple[int, float]]
 
 
@@ -83,48 +84,67 @@ def train_in_folder(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
-    done, curve = _resume(folder / CHECKPOINT, identity, run)
-    outcome, resumed_after = Outcome.FINISHED, done
+    with _alone_in(folder):
+        done, curve = _resume(folder / CHECKPOINT, identity, run)
+        outcome, resumed_after = Outcome.FINISHED, done
 
-    @contextmanager
-    def traced(step: int) -> Iterator[None]:
-        if step > 2:
-            yield
-            return
-        with trace.stretch(f"step {step}"):
-            yield
-        if step == 1:  # a warm-up; what it leaves allocated counts as memory at rest
-            trace.peak = 0
+        @contextmanager
+        def traced(step: int) -> Iterator[None]:
+            if step > 2:
+                yield
+                return
+            with trace.stretch(f"step {step}"):
+                yield
+            if step == 1:  # a warm-up; what it leaves allocated counts as memory at rest
+                trace.peak = 0
 
-    with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
-        for epoch in range(done + 1, run.epochs + 1):
-            if run.train_epoch(traced) is None:
-                curve.append((epoch, dataset.chance_error))
-                outcome = Outcome.DIVERGED
-                break
-            curve.append((epoch, run.test()))
-            tensors, data = _state(run, identity, epoch, curve)
-            _write(folder / CHECKPOINT, tensors, data | {"peak": trace.peak})
-            if progress is not None:
-                progress(epoch, run.epochs)
-    peak = trace.peak if run.steps > 1 else _known_peak(folder / CHECKPOINT)
-    about = identity | {
-        "test_error": curve[-1][1],
-        "outcome": str(outcome),
-        "classes": list(dataset.classes),
-        "inputs": _inputs(dataset, run),
-    }
-    _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
-    return KeptTraining(
-        configuration,
-        curve[-1][1],
-        tuple(curve),
-        outcome,
-        curve[-1][0],
-        resumed_after,
-        peak,
-        folder / WEIGHTS,
-    )
+        with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
+            for epoch in range(done + 1, run.epochs + 1):
+                if run.train_epoch(traced) is None:
+                    curve.append((epoch, dataset.chance_error))
+                    outcome = Outcome.DIVERGED
+                    break
+                curve.append((epoch, run.test()))
+                tensors, data = _state(run, identity, epoch, curve)
+                _write(folder / CHECKPOINT, tensors, data | {"peak": trace.peak})
+                if progress is not None:
+                    progress(epoch, run.epochs)
+        peak = trace.peak if run.steps > 1 else _known_peak(folder / CHECKPOINT)
+        about = identity | {
+            "test_error": curve[-1][1],
+            "outcome": str(outcome),
+            "classes": list(dataset.classes),
+            "inputs": _inputs(dataset, run),
+        }
+        _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
+        return KeptTraining(
+            configuration,
+            curve[-1][1],
+            tuple(curve),
+            outcome,
+            curve[-1][0],
+            resumed_after,
+            peak,
+            folder / WEIGHTS,
+        )
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock. Raises StoreError where another process holds it."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise StoreError(
+            f"another training is at work in the folder {folder}; wait for it, or name another --out"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot write to the folder {folder}: {error.strerror}; name another") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _known_peak(path: Path) -> int:
@@ -277,12 +297,18 @@ def _as_network(value: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
-    """Write a file completely or not at all."""
-    with whole(path) as unfinished:
-        unfinished.touch()
-        mode = unfinished.stat().st_mode  # safetensors would let nobody else read the file
-        save_file(tensors, unfinished, metadata={"peppp": json.dumps(data)})
-        unfinished.chmod(mode)
+    """Write a file whole or not at all. Raises StoreError where the disk is full or cannot be written."""
+    try:
+        with whole(path) as unfinished:
+            unfinished.touch()
+            mode = unfinished.stat().st_mode  # safetensors would let nobody else read the file
+            save_file(tensors, unfinished, metadata={"peppp": json.dumps(data)})
+            unfinished.chmod(mode)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"cannot write {path}: {reason}; make room, and the same line again goes on from what is kept"
+        ) from None
 
 
 def to_plain(training: KeptTraining) -> dict[str, Any]:
