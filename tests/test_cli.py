@@ -244,7 +244,7 @@ def test_a_matrix_of_ones_own_teaches_as_its_table_does(tmp_path, images, table)
     (tmp_path / "only.csv").write_text("\n".join([lines[0], own]))
     assert "only errors of 'pets' itself" in refused(*line, "--errors", "only.csv", cwd=tmp_path)
     rates = ("--errors", "E.csv", "--learning-rate", "0.01,0.001")
-    assert "holds no learning rates" in refused(*line, *rates, cwd=tmp_path)
+    assert "an error matrix has no learning rates" in refused(*line, *rates, cwd=tmp_path)
     assert "give one of them" in refused(*line, "--errors", "E.csv", "--table", table, cwd=tmp_path)
     assert "take it as --errors" in refused(*line, "--table", "E.csv", cwd=tmp_path)
 

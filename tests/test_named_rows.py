@@ -10,7 +10,7 @@ from tests.helpers import answer, measured, peppp, refused
 from peppp import pick
 from peppp.campaign.cells import Cell
 from peppp.errors import TableError
-from peppp.evaluate.against_fp32 import differences
+from peppp.evaluate.against_fp32 import differences, of_format_b
 from peppp.formats import FP32_CONFIGURATION
 from peppp.precisions.known import MEASURED, PRECISIONS, parse_precision
 from peppp.records import Recipe
@@ -95,6 +95,44 @@ def test_differences_are_those_that_were_put_in():
             assert d.mean.mean == pytest.approx(cost, abs=0.03)
             assert d.mean.low <= d.mean.mean <= d.mean.high
             assert (d.tasks, d.runs, d.network) == (12, 24, "resnet8-w8")
+
+
+def test_a_difference_may_be_to_another_precision_than_fp32():
+    found = {str(d.precision): d for d in differences(table(), PRECISIONS["amp-bf16"])}
+    assert "amp-bf16" not in found
+    cost = COSTS["bf16"] - COSTS["amp-bf16"]
+    assert found["bf16"].mean.mean == pytest.approx(cost, abs=0.03)
+    to_fp32 = {str(d.precision): d for d in differences(table())}
+    assert found["fp32/fp32"].mean.mean == pytest.approx(-to_fp32["amp-bf16"].mean.mean)
+
+
+def test_what_a_format_b_costs_is_what_was_put_in():
+    """1-6-7 costs 0.1 under nearest rounding and nothing under stochastic; runs of a cell are averaged."""
+    rows = []
+    for rounding, cost in (("nearest", 0.1), ("stochastic", 0.0)):
+        for task in range(6):
+            for a in ("1-4-1", "1-5-2"):
+                for b, more in (("1-6-7", cost), ("1-8-11", 0.0)):
+                    for seed, noise in ((0, 0.01), (1, -0.01)):
+                        base = 0.2 + 0.02 * task + 0.05 * (a == "1-4-1")
+                        m = table(1)[0]
+                        rows.append(
+                            replace(
+                                m,
+                                task=f"t{task}", fingerprint=f"f{task}", group=f"g{task // 2}", seed=seed,
+                                configuration=parse_precision(f"{a}/{b}"),
+                                recipe=replace(m.recipe, rounding=rounding),
+                                test_error=base + more + noise,
+                            )
+                        )  # fmt: skip
+    found = of_format_b(rows, RECIPE.network)
+    assert [(one.rounding, one.format_b, one.cells) for one in found] == [
+        ("nearest", "1-6-7", 12),
+        ("stochastic", "1-6-7", 12),
+    ]
+    assert found[0].mean.mean == pytest.approx(0.1)
+    assert found[1].mean.mean == pytest.approx(0.0)
+    assert of_format_b(rows, "vgg11") == []
 
 
 def test_pick_from_all_takes_them_as_it_takes_pairs(tmp_path):

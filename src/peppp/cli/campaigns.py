@@ -195,6 +195,12 @@ def dry_run_facts(
     }
 
 
+def say_read(lines: list[str]) -> None:
+    """Say what was read, once nothing is left that refuses the line."""
+    for line in lines:
+        typer.echo(f"read      {line}", err=True)
+
+
 def say(facts: dict[str, Any], store: str, json: bool) -> None:
     """Say what a campaign would do."""
     if json:

@@ -13,6 +13,7 @@ from peppp.cli.campaigns import (
     make_engine,
     parse_seconds,
     say,
+    say_read,
     size_matrix,
     worker_bytes,
 )
@@ -267,13 +268,14 @@ def command(
         )
     count = worker_count(workers, device) if engine == "local" else workers
     memory = worker_bytes(worker_memory, engine, count)
-    for line in read:
-        typer.echo(f"read      {line}", err=True)
     if dry_run:
         kept_bytes = [bytes_of[cell.fingerprint, cell.recipe, cell.configuration] for cell in cells]
-        say(dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent), store, json)
+        facts = dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent)
+        say_read(read)
+        say(facts, store, json)
         return
     with Store.open(store) as kept, Display() as display:
+        say_read(read)
         estimates = Estimates(kept.seconds())
         limit = estimates.limit if allowed is None else lambda cell: allowed
         summary = run_campaign(

@@ -43,11 +43,12 @@ def command(
         check_place(page)
     chosen = list(PRECISIONS.values()) if name is None else [_named(name)]
     places = table or [SHIPPED_TABLE]
-    measured = differences([m for place in places for m in read_measurements(place)])
+    measurements = [m for place in places for m in read_measurements(place)]
+    measured = differences(measurements)
     found = [d for d in measured if d.precision in chosen]
     if page is not None:
         with whole(page) as unfinished:
-            unfinished.write_text(written(measured, places), encoding="utf-8")
+            unfinished.write_text(written(measurements, places), encoding="utf-8")
         typer.echo(f"page      {page}", err=json)
         return
     by_name = {str(d.precision): d for d in found if d.network == _NETWORK}

@@ -5,17 +5,33 @@ from pathlib import Path
 
 import torch
 
-from peppp.evaluate.against_fp32 import Difference
+from peppp.evaluate.against_fp32 import differences, of_format_b
 from peppp.footprint.training_memory import training_memory
-from peppp.precisions.known import MEASURED, PRECISIONS
+from peppp.precisions.known import MEASURED, PRECISIONS, parse_precision
 from peppp.precisions.named import NamedPrecision
-from peppp.records import Recipe
+from peppp.records import Measurement, Recipe
 from peppp.tasks.dataset import blank_images
 from peppp.tasks.readers import load
 from peppp.training.fitting import fitting
 
 # Whose memory the page shows: the network, its data in words, and their pixels a side.
 _NETWORKS = (("resnet8", "16x16 pixels", 16), ("resnet18", "32x32 pixels", 32), ("transformer", "text", None))
+
+
+# What papers and libraries claim: the claim, and the two precisions that it compares.
+_CLAIMS = (
+    ("bfloat16 needs a float32 copy of the weights (arXiv 1710.03740)", "bf16", "amp-bf16"),
+    ("stochastic rounding replaces that copy (arXiv 2010.06192)", "bf16-sr", "amp-bf16"),
+    ("so does Kahan summation (arXiv 2010.06192)", "bf16-kahan", "amp-bf16"),
+    ("stochastic rounding does as well as Kahan summation", "bf16-sr", "bf16-kahan"),
+    ("states of 8 bits cost nothing (arXiv 2110.02861)", "fp32-sgd8bit", "fp32"),
+    ("FP8 with a scale a tensor does as well as bfloat16 (arXiv 2209.05433)", "fp8-all", "amp-bf16"),
+    ("MXFP8, E4M3 throughout, does as well as bfloat16 (arXiv 2506.08027)", "mxfp8-all", "amp-bf16"),
+    ("MXFP6 does nearly as well as float32 (arXiv 2310.10537)", "mxfp6-all", "fp32"),
+    ("NVFP4 does nearly as well as FP8 (arXiv 2509.25149)", "nvfp4-all", "fp8-all"),
+    ("NVFP4 does better than MXFP4", "nvfp4-all", "mxfp4-all"),
+)
+_NETWORK = "resnet8"
 
 
 def bytes_a_parameter(name: str, optimizer: str | None = None) -> float:
@@ -25,8 +41,9 @@ def bytes_a_parameter(name: str, optimizer: str | None = None) -> float:
     return (found.weights + found.gradients + found.states) / 1024**2
 
 
-def written(found: Sequence[Difference], tables: Sequence[Path]) -> str:
-    """The page, in Markdown, of what was found in tables."""
+def written(measurements: Sequence[Measurement], tables: Sequence[Path]) -> str:
+    """The page, in Markdown, of the measurements in tables."""
+    found = differences(measurements)
     names = ", ".join(f"`{table.name}`" for table in tables)
     lines = [
         "# Precisions by name",
@@ -68,9 +85,58 @@ def written(found: Sequence[Difference], tables: Sequence[Path]) -> str:
                     f"| `{d.precision}` | {m.mean:+.3f} | {told} | {d.tasks} | "
                     f"{d.families} | {d.runs} | {most:+.3f} ({task}) |"
                 )
-    lines += ["", "## What they keep, and their peaks", ""]
+    lines += ["", *_claims(measurements), *_formats_b(measurements)]
+    lines += ["## What they keep, and their peaks", ""]
     lines += _memory_table()
     return "\n".join(lines) + "\n"
+
+
+def _claims(measurements: Sequence[Measurement]) -> list[str]:
+    """What others claim, beside the difference that was measured here."""
+    lines = [
+        "## What papers claim, and what these trainings say",
+        "",
+        f"Differences of {_NETWORK}, at equal task and recipe. "
+        "An interval that includes 0 shows no difference.",
+        "The papers trained larger networks for longer, most of them language models, so these trainings can",
+        "contradict a claim only for small networks. `nvfp4-all` here is the format alone: the recipe of its",
+        "paper also has Hadamard transforms, blocks in two dimensions, and some layers in bfloat16.",
+        "",
+        "| claim | first minus second | difference | 95 % interval | tasks |",
+        "|---|---|---|---|---|",
+    ]
+    for claim, first, second in _CLAIMS:
+        compared = differences(measurements, parse_precision(second))
+        wanted = parse_precision(first)
+        for d in compared:
+            if d.precision == wanted and d.network == _NETWORK:
+                m = d.mean
+                lines.append(
+                    f"| {claim} | `{first}` - `{second}` | {m.mean:+.3f} | {m.low:+.3f} to {m.high:+.3f} | "
+                    f"{d.tasks} |"
+                )
+    return [*lines, ""]
+
+
+def _formats_b(measurements: Sequence[Measurement]) -> list[str]:
+    """Where the optimizer's format matters: the costliest Formats B by rounding mode."""
+    lines = [
+        "## Where Format B matters",
+        "",
+        "How much higher the error is with a Format B of fewer bits than with 1-8-11, at equal task and",
+        f"Format A, of {_NETWORK}. The costliest and the cheapest format of each rounding mode are listed.",
+        "",
+        "| rounding | Format B | more error | 95 % interval | cells |",
+        "|---|---|---|---|---|",
+    ]
+    found = of_format_b(measurements, _NETWORK)
+    for rounding in dict.fromkeys(one.rounding for one in found):
+        own = [one for one in found if one.rounding == rounding]
+        for one in dict.fromkeys((own[0], own[-1])):
+            m = one.mean
+            interval = f"{m.low:+.3f} to {m.high:+.3f}"
+            lines.append(f"| {rounding} | {one.format_b} | {m.mean:+.3f} | {interval} | {one.cells} |")
+    return [*lines, ""]
 
 
 def _memory_table() -> list[str]:

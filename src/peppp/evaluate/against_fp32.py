@@ -1,4 +1,4 @@
-"""What a precision costs in error: the difference to fp32 on the same data with the same recipe."""
+"""What a precision costs in error: its difference to fp32, or to another, on the same data and recipe."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,13 +7,14 @@ from statistics import fmean
 
 from peppp.arithmetic import current
 from peppp.evaluate.bootstrap import Interval, family_mean
+from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.precisions.known import Precision
 from peppp.records import Measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much higher the error of a precision is than that of fp32.
+    """How much higher the error of a precision is than that of fp32, or of another reference.
 
     ``mean`` averages the differences over the tasks of each family, then over families, and has a 95 %
     interval from a bootstrap over families. ``worst`` is the task with the largest difference, and that
@@ -29,10 +30,13 @@ class Difference:
     worst: tuple[str, float]
 
 
-def differences(measurements: Iterable[Measurement]) -> list[Difference]:
-    """The difference of each precision and network that share tasks with fp32, sorted by network and mean.
+def differences(
+    measurements: Iterable[Measurement], reference: Precision = FP32_CONFIGURATION
+) -> list[Difference]:
+    """The difference of each precision and network to the reference, sorted by network and mean.
 
-    Runs of one task and recipe are averaged first, at the precision and at fp32.
+    Only tasks that were measured at both count. Runs of one task and recipe are averaged first, at the
+    precision and at the reference.
 
     >>> from peppp import Footprint, Outcome, Recipe
     >>> from peppp.precisions.known import parse_precision
@@ -52,13 +56,55 @@ def differences(measurements: Iterable[Measurement]) -> list[Difference]:
         about[key] = m
     found: defaultdict[tuple[str, Precision], list[tuple[Measurement, float, int]]] = defaultdict(list)
     for key, by_precision in errors.items():
-        reference = next((fmean(y) for c, y in by_precision.items() if c.is_fp32), None)
+        if reference not in by_precision:
+            continue
+        base, m = fmean(by_precision[reference]), about[key]
         for precision, runs in by_precision.items():
-            if reference is not None and not precision.is_fp32:
-                m = about[key]
-                found[m.recipe.network, precision].append((m, fmean(runs) - reference, len(runs)))
+            if precision != reference:
+                found[m.recipe.network, precision].append((m, fmean(runs) - base, len(runs)))
     made = [_difference(network, precision, rows) for (network, precision), rows in found.items()]
     return sorted(made, key=lambda d: (d.network, d.mean.mean, str(d.precision)))
+
+
+@dataclass(frozen=True, slots=True)
+class OfFormatB:
+    """How much higher errors are with a Format B than with the one of most bits, under one rounding mode.
+
+    ``mean`` averages over tasks and Formats A in each family, then over families.
+    """
+
+    rounding: str
+    format_b: str
+    mean: Interval
+    cells: int
+
+
+def of_format_b(measurements: Iterable[Measurement], network: str, widest: str = "1-8-11") -> list[OfFormatB]:
+    """What a Format B of fewer bits costs, by rounding mode: the difference at equal task and Format A.
+
+    Runs of one cell are averaged first. Sorted by rounding mode and by mean, the most costly first.
+    """
+    errors: defaultdict[tuple[str, str, str], defaultdict[str, list[float]]]
+    errors = defaultdict(lambda: defaultdict(list))
+    about: dict[tuple[str, str, str], Measurement] = {}
+    for m in map(current, measurements):
+        if m.recipe.network == network and isinstance(m.configuration, Configuration):
+            key = m.fingerprint, m.recipe.digest, str(m.configuration.format_a)
+            errors[key][str(m.configuration.format_b)].append(m.test_error)
+            about[key] = m
+    more: defaultdict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    for key, by_format in errors.items():
+        if widest not in by_format:
+            continue
+        for format_b, runs in by_format.items():
+            if format_b != widest:
+                row = about[key].group, fmean(runs) - fmean(by_format[widest])
+                more[about[key].recipe.rounding, format_b].append(row)
+    made = [
+        OfFormatB(rounding, format_b, family_mean([x for _, x in rows], [g for g, _ in rows]), len(rows))
+        for (rounding, format_b), rows in more.items()
+    ]
+    return sorted(made, key=lambda one: (one.rounding, -one.mean.mean))
 
 
 def _difference(network: str, precision: Precision, rows: list[tuple[Measurement, float, int]]) -> Difference:

@@ -43,12 +43,20 @@ def figure_25(study: Study) -> Figure:
 def figure_26(study: Study) -> Figure:
     """Compare learning from rows of the same network (Case i) with learning from all networks (Case ii).
 
-    Both cases use the tasks that were measured with every network. Raises Lacking if these, or the common
-    configurations, are fewer than three.
+    Both cases use the tasks that were measured with every network; a network with fewer than three of these,
+    such as one for texts among networks for images, is left out. Raises Lacking if fewer than two networks,
+    three tasks or three configurations are left.
     """
     tables = study.networks()
-    common = sorted(set.intersection(*(set(t.tasks) for t in tables.values())))
-    cut = {name: t.take([t.tasks.index(task) for task in common]) for name, t in tables.items()}
+    common = set(next(iter(tables.values())).tasks)
+    kept = {}
+    for name, table in tables.items():
+        if len(common & set(table.tasks)) >= 3:
+            common &= set(table.tasks)
+            kept[name] = table
+    if len(kept) < 2:
+        raise Lacking("the table lacks three tasks that were measured with two networks")
+    cut = {name: t.take([t.tasks.index(task) for task in sorted(common)]) for name, t in kept.items()}
     everything, network = _stacked(cut)
     if len(common) < 3 or len(everything.columns) < 3:
         raise Lacking(
