@@ -34,7 +34,6 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import torch
 
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
@@ -47,9 +46,8 @@ from peppp.precisions.known import MEASURED, PRECISIONS, is_of_formats
 from peppp.table.matrix import ErrorMatrix, error_matrix, placed
 from peppp.table.select import SHIPPED_TABLE, read_current
 from peppp.table.slices import by_seed, known_part, largest_slice, one_run
-from peppp.tasks import networks
-from peppp.training.fitting import Fitting
-from peppp.training.losses import find_loss
+from peppp.tasks.dataset import Dataset, blank_images
+from peppp.training.fitting import fitting
 from peppp.training.runs_here import runnable
 
 COUNTS = range(7)
@@ -58,50 +56,39 @@ FP32 = "gaussian, fp32 known"
 METHODS = ("gaussian", FP32, "two-best", "ed-mf")
 
 
-def training_of(row):
-    """The arguments of ``ways`` for a row: what its memory depends on.
-
-    The table does not say how many images a task has, so batches are assumed to be full.
-    """
-    recipe, classes = row.recipe, round(1 / (1 - row.chance_error))
-    shape = (recipe.network, classes, recipe.resolution, recipe.batch_size)
-    return *shape, recipe.optimizer, recipe.accumulator, recipe.loss
-
-
 @cache
-def ways(network, classes, side, batch, optimizer, accumulator, loss, name=None):
-    """The Fitting of one training on colour images; all pairs of formats share one rehearsal, packed.
-
-    With a ``name``, the step is that of a named precision in plain PyTorch.
-    """
-    module = networks.build(network, classes=classes, channels=3, device="meta")
-
-    def inputs(count):
-        images = torch.empty(count, 3, side, side, device="meta")
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def loss_of(results):
-        return find_loss(loss).function(results, torch.zeros(len(results), dtype=torch.int64))
-
-    module = module.to(memory_format=torch.channels_last)
-    if name is not None:
-        return Fitting(module, inputs, batch, precision=name, optimizer=optimizer, loss=loss_of)
-    return Fitting(
-        module, inputs, batch, precision="1-4-1/1-6-7",
-        optimizer=optimizer, accumulator=accumulator, storage="packed", loss=loss_of,
-    )  # fmt: skip
+def ways(recipe, classes, storage):
+    """The Fitting of a row's training. The table does not say how many examples a task has: a full batch."""
+    if recipe.network == "transformer":
+        text = np.zeros((recipe.batch_size, recipe.resolution), np.int64)
+        names = tuple(map(str, range(classes)))
+        blank = Dataset("blank", "blank", "", names, text, text, text[:1], text[:1])
+    else:
+        blank = blank_images(classes, recipe.resolution, recipe.batch_size)
+    return fitting(blank, recipe, storage)
 
 
 def peaks(row, configurations):
-    """The estimated peak of a row's packed step at each configuration, without recomputation: [d]."""
-    how, sizes = training_of(row), []
+    """The estimated peak of a row's step at each configuration, without recomputation: [d]."""
+    classes, sizes = round(1 / (1 - row.chance_error)), []
     for c in configurations:
         if is_of_formats(c):
-            found = ways(*how).within(None, c, recompute=False)
+            found = ways(row.recipe, classes, "packed").within(None, c, recompute=False)
         else:
-            found = ways(*how, "fp32" if c.is_fp32 else str(c)).within(None, recompute=False)
+            found = ways(row.recipe, classes, "fp32" if c.is_fp32 else str(c)).within(None, recompute=False)
         sizes.append(found.peak)
     return np.array(sizes, dtype=np.float64)
+
+
+def kind_of(recipe):
+    """Of what kind a row is that does not share the commonest recipe."""
+    if recipe.network == "transformer":
+        return "a small transformer on texts"
+    if recipe.network == "resnet18-w16":
+        return "a deeper network: ResNet-18 of width 16 at 32 pixels"
+    if recipe.epochs == 100:
+        return "ResNet-8 trained to the end: 100 epochs, flips and crops"
+    return "ResNet-8 or VGG-11 of width 8, other rates, 50 epochs"
 
 
 def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0, methods=METHODS):
@@ -144,6 +131,7 @@ def play(measured, known, told, teaches=None, rows=None, sampling="full", seed=0
                     pick = found.pick(errors)
                     record = {"family": known.families[i], "method": method, "count": count}
                     record["rate"] = known.rows[i].recipe.learning_rate
+                    record["kind"] = kind_of(known.rows[i].recipe)
                     record["regret"] = truth[pick] - np.nanmin(truth[fits])
                     record["trainings"] = len(errors)
                     record["admitted"] = fits.sum() / observed.sum()
@@ -299,6 +287,22 @@ def markdown(result):
     return "\n".join(lines)
 
 
+def transfers(result):
+    """The table of docs/picking.md by kind of transfer: regrets after 0 to 3 trainings."""
+    shown = ("0", "1", "2", "3")
+    lines = ["| picked for | families | method | " + " | ".join(shown) + " |"]
+    lines.append("|---" * (len(shown) + 3) + "|")
+        "| picked for | families | method | " + " | ".join(shown) + " |",
+        "|---" * (len(shown) + 3) + "|",
+    ]
+    for kind, found in result["transfers"].items():
+        for number, method in enumerate(m for m in METHODS if m in found):
+            cells = [f"{found[method][n][0]:.4f} ± {found[method][n][1]:.4f}" for n in shown]
+            about = [kind, str(found["families"])] if number == 0 else ["", ""]
+            lines.append("| " + " | ".join([*about, method, *cells]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", default="")
@@ -306,7 +310,7 @@ def main() -> None:
     parser.add_argument("--methods", default=";".join(METHODS))
     arguments = parser.parse_args()
     methods = tuple(arguments.methods.split(";"))
-    names = ("regret", "coverage", "trainings", "budgets", "peaks", *map(key, methods[1:]))
+    names = ("regret", "coverage", "trainings", "budgets", "peaks", "transfers", *map(key, methods[1:]))
     result = {name: {} for name in names}
     for name, known, records in settings(arguments.only.split(","), methods):
         found = summary(records)
@@ -322,6 +326,11 @@ def main() -> None:
         if name == "transfer":  # the hardest for intervals
             apart = summary([r for r in records if r["rate"] == 0.01])
             result["coverage"]["rate 0.01"] = apart["gaussian", "covered"]
+            for kind in dict.fromkeys(r["kind"] for r in records):
+                apart = summary([r for r in records if r["kind"] == kind])
+                result["transfers"][kind] = {
+                    method: apart[method, "regret"] for method in methods if (method, "regret") in apart
+                } | {"families": len({r["family"] for r in records if r["kind"] == kind})}
         most = str(max(COUNTS))
         result["trainings"][name] = {
             "number": found["gaussian", "trainings"][most], "regret": found["gaussian", "regret"][most]
@@ -334,6 +343,8 @@ def main() -> None:
               *(v[0] for v in result["coverage"][name].values()),
               "budgets", result["budgets"][name], flush=True)  # fmt: skip
     print(markdown(result))
+    if result["transfers"]:
+        print(transfers(result))
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(result, file, indent=1)
