@@ -292,9 +292,6 @@ def transfers(result):
     shown = ("0", "1", "2", "3")
     lines = ["| picked for | families | method | " + " | ".join(shown) + " |"]
     lines.append("|---" * (len(shown) + 3) + "|")
-        "| picked for | families | method | " + " | ".join(shown) + " |",
-        "|---" * (len(shown) + 3) + "|",
-    ]
     for kind, found in result["transfers"].items():
         for number, method in enumerate(m for m in METHODS if m in found):
             cells = [f"{found[method][n][0]:.4f} ± {found[method][n][1]:.4f}" for n in shown]
