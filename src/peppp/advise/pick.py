@@ -144,8 +144,8 @@ class Pick:
         name = self.precision.removeprefix("packed:") or str(self.configuration)
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
-            *([f"warning   {self.warning}"] if self.warning else []),
             f"{name} for {subject} within {format_bytes(self.budget)}",
+            *([f"warning   {self.warning}"] if self.warning else []),
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             *self._format_b_lines(),
             *self._memory_lines(),
@@ -177,10 +177,10 @@ class Pick:
         if self.stopped:
             lines.append(f"stopped   {self.stopped}")
         lines += [f"note      {note}" for note in self.notes]
-        if self.line:
-            lines += run_lines(self.line, self.snippet)
         if not self.reliable:
             lines.append(f"unreliable: rank {self.rank} needs {self.rank} or more informative measurements")
+        if self.line:
+            lines += run_lines(self.line, self.snippet)
         return "\n".join(lines)
 
     def _format_b_lines(self) -> list[str]:

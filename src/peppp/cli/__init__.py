@@ -2,6 +2,7 @@
 
 import os
 import sys
+from types import ModuleType
 from typing import Any, NoReturn
 
 import typer
@@ -25,6 +26,7 @@ from peppp.cli import (
     table,
     train,
 )
+from peppp.cli.help import everyday
 from peppp.errors import PepppError, Stopped
 from peppp.version import __version__
 
@@ -36,27 +38,50 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _module in (
-    demo,
-    pick,
-    train,
-    predict,
-    measure,
-    report,
-    memory,
-    formats,
-    precisions,
-    doctor,
-    networks,
-    evaluate,
-    hardware,
-    reproduce,
-    status,
-):
-    app.command()(_module.command)
-    app.registered_commands[-1].name = _module.__name__.rpartition(".")[2]
-app.add_typer(table.app, name="table")
-app.add_typer(datasets.app, name="datasets")
+# Commands by what people do, in the order of the help; of those with many options, the ones of everyday use.
+_COMMANDS: dict[str, tuple[ModuleType, ...]] = {
+    "Fit: does a training fit, and run it": (memory, train, predict, networks),
+    "Pick: at which precision": (demo, pick, precisions, formats),
+    "Measure: tables of errors": (measure, status, doctor),
+    "Learn: what a table says": (evaluate, hardware, reproduce),
+    "Publish: share and show": (report,),
+}
+_EVERYDAY = {
+    pick: (
+        *("data", "budget", "network", "resolution", "epochs", "learning_rate", "choices", "measurements"),
+        *("fp32_error", "store", "train", "out", "html", "dry_run"),
+    ),
+    measure: (
+        *("store", "data", "configurations", "sample", "seed", "network", "resolution", "epochs"),
+        *("learning_rate", "max_time", "workers", "dry_run"),
+    ),
+    train: (
+        *("data", "precision", "network", "out", "resolution", "epochs", "learning_rate", "budget"),
+        *("pretrained", "freeze", "seed", "device"),
+    ),
+    memory: (
+        "network",
+        "input",
+        "batch",
+        "classes",
+        "precision",
+        "configurations",
+        "optimizer",
+        "budget",
+        "measure",
+    ),
+    evaluate: ("table", "errors", "memory", "setting", "method", "measurements", "seeds", "against"),
+}
+for _panel, _modules in _COMMANDS.items():
+    for _module in _modules:
+        _names = _EVERYDAY.get(_module)
+        app.command(
+            name=_module.__name__.rpartition(".")[2],
+            cls=None if _names is None else everyday(*_names),
+            rich_help_panel=_panel,
+        )(_module.command)
+app.add_typer(datasets.app, name="datasets", rich_help_panel="Measure: tables of errors")
+app.add_typer(table.app, name="table", rich_help_panel="Publish: share and show")
 
 _STOPPED = 130  # what typer makes of Ctrl-C
 _CLOSED = 141  # as if SIGPIPE had ended it; the signal itself would also end a driver whose worker died

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peppp.cli.help import HelpAll
 from peppp.cli.options import Json, print_json, refuse_unused
 from peppp.errors import PepppError, StoreError, TableError
 
@@ -81,6 +82,7 @@ def command(
     where: Where = None,
     rows: Annotated[Path | None, typer.Option(help="Write the result of each row as CSV.")] = None,
     json: Json = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Meta-leave-one-out: each task in turn is the new one, measured a few times, predicted, scored.
 

@@ -17,7 +17,10 @@ from peppp.cli.campaigns import (
     size_matrix,
     worker_bytes,
 )
+from peppp.cli.help import HelpAll
 from peppp.cli.options import (
+    MACHINE,
+    TRAINING,
     Augmentation,
     Batch,
     DataRoot,
@@ -43,26 +46,26 @@ from peppp.cli.options import (
 from peppp.errors import BudgetError
 from peppp.units import format_bytes, parse_bytes
 
-_WHAT, _HOW, _HOW_LONG, _WHERE = "What to measure", "Recipe", "Limits", "Where to run"
+_WHAT, _LIMITS = "What to measure", "Limits"
 
 
 def command(
     context: typer.Context,
     store: Annotated[
-        str, typer.Argument(help="SQLite file to keep measurements in, made if it is not there; or a URL.")
+        str, typer.Argument(help="SQLite file that keeps the measurements (made if missing), or a URL.")
     ],
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data sets, separated by commas or one each --data: digits, cifar10, folder:imgs, wine.",
-            rich_help_panel=_WHAT,
+            metavar="NAMES", help="Data sets: digits,cifar10,folder:imgs,wine.", rich_help_panel=_WHAT
         ),
     ] = None,
     named: Annotated[
         str | None,
         typer.Option(
             "--plan",
-            help="In place of --data: a campaign of the paper, paper, table5, architectures, epochs or "
+            metavar="NAME",
+            help="A campaign of the paper instead of --data: paper, table5, architectures, epochs or "
             "learning-rates.",
             rich_help_panel=_WHAT,
         ),
@@ -70,40 +73,58 @@ def command(
     configurations: Annotated[
         list[str],
         typer.Option(
-            help="paper, fp32, a file, a list as 1-4-1/1-6-7, or 1-4-1,1-5-2 x 1-6-7; parts join with +.",
+            metavar="LIST",
+            help="paper, fp32, 1-4-1/1-6-7, 1-4-1,1-5-2 x 1-6-7, a name or a file; join with +.",
             rich_help_panel=_WHAT,
         ),
     ] = ["paper"],  # noqa: B006  (typer copies it)
     sample: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Share of the configurations to measure.", rich_help_panel=_WHAT),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of the configurations to measure.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     by_memory: Annotated[
         bool,
         typer.Option(
-            "--by-memory", help="Sample those that need less memory more often.", rich_help_panel=_WHAT
+            "--by-memory",
+            help="Sample those that need less memory more often.",
+            rich_help_panel=_WHAT,
         ),
     ] = False,
     p_max: Annotated[
         float | None,
-        typer.Option(help="With --by-memory: the probability of the cheapest.", rich_help_panel=_WHAT),
+        typer.Option(
+            metavar="P",
+            help="With --by-memory: the probability of the cheapest configuration.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     sampling_seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the sample and of the order.", rich_help_panel=_WHAT)
+        int,
+        typer.Option(min=0, metavar="N", help="Seed of the sample and of the order.", rich_help_panel=_WHAT),
     ] = 0,
     seed: Annotated[
         list[str],
-        typer.Option(help="Seeds of weights, data order and rounding, as 0 or 0,1,2.", rich_help_panel=_WHAT),
+        typer.Option(
+            metavar="SEEDS", help="Seeds of weights, data order, rounding: 0,1,2.", rich_help_panel=_WHAT
+        ),
     ] = ["0"],  # noqa: B006
     network: Annotated[
         list[str],
         typer.Option(
-            help="resnet8, resnet18, resnet34, resnet8-w32 or package.module:factory; or several of them.",
-            rich_help_panel=_HOW,
+            metavar="NAMES",
+            help="See peppp networks; or package.module:factory.",
+            rich_help_panel=TRAINING,
         ),
     ] = ["resnet8"],  # noqa: B006
     learning_rate: Annotated[
-        list[str], typer.Option(help="Learning rates of SGD, as 0.001 or 0.01,0.001.", rich_help_panel=_HOW)
+        list[str],
+        typer.Option(metavar="RATES", help="Learning rates: 0.01,0.001.", rich_help_panel=TRAINING),
     ] = ["0.001"],  # noqa: B006
     resolution: Resolution = 0,
     epochs: Epochs = 10,
@@ -116,66 +137,88 @@ def command(
     data_root: DataRoot = None,
     rounding: Rounding = "stochastic",
     error_format: Annotated[
-        str, typer.Option(help="Format of back-propagated errors: A, B or a format.", rich_help_panel=_HOW)
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Format of back-propagated errors: A, B or a format.",
+            rich_help_panel=TRAINING,
+        ),
     ] = "A",
     accumulator: Annotated[
         bool,
         typer.Option(
             "--accumulator/--no-accumulator",
-            help="Keep weights for the update in Format B as well.",
-            rich_help_panel=_HOW,
+            help="Keep a copy of the weights in Format B for the update.",
+            rich_help_panel=TRAINING,
         ),
     ] = True,
     max_time: Annotated[
         str | None,
-        typer.Option(help="Stop after that, as 90s, 30min or 8h.", rich_help_panel=_HOW_LONG),
+        typer.Option(metavar="TIME", help="Stop after 90s, 30min or 8h.", rich_help_panel=_LIMITS),
     ] = None,
     max_measurements: Annotated[
-        int | None, typer.Option(min=0, help="Make at most so many.", rich_help_panel=_HOW_LONG)
+        int | None,
+        typer.Option(min=0, metavar="N", help="Make at most N measurements.", rich_help_panel=_LIMITS),
     ] = None,
     max_memory: Annotated[
         str | None,
         typer.Option(
-            help="Leave out trainings that keep more (computed), as 275MB.", rich_help_panel=_HOW_LONG
+            metavar="SIZE",
+            help="Leave out trainings that keep more than this, such as 275MB (computed).",
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
     timeout: Annotated[
         str | None,
         typer.Option(
-            help="A measurement that takes longer is hung: tried again, then lost (default: 20 times the "
-            "longest one like it).",
-            rich_help_panel=_HOW_LONG,
+            metavar="TIME",
+            help="End a measurement that takes longer, and try it again (default: 20 times the longest one "
+            "like it).",
+            rich_help_panel=_LIMITS,
         ),
     ] = None,
     tries: Annotated[
         int,
-        typer.Option(min=1, help="Tries of a measurement that fails or is lost.", rich_help_panel=_HOW_LONG),
+        typer.Option(
+            min=1, metavar="N", help="How often to try a measurement that fails.", rich_help_panel=_LIMITS
+        ),
     ] = 3,
-    engine: Annotated[str, typer.Option(help="local, ray or slurm.", rich_help_panel=_WHERE)] = "local",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local, ray or slurm.", rich_help_panel=MACHINE)
+    ] = "local",
     workers: Workers = None,
     worker_memory: Annotated[
         str | None,
-        typer.Option(help="Memory that each worker may have, as 4GB.", rich_help_panel=_WHERE),
+        typer.Option(
+            metavar="SIZE", help="Memory that each worker may have, such as 4GB.", rich_help_panel=MACHINE
+        ),
     ] = None,
     device: Device = "cpu",
     address: Annotated[
         str | None,
         typer.Option(
-            help="Ray: the cluster's address (default: one on this machine).", rich_help_panel=_WHERE
+            metavar="URL",
+            help="Ray: the cluster's address (default: one on this machine).",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     gpus: Annotated[
-        float, typer.Option(min=0.0, help="GPUs a measurement takes, as 0.25.", rich_help_panel=_WHERE)
+        float,
+        typer.Option(
+            min=0.0, metavar="N", help="GPUs for each measurement, such as 0.25.", rich_help_panel=MACHINE
+        ),
     ] = 0.0,
     slurm: Annotated[
         str,
         typer.Option(
-            help="Slurm: further settings, as partition=gpu,account=lab,timeout_min=60.",
-            rich_help_panel=_WHERE,
+            metavar="SETTINGS",
+            help="Slurm: further settings, such as partition=gpu,account=lab,timeout_min=60.",
+            rich_help_panel=MACHINE,
         ),
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be measured.")] = False,
     json: Json = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Train and test networks on data sets at many configurations; the same line again does only the rest.
 

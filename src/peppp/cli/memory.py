@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from peppp.cli.help import HelpAll
 from peppp.cli.options import (
     Batch,
     Freeze,
@@ -90,6 +91,7 @@ def command(
         str, typer.Option(help="saved; or paper_scale (fitted to the paper, not proven).")
     ] = "saved",
     json: Json = False,
+    help_all: HelpAll = False,
 ) -> None:
     """What a training takes in memory: weights, activations, optimizer and peak, for any configuration.
 

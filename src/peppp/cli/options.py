@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,49 +16,114 @@ from peppp.precisions.known import Precision, parse_precision
 
 _T = TypeVar("_T")
 
+# The panels that help groups options under.
+TRAINING, MACHINE = "Training", "Where to run"
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda or cuda:1.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, data order and rounding.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:1.", rich_help_panel=MACHINE)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Seed of weights, data order and rounding.", rich_help_panel=TRAINING
+    ),
+]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, help="Worker processes of one thread each; 0 is this process (default: cores)."),
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Processes of one thread each (default: cores). 0: this one.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Network = Annotated[
-    str, typer.Option(help="resnet18, resnet8-w32, vgg16, ... or package.module:factory (peppp networks).")
+    str,
+    typer.Option(
+        metavar="NAME", help="See peppp networks; or package.module:factory.", rich_help_panel=TRAINING
+    ),
 ]
 Table = Annotated[
     str | None,
-    typer.Option(help="Store or table of other tasks' measurements (default: the one that ships)."),
+    typer.Option(metavar="FILE", help="Measurements of other tasks (default: the table that ships)."),
 ]
-Resolution = Annotated[int, typer.Option(min=0, help="Side of the images in pixels; 0 is their own, or 32.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
-MinSteps = Annotated[int, typer.Option(min=0, help="More epochs where these are fewer optimizer steps.")]
-LearningRate = Annotated[float, typer.Option(min=0, help="Learning rate of SGD.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+Resolution = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="PIXELS", help="Side of the images. 0: as they are, or 32.", rich_help_panel=TRAINING
+    ),
+]
+Epochs = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Passes over the training images.", rich_help_panel=TRAINING),
+]
+MinSteps = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Train more epochs if these have fewer steps.", rich_help_panel=TRAINING
+    ),
+]
+LearningRate = Annotated[
+    float,
+    typer.Option(min=0, metavar="RATE", help="Learning rate of the optimizer.", rich_help_panel=TRAINING),
+]
+Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Images in a batch.", rich_help_panel=TRAINING)]
 Optimizer = Annotated[
     str,
-    typer.Option(help="sgd (the paper's), adam or adamw; options behind it, as adamw,weight_decay=0.1."),
+    typer.Option(
+        metavar="NAME",
+        help="sgd (as in the paper), adam or adamw; with settings, such as adamw,weight_decay=0.1.",
+        rich_help_panel=TRAINING,
+    ),
 ]
-Augmentation = Annotated[str, typer.Option(help="none, or flip-crop: images shifted and mirrored at random.")]
+Augmentation = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="none, or flip-crop: shift and mirror images at random.",
+        rich_help_panel=TRAINING,
+    ),
+]
 MicroBatch = Annotated[
     str | None,
-    typer.Option(help="Pass a batch on in parts of so many, or auto: as few parts as fit the budget."),
+    typer.Option(
+        metavar="N|auto",
+        help="Split each batch into parts of N; auto: as few parts as fit the budget.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 NoRecompute = Annotated[
-    bool, typer.Option("--no-recompute", help="Recompute no blocks to keep within the budget.")
+    bool,
+    typer.Option(
+        "--no-recompute", help="Do not recompute blocks to fit the budget.", rich_help_panel=TRAINING
+    ),
 ]
 Pretrained = Annotated[
-    Path | None, typer.Option(help="Begin from these weights (safetensors), where names and shapes fit.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Start from these weights (safetensors), where names and shapes fit.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Freeze = Annotated[
     list[str] | None,
-    typer.Option(help="Leave these parameters as they are: a module's name, or a pattern as blocks.[01].*."),
+    typer.Option(
+        metavar="PATTERN",
+        help="Do not train these parameters: a module's name, or a pattern such as blocks.[01].*.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder with published data sets (default: PEPPP_DATA, or the user's data folder)."),
+    typer.Option(
+        metavar="FOLDER",
+        help="Published data sets (default: PEPPP_DATA, or the user's data folder).",
+        rich_help_panel=MACHINE,
+    ),
 ]
-Rounding = Annotated[str, typer.Option(help="stochastic or nearest.")]
+Rounding = Annotated[
+    str, typer.Option(metavar="MODE", help="stochastic or nearest.", rich_help_panel=TRAINING)
+]
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -75,6 +141,23 @@ def refuse_unused(context: typer.Context, name: str, reason: str) -> None:
 def print_json(value: Any) -> None:
     """One line of JSON on standard output."""
     typer.echo(json.dumps(value, allow_nan=False))
+
+
+def wrapped(text: str, width: int = 80) -> str:
+    """The lines of an answer broken at ``width`` characters; from ``run`` on, lines to copy stay whole.
+
+    >>> print(wrapped("note      a long remark on some numbers\nrun       peppp train a_long_name", 24))
+    note      a long remark
+              on some
+              numbers
+    run       peppp train a_long_name
+    """
+    lines = text.splitlines()
+    end = next((i for i, line in enumerate(lines) if line.startswith("run ")), len(lines))
+    found = []
+    for line in lines[:end]:
+        found += textwrap.wrap(line, width, subsequent_indent=" " * 10, break_on_hyphens=False) or [line]
+    return "\n".join([*found, *lines[end:]])
 
 
 def worker_count(workers: int | None, device: str) -> int:

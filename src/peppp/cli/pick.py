@@ -8,7 +8,9 @@ import typer
 from peppp.cli.campaigns import parse_seconds
 from peppp.cli.evaluate import Errors
 from peppp.cli.fitting import parse_micro_batch
+from peppp.cli.help import HelpAll
 from peppp.cli.options import (
+    TRAINING,
     Augmentation,
     Batch,
     DataRoot,
@@ -34,9 +36,12 @@ from peppp.cli.options import (
     refuse_unused,
     use_data_root,
     worker_count,
+    wrapped,
 )
 from peppp.errors import BudgetError, Stopped, TableError
 from peppp.units import parse_bytes
+
+_CHOICE, _TRIALS, _ANSWER = "Choice", "Trials: trainings that inform the choice", "Answer"
 
 
 def command(
@@ -44,67 +49,93 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help="Folder of images (a folder a class), .npz file, or a name: digits, cifar10, wine."
+            help="Images in class folders (or a zip or tar of them), an .npz file, or a name such as cifar10."
         ),
     ],
     budget: Annotated[
-        str, typer.Option(help="Memory that a step of the training may take at its peak, as 100MB or 1.5GiB.")
+        str, typer.Option(metavar="SIZE", help="Memory that a training step may take at its peak: 100MB.")
     ],
     network: Network = "resnet8",
     measurements: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Configurations to train on the data, at most (default: 6; with the next two, any)."
+            min=0, metavar="N", help="Train at most N trials (default: 6).", rich_help_panel=_TRIALS
         ),
     ] = None,
     spend: Annotated[
-        str | None, typer.Option(help="Time that these trainings may take, as 90s, 10min or 2h.")
+        str | None,
+        typer.Option(metavar="TIME", help="Time for the trials: 90s, 10min, 2h.", rich_help_panel=_TRIALS),
     ] = None,
     until_sure: Annotated[
-        float | None, typer.Option(help="Train no more once the choice is that probably right, as 0.9.")
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Stop once the choice is right with this probability, such as 0.9.",
+            rich_help_panel=_TRIALS,
+        ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="Chooses what to train and predicts: gaussian, or ed-mf (the paper's) and others, which "
-            "`peppp evaluate` compares (default: gaussian)."
+            metavar="NAME",
+            help="Chooses the trials and predicts: gaussian (default), ed-mf (the paper's), or another one "
+            "that `peppp evaluate` compares.",
+            rich_help_panel=_TRIALS,
         ),
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Expected errors so close tie, and the least memory is picked."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="E",
+            help="Treat expected errors that are this close as equal, and pick the one with least memory.",
+            rich_help_panel=_CHOICE,
+        ),
     ] = 0.002,
     fp32_error: Annotated[
         float | None,
-        typer.Option(help="Error of an fp32 training on the data, if you know it, as 0.05: it tells much."),
+        typer.Option(metavar="E", help="Error of fp32 on the data, if you know it.", rich_help_panel=_TRIALS),
     ] = None,
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Standard deviation of the error over seeds, as 0.02 (default: learned from the table)."
+            metavar="SD",
+            help="Standard deviation of the error over seeds, such as 0.02 (default: learned).",
+            rich_help_panel=_TRIALS,
         ),
     ] = None,
     cap: Annotated[
-        str | None, typer.Option(help="Memory that each of these may take (default: the budget).")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory that a trial may take (default: budget).", rich_help_panel=_TRIALS
+        ),
     ] = None,
     count: Annotated[
         str,
         typer.Option(
-            help="What the budget bounds: peak, or kept (the paper's count, without working memory)."
+            metavar="WHAT",
+            help="What the budget bounds: peak, or kept (the paper's count, without working memory).",
+            rich_help_panel=_CHOICE,
         ),
     ] = "peak",
     no_recompute: NoRecompute = False,
     micro_batch: MicroBatch = None,
     table: Table = None,
     errors: Errors = None,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
+    rank: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Rank of the factorisation.", rich_help_panel=_TRIALS),
+    ] = 3,
     resolution: Resolution = 0,
     epochs: Epochs = 10,
     min_steps: MinSteps = 0,
     batch: Batch = 32,
     learning_rate: Annotated[
         list[str],
-        typer.Option(help="Learning rate of SGD; of several, as 0.01,0.001, the best is picked too."),
+        typer.Option(
+            metavar="RATES", help="One rate, or several to pick from: 0.01,0.001.", rich_help_panel=TRAINING
+        ),
     ] = ["0.001"],  # noqa: B006  (typer copies it)
     optimizer: Optimizer = "sgd",
     augmentation: Augmentation = "none",
@@ -115,30 +146,49 @@ def command(
         str,
         typer.Option(
             "--from",
-            help="Choose from: runnable (what trains here), paper (pairs of formats), or all.",
+            metavar="SET",
+            help="runnable (what trains here), paper (pairs), or all.",
+            rich_help_panel=_CHOICE,
         ),
     ] = "runnable",
     rounding: Rounding = "stochastic",
     seed: Seed = 0,
     store: Annotated[
-        Path | None, typer.Option(help="Keep the measurements there; the same line again uses them.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep the trials; they are used again.", rich_help_panel=_TRIALS),
     ] = None,
     workers: Workers = None,
     device: Device = "cpu",
     cost: Annotated[
         list[str] | None,
         typer.Option(
-            help="Also list what is Pareto optimal in error and this (each --cost): memory, time (as the "
-            "table's trainings took), energy (a model), or your own FILE.csv:COLUMN."
+            metavar="COST",
+            help="Also show what is Pareto optimal in error and costs: memory, time, energy (a model), or "
+            "FILE.csv:COLUMN. Give one --cost each.",
+            rich_help_panel=_CHOICE,
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the error-memory picture.")] = None,
-    train: Annotated[bool, typer.Option("--train", help="Go on to train the pick, packed.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of that training (default: peppp-run).")] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Then train at the pick, for real.", rich_help_panel=_ANSWER)
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where --train keeps its weights (default: peppp-run).",
+            rich_help_panel=_ANSWER,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with the picture.", rich_help_panel=_ANSWER),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Train nothing; say what would be, and what is believed before.")
+        bool,
+        typer.Option("--dry-run", help="Train nothing; say what would be trained.", rich_help_panel=_ANSWER),
     ] = False,
     json: Json = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Measure a few configurations, predict all others, pick the best within the budget.
 
@@ -228,7 +278,7 @@ def command(
         raise Stopped(
             "stopped; no measurement was kept: with --store picks.db the same line goes on"
         ) from None
-    typer.echo(chosen.to_json() if json else str(chosen))
+    typer.echo(chosen.to_json() if json else wrapped(str(chosen)))
     if html is not None:
         chosen.report(html)
         typer.echo(f"page      {html}", err=json)

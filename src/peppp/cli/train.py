@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peppp.cli.help import HelpAll
 from peppp.cli.options import (
     Augmentation,
     Batch,
@@ -81,6 +82,7 @@ def command(
     seed: Seed = 0,
     device: Device = "cpu",
     json: Json = False,
+    help_all: HelpAll = False,
 ) -> None:
     """Train at one precision, say its memory before and after, and keep the weights.
 
