@@ -144,7 +144,7 @@ def print_json(value: Any) -> None:
 
 
 def wrapped(text: str, width: int = 80) -> str:
-    """The lines of an answer broken at ``width`` characters; from ``run`` on, lines to copy stay whole.
+    r"""The lines of an answer broken at ``width`` characters; from ``run`` on, lines to copy stay whole.
 
     >>> print(wrapped("note      a long remark on some numbers\nrun       peppp train a_long_name", 24))
     note      a long remark
