@@ -44,7 +44,7 @@ REFUSED = {
     "raises": "raised KeyError: 'no such layer'",
     "takes_nothing": "raised TypeError: .*'classes'",
     "exits": "raised SystemExit: bye",
-    "returns_text": "gave a str",
+    "returns_text": "returned a str",
     "returns_a_tuple": "returns a tuple; it must return one tensor",
     "returns_a_dict": "returns a dict; it must return one tensor",
     "returns_too_few": r"returns \[32, 1\] .* into 2 classes needs logits \[32, 2\]",
