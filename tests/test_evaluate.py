@@ -60,7 +60,7 @@ def test_methods_are_compared_with_one_of_them(table):
         assert r["difference"] == pytest.approx(one[r["metric"]] - other[r["metric"]])
         assert r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
     text = run(*line).stdout
-    assert "to ed-mf; below 1 and 0 is better" in text
+    assert "compared to ed-mf; ratios below 1" in text
     with pytest.raises(PepppError, match="'zero-mean' was not evaluated"):
         run(*line[:-1], "zero-mean")
 
