@@ -115,7 +115,9 @@ def test_diverged_failed_and_lost_are_counted_apart(store, fake):
     assert (summary.asked, summary.done, summary.diverged) == (6, 3, 1)
     failed = {cell.data: failure.message for cell, failure in summary.failed}
     assert failed["raises"] == f"ZeroDivisionError: first line second line ({TRIES} tries)"
-    assert re.search(r"measured as \('changed', .* planned as .*; has it changed\?", failed["changes"])
+    assert re.search(
+        r"measured as \('changed', .* but planned as .*; has the data changed\?", failed["changes"]
+    )
     ((cell, failure),) = summary.lost
     assert (cell.data, failure.message) == ("kills", f"its worker process died, by SIGKILL ({TRIES} tries)")
     assert summary.retried == 2 * (TRIES - 1)
@@ -137,7 +139,7 @@ def test_a_cell_that_crashes_its_worker_is_tried_once_more_and_then_named(store,
     assert re.fullmatch(
         r"its worker process died, by SIGSEGV, training resnet8 on crashes SIGSEGV at 1-4-1/1-6-7 "
         r"\(learning rate 0\.001, seed 0\); peppp doctor: strided 1x1 convolutions .* oneDNN [\d.]+, are "
-        r"(right|wrong|crashed); trainings avoid them \(2 tries\)",
+        r"(right|wrong|crashed); peppp's trainings avoid them \(2 tries\)",
         lost["crashes SIGSEGV"],
     )
     assert len(fake.attempts("crashes SIGSEGV")) == len(fake.attempts("crashes SIGABRT")) == 2

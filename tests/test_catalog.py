@@ -56,7 +56,7 @@ def test_the_catalog_says_what_the_paper_says(shared):
 
 
 def test_a_wrong_name_gets_the_nearest_ones():
-    with pytest.raises(DataError, match="near it: imagenet-bag"):
+    with pytest.raises(DataError, match="similar names: imagenet-bag"):
         find("imagenet-bags")
 
 

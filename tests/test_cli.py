@@ -105,7 +105,7 @@ def test_formats():
     assert answer("formats", "mx-1-2-1/32@even")["scale"] == "even"
     assert answer("formats", "scaled-1-4-3")["element"]["max"] == 448
     for text in ("mxfp4", "nvfp4", "scaled-1-2-1"):
-        assert "all numbers not below zero (8)" in peppp("formats", text).stdout
+        assert "all numbers from zero up (8)" in peppp("formats", text).stdout
     assert "take nvfp4, or" in refused("formats", "nvpf4")
     assert "write 1-EXPONENT-MANTISSA" in refused("formats", "4-3")
     assert "exponent bits are 2 to 8" in refused("formats", "1-9-3")
@@ -336,7 +336,7 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
             "belongs to --engine slurm",
         ),
         (("runs.db", "--data", "digits:01", "--address", "x"), "--address belongs to --engine ray"),
-        (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; near it: digits"),
+        (("runs.db", "--data", "digit"), "no folder and no data set 'digit'; similar names: digits"),
         (("runs.db", "--data", "notes.txt"), "notes.txt is a file; give a folder"),
         (("runs.db", "--data", "broken/a"), "broken/a holds no class folders; it needs at least two"),
         (("runs.db", "--data", "digits", "--device", "abacus"), "no device 'abacus'"),
@@ -441,8 +441,8 @@ def test_the_data_sets_are_listed_shown_and_found(tmp_path, monkeypatch):
     assert (facts["points"], facts["class_names"][0], facts["path"]) == (6519, "backpack", None)
     assert "1119  plastic bag" in peppp("datasets", "show", "imagenet-bag").stdout
     assert "imagenet-colubrid-snake" in peppp("datasets").stdout
-    assert "near it: cifar10" in refused("datasets", "show", "cifar11")
-    assert "not fetched" in refused("datasets", "fetch", "isic")
+    assert "similar names: cifar10" in refused("datasets", "show", "cifar11")
+    assert "does not download" in refused("datasets", "fetch", "isic")
     assert f"{tmp_path} holds no cifar-10-python.tar.gz" in refused(
         "measure", tmp_path / "runs.db", "--data", "cifar10", "--data-root", tmp_path
     )
@@ -525,8 +525,8 @@ def test_lists_of_recipes_limits_and_estimates(tmp_path):
     for wrong, says in (
         (("--seed", "one"), "--seed 'one' is no list of numbers"),
         (("--learning-rate", "0,1,x"), "is no list of numbers"),
-        (("--max-time", "soon"), "is no time; write it as 90s"),
-        (("--engine", "magic"), "no engine 'magic'; there are local, ray and slurm"),
+        (("--max-time", "soon"), "is not a time; write one such as 90s"),
+        (("--engine", "magic"), "unknown engine 'magic'; known: local, ray, slurm"),
         (("--worker-memory", "1GB"), "give --workers 1 or more"),
         (("--workers", 1, "--worker-memory", "3"), "more than the 3 B of --worker-memory; give more, as 2GB"),
     ):

@@ -60,7 +60,7 @@ def test_methods_are_compared_with_one_of_them(table):
         assert r["difference"] == pytest.approx(one[r["metric"]] - other[r["metric"]])
         assert r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
     text = run(*line).stdout
-    assert "to ed-mf; below 1 and 0 is better" in text
+    assert "compared to ed-mf; ratios below 1" in text
     with pytest.raises(PepppError, match="'zero-mean' was not evaluated"):
         run(*line[:-1], "zero-mean")
 
@@ -141,15 +141,15 @@ def test_a_table_of_one_family_is_told_to_leave_out_rows(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("task,column,error\na,x,0.5\na,x,0.6\n", "line 3: 'a' at x and seed 0 stands there twice"),
+        ("task,column,error\na,x,0.5\na,x,0.6\n", "line 3: 'a' at x and seed 0 occurs twice"),
         ("task,column,error\na,x,50\n", "line 2, column error: '50' is not in"),
-        ("task,column,error\na,x\n", "line 2: not as many cells"),
-        ("task,column,error\na,x,\n", "line 2: no error"),
+        ("task,column,error\na,x\n", "line 2: the number of cells differs"),
+        ("task,column,error\na,x,\n", "line 2: the error is empty"),
         ("task,column,error,seed\na,x,0.5,one\n", "line 2, column seed: 'one' is not a whole number"),
-        ("task,column,error,colour\na,x,0.5,red\n", "line 1: no column 'colour'"),
-        ("task,column,error,seed,memory\na,x,0.5,0,1\na,x,0.5,1,2\n", "line 3: 'a' at x has another memory"),
+        ("task,column,error,colour\na,x,0.5,red\n", "line 1: unknown column 'colour'"),
+        ("task,column,error,seed,memory\na,x,0.5,0,1\na,x,0.5,1,2\n", "line 3: the memory of 'a'"),
         ("task,column,error\n", "has no rows"),
-        ("task,column,error\na,,0.5\n", "line 2: a column's name has 1 to 200"),
+        ("task,column,error\na,,0.5\n", "line 2: a column's name must have 1 to 200"),
     ],
 )
 def test_a_long_file_that_is_wrong_is_refused_in_one_line(tmp_path, lines, said):

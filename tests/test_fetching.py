@@ -69,7 +69,7 @@ def test_an_archive_is_fetched_once(server, tmp_path):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_line_is_gone_on_with(server, tmp_path, ranges):
     server.stop_after = 1_234_567
-    with pytest.raises(DataError, match="the same line again goes on"):
+    with pytest.raises(DataError, match="run the same line again to resume"):
         fetch(server.archive, tmp_path)
     part = tmp_path / "set.tar.gz.part"
     assert 0 < part.stat().st_size <= 1_234_567
@@ -101,7 +101,7 @@ def test_a_file_that_is_too_long_is_not_taken(server, tmp_path):
 
 def test_servers_that_refuse_or_are_not_there(server, tmp_path):
     server.status = 404
-    with pytest.raises(DataError, match="answers 404"):
+    with pytest.raises(DataError, match="answered 404"):
         fetch(server.archive, tmp_path)
     nowhere = Archive("a", "http://127.0.0.1:9/a", 1, "")
     with pytest.raises(DataError, match=r"cannot reach http://127\.0\.0\.1:9/a: .*; is there a network"):
@@ -115,7 +115,7 @@ def test_what_can_be_fetched():
     assert archive_of("cifar10").size == 170_498_071
     assert archive_of("cifar100-fish") is archive_of("cifar100-trees") is fetching.ARCHIVES["CIFAR-100"]
     assert all(len(one.sha256) == 64 for one in fetching.ARCHIVES.values())
-    with pytest.raises(DataError, match=r"isic comes from ISIC 2019 .*CC BY-NC 4.0\), which is not fetched"):
+    with pytest.raises(DataError, match=r"ISIC 2019 .*CC BY-NC 4.0\), which peppp does not download"):
         archive_of("isic")
 
 

@@ -45,10 +45,10 @@ def test_frontiers_are_counted_by_hand_and_on_the_command_line(tmp_path):
         write_matrix(tmp_path / f"{name}.csv", values, ["a", "b"], grid)
     line = ["hardware", "--errors", str(tmp_path / "E.csv"), "--memory", str(tmp_path / "M.csv")]
     shown = CliRunner().invoke(app, [*line, "--epsilon", "0.05"]).stdout
-    served = "1 configuration keeps every task within 0.050 of its best error (each may err 0.05 more): "
+    served = "1 configuration keeps every task within 0.050 of its best error (up to 0.05 allowed): "
     assert served + str(grid[2]) in shown
     bounded = CliRunner().invoke(app, [*line, "--most", "2"]).stdout
-    assert "2 configurations keep every task within 0.000 of its best error (at most 2 may): " in bounded
+    assert "2 configurations keep every task within 0.000 of its best error (at most 2 allowed): " in bounded
     assert '"epsilon": null' in CliRunner().invoke(app, [*line, "--most", "2", "--json"]).stdout
     both = CliRunner().invoke(app, [*line, "--most", "2", "--epsilon", "0.1"])
     assert "give one of them" in str(both.exception)

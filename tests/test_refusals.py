@@ -44,7 +44,7 @@ REFUSED = {
     "raises": "raised KeyError: 'no such layer'",
     "takes_nothing": "raised TypeError: .*'classes'",
     "exits": "raised SystemExit: bye",
-    "returns_text": "gave a str",
+    "returns_text": "returned a str",
     "returns_a_tuple": "returns a tuple; it must return one tensor",
     "returns_a_dict": "returns a dict; it must return one tensor",
     "returns_too_few": r"returns \[32, 1\] .* into 2 classes needs logits \[32, 2\]",
@@ -86,7 +86,7 @@ def test_a_module_that_exits_when_it_is_imported_is_one_line(tmp_path, monkeypat
     [
         (["--method", "bogus"], "no method 'bogus'"),
         (["--method", "ed-mf-per-second"], "no method 'ed-mf-per-second'"),
-        (["--spend", "0s"], "--spend '0s' is no time"),
+        (["--spend", "0s"], "--spend '0s' is not a time"),
         (["--until-sure", "7"], "give a probability between 0 and 1, such as 0.9"),
         (["--cost", "bogus"], "no cost 'bogus'"),
         (["--network", "resnet9"], "unknown network 'resnet9'"),

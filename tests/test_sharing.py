@@ -55,7 +55,7 @@ def test_conflicting_fingerprints_and_other_arithmetic_are_kept_apart_and_named(
     assert merged.repeats == 0
     assert merged.notes() == [
         "'digits' names 2 different data sets: d1, d2",
-        "1 are of arithmetic version 7 (this is 2): rows of their own",
+        "1 are from arithmetic version 7 (the current one is 2) and stay in rows of their own",
     ]
 
 
@@ -86,7 +86,7 @@ def test_a_table_that_is_not_valid_changes_nothing(tmp_path):
         (text.replace(",0.25,", ",25,"), "column test_error: '25' is not a fraction"),
         (text.replace(",0.25,", ",inf,"), "column test_error: 'inf' is not a fraction"),
         (text.replace("finished", "__import__('os').system('touch hacked')"), "column outcome: "),
-        (text.replace('""epochs"":10', '""epochs"":11'), "is not the digest of the recipe beside it"),
+        (text.replace('""epochs"":10', '""epochs"":11'), "is not the digest of the recipe in the same row"),
         (text.replace("more", "m" * 300), "column task: "),
         (text.replace("more", "a\x1b[2Jb"), "column task: "),
     ):

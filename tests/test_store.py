@@ -340,7 +340,7 @@ def test_a_damaged_store_is_said_to_be_so(tmp_path):
     content = bytearray(path.read_bytes())
     content[4096:] = bytes(len(content) - 4096)  # what a disk may leave of all pages but the first
     path.write_bytes(content)
-    damaged = "the file is damaged: give a copy of it, or a new name"
+    damaged = "the file is damaged: restore a backup, or give a new name"
     with pytest.raises(StoreError, match=damaged), Store.open(path) as store:
         store.measurements()
 
@@ -352,7 +352,7 @@ def test_a_database_of_something_else_is_refused_untouched(tmp_path, mode):
     sql(path, "CREATE TABLE measurements (x)")
     before = path.read_bytes()
     with pytest.raises(
-        StoreError, match=r"browser\.db is not a store of peppp; it was left as it is"
+        StoreError, match=r"browser\.db is not a store of peppp and was not changed"
     ) as caught:
         Store.open(path)
     one_line(caught)

@@ -289,10 +289,10 @@ def test_an_error_matrix_cannot_contradict_itself():
     nan = float("nan")
     assert ErrorMatrix.from_values(np.array([[0.5, nan]]), rows, columns).observed.tolist() == [[True, False]]
     for values, given_columns, says in [
-        ([[0.5]], columns, "cannot be"),
-        ([[0.5, 0.5]], [columns[0]] * 2, "stands twice"),
+        ([[0.5]], columns, "has the shape"),
+        ([[0.5, 0.5]], [columns[0]] * 2, "have the same label"),
         ([[0.5, 25.0]], columns, "divide percentages"),
-        ([[0.5, float("inf")]], columns, "a number where observed"),
+        ([[0.5, float("inf")]], columns, "holds an infinite value"),
     ]:
         with pytest.raises(TableError, match=says):
             ErrorMatrix.from_values(np.array(values), rows, given_columns)

@@ -234,7 +234,7 @@ def test_wrong_folders(folder, tmp_path):
 def test_a_test_class_that_was_not_trained(tmp_path):
     for path in ("train/a", "train/b", "test/a", "test/c"):
         save(tmp_path / path / "0.png")
-    with pytest.raises(DataError, match="the class 'c' that"):
+    with pytest.raises(DataError, match="the class 'c', which"):
         load(str(tmp_path))
 
 
@@ -244,13 +244,16 @@ def test_wrong_archives(tmp_path):
         ({"x_test": None}, "lacks x_test, and test_jpeg"),
         ({"y_train": np.zeros(5, int)}, "6 images but 5 labels"),
         ({"y_train": np.full(6, 2)}, "labels 2 to 2 for 2 classes"),
-        ({"y_train": np.zeros(6)}, "whole numbers"),
+        ({"y_train": np.zeros(6)}, "y_train must be a one-dimensional integer array"),
         ({"x_train": np.zeros((6, 8, 8, 1))}, "must be uint8"),
         ({"x_train": np.zeros((6, 8, 8, 2), np.uint8)}, "1 or 3"),
-        ({"x_test": np.zeros((3, 9, 9, 1), np.uint8)}, "of 8 pixels to train, 9 to test"),
-        ({"y_train": np.zeros(6, int)}, "no training images of its class 'odd'"),
-        ({"classes": np.array(["even", "even"])}, "two classes of the name 'even'"),
-        ({"y_test": np.zeros(0, int), "x_test": np.zeros((0, 8, 8, 1), np.uint8)}, "y_test must be a list"),
+        ({"x_test": np.zeros((3, 9, 9, 1), np.uint8)}, "have 8 pixels a side, test images 9"),
+        ({"y_train": np.zeros(6, int)}, "no training images of the class 'odd'"),
+        ({"classes": np.array(["even", "even"])}, "two classes named 'even'"),
+        (
+            {"y_test": np.zeros(0, int), "x_test": np.zeros((0, 8, 8, 1), np.uint8)},
+            "y_test must be a one-dim",
+        ),
         (
             {"x_train": None, "train_jpeg": np.zeros(9, np.uint8), "train_offsets": np.arange(7) * 2},
             "must rise",
@@ -324,7 +327,7 @@ def test_a_network_of_one_s_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert networks.build("ownnets:small", classes=4)[1].out_features == 4
     for name, message in (
-        ("ownnets:wrong", "gave a int"),
+        ("ownnets:wrong", "returned a int"),
         ("ownnets:number", "not callable"),
         ("ownnets:missing", "cannot load"),
         ("nowhere:small", "cannot load"),
@@ -379,7 +382,7 @@ def test_a_text_file(tmp_path):
     assert text == ("Für Elise. " * 2)[:20]
     for data, message in (
         (b"\xff\xfe", "not text in UTF-8"),
-        (b"aaaa" * 99, "1 different"),
+        (b"aaaa" * 99, "1 of them different"),
         (b"ab", "ten windows"),
     ):
         (tmp_path / "book.txt").write_bytes(data)
@@ -399,7 +402,7 @@ def test_data_of_one_s_own(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     assert (load("own:owndata:waves").kind, load("own:owndata:waves?group=g").group) == ("numbers", "g")
-    with pytest.raises(DataError, match="gave a int"):
+    with pytest.raises(DataError, match="returned a int"):
         load("own:owndata:wrong")
     with pytest.raises(DataError, match="cannot load the data set owndata:missing"):
         load("own:owndata:missing")

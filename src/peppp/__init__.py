@@ -1,6 +1,6 @@
-"""peppp: at which low-precision number format to train a network, given the memory there is.
+"""peppp picks the low-precision number format to train a network in, within a memory budget.
 
-Importing this package imports neither torch nor SQLAlchemy: the names below are loaded when first used.
+Importing this package imports neither torch nor SQLAlchemy: each name below is loaded when it is first used.
 """
 
 from importlib import import_module

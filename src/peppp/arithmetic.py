@@ -63,8 +63,8 @@ def outdated_note(count: int, place: object) -> str:
     """Return one line that says how many measurements in ``place`` are not used, and why."""
     are = "measurement is" if count == 1 else "measurements are"
     return (
-        f"{count} {are} not used: {place} holds them from an arithmetic version other than "
-        f"{ARITHMETIC_VERSION}, which would not reproduce them; measure them again"
+        f"{count} {are} not used: {place} holds them from another arithmetic version, and version "
+        f"{ARITHMETIC_VERSION} would not reproduce them; measure them again"
     )
 
 
@@ -82,7 +82,7 @@ def _same_rounding(recipe: Recipe, configuration: Precision) -> bool:
     A subnormal of a stochastically rounded format with 5 or more mantissa bits may differ. With 6 or more
     exponent bits, subnormals are below 2^-30; ``benchmarks/remeasure.py`` counts the errors that moved.
     """
-    if isinstance(configuration, NamedPrecision):  # version 1 did not have them
+    if isinstance(configuration, NamedPrecision):  # version 1 had no named precisions
         return False
     if configuration.is_fp32:
         return True

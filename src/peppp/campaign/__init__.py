@@ -1,1 +1,1 @@
-"""Campaigns: what to measure, where it is kept, and what runs it."""
+"""Plan campaigns of many measurements, run them with an engine, and keep the results in a store."""

@@ -1,4 +1,4 @@
-"""Cells: the measurements that a campaign is to make, in the order in which to make them."""
+"""Plan the cells of a campaign, which are the measurements to make, and their order."""
 
 import heapq
 from collections import deque
@@ -15,9 +15,9 @@ from peppp.table.sampling import nonuniform, uniform
 
 
 class Source(NamedTuple):
-    """The data of a task: its text (``digits``, ``folder:imgs``), fingerprint, name and resolution.
+    """The data of a task: its text (``digits``, ``folder:imgs``), fingerprint, name, resolution and loss.
 
-    The resolution and the loss become those of the recipes; 0 and "" leave them theirs.
+    The resolution and the loss replace those of the recipes, unless they are 0 and "".
     """
 
     data: str
@@ -27,7 +27,7 @@ class Source(NamedTuple):
     loss: str = ""
 
     def cell(self, configuration: Precision, recipe: Recipe, seed: int = 0) -> "Cell":
-        """The measurement of this data at a configuration."""
+        """Return the cell of this data at a configuration."""
         recipe = replace(
             recipe, resolution=self.resolution or recipe.resolution, loss=self.loss or recipe.loss
         )
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One measurement to make: which data, which configuration, which recipe, which seed."""
+    """One measurement to make, given by its data, configuration, recipe and seed."""
 
     data: str
     fingerprint: str
@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, str, str, int, int]:
-        """The key of its measurement, the first of that kind (repeat 0)."""
+        """The key of its measurement, with repeat 0."""
         return (self.fingerprint, str(self.configuration), self.recipe.digest, self.seed, 0)
 
 
@@ -55,7 +55,7 @@ Row = tuple[Source, Recipe]
 
 
 def rows_of(sources: Sequence[Source], recipes: Sequence[Recipe]) -> list[Row]:
-    """The rows of the error matrix: each data set under each recipe, once."""
+    """Return the rows of the error matrix: each data set under each recipe, without duplicates."""
     unique: dict[str, Source] = {}
     for source in sources:
         unique.setdefault(source.fingerprint, source)
@@ -72,14 +72,14 @@ def plan(
     memory: NDArray[np.float64] | None = None,
     sampling_seed: int = 0,
 ) -> list[Cell]:
-    """The cells of rows (data under a recipe) x configurations x seeds, or a sample of them.
+    """Plan the cells of rows (data under a recipe) x configurations x seeds, or of a sample of these.
 
-    Without ``memory`` each row measures the same number of configurations, ``share`` of them (all by
-    default). With ``memory``, bytes [rows, configurations], cheap ones are drawn with a higher probability:
-    sigma(1/M) of section 3.2, by the ``share`` of all cells to expect or by the highest probability
-    ``p_max``. Both are drawn and shuffled by ``sampling_seed``. Rows take turns: wherever the campaign
-    stops, the counts of rows that are not through differ by at most one. What stands twice in
-    ``configurations`` or ``seeds`` is taken once.
+    Without ``memory``, each row gets the same number of configurations, ``share`` of them (default: all).
+    With ``memory``, bytes [rows, configurations], cheap cells are drawn with a higher probability, sigma(1/M)
+    of section 3.2; give either ``share``, the expected share of all cells, or ``p_max``, the highest
+    probability. ``sampling_seed`` determines the sample and the order. Rows take turns, so that wherever the
+    campaign stops, the counts of unfinished rows differ by at most one. Duplicates in ``configurations`` and
+    ``seeds`` are dropped.
 
     >>> from peppp import paper_grid
     >>> sources = [Source("digits", "d1", "digits"), Source("folder:imgs", "f1", "imgs")]
@@ -93,7 +93,7 @@ def plan(
     if memory is not None:
         mask, _ = nonuniform(memory, p_max=p_max, share=share, seed=sampling_seed)
     else:
-        # Few rows cannot cover all columns with their share; they are not made to measure more than asked.
+        # A few rows may be unable to cover all columns; the share that was asked for takes precedence.
         shape = (len(rows), len(columns))
         mask = uniform(shape, 1.0 if share is None else share, seed=sampling_seed, every_column=False)
     cells = []
@@ -104,10 +104,10 @@ def plan(
 
 
 def balanced(cells: Sequence[Cell], present: Collection[tuple[str, str, str, int, int]] = ()) -> list[Cell]:
-    """The cells whose keys are not ``present``, in an order that brings rows level and keeps them so.
+    """Return the cells whose keys are not ``present``, in an order that keeps rows balanced.
 
-    Each next cell is one of the row with the fewest measurements so far, the present ones counted; within a
-    row the order stays.
+    Each next cell belongs to the row with the fewest measurements so far, including the present ones. Cells
+    of one row keep their order.
     """
     rows: dict[tuple[str, Recipe], deque[Cell]] = {}
     counts: dict[tuple[str, Recipe], int] = {}

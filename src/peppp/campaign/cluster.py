@@ -1,4 +1,4 @@
-"""The engine of many machines: Ray. It needs the extra ``ray``."""
+"""Run a campaign's cells on many machines with Ray. This needs the extra ``ray``."""
 
 import math
 import os
@@ -15,13 +15,15 @@ _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPEN
 
 
 class Ray:
-    """An engine of Ray tasks, one core each, on a cluster that is there or one started on this machine.
+    """An engine of Ray tasks, one core each, on an existing cluster or one started on this machine.
 
-    ``address`` is the cluster's, as ``10.0.0.1:6379`` or ``auto``; without it one is started here and ended
-    by :meth:`close`. ``gpus`` is what each measurement takes of a GPU, and may be a fraction; ``memory`` the
-    bytes that Ray sets aside for it. With ``load``, a cell's data is loaded in this process, shipped to each
-    node once, and given to ``measure`` as its second argument. Machines may come and go: the cell of one that
-    is gone is handed back as lost, and so is one that runs for longer than ``limit`` says.
+    ``address`` is the cluster's, such as ``10.0.0.1:6379`` or ``auto``; without it, a cluster is started here
+    and ended by :meth:`close`. ``gpus`` is the number of GPUs for each measurement, which may be a fraction,
+    and ``memory`` the bytes that Ray reserves for it. With ``load``, a cell's data is loaded in this process,
+    shipped to each node once, and given to ``measure`` as its second argument. Machines may join and leave
+    the cluster: a cell whose machine is gone, or that exceeds its ``limit`` in seconds, is returned as lost.
+
+    Raises PepppError if Ray is not installed or there is no cluster at ``address``.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Ray:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise PepppError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
-        # Second tries are the campaign's, which counts them: Ray makes none of its own.
+        # The campaign itself retries and counts the tries, so Ray must not retry.
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0}
         if memory is not None:
             options["memory"] = memory
@@ -65,7 +67,7 @@ class Ray:
 
     @property
     def slots(self) -> int:
-        """As many as the cluster has room for now, and a few more so that no node waits."""
+        """The number of cells that the cluster has room for now, and two more so that no node waits."""
         there: dict[str, float] = self._ray.cluster_resources()
         room = there.get("CPU", 0.0)
         if self._gpus:
@@ -79,14 +81,14 @@ class Ray:
         self._running[reference] = (cell, self._limit(cell))
 
     def results(self, timeout: float) -> list[tuple[Cell, Result]]:
-        """What has ended since the last call; see :class:`peppp.campaign.engines.Engine`."""
+        """See :class:`peppp.campaign.engines.Engine`."""
         if not self._running:
             return []
         end = time.monotonic() + timeout
         while True:
             step = max(0.0, min(end - time.monotonic(), 1.0 if self._limited() else 3600.0))
             ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=step)
-            if ended:  # and all the others that have, at once
+            if ended:  # collect all others that have ended, without waiting
                 ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             results = [(self._running.pop(reference)[0], self._result(reference)) for reference in ended]
             results += self._hung()
@@ -94,7 +96,7 @@ class Ray:
                 return results
 
     def close(self) -> None:
-        """Cancel what is running, and end the cluster if it was started here."""
+        """Cancel running cells, and end the cluster if it was started here."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running.clear()
@@ -102,7 +104,7 @@ class Ray:
         self._ray.shutdown()
 
     def _shipped(self, cell: Cell) -> Any:
-        """A reference to a cell's data, which each node fetches once and its workers share."""
+        """Return a reference to a cell's data, which each node fetches once and its workers share."""
         assert self._load is not None
         key = (cell.data, cell.recipe.resolution)
         if key not in self._data:
@@ -113,7 +115,7 @@ class Ray:
         errors = self._ray.exceptions
         try:
             result: Result = self._ray.get(reference)
-        except errors.RayTaskError as error:  # raised by Ray's own part of the task
+        except errors.RayTaskError as error:  # raised outside of measure, by Ray's part of the task
             return Failure(" ".join(str(error).split())[-500:], str(error))
         except errors.RayError as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -124,12 +126,12 @@ class Ray:
         return any(math.isfinite(limit) for _, limit in self._running.values())
 
     def _hung(self) -> list[tuple[Cell, Result]]:
-        """Cancel what has run for too long; tasks that wait for a free core do not count as running."""
+        """Cancel tasks that exceed their limit; waiting for a free core does not count."""
         if not self._limited():
             return []
         now = time.monotonic()
         hung: list[tuple[Cell, Result]] = []
-        # What was handed over first runs first: as many as there is room for are taken to be running.
+        # Ray does not say which tasks run; it starts them in order, so take the first ones to be running.
         for reference in list(self._running)[: self.slots - 2]:
             cell, limit = self._running[reference]
             if now - self._started.setdefault(reference, now) > limit:
@@ -141,14 +143,14 @@ class Ray:
 
 
 def _knock(address: str | None) -> None:
-    """Ray itself looks for a cluster that is not there for many minutes."""
+    """Try to connect to the address first, because Ray searches many minutes for a missing cluster."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _attempt(measure: Measure, cell: Cell, *data: object) -> Result:
-    """On the other machine."""
+    """Measure a cell with one thread; this runs in a worker of Ray."""
     import sys
 
     if torch := sys.modules.get("torch"):

@@ -1,7 +1,8 @@
-"""What runs the cells of a campaign, behind one small interface: this process, here; others beside it.
+"""The interface of engines, which run a campaign's cells, and the engine that runs them in this process.
 
-:mod:`.processes` has worker processes, :mod:`.cluster` Ray, :mod:`.slurm` Slurm. An engine knows nothing of
-stores, plans or second tries; a campaign (:mod:`.runner`) knows nothing of processes or machines.
+:mod:`.processes` runs cells in worker processes, :mod:`.cluster` with Ray, and :mod:`.slurm` with Slurm.
+Engines do not know about stores, plans or retries; campaigns (:mod:`.runner`) do not know about processes or
+machines.
 """
 
 import traceback
@@ -18,15 +19,15 @@ from peppp.table.columns import check
 Measure = Callable[[Cell], Measurement]
 
 Limit = Callable[[Cell], float]
-"""The seconds that a cell may take before its worker counts as hung; infinity for no limit."""
+"""A function that gives the seconds after which the worker of a cell counts as hung; infinity is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A cell without a measurement: ``measure`` raised, or (``lost``) its worker died, hung or was cut off.
+    """Why a cell has no measurement: ``measure`` raised, or its worker died, hung or was cut off (``lost``).
 
-    ``hopeless`` says that a second try would end alike: the input was refused. ``crash`` is the signal by
-    which a worker died of what it computed (SIGSEGV and the like), not of a signal from outside.
+    ``hopeless`` says that another try would fail in the same way, for example because the input is invalid.
+    ``crash`` is the signal of a worker that crashed by itself (such as SIGSEGV), not one sent from outside.
     """
 
     message: str
@@ -40,24 +41,24 @@ Result = Measurement | Failure
 
 
 class Engine(Protocol):
-    """Something that measures cells and hands back each with its result, once."""
+    """An engine measures the cells that are submitted, and returns each one once with its result."""
 
     @property
     def slots(self) -> int:
-        """How many submitted cells keep it busy."""
+        """The number of submitted cells that keeps the engine busy."""
 
     def submit(self, cell: Cell) -> None:
-        """Begin to measure a cell, or do so when there is room."""
+        """Start to measure a cell, now or as soon as there is room."""
 
     def results(self, timeout: float) -> list[tuple[Cell, Result]]:
-        """What has ended since the last call; where nothing has, wait up to ``timeout`` seconds for it."""
+        """Return the cells that ended since the last call; wait up to ``timeout`` seconds if none did."""
 
     def close(self) -> None:
-        """End everything that was begun; what was submitted and has no result has none."""
+        """Cancel all submitted cells that have no result yet."""
 
 
 class InProcess:
-    """Measures in this process, one cell after the other, while the results are waited for."""
+    """An engine that measures in this process, one cell in each call of :meth:`results`."""
 
     slots = 1
 
@@ -66,31 +67,31 @@ class InProcess:
         self._waiting: deque[Cell] = deque()
 
     def submit(self, cell: Cell) -> None:
-        """Keep a cell for the next wait."""
+        """Queue a cell."""
         self._waiting.append(cell)
 
     def results(self, timeout: float) -> list[tuple[Cell, Result]]:
-        """The next cell and its result, however long it takes."""
+        """Measure the next cell, however long it takes."""
         if not self._waiting:
             return []
         cell = self._waiting.popleft()
         return [(cell, attempt(self._measure, cell))]
 
     def close(self) -> None:
-        """Forget what was submitted."""
+        """Drop the queued cells."""
         self._waiting.clear()
 
 
 def no_limit(cell: Cell) -> float:
-    """Any cell may take as long as it takes."""
+    """Return infinity: no cell counts as hung."""
     return float("inf")
 
 
 def attempt(measure: Callable[..., Measurement], cell: Cell, *data: object) -> Result:
-    """The measurement of a cell, or what was raised instead, as a value that can be sent."""
+    """Measure a cell; return any exception as a Failure, which can be sent between processes."""
     try:
         measurement = measure(cell, *data)
-        check(measurement)  # refuses what could not be stored, while its cell is known
+        check(measurement)  # fail here, where the cell is known, if it could not be stored
     except Exception as error:
         refused = isinstance(error, PepppError)
         message = str(error) if refused else f"{type(error).__name__}: {error}"

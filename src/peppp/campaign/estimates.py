@@ -1,4 +1,4 @@
-"""How long measurements will take, from those that were made."""
+"""Estimate how long measurements will take, from the durations of earlier ones."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from peppp.campaign.cells import Cell
 from peppp.records import Measurement
 
-# A measurement is taken for hung after so many times the longest one of its kind, and not before a while.
+# A measurement counts as hung after _PATIENCE times the longest known one, but not before _LEAST seconds.
 _PATIENCE = 20
 _LEAST = 600.0
 
@@ -14,9 +14,9 @@ Times = Mapping[tuple[str, str], tuple[int, float, float]]
 
 
 class Estimates:
-    """Seconds of measurements by row (data set and recipe), else by recipe, else by nothing at all.
+    """Expected seconds by row (data set and recipe), or else by recipe, or else over all measurements.
 
-    ``times`` is what ``Store.seconds()`` gives: number, mean and longest for each (fingerprint, digest).
+    ``times`` is the result of ``Store.seconds()``: number, mean and maximum by (fingerprint, digest).
     """
 
     def __init__(self, times: Times) -> None:
@@ -34,17 +34,17 @@ class Estimates:
         self._count(key[1], one)
 
     def seconds(self, cell: Cell) -> float | None:
-        """The expected seconds of a measurement; None where nothing was measured yet."""
+        """Return the expected seconds of a measurement, or None if nothing was measured yet."""
         known = self._known(cell) or self._all
         return known[1] if known[0] else None
 
     def total(self, cells: Iterable[Cell]) -> float | None:
-        """The expected seconds of all, one after the other; None where nothing was measured yet."""
+        """Return the expected seconds of all cells in sequence, or None if nothing was measured yet."""
         each = [self.seconds(cell) for cell in cells]
         return None if None in each else math.fsum(second for second in each if second is not None)
 
     def limit(self, cell: Cell) -> float:
-        """The seconds after which a measurement counts as hung; infinity where nothing alike was measured."""
+        """Return the seconds after which a measurement counts as hung; infinity without one of its recipe."""
         known = self._known(cell)
         return max(_LEAST, _PATIENCE * known[2]) if known else math.inf
 

@@ -1,4 +1,4 @@
-"""Worker processes: spawned, of one thread each, replaced when they crash or hang, each within its memory."""
+"""Run a campaign's cells in worker processes, which are replaced when they crash, hang or lose their GPU."""
 
 import multiprocessing
 import os
@@ -17,13 +17,13 @@ from peppp.campaign.engines import Failure, Limit, Measure, Result, attempt, no_
 from peppp.errors import BudgetError, PepppError
 from peppp.units import format_bytes
 
-# What a worker says before anything else: that it has started and could import ``measure``.
+# The first message of a worker, after it has started and imported ``measure``.
 _READY = "ready"
 
-# How an error of a GPU begins, after which nothing that its process does there may work any more.
+# The beginning of GPU errors after which the GPU may be unusable for the whole process.
 _BROKEN = "AcceleratorError"
 
-# The signals by which a process dies of what it does. SIGKILL and SIGTERM come from outside.
+# The signals of crashes. SIGKILL and SIGTERM are not crashes, as they come from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 
 _ONE_THREAD = {
@@ -33,13 +33,15 @@ _ONE_THREAD = {
 
 
 class Processes:
-    """An engine of ``workers`` new processes of one thread each.
+    """An engine of ``workers`` spawned processes with one thread each.
 
-    ``measure`` must be a module-level function (or a picklable object), and a script needs its
-    ``if __name__ == "__main__":``. A worker that dies, or that is at a cell for longer than ``limit`` says,
-    is replaced and its cell handed back as lost. ``memory`` bytes are what each may have, the interpreter and
-    its libraries included; a measurement that needs more fails. Workers end with this process, whatever
-    ends it.
+    ``measure`` must be picklable, such as a module-level function, and a script needs an ``if __name__ ==
+    "__main__":``. A worker that dies, or that exceeds the ``limit`` of its cell in seconds, is replaced, and
+    its cell is returned as lost. ``memory`` is the limit of each worker in bytes, including the interpreter
+    and its libraries; a measurement that needs more fails. Workers end when this process ends, for whatever
+    reason.
+
+    Raises BudgetError for a ``memory`` limit on a system without fork.
     """
 
     def __init__(
@@ -53,12 +55,12 @@ class Processes:
         self._team: list[_Worker] = []
 
     def submit(self, cell: Cell) -> None:
-        """Give a cell to an idle worker, a new one if need be; else it waits."""
+        """Give a cell to an idle worker, starting one if there is room, or else queue it."""
         self._waiting.append(cell)
         self._distribute()
 
     def results(self, timeout: float) -> list[tuple[Cell, Result]]:
-        """What has ended since the last call; see :class:`peppp.campaign.engines.Engine`."""
+        """See :class:`peppp.campaign.engines.Engine`."""
         results: list[tuple[Cell, Result]] = []
         end = time.monotonic() + timeout
         while not results and any(worker.cell for worker in self._team):
@@ -75,7 +77,7 @@ class Processes:
         return results
 
     def close(self) -> None:
-        """End all workers, whatever they are at."""
+        """Kill all workers and drop queued cells."""
         self._waiting.clear()
         for worker in self._team:
             worker.kill()
@@ -108,14 +110,14 @@ class Processes:
         return worker.finish(sent)
 
     def _drop(self, worker: "_Worker", why: str, crash: str = "") -> list[tuple[Cell, Result]]:
-        """Let a worker go that is of no more use, and hand back the cell it had."""
+        """Kill and remove a worker, and return its cell as lost."""
         worker.kill()
         self._team.remove(worker)
         return worker.finish(Failure(why, lost=True, crash=crash))
 
 
 class _Worker:
-    """A worker process as this process sees it, and the cell it is busy with."""
+    """The parent's side of a worker process, and the cell that it measures."""
 
     def __init__(self, measure: Measure, memory: int | None) -> None:
         self.ready = False
@@ -130,16 +132,16 @@ class _Worker:
         except (AttributeError, TypeError, pickle.PicklingError) as error:
             raise PepppError(
                 f"measure cannot be sent to worker processes ({error}); make it a module-level function, or "
-                "take workers=0"
+                "use workers=0"
             ) from error
         theirs.close()
 
     def begin(self, cell: Cell, allowed: float) -> None:
         self.cell = cell
         self.allowed = allowed
-        if self.ready:  # importing its libraries is no part of a measurement
+        if self.ready:  # the time to import libraries does not count
             self.until = time.monotonic() + allowed
-        with suppress(OSError):  # it has died; its end of the pipe will say so
+        with suppress(OSError):  # a dead worker is noticed when its connection is read
             self.connection.send(cell)
 
     def is_ready(self) -> None:
@@ -157,22 +159,23 @@ class _Worker:
         self.connection.close()
 
     def end(self) -> str:
-        """How a worker ended that has gone away; an error if none can ever start."""
+        """Return how a worker ended; raise PepppError if it failed to start, as then no worker can."""
         self.process.join(timeout=10)
         code = self.process.exitcode or 0
         if not self.ready and code > 0:
             raise PepppError(
-                "a worker process could not start (its message stands above); call from a script under "
-                '`if __name__ == "__main__":`, with a measure that can be imported, or take workers=0'
+                "a worker process could not start (see its message above); call from a script under "
+                '`if __name__ == "__main__":`, with a measure that can be imported, or use workers=0'
             )
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
 @contextmanager
 def _as_a_worker_should_find_it() -> Iterator[None]:
-    """One thread in each library, which must be known before it is imported, and no Ctrl-C of its own.
+    """While a worker starts, limit libraries to one thread and ignore Ctrl-C, as the worker inherits both.
 
-    A worker inherits both from its start; what a terminal's Ctrl-C ends is this process, which ends them.
+    Libraries read their number of threads when they are imported. Ctrl-C in a terminal must interrupt only
+    this process, which then ends its workers.
     """
     environment = os.environ.copy()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -189,7 +192,7 @@ def _as_a_worker_should_find_it() -> Iterator[None]:
 
 
 def _work(measure: Measure, connection: Connection, memory: int | None) -> None:
-    """The life of a worker process: cells in, results out, until nothing more can come."""
+    """Run a worker process: receive cells and send results until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if torch := sys.modules.get("torch"):
@@ -206,7 +209,7 @@ def _work(measure: Measure, connection: Connection, memory: int | None) -> None:
 
 
 def _explained(result: Result, memory: int | None) -> Result:
-    """What a library says when it gets no memory, said as what it means."""
+    """Replace a library's message about a failed allocation by one about the worker's memory limit."""
     if memory is None or not isinstance(result, Failure):
         return result
     if not any(sign in result.message for sign in ("MemoryError", "allocate memory", "bad_alloc")):

@@ -1,4 +1,4 @@
-"""How a campaign is seen while it runs: a bar on a terminal, one plain line a measurement elsewhere."""
+"""Show the progress of a campaign: a bar on a terminal, or elsewhere a line for each measurement."""
 
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,7 @@ class Display:
     """Shows a campaign on a console; use it in a ``with`` around ``run_campaign(..., progress=display)``."""
 
     def __init__(self, console: Console | None = None) -> None:
-        # Standard error: what a command answers stands alone on standard output.
+        # Standard output is for the command's answer alone.
         self._console = console or Console(stderr=True)
         self._bar = RichProgress(
             TextColumn("measuring"),
@@ -34,16 +34,16 @@ class Display:
         self._task = self._bar.add_task("", total=None, rate="", trouble="")
 
     def read(self, dataset: Dataset) -> None:
-        """Show what was read before anything is measured on it."""
+        """Show a data set that was read."""
         self._say(f"read      {described(dataset)}")
 
     def begin(self, summary: Summary) -> None:
-        """Show how much there is to do."""
+        """Show how many measurements are to make."""
         self._say(f"{summary.left} to measure, {summary.already_there} of {summary.asked} already there")
         self._bar.update(self._task, total=summary.left)
 
     def step(self, summary: Summary, cell: Cell, result: Result) -> None:
-        """Show one cell's end: each in a line where there is no bar, failures in any case."""
+        """Show how a cell ended: failures always in a line, other results in a line if there is no bar."""
         total = summary.asked - summary.already_there
         finished = total - summary.left
         if not self._console.is_terminal or isinstance(result, Failure):
@@ -61,7 +61,7 @@ class Display:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
-        if not self._bar.disable:  # older versions of rich end an invisible bar with an empty line
+        if not self._bar.disable:  # older versions of rich print an empty line after a disabled bar
             self._bar.start()
         return self
 
@@ -73,7 +73,7 @@ class Display:
 
 
 def describe(cell: Cell, result: Result) -> str:
-    """What became of a cell, in one line."""
+    """Describe the result of a cell in one line."""
     what = f"{cell.task} {cell.configuration} seed {cell.seed}"
     if isinstance(result, Failure):
         return f"{what}: {'lost' if result.lost else 'failed'}: {result.message}"

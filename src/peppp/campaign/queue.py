@@ -1,7 +1,7 @@
-"""Who measures what: several drivers share one store, and each cell is with one of them at a time.
+"""Share the cells of one store among several drivers, so that only one at a time measures each cell.
 
-A driver *leases* a cell before it measures it. The lease ends with the measurement, or when the driver gives
-the cell up, or some time after the driver has last shown a sign of life.
+A driver is a process that runs a campaign. It *leases* a cell before measuring it. The lease ends with the
+measurement, when the driver gives up the cell, or when the driver has not renewed it for some time.
 """
 
 import os
@@ -24,12 +24,12 @@ from peppp.table.store import database
 from peppp.table.store.schema import CELL, cells, measurements
 from peppp.table.store.store import Store
 
-# Seconds after which a driver that shows no sign of life has lost its leases.
+# Seconds after which the leases of a driver end unless it renews them.
 LEASE = 120.0
 
 
 class Lease(Enum):
-    """What became of a wish to measure a cell."""
+    """The result of trying to lease a cell: TAKEN, or why not."""
 
     TAKEN = auto()
     MEASURED = auto()
@@ -38,9 +38,10 @@ class Lease(Enum):
 
 
 class Queue:
-    """A driver's side of the cells that a store's campaigns ask for; use it in a ``with``.
+    """One driver's access to the cells of a store; use it in a ``with``.
 
-    Within it a thread renews the leases. At its end they are given back.
+    A thread renews the leases meanwhile, and they are released at the end. ``lease`` is their length in
+    seconds.
     """
 
     def __init__(self, store: Store, *, lease: float = LEASE) -> None:
@@ -64,29 +65,29 @@ class Queue:
     ) -> None:
         self._stopped.set()
         self._renewing.join()
-        with suppress(StoreError):  # where it cannot be reached now, the leases end by themselves
+        with suppress(StoreError):  # if the store cannot be reached now, the leases expire by themselves
             self.release()
 
     def ask(self, wanted: Sequence[Cell]) -> None:
-        """Note cells as asked for, so that ``peppp status`` knows what is left; measured ones are not."""
+        """Record cells that are to be measured, so that ``peppp status`` knows how many are left."""
         if not wanted:
             return
         rows = [{**_key_of(cell), "task": cell.task} for cell in wanted]
-        # What an older arithmetic version asked for and never measured is asked for anew, under today's.
+        # The same cells, recorded by an older arithmetic version and never measured, are replaced.
         older = {old.digest for recipe in {cell.recipe for cell in wanted} for old in older_recipes(recipe)}
         with self._store.writing() as connection:
             connection.execute(delete(cells).where(cells.c.recipe_digest.in_(older)))
             connection.execute(self._insert, rows)
 
     def lease(self, cell: Cell) -> Lease:
-        """Try to have a cell for this driver alone."""
+        """Try to lease a cell to this driver."""
         key = _key_of(cell)
         this = and_(*(cells.c[name] == value for name, value in key.items()))
         measured = exists().where(
             *(measurements.c[name] == value for name, value in key.items()), measurements.c.repeat == 0
         )
         free = or_(cells.c.driver.is_(None), cells.c.driver == self._driver, cells.c.expires < self._now)
-        # A failure is tried again by later campaigns, not by those beside which it happened.
+        # Later campaigns try a failed cell again; campaigns that ran when it failed do not.
         hopeful = or_(cells.c.failed.is_(None), cells.c.failed < self._since)
         take = update(cells).values(driver=self._driver, expires=self._now + self._seconds)
         with self._store.writing() as connection:
@@ -99,7 +100,7 @@ class Queue:
         return Lease.HELD if failed is None or failed < self._since else Lease.FAILED
 
     def fail(self, cell: Cell, message: str, traceback: str, *, tries: int, lost: bool) -> None:
-        """Give a cell up, and keep why; ``lost`` if its worker died or hung rather than raised an error."""
+        """Give up a cell and record why; ``lost`` says that its worker died or hung, rather than raised."""
         key = _key_of(cell)
         mine = and_(*(cells.c[name] == value for name, value in key.items()), cells.c.driver == self._driver)
         values: dict[str, object] = {"tries": tries, "lost": lost}
@@ -110,7 +111,7 @@ class Queue:
             )
 
     def renew(self) -> int:
-        """A sign of life: this driver's leases last anew; how many there are."""
+        """Extend all leases of this driver; return their number."""
         with self._store.writing() as connection:
             renewed = connection.execute(
                 update(cells).where(cells.c.driver == self._driver).values(expires=self._now + self._seconds)
@@ -118,14 +119,14 @@ class Queue:
             return int(renewed.rowcount)
 
     def release(self) -> None:
-        """Give back all leases."""
+        """Release all leases of this driver."""
         with self._store.writing() as connection:
             connection.execute(
                 update(cells).where(cells.c.driver == self._driver).values(driver=None, expires=None)
             )
 
     def bury(self) -> None:
-        """End the leases of drivers that have died on this machine: there is no need to wait for those."""
+        """End the leases of drivers that have died on this machine, without waiting until they expire."""
         with self._store.reading() as connection:
             dead = dead_here(connection)
         if dead:
@@ -136,12 +137,12 @@ class Queue:
 
     def _renew_often(self) -> None:
         while not self._stopped.wait(self._seconds / 4):
-            with suppress(StoreError):  # the next time may do
+            with suppress(StoreError):  # the next attempt may succeed
                 self.renew()
 
 
 def dead_here(connection: Connection) -> list[str]:
-    """The drivers with leases whose process has ended on this machine."""
+    """Return the drivers that hold leases although their process on this machine has ended."""
     here = cells.c.driver.startswith(f"{_here()}:", autoescape=True)
     drivers = connection.execute(select(cells.c.driver).where(here).distinct()).scalars().all()
     return [driver for driver in drivers if not _lives(int(driver.split(":")[-2]))]
@@ -152,7 +153,7 @@ def _key_of(cell: Cell) -> dict[str, str | int]:
 
 
 def _here() -> str:
-    """Where process numbers mean the same: this machine since it was started, and this container of it."""
+    """Identify the scope of process numbers: this machine since its boot, and this container."""
     boot, space = "", ""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -165,11 +166,11 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # it exists, and belongs to another user
         return True
     return True
 
 
 def _storable(text: str) -> str:
-    """Text that any database takes: exceptions may hold what is no character."""
+    """Replace what databases refuse: exceptions may contain NUL and lone surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""A campaign: measure what the store lacks, keep each measurement as soon as it is made."""
+"""Run a campaign: measure the cells that a store lacks, and store each measurement as soon as it is made."""
 
 import math
 import time
@@ -17,23 +17,24 @@ from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
 from peppp.tasks.dataset import Dataset
 
-# How often a cell is tried that raises, or whose worker dies or hangs; and one that crashes its worker.
+# The number of tries for a cell that raises or whose worker is lost, and for one that crashes its worker.
 TRIES = 3
 _TRIES_OF_CRASHES = 2
 
-# Seconds between looks at what other drivers have in hand, when nothing else is left.
+# Seconds between checks of the cells that other drivers hold, when no others are left.
 _LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a campaign's cells, so far or at its end.
+    """The state of a campaign's cells, during or after it.
 
-    ``done`` were measured and stored now, ``diverged`` of them without learning. ``failed`` raised an error
-    at each try, and of ``lost`` the worker died or hung each time; the same campaign again tries both again.
-    ``retried`` counts the tries that ended so and were followed by another. ``elsewhere`` have failed with
-    another driver meanwhile. ``outdated`` counts the store's measurements of an older arithmetic version that
-    today's would not repeat. ``stopped`` says which limit ended the campaign: time or measurements.
+    Of the ``asked`` cells, ``already_there`` were in the store, and ``done`` were measured and stored by this
+    campaign; ``diverged`` of these diverged. ``failed`` raised an error in the last try, and ``lost`` had a
+    worker that died or hung; running the same campaign again tries both again. ``retried`` counts failed
+    tries that were followed by another. ``elsewhere`` failed with another driver meanwhile. ``outdated``
+    counts stored measurements of an older arithmetic version that the current one would not reproduce.
+    ``stopped`` names the limit that ended the campaign: time or measurements.
     """
 
     asked: int
@@ -51,22 +52,22 @@ class Summary:
 
     @property
     def left(self) -> int:
-        """Cells of which nothing is known yet."""
+        """The number of cells that have neither a measurement nor a failure yet."""
         known = self.already_there + self.done + len(self.failed) + len(self.lost) + self.elsewhere
         return self.asked - known
 
 
 class Progress(Protocol):
-    """Something that shows how a campaign gets on (see :mod:`peppp.campaign.progress`)."""
+    """An object that shows the progress of a campaign (see :mod:`peppp.campaign.progress`)."""
 
     def read(self, dataset: Dataset) -> None:
-        """Called when data was read that is about to be measured on."""
+        """Called when a data set was read, before measurements on it."""
 
     def begin(self, summary: Summary) -> None:
         """Called once, before anything is measured."""
 
     def step(self, summary: Summary, cell: Cell, result: Result) -> None:
-        """Called after each cell, when its measurement is stored."""
+        """Called after each cell, when its measurement is stored or its failure recorded."""
 
 
 def run_campaign(
@@ -81,14 +82,13 @@ def run_campaign(
     tries: int = TRIES,
     lease: float = LEASE,
 ) -> Summary:
-    """Measure the cells that the store lacks; the same call again does only the rest. Closes the engine.
+    """Measure the cells that the store lacks, and close the engine; a second call measures only the rest.
 
-    Any number of drivers may run campaigns into one store at once: what one has in hand, the others leave
-    alone for as long as it shows signs of life within ``lease`` seconds. A failing cell is tried ``tries``
-    times and then noted in the store, and the others go on; one that crashes its worker is tried once more at
-    most. Ctrl-C ends what is running: what is done is
-    kept, what was in flight is not. After ``max_seconds`` the campaign ends alike; a cell that by
-    ``estimates`` would not end in time is not begun.
+    Any number of drivers may run campaigns into one store at once. Each leases the cells that it measures for
+    ``lease`` seconds, and renews the leases while it lives. A failing cell is tried ``tries`` times and then
+    recorded in the store, while the campaign continues; a cell that crashes its worker gets at most two
+    tries. Ctrl-C ends the campaign, as do ``max_seconds`` and ``max_measurements``: finished measurements are
+    kept, and running ones are dropped. No cell is started that would, judging by ``estimates``, end too late.
     """
     asked = {cell.key: cell for cell in cells}
     found = store.present()
@@ -109,7 +109,7 @@ def run_campaign(
 
 
 class _Campaign:
-    """The state of one run: what waits, what is with the engine, what other drivers have in hand."""
+    """The state of one run: cells that wait, that the engine measures, and that other drivers hold."""
 
     tries: int
     end: float
@@ -128,7 +128,7 @@ class _Campaign:
         self.store, self.queue, self.engine, self.progress = store, queue, engine, progress
         self.estimates = estimates
         self.waiting, self.held = deque(todo), deque[Cell]()
-        self.in_flight: dict[Cell, int] = {}  # the number of each one's try
+        self.in_flight: dict[Cell, int] = {}  # the number of the current try
         self.crashes = Counter[Cell]()
         self.summary = summary
         self.started = time.monotonic()
@@ -145,10 +145,10 @@ class _Campaign:
             if left <= 0:
                 self.summary = replace(self.summary, stopped="time")
                 return
-            if not self.in_flight:  # what is left is in other drivers' hands
+            if not self.in_flight:  # other drivers hold all cells that are left
                 time.sleep(min(_LOOK, left))
                 self.queue.bury()
-            # Held cells are looked at again now and then, as their drivers may die.
+            # Check held cells again from time to time, as their drivers may die.
             wait = min(left, _LOOK if self.held else left, 3600.0)
             for cell, result in self.engine.results(wait) if self.in_flight else []:
                 self._take(cell, result)
@@ -183,9 +183,11 @@ class _Campaign:
                 self._count(elsewhere=self.summary.elsewhere + 1)
 
     def _take(self, cell: Cell, result: Result) -> None:
-        """Store a result, or try again, or note the failure."""
+        """Store a result, try the cell again, or record its failure."""
         if isinstance(result, Measurement) and result.key != cell.key:
-            changed = f"{cell.data} was measured as {result.key}, planned as {cell.key}; has it changed?"
+            changed = (
+                f"{cell.data} was measured as {result.key} but planned as {cell.key}; has the data changed?"
+            )
             result = Failure(changed, hopeless=True)
         number = self.in_flight.pop(cell)
         if isinstance(result, Failure) and result.crash:
@@ -194,7 +196,7 @@ class _Campaign:
             if self.store.add(result):
                 diverged = self.summary.diverged + (result.outcome is Outcome.DIVERGED)
                 self._count(done=self.summary.done + 1, diverged=diverged)
-            else:  # another process has stored it meanwhile
+            else:  # another process stored it meanwhile
                 self._count(already_there=self.summary.already_there + 1)
             self.estimates.learn(result)
         elif number < self.tries and not result.hopeless and self.crashes[cell] < _TRIES_OF_CRASHES:
@@ -219,12 +221,12 @@ class _Campaign:
 
 
 def _explained(cell: Cell) -> str:
-    """What was trained when a worker crashed, and what ``peppp doctor`` says about this machine."""
+    """Describe the training that crashed a worker, and what ``peppp doctor`` finds on this machine."""
     recipe = cell.recipe
     return (
         f"training {recipe.network} on {cell.task} at {cell.configuration} (learning rate "
         f"{recipe.learning_rate}, seed {cell.seed}); peppp doctor: strided 1x1 convolutions of few channels "
-        f"in plain torch, by {convolutions.library()}, are {_verdict()}; trainings avoid them"
+        f"in plain torch, by {convolutions.library()}, are {_verdict()}; peppp's trainings avoid them"
     )
 
 

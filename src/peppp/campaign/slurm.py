@@ -1,4 +1,4 @@
-"""The engine of a cluster under Slurm, by submitit. It needs the extra ``slurm``."""
+"""Run a campaign's cells as Slurm jobs, with submitit. This needs the extra ``slurm``."""
 
 import math
 import pickle
@@ -11,17 +11,20 @@ from peppp.campaign.cells import Cell
 from peppp.campaign.engines import Failure, Limit, Measure, Result, attempt, no_limit
 from peppp.errors import PepppError
 
-# Seconds between looks at the jobs. Slurm's controller is asked by submitit more seldom.
+# Seconds between checks of the jobs. submitit asks Slurm's controller less often.
 _LOOK = 0.5
 
 
 class Slurm:
-    """An engine of Slurm jobs, one measurement each, ``jobs`` of them submitted at a time.
+    """An engine of Slurm jobs with one measurement each, of which up to ``jobs`` are submitted at a time.
 
-    ``settings`` are passed on to submitit (``partition``, ``account``, ``timeout_min``, ...), as text as they
-    were typed; ``memory`` bytes and ``gpus`` are asked for each job. Jobs and their logs are kept in
-    ``folder``, which all nodes must see (default: a new one below ``.peppp-slurm``). ``cluster="local"`` runs
-    jobs on this machine without Slurm. A job that Slurm ends or loses is handed back as lost.
+    ``settings`` are texts for submitit (``partition``, ``account``, ``timeout_min``, ...). Each job requests
+    ``memory`` bytes and ``gpus`` whole GPUs. Jobs and their logs are kept in ``folder``, which all nodes must
+    share (default: a new folder below ``.peppp-slurm``). ``cluster="local"`` runs jobs on this machine
+    without Slurm. A cell whose job Slurm ends or loses, or that exceeds its ``limit`` in seconds, is returned
+    as lost.
+
+    Raises PepppError if submitit is not installed, or it or Slurm refuses the settings.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Slurm:
         except ImportError as error:
             raise PepppError("the engine slurm needs submitit: pip install 'peppp[slurm]'") from error
         if gpus != int(gpus):
-            raise PepppError(f"Slurm gives whole GPUs, not {gpus}; give --gpus 0 or 1")
+            raise PepppError(f"Slurm allocates whole GPUs, not {gpus}; give --gpus 0 or 1")
         self.slots = jobs
         self._measure, self._limit = measure, limit
         try:
@@ -63,12 +66,12 @@ class Slurm:
         self._jobs: dict[Any, tuple[Cell, float]] = {}
 
     def submit(self, cell: Cell) -> None:
-        """Submit a job."""
+        """Submit a job for a cell."""
         job = self._executor.submit(attempt, self._measure, cell)
         self._jobs[job] = (cell, math.inf)
 
     def results(self, timeout: float) -> list[tuple[Cell, Result]]:
-        """What has ended since the last call; see :class:`peppp.campaign.engines.Engine`."""
+        """See :class:`peppp.campaign.engines.Engine`."""
         end = time.monotonic() + timeout
         while self._jobs:
             now = time.monotonic()
@@ -108,7 +111,7 @@ class Slurm:
 
 
 def _name(setting: str, cluster: str) -> str:
-    """A setting as submitit calls it: what it shares between clusters plainly, Slurm's own with a prefix."""
+    """Return submitit's name of a setting: settings that are specific to a cluster get a prefix."""
     shared = {"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name"}
     return setting if setting in shared or setting.startswith(f"{cluster}_") else f"slurm_{setting}"
 

@@ -1,4 +1,4 @@
-"""How far the campaigns of a store are, as anybody may ask from another terminal."""
+"""Report how far the campaigns of a store are; any process may ask while they run."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ from peppp.table.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """Measurements of a task under one recipe: ``done``, given up, and still to make.
+    """The numbers of a task's measurements under one recipe: ``done``, given up, and still to make.
 
-    Of those done, ``diverged`` ended without learning. ``failed`` raised an error at each try; of ``lost``,
-    the worker died or hung each time. ``left`` were asked for and have no result yet; a driver is at work on
+    ``diverged`` of the measurements that are done diverged. Cells that were given up ``failed`` with an
+    error, or were ``lost`` because the worker died or hung. ``left`` cells have no result yet; a driver holds
     ``running`` of them. ``recipe`` says what distinguishes the recipe from others of the same task, and is ""
-    where the task has only one.
+    if the task has only one.
     """
 
     task: str
@@ -37,14 +37,14 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The tasks of a store by name, and how many drivers are at work."""
+    """The tasks of a store, sorted by name, and the number of drivers at work."""
 
     tasks: tuple[TaskStatus, ...]
     drivers: int
 
     @property
     def total(self) -> TaskStatus:
-        """All tasks together."""
+        """The sums over all tasks."""
         counts: dict[str, Any] = {
             name: 0 for name in asdict(TaskStatus("")) if name not in ("task", "recipe")
         }
@@ -54,7 +54,7 @@ class Status:
         return TaskStatus("total", **counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data for JSON."""
         total = asdict(self.total)
         del total["task"], total["recipe"]
         return total | {"drivers": self.drivers, "tasks": [asdict(task) for task in self.tasks]}
@@ -62,7 +62,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A cell that was given up, and why."""
+    """A cell that was given up, and the reason."""
 
     task: str
     configuration: str
@@ -75,7 +75,7 @@ class Given:
 
 
 def status(store: Store) -> Status:
-    """The status of a store. Reading it makes no run wait."""
+    """Return the status of a store. Reading it does not block running campaigns."""
     m = measurements.c
     row = m.task, m.recipe_digest
     done = select(*row, m.outcome, func.count()).group_by(*row, m.outcome)
@@ -116,7 +116,7 @@ def status(store: Store) -> Status:
 
 
 def _recipes(store: Store, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """What distinguishes the recipes of each task; a recipe nothing was measured with has only a digest."""
+    """Describe what distinguishes the recipes of each task; an unmeasured recipe has only a digest."""
     known = store.recipes()
     digests: defaultdict[str, list[str]] = defaultdict(list)
     for task, digest in rows:
@@ -131,7 +131,7 @@ def _recipes(store: Store, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, s
 
 
 def failures(store: Store) -> list[Given]:
-    """What was given up and is not measured since, the latest last."""
+    """Return the cells that were given up and not measured since, the latest last."""
     if store.version < 2:
         return []
     c = cells.c
@@ -142,7 +142,7 @@ def failures(store: Store) -> list[Given]:
 
 
 def forget(store: Store) -> int:
-    """Forget what was asked for and neither measured nor in a driver's hands; how many cells that were."""
+    """Delete recorded cells that no driver holds; return their number. Measurements are not deleted."""
     now = database.now(store.engine)
     idle = cells.c.driver.is_(None) | (cells.c.expires < now)
     with store.writing() as connection:
@@ -154,6 +154,6 @@ def _sum(condition: Any) -> Any:
 
 
 def _measured() -> Any:
-    """Whether a cell has been measured after all, as by a version that knows no cells."""
+    """Return SQL for whether a cell is measured after all, for example by a version without cells."""
     same = (measurements.c[name] == cells.c[name] for name in CELL)
     return exists().where(*same, measurements.c.repeat == 0)

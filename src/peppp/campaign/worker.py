@@ -1,4 +1,4 @@
-"""What a worker does with a cell: load its data once, train, measure."""
+"""The work for one cell: load its data, train and measure."""
 
 from functools import lru_cache
 
@@ -10,20 +10,20 @@ from peppp.training.measurement import measure
 
 
 def measure_cell(cell: Cell, dataset: Dataset | None = None, *, device: str = "cpu") -> Measurement:
-    """The measurement of a cell; a module-level function, so that worker processes can be given it.
+    """Measure a cell, on ``dataset`` if it is given, or else on the data that the cell names.
 
-    Its data is loaded here unless it came along.
+    This is a module-level function, so that it can be sent to worker processes.
     """
     return measure(dataset or load_data(cell), cell.configuration, cell.recipe, cell.seed, device=device)
 
 
 def load_data(cell: Cell) -> Dataset:
-    """The data of a cell, under the fingerprint that the cell knows it by; kept for the cells after it."""
+    """Load the data of a cell, under the cell's fingerprint, and keep it in memory for later cells."""
     return under(_loaded(cell.data, cell.recipe.resolution), {cell.fingerprint})
 
 
 def source(data: str, dataset: Dataset) -> Source:
-    """How cells name a data set that :func:`peppp.tasks.readers.load` read from the text ``data``."""
+    """Return the source of a data set that :func:`peppp.tasks.readers.load` read from the text ``data``."""
     return Source(data, dataset.fingerprint, dataset.name, dataset.resolution, dataset.loss)
 
 

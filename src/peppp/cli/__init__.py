@@ -1,4 +1,4 @@
-"""The command line: one short function a command. Torch is imported when a command needs it, not before."""
+"""The command line, with a module for each command. Torch is imported only when a command needs it."""
 
 import os
 import sys
@@ -83,9 +83,9 @@ for _panel, _modules in _COMMANDS.items():
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Measure: tables of errors")
 app.add_typer(table.app, name="table", rich_help_panel="Publish: share and show")
 
-_STOPPED = 130  # what typer makes of Ctrl-C
-_CLOSED = 141  # as if SIGPIPE had ended it; the signal itself would also end a driver whose worker died
-_USAGE_ERROR: Any = typer.BadParameter.__base__  # a wrong or missing option; typer does not export its name
+_STOPPED = 130  # typer returns this for Ctrl-C
+_CLOSED = 141  # the code of SIGPIPE, which stays ignored because it would also end a driver whose worker died
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # a wrong or missing option; typer does not export its class
 
 
 def _version(wanted: bool) -> None:
@@ -104,9 +104,10 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 it ran and failed, 2 the input was wrong, 130 Ctrl-C.
+    """Run the command line.
 
-    141 where nobody reads on, as behind ``| head -1``.
+    Exit codes: 0 done, 1 it ran and something failed, 2 the input was wrong, 130 Ctrl-C, 141 the reader of
+    its output closed the pipe, such as ``| head -1``.
     """
     try:
         code = app(prog_name="peppp", standalone_mode=False)
@@ -127,13 +128,13 @@ def main() -> None:
     except BrokenPipeError:
         _end_quietly()
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # typer's own answer would be 1
+        if isinstance(end.__context__, BrokenPipeError):  # typer exits with 1 on a closed pipe
             _end_quietly()
         raise
 
 
 def _end_quietly() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes last goes nowhere
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's final flush must not fail
     sys.exit(_CLOSED)
 
 

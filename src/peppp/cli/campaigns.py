@@ -1,4 +1,4 @@
-"""What ``peppp measure`` finds before a campaign, and what it says of it before and after."""
+"""The parts of ``peppp measure``: find rows, choose an engine, describe a campaign before and after it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 def find_rows(
     data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool, store: str
 ) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str], list[str]]:
-    """The rows; the bytes a training keeps, by fingerprint; data sets that are not here; what was read."""
+    """Find the rows of a campaign on ``data``, or of the plan ``named``.
+
+    Returns the rows, a function that gives the bytes that a training keeps, the data sets that are missing on
+    this machine (in a dry run), and a line about each data set that was read.
+    """
     from peppp.campaign.cells import Source, rows_of
     from peppp.campaign.worker import source
     from peppp.table.store.store import fingerprints_in
@@ -60,7 +64,7 @@ def find_rows(
             except DataError:
                 if not dry_run:
                     raise
-                # Enough to count by: bytes depend on the pixels' and classes' numbers only.
+                # The catalog's entry suffices, because bytes depend only on the resolution and the classes.
                 sources[entry.slug] = Source(entry.slug, entry.slug, entry.name, entry.resolution)
                 known[entry.slug] = entry
                 absent.append(entry.slug)
@@ -85,7 +89,7 @@ def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Precision) -
 
 
 def size_matrix(rows: list["Row"], configurations: list[Any], sizes: dict[Any, int]) -> Any:
-    """Bytes of each row's trainings at each configuration: [rows, configurations] float64."""
+    """Return the bytes of each row's trainings at each configuration, float64 [rows, configurations]."""
     import numpy as np
 
     return np.array(
@@ -98,14 +102,14 @@ _LIBRARIES = 300 * 10**6  # bytes; with less, importing torch fails
 
 
 def check_engine(name: str) -> str:
-    """The engine's name, if there is one of that name: said of a dry run as well."""
+    """Return the engine's name, or raise BudgetError for an unknown one."""
     if name not in ("local", "ray", "slurm"):
-        raise BudgetError(f"no engine {name!r}; there are local, ray and slurm")
+        raise BudgetError(f"unknown engine {name!r}; known: local, ray, slurm")
     return name
 
 
 def check_engine_options(engine: str, address: str | None, gpus: float, slurm: str) -> None:
-    """BudgetError on an option that the engine would not look at."""
+    """Raise BudgetError for an option that the engine does not use."""
     for option, given, engines in (
         ("--address", address is not None, ("ray",)),
         ("--gpus", gpus > 0, ("ray", "slurm")),
@@ -119,7 +123,7 @@ def check_engine_options(engine: str, address: str | None, gpus: float, slurm: s
 
 
 def worker_bytes(worker_memory: str | None, engine: str, workers: int | None) -> int | None:
-    """What each worker may have, refused before a store is made where it is too little or there are none."""
+    """Parse the memory limit of each worker; raise BudgetError if it is too small or there are no workers."""
     if worker_memory is None:
         return None
     if engine == "local" and not workers:
@@ -128,7 +132,7 @@ def worker_bytes(worker_memory: str | None, engine: str, workers: int | None) ->
     if memory < _LIBRARIES:
         raise BudgetError(
             f"a worker's libraries alone take {format_bytes(_LIBRARIES)}, more than the "
-            f"{format_bytes(memory)} of --worker-memory; give more, as 2GB"
+            f"{format_bytes(memory)} of --worker-memory; give more, such as 2GB"
         )
     return memory
 
@@ -143,7 +147,7 @@ def make_engine(
     gpus: float,
     slurm: str,
 ) -> "Engine":
-    """The engine of a name, local, ray or slurm, with what its options say."""
+    """Make the engine ``name`` (local, ray or slurm) with its options."""
     from functools import partial
 
     from peppp.campaign.worker import load_data, measure_cell
@@ -167,7 +171,7 @@ def make_engine(
 def dry_run_facts(
     store: str, cells: list["Cell"], sizes: list[int], planned: int, workers: int, absent: list[str]
 ) -> dict[str, Any]:
-    """What a campaign would do, from what the store holds; the store is only read, if there is one."""
+    """Return facts about a campaign before it runs. The store is only read, if it exists."""
     from peppp.campaign.estimates import Estimates, Times
     from peppp.table.store.store import Key, Store
 
@@ -196,13 +200,13 @@ def dry_run_facts(
 
 
 def say_read(lines: list[str]) -> None:
-    """Say what was read, once nothing is left that refuses the line."""
+    """Print the lines about the data sets that were read, once the command line is known to be valid."""
     for line in lines:
         typer.echo(f"read      {line}", err=True)
 
 
 def say(facts: dict[str, Any], store: str, json: bool) -> None:
-    """Say what a campaign would do."""
+    """Print what a campaign would do."""
     if json:
         print_json(facts)
         return
@@ -221,18 +225,18 @@ def say(facts: dict[str, Any], store: str, json: bool) -> None:
     typer.echo(text)
     seconds = facts["estimated_seconds"]
     if seconds is None:
-        typer.echo("time: nothing like it was measured yet, so there is no estimate")
+        typer.echo("time: no estimate, as nothing comparable was measured yet")
     else:
-        typer.echo(f"time: about {_duration(seconds)} with {facts['workers']} at once (estimated)")
+        typer.echo(f"time: about {_duration(seconds)}, {facts['workers']} at a time (estimated)")
     if facts["outdated"]:
         typer.echo(outdated_note(facts["outdated"], shown(store)))
     if absent := facts["absent"]:
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-        typer.echo(f"not on this machine: {', '.join(absent[:3])}{more}; they are counted by name")
+        typer.echo(f"not on this machine: {', '.join(absent[:3])}{more}; the catalog's numbers are used")
 
 
 def end(summary: "Summary", store: str, json: bool) -> None:
-    """Say what became of a campaign, and end with its exit code."""
+    """Print the result of a campaign, and exit with 1 if a cell failed."""
     failures = (*summary.failed, *summary.lost)
     if json:
         names = ("asked", "already_there", "done", "diverged", "retried", "elsewhere", "left", "outdated")
@@ -240,11 +244,11 @@ def end(summary: "Summary", store: str, json: bool) -> None:
         facts |= {"failed": len(summary.failed), "lost": len(summary.lost)}
         print_json(facts | {"seconds": round(summary.seconds, 1)})
     else:
-        tried = f" ({summary.retried} tries more)" if summary.retried else ""
+        tried = f" ({summary.retried} retries)" if summary.retried else ""
         stopped = f", stopped by --max-{summary.stopped}" if summary.stopped else ""
         typer.echo(
             f"{summary.done} measured ({summary.diverged} diverged) in {_duration(summary.seconds)}, "
-            f"{summary.already_there} were there, {len(summary.failed)} failed, {len(summary.lost)} lost"
+            f"{summary.already_there} already there, {len(summary.failed)} failed, {len(summary.lost)} lost"
             f"{tried}, {summary.left} left{stopped}; in {store}"
         )
     if summary.outdated and not json:
@@ -263,13 +267,13 @@ def end(summary: "Summary", store: str, json: bool) -> None:
 
 
 def parse_seconds(text: str, option: str) -> float:
-    """Seconds of a text as 90s, 30min, 8h or 2d; a bare number is seconds."""
+    """Parse a time such as 90s, 30min, 8h or 2d to seconds; a number without a unit is seconds."""
     import re
 
     units = {"": 1, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", text.strip(), re.ASCII)
     if match is None or match[2] not in units or float(match[1]) <= 0:
-        raise BudgetError(f"{option} {text!r} is no time; write it as 90s, 30min or 8h")
+        raise BudgetError(f"{option} {text!r} is not a time; write one such as 90s, 30min, 8h or 2d")
     return float(match[1]) * units[match[2]]
 
 

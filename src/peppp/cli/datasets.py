@@ -1,4 +1,4 @@
-"""``peppp datasets``: the paper's data sets, where they come from and whether they are here."""
+"""``peppp datasets``: list the paper's data sets, show one, or download one."""
 
 from typing import Annotated, Any
 
@@ -9,14 +9,14 @@ from rich.table import Table
 
 from peppp.cli.options import DataRoot, Json, print_json, use_data_root
 
-_WIDTH = 190  # of the list; a narrower terminal breaks its lines
+_WIDTH = 190  # characters that the list needs; narrower terminals wrap its lines
 
 app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def command(context: typer.Context, data_root: DataRoot = None, json: Json = False) -> None:
-    """List the paper's 87 data sets, with their source, its terms, and whether they are on this machine.
+    """List the paper's 87 data sets, with their sources, terms of use, and whether this machine has them.
 
     Example: peppp datasets --data-root ~/data
     """
@@ -39,17 +39,17 @@ def command(context: typer.Context, data_root: DataRoot = None, json: Json = Fal
         table.add_row(row["name"], *map(str, facts), row["source"], row["terms"], here)
     Console(width=max(Console().width, _WIDTH)).print(table)
     typer.echo(
-        f"\nlooked for in {root()}; also without a download: digits, wine, breast_cancer, diabetes, grammar"
+        f"\nsearched in {root()}; these need no download: digits, wine, breast_cancer, diabetes, grammar"
     )
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name of the list.")],
+    name: Annotated[str, typer.Argument(help="A name that `peppp datasets` lists.")],
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
-    """Show how a data set is defined, class by class, and where it is.
+    """Show how a data set is defined, with its classes, and where it is on this machine.
 
     Example: peppp datasets show imagenet-bag
     """
@@ -71,11 +71,11 @@ def show(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="cifar10, or any of CIFAR-100's sets.")],
+    name: Annotated[str, typer.Argument(help="cifar10, or any set cut from CIFAR-100.")],
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
-    """Download the official archive of a data set into the data root; the same line again goes on with it.
+    """Download the official archive of a data set into the data root; the same line again resumes it.
 
     Example: peppp datasets fetch cifar10 --data-root ~/data
     """

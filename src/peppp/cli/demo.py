@@ -1,4 +1,4 @@
-"""``peppp demo``: the whole path on data that is already there."""
+"""``peppp demo``: go all the way from picking to training, on data that needs no download."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,20 +10,23 @@ from peppp.cli.options import Json, Workers, print_json, worker_count
 from peppp.errors import StoreError
 from peppp.units import format_bytes
 
-# As much to train as the table's tasks have, at most; many images to test, so that errors are known.
+# The training part is no larger than those of the table's tasks; a large test part gives precise errors.
 _DATA = "digits?train=1200&test=597"
-_MIN_STEPS = 500  # as the table's rows
+_MIN_STEPS = 500  # like the rows of the table
 _MEASUREMENTS = 6
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Where to put the store and the page.")] = Path("peppp-demo"),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder for the store, the trained weights and the page.")
+    ] = Path("peppp-demo"),
     workers: Workers = None,
     json: Json = False,
 ) -> None:
-    """Pick a precision for a task that the table has not seen, and train it as proof.
+    """Pick a precision for a task that the table does not contain, and train at it as proof.
 
-    On real images that need no download (scikit-learn's handwritten digits); less than a minute on 2 cores.
+    The task is scikit-learn's handwritten digits, which need no download. This takes less than a minute on 2
+    cores.
 
     Example: peppp demo
     """
@@ -47,7 +50,9 @@ def command(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
+        raise StoreError(
+            f"cannot create the folder {folder}: {error.strerror}; name another folder"
+        ) from None
     console = Console(stderr=json)
     count = worker_count(workers, "cpu")
     store = folder / "measurements.db"
@@ -60,16 +65,16 @@ def command(
     console.print(
         f"[bold]1. Meta-training[/] is done: the table that ships has {int(known.observed.sum()):,} errors "
         f"of {tasks} data sets ({len(known.rows)} rows, by network and recipe) at "
-        f"{len(known.configurations)} configurations, each trained and tested; the rest is completed"
+        f"{len(known.configurations)} configurations, each trained and tested; the others are estimated"
     )
 
     packed, plain = fitting(new, recipe, "packed"), fitting(new, recipe, "fp32").within(None).peak
     sizes = sorted(packed.within(None, c).peak for c in grid)
     cap, budget = int(median(sizes)), sizes[int(0.8 * len(sizes))]
     console.print(
-        f"[bold]2. Meta-test[/]: handwritten digits, a task it has not seen; "
+        f"[bold]2. Meta-test[/]: handwritten digits, a task that the table does not contain; "
         f"at most {_MEASUREMENTS} measurements of at most {format_bytes(cap)} each, "
-        f"a budget of {format_bytes(budget)} (a step's peak; fp32 takes {format_bytes(plain)})"
+        f"a budget of {format_bytes(budget)} (for a step's peak; fp32 takes {format_bytes(plain)})"
     )
     with Display(console) as display:
         chosen = pick(
@@ -83,7 +88,7 @@ def command(
             progress=display,
         )
 
-    console.print("[bold]3. Proof[/]: the choice trained for real within the budget, and fp32 beside it")
+    console.print("[bold]3. Proof[/]: the pick trained for real within the budget, and fp32 to compare with")
     picked, recipe = training_of(chosen.configuration, recipe)
     storage = storage_of(picked)
     kind = storage if is_of_formats(picked) else chosen.precision

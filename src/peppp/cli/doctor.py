@@ -1,4 +1,4 @@
-"""``peppp doctor``: whether what is installed here computes as it should."""
+"""``peppp doctor``: check that the installation computes correctly on this machine."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -14,12 +14,13 @@ _PACKAGES = ("peppp", "torch", "numpy", "scipy", "numba", "SQLAlchemy", "pillow"
 
 def command(
     store: Annotated[
-        str | None, typer.Option(help="Also open this store and count its measurements.", show_default=False)
+        str | None,
+        typer.Option(help="Also open this store, such as runs.db, and count its rows.", show_default=False),
     ] = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Show versions and devices, and test the arithmetic where it runs. Exit code 1 if something is wrong.
+    """Show versions and devices, and test the arithmetic on a device. The exit code is 1 if a test fails.
 
     Example: peppp doctor --store runs.db
     """
@@ -61,7 +62,7 @@ def command(
             mark = {True: "ok", False: "WRONG", None: "note"}[check.passed]
             typer.echo(f"{mark:<6}{check.name}: {check.detail}")
         avoided = (
-            "" if verdict == "right" else "; our trainings avoid it, a plain float32 loop of yours does not"
+            "" if verdict == "right" else "; peppp's trainings avoid it, but your own float32 loop does not"
         )
         typer.echo(f"note  strided 1x1 convolutions of few channels, in plain torch: {verdict}{avoided}")
     if not passed:
@@ -69,7 +70,7 @@ def command(
 
 
 def _precisions(device: str) -> tuple[list[str], dict[str, str]]:
-    """The names of precisions that train here for real, and what others lack, one of each kind."""
+    """Return the named precisions that train for real on this device, and what the others lack."""
     from peppp.precisions.known import PRECISIONS
     from peppp.training.runs_here import lacking
 

@@ -1,4 +1,4 @@
-"""``peppp evaluate``: whether the methods work on this table."""
+"""``peppp evaluate``: score the methods on a table of measurements."""
 
 import csv
 import io
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 Where = Annotated[
     list[str] | None,
-    typer.Option(help="Which way of training, as rounding=nearest,network=resnet8 (default: the commonest)."),
+    typer.Option(
+        help="Conditions on the recipe, such as rounding=nearest,network=resnet8 (default: the most common)."
+    ),
 ]
 TableArgument = Annotated[
     str | None,
@@ -25,11 +27,11 @@ TableArgument = Annotated[
 ]
 Errors = Annotated[
     list[Path] | None,
-    typer.Option(help="Your own error matrix, as CSV, instead of a table; of several seeds, give each."),
+    typer.Option(help="CSV file of your own error matrix, instead of a table; repeat it for several seeds."),
 ]
 Memory = Annotated[
     Path | None,
-    typer.Option(help="The memory matrix in bytes that belongs to --errors, unless they hold it."),
+    typer.Option(help="CSV file of the memory in bytes for --errors, unless that file holds it."),
 ]
 
 SHOWN = ("hyperdiff", "convergence", "relative_error", "regret", "memory_used")
@@ -41,52 +43,70 @@ def command(
     errors: Errors = None,
     memory: Memory = None,
     setting: Annotated[
-        str, typer.Option(help="I to VI, as I,IV: Table 1 of the paper. Even ones cap memory.")
+        str,
+        typer.Option(help="Settings I to VI of the paper's Table 1, such as I,IV. Even ones cap memory."),
     ] = "I",
     method: Annotated[
         str,
         typer.Option(
-            help="ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, bo-full-zero-mean, additive, "
-            "zero, high-memory; ours: gaussian, two-best; at another rank: ed-mf-rank-2."
+            help="Methods to score: ed-mf, qr-mf, random-mf, bo-mf, bo-full, bo-mf-zero-mean, "
+            "bo-full-zero-mean, additive, zero, high-memory; ours are gaussian and two-best. ed-mf-rank-2 "
+            "uses another rank."
         ),
     ] = "gaussian,two-best,ed-mf,qr-mf,random-mf,bo-mf,bo-full,zero",
-    measurements: Annotated[str, typer.Option(help="Numbers of measurements on the new task.")] = "1,2,3,5,8",
+    measurements: Annotated[
+        str, typer.Option(help="Numbers of measurements on the new task, such as 1,3,6.")
+    ] = "1,2,3,5,8",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the factorisation.")] = 3,
     shrinkage: Annotated[
         float | None,
-        typer.Option(min=0, help="Lambda of SoftImpute (default: a tenth of the errors' root mean square)."),
+        typer.Option(
+            min=0, help="Shrinkage lambda of SoftImpute (default: a tenth of the errors' root mean square)."
+        ),
     ] = None,
-    share: Annotated[float, typer.Option(help="Share of the table that Settings III to VI know.")] = 0.2,
+    share: Annotated[
+        float, typer.Option(help="Share of the table that Settings III to VI observe, such as 0.2.")
+    ] = 0.2,
     cap: Annotated[
-        str | None, typer.Option(help="Cap of Settings II, IV, VI (default: the table's median memory).")
+        str | None,
+        typer.Option(
+            help="Memory cap of Settings II, IV and VI, such as 275MB (default: the table's median memory)."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How often to repeat all random choices.")] = 1,
-    leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of repetitions with new random choices.")] = 1,
+    leave: Annotated[
+        str, typer.Option(help="What is held out at a time: family, or row, as in the paper.")
+    ] = "family",
     judge: Annotated[
         str,
         typer.Option(
-            help="Errors that picks are judged by: noise-free (means of the task's runs that were not "
-            "measured), same (those measured), or seed (the table's other seeds). Default: noise-free where "
-            "the table has runs to spare, else same.",
+            help="Errors by which picks are judged: noise-free (means over the task's runs that the method "
+            "did not observe), same (the observed runs), or seed (the table's other seeds). Default: "
+            "noise-free if the table has repeated runs, else same.",
             show_default=False,
         ),
     ] = "",
     noise: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of the error over seeds, for gaussian (default: learned)."),
+        typer.Option(
+            help="Standard deviation of the error over seeds for gaussian, such as 0.01 (default: learned)."
+        ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Show ratios and differences to this method, as ed-mf, instead of means."),
+        typer.Option(help="Show ratios and differences to this method, such as ed-mf, instead of means."),
     ] = None,
     where: Where = None,
-    rows: Annotated[Path | None, typer.Option(help="Write the result of each row as CSV.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="CSV file for the result of each row, such as rows.csv.")
+    ] = None,
     json: Json = False,
     help_all: HelpAll = False,
 ) -> None:
-    """Meta-leave-one-out: each task in turn is the new one, measured a few times, predicted, scored.
+    """Score methods by leave-one-out: each task in turn is new, is measured a few times and is predicted.
 
-    Intervals are 95 % bootstraps over families. Errors are those of the table: nothing is trained.
+    Measurements are looked up in the table, so nothing is trained. Intervals are 95 % bootstrap intervals
+    over families.
 
     Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
     """
@@ -100,9 +120,9 @@ def command(
     from peppp.units import parse_bytes
 
     if rows is not None and not rows.parent.is_dir():
-        raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; make it")
+        raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; create it")
     if leave not in ("family", "row"):
-        raise TableError(f"--leave is family or row, not {leave!r}")
+        raise TableError(f"--leave must be family or row, not {leave!r}")
     names = {Method.parse(one).design for one in _names(method)}
     if names <= {"gaussian", "two-best"}:
         for option in ("rank", "shrinkage"):
@@ -163,7 +183,10 @@ def command(
 def known_from(
     table: str | None, errors: list[Path] | None, memory: Path | None, where: list[str]
 ) -> "tuple[ErrorMatrix, list[ErrorMatrix], bool]":
-    """The part of a table or of matrices to evaluate, that of each seed, and whether it is invented."""
+    """Return the part of a table or of matrices to evaluate, a matrix for each seed, and if it is synthetic.
+
+    Raises TableError for options that exclude each other.
+    """
     from peppp.table.matrix import averaged, error_matrix
     from peppp.table.slices import by_seed, known_part
 
@@ -171,7 +194,7 @@ def known_from(
         raise TableError("give a table, or --errors E.csv together with --memory M.csv")
     if errors or memory is not None:
         if where:
-            raise TableError("--where chooses measurements of a table; matrices have none")
+            raise TableError("--where selects measurements of a table, but --errors has none; leave it out")
         seeds = _own_matrices(errors or [], memory)
         return known_part(averaged(seeds)), seeds, False
     measurements = sliced(table, where)
@@ -180,7 +203,7 @@ def known_from(
 
 
 def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]":
-    """The matrices of each seed, with their memory."""
+    """Read the matrix of each seed, with its memory."""
     from dataclasses import replace
 
     from peppp.table.matrices import read_memory, read_seeds
@@ -199,7 +222,7 @@ def _own_matrices(errors: list[Path], memory: Path | None) -> "list[ErrorMatrix]
 
 
 def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
-    """The measurements of a table, by default the one that ships, that are evaluated."""
+    """Return the measurements to evaluate of a table, by default the one that ships."""
     from peppp.table.select import SHIPPED_TABLE, read_current
     from peppp.table.slices import largest_slice, parse_where
 
@@ -207,7 +230,7 @@ def sliced(table: str | None, where: list[str]) -> "list[Measurement]":
 
 
 def as_csv(records: list[dict[str, Any]]) -> str:
-    """Records as CSV under a header of all their fields."""
+    """Format records as CSV, below a header of all their fields."""
     names = list(dict.fromkeys(name for record in records for name in record))
     file = io.StringIO()
     writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -217,7 +240,7 @@ def as_csv(records: list[dict[str, Any]]) -> str:
 
 
 def plain(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as JSON has it: what is no finite number is null."""
+    """Replace NaN and infinity by None, which JSON writes as null."""
     return {
         name: None if isinstance(value, float) and value - value != 0 else value
         for name, value in record.items()
@@ -232,11 +255,11 @@ def _counts(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise PepppError(f"--measurements are whole numbers as 1,2,3, not {text!r}") from None
+        raise PepppError(f"--measurements must be whole numbers, such as 1,2,3, not {text!r}") from None
 
 
 def _about(about: dict[str, Any]) -> str:
-    """What was evaluated, in a sentence."""
+    """Describe what was evaluated."""
     from peppp.units import format_bytes
 
     share = about["measured_share"]
@@ -244,7 +267,7 @@ def _about(about: dict[str, Any]) -> str:
     return (
         f"{about['rows']} tasks of {about['families']} families at {about['configurations']} configurations"
         f"{known}{', SYNTHETIC' if about['synthetic'] else ''}; one {about['leave']} held out at a time; "
-        f"cap of Settings II, IV, VI {format_bytes(about['cap'])}; seeds {about['seeds']}"
+        f"cap of Settings II, IV and VI: {format_bytes(about['cap'])}; seeds: {about['seeds']}"
         + f"; judged by {about['judge']} errors"
         + ("" if about["judged_share"] == 1 else f", {about['judged_share']:.0%} of the picks can be judged")
     )
@@ -269,7 +292,10 @@ def _print_comparison(records: list[dict[str, Any]], about: dict[str, Any], agai
         )  # fmt: skip
     console.print(table)
     console.print(
-        f"to {against}; below 1 and 0 is better; 95 % intervals over families", style="dim", markup=False
+        f"compared to {against}; ratios below 1 and differences below 0 are better; 95 % intervals over "
+        "families",
+        style="dim",
+        markup=False,
     )
 
 
@@ -295,7 +321,7 @@ def _print(records: list[dict[str, Any]], about: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     console.print(
-        "hyperdiff and convergence at the estimated errors; less is better in all;\n"
-        "regret: error of the pick above the best that fits; ±: half of the 95 % interval.",
+        "Hyperdiff and convergence are at the estimated errors. Less is better in all columns.\n"
+        "Regret: the pick's error minus the best error that fits. ±: half of the 95 % interval.",
         style="dim",
     )

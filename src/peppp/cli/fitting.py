@@ -1,4 +1,4 @@
-"""``peppp memory --recompute`` and ``--micro-batch``: how a training is made to fit a budget."""
+"""``peppp memory --recompute`` and ``--micro-batch``: make a training fit a budget."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def parse_micro_batch(text: str | None) -> int | str | None:
-    """A number of inputs, ``auto``, or None. FormatError for another text.
+    """Parse a number of inputs, ``auto``, or None; raise FormatError for any other text.
 
     >>> parse_micro_batch("8"), parse_micro_batch("auto"), parse_micro_batch(None)
     (8, 'auto', None)
@@ -25,15 +25,17 @@ def parse_micro_batch(text: str | None) -> int | str | None:
     if text is None or text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:
-        raise FormatError(f"not a micro-batch: {text!r}; give auto, or a number that divides the batch, as 8")
+        raise FormatError(
+            f"not a micro-batch: {text!r}; give auto, or a number that divides the batch, such as 8"
+        )
     return int(text)
 
 
 def check(budget: int | None, recompute: bool, micro_batch: int | str | None) -> None:
-    """BudgetError where something is to fit and nothing says what."""
+    """Raise BudgetError if an option needs a budget and there is none."""
     if budget is None and (recompute or micro_batch == "auto"):
         asked = "--recompute" if recompute else "--micro-batch auto"
-        raise BudgetError(f"{asked} fits a step into a budget; give one, as --budget 400MB")
+        raise BudgetError(f"{asked} fits a step into a budget; give one, such as --budget 400MB")
 
 
 def run(
@@ -50,7 +52,7 @@ def run(
     json: bool,
     frozen: Sequence[str] = (),
 ) -> None:
-    """Say how each of some configurations fits, or (None) the training in plain PyTorch."""
+    """Print how each configuration in ``chosen`` fits, or for None the training in plain PyTorch."""
     from peppp.footprint.fakes import classification_loss
     from peppp.training.fitting import Fitting
 

@@ -1,4 +1,4 @@
-"""``peppp formats``: what a format can represent."""
+"""``peppp formats``: show the numbers that a format can represent."""
 
 from typing import Annotated, Any
 
@@ -26,11 +26,14 @@ from peppp.formats import (
 def command(
     name: Annotated[
         str | None,
-        typer.Argument(help="A format, as 1-4-3, 1-4-3@ocp, int8, mx-1-2-1/32 or nvfp4.", show_default=False),
+        typer.Argument(
+            help="A format, such as 1-4-3, 1-4-3@ocp, int8, mx-1-2-1/32 or nvfp4 (default: the paper's).",
+            show_default=False,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Limits of the paper's formats, or of one with all its numbers.
+    """Show the limits of the paper's formats, or the limits and numbers of one format.
 
     Example: peppp formats 1-4-3@ocp
     """
@@ -42,7 +45,7 @@ def command(
     console = Console()
     element = element_of(chosen[0])
     if isinstance(chosen[0], (BlockFormat, TwoLevelFormat, ScaledFormat)):
-        console.print(f"{chosen[0]}: {_scales(chosen[0])}; each element is of", highlight=False)
+        console.print(f"{chosen[0]}: {_scales(chosen[0])}; each element has the format", highlight=False)
         rows = [_describe(element)]
     if not isinstance(element, FloatFormat):
         console.print(_sentence(element), highlight=False)
@@ -58,26 +61,26 @@ def command(
     console.print(table)
     if name and element.bits <= 10:
         positive = [f"{value:.6g}" for value in element.values() if value >= 0]
-        console.print(f"\nall numbers not below zero ({len(positive)}):", " ".join(positive), highlight=False)
+        console.print(f"\nall numbers from zero up ({len(positive)}):", " ".join(positive), highlight=False)
 
 
 def _sentence(fmt: FixedFormat | IntegerFormat | DynamicFormat) -> str:
     if isinstance(fmt, DynamicFormat):
-        return f"{fmt}: 256 codes of seven decades times one fp32 scale for each {fmt.block}"
+        return f"{fmt}: 256 codes over seven decades, times one fp32 scale for each block of {fmt.block}"
     if isinstance(fmt, FixedFormat):
         return f"{fmt}: {fmt.bits} bits, from {fmt.min:.6g} to {fmt.max:.6g} in steps of {fmt.step:.6g}"
     return (
-        f"{fmt}: integers from -{fmt.largest} to {fmt.largest} times one scale a tensor, "
-        "its largest magnitude / " + str(fmt.largest)
+        f"{fmt}: integers from -{fmt.largest} to {fmt.largest}, times one scale per tensor, "
+        "which is its largest magnitude / " + str(fmt.largest)
     )
 
 
 def _scales(fmt: BlockFormat | TwoLevelFormat | ScaledFormat) -> str:
     if isinstance(fmt, BlockFormat):
-        return f"{fmt.block} neighbours share a power of two of 8 bits"
+        return f"blocks of {fmt.block} share a power of two of 8 bits"
     if isinstance(fmt, TwoLevelFormat):
-        return f"{fmt.block} neighbours share a scale of {fmt.block_scale}, all numbers one of fp32"
-    return f"one fp32 scale a tensor, its largest magnitude / {fmt.element.max:.6g}"
+        return f"blocks of {fmt.block} share a scale in {fmt.block_scale}, and the tensor one in fp32"
+    return f"one fp32 scale per tensor, which is its largest magnitude / {fmt.element.max:.6g}"
 
 
 def _describe(fmt: Format) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``peppp hardware``: which configurations hardware would have to offer."""
+"""``peppp hardware``: find the configurations that hardware should offer."""
 
 from typing import Annotated
 
@@ -19,15 +19,16 @@ def command(
     epsilon: Annotated[
         float | None,
         typer.Option(
-            help=f"How much more each task may err than at its best configuration (default: {_EPSILON})."
+            help=f"How far each task's error may exceed its best, such as 0.05 (default: {_EPSILON})."
         ),
     ] = None,
     most: Annotated[
-        int | None, typer.Option(min=1, help="At most so many configurations, and the least error so.")
+        int | None,
+        typer.Option(min=1, help="Largest number of configurations, such as 3; minimise the error instead."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Count on how many tasks' frontiers each configuration lies; find the fewest that serve all tasks.
+    """Count the tasks with each configuration on their frontier, and find the fewest that serve all tasks.
 
     Example: peppp hardware runs.db --epsilon 0.02
     """
@@ -35,7 +36,7 @@ def command(
 
     if epsilon is not None and most is not None:
         raise TableError(
-            "--most finds the least error that so many allow, --epsilon the fewest; give one of them"
+            "--most limits the number of configurations, --epsilon the error that they add; give one of them"
         )
     allowed = _EPSILON if epsilon is None else epsilon
     known, _, _ = known_from(table, errors, memory, where or [])
@@ -55,11 +56,11 @@ def command(
         return
     estimated = "" if known.observed.all() else f", {1 - known.share:.0%} of the errors estimated"
     typer.echo(f"{len(known.names)} tasks, {len(known.labels)} configurations{estimated}")
-    typer.echo("on the frontiers of most tasks (Appendix D)")
+    typer.echo("configurations on the frontiers of most tasks (Appendix D)")
     for j in order[:10]:
         typer.echo(f"  {known.labels[j]:<16} {view.frontiers[j]:>3} of {len(known.names)}")
     count = "1 configuration keeps" if len(view.chosen) == 1 else f"{len(view.chosen)} configurations keep"
-    asked = f"at most {most} may" if most is not None else f"each may err {allowed:g} more"
+    asked = f"at most {most} allowed" if most is not None else f"up to {allowed:g} allowed"
     typer.echo(
         f"{count} every task within {view.within.max():.3f} of its best error ({asked}): "
         + ", ".join(known.labels[j] for j in view.chosen)

@@ -1,4 +1,4 @@
-"""``peppp networks``: what can be trained."""
+"""``peppp networks``: list the networks that can be trained by name."""
 
 from typing import Annotated
 
@@ -10,13 +10,15 @@ from peppp.cli.options import Json, print_json
 
 
 def command(
-    classes: Annotated[int, typer.Option(min=1, help="Outputs: classes, or 1 for regression.")] = 10,
+    classes: Annotated[
+        int, typer.Option(min=1, help="Number of outputs: classes, or 1 for regression.")
+    ] = 10,
     channels: Annotated[
-        int, typer.Option(min=1, help="Colours of images, features of numbers, characters of text.")
+        int, typer.Option(min=1, help="Number of colours (images), features (numbers) or characters (text).")
     ] = 3,
     json: Json = False,
 ) -> None:
-    """Networks by name, what they take and how many parameters they have.
+    """List networks by name, with the data that they take and their number of parameters.
 
     Example: peppp networks --classes 10
     """
@@ -46,4 +48,7 @@ def command(
             f"{row['name']}, {row['name']}-wN", str(row["takes"]), f"{row['parameters']:,}", str(row["about"])
         )
     Console().print(table)
-    typer.echo("\n-w32 behind a name: another width; your own: package.module:factory (docs/data.md)")
+    typer.echo(
+        "\nAdd -w32 to a name for another width; name your own network as package.module:factory "
+        "(docs/data.md)"
+    )

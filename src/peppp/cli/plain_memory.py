@@ -1,4 +1,4 @@
-"""``peppp memory --precision``: of a training in plain PyTorch; and the inputs that the command names."""
+"""``peppp memory --precision``: the memory of a training in plain PyTorch, and the parsing of inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The shape of one input, and whether it is a text of integers."""
+    """The shape of one input, and whether it is a text of integer tokens."""
 
     shape: tuple[int, ...]
     is_text: bool
 
     @classmethod
     def parse(cls, text: str) -> "Inputs":
-        """An image as 3x32x32, numbers as 13, a text as tokens:128. NetworkError for another text."""
+        """Parse 3x32x32 (an image), 13 (numbers) or tokens:128 (a text); raise NetworkError for others."""
         kind, colon, rest = text.lower().rpartition(":")
         parts = rest.split("x")
         known = (kind == "tokens" and len(parts) == 1) or (not colon and len(parts) in (1, 3))
         if not known or not all(part.isdecimal() and int(part) > 0 for part in parts):
             raise NetworkError(
-                f"not an input shape: {text!r}; write channels x height x width as 3x32x32, a number of "
-                "features as 13, or the length of a text as tokens:128"
+                f"not an input shape: {text!r}; write channels x height x width, such as 3x32x32, a number "
+                "of features, such as 13, or the length of a text, such as tokens:128"
             )
         return cls(tuple(map(int, parts)), bool(colon))
 
     @property
     def dtype(self) -> "torch.dtype":
-        """Of the tensors."""
+        """The dtype of the input tensors."""
         import torch
 
         return torch.int64 if self.is_text else torch.float32
 
     def batch(self, count: int, device: str) -> "torch.Tensor":
-        """So many inputs; images in channels_last, as peppp trains them."""
+        """Return ``count`` inputs of zeros; images are in channels_last, as in peppp's trainings."""
         import torch
 
         x = torch.zeros(count, *self.shape, dtype=self.dtype, device=device)
@@ -54,7 +54,7 @@ class Inputs:
 def built(
     network: str, classes: int, inputs: Inputs, device: str = "meta", frozen: Sequence[str] = ()
 ) -> "nn.Module":
-    """A network by name for such inputs, with ``frozen`` parameters that are not trained."""
+    """Build a network by name for such inputs, with its ``frozen`` parameters excluded from training."""
     import torch
 
     from peppp.tasks import networks
@@ -68,7 +68,7 @@ def built(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a user asks for: a network on a batch, the recipe that trains it, how, and a budget."""
+    """What the user asked for: a network, a batch, the recipe, how to train in PyTorch, and a budget."""
 
     network: str
     classes: int
@@ -81,7 +81,7 @@ class Asked:
 
 
 def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
-    """Say what the training takes, whether it fits, and the largest batch that does."""
+    """Print the memory of the training, whether it fits, and the largest batch that does."""
     from peppp.footprint.fakes import classification_loss
     from peppp.footprint.measuring import measure_training
     from peppp.footprint.training_memory import training_memory
@@ -128,12 +128,12 @@ def run(asked: Asked, *, measure: bool, layers: bool, json: bool) -> None:
 
 
 def _needed(found: Any) -> int:
-    """The peak, and what a GPU needs beside it."""
+    """Return the peak plus the reserve that a GPU needs."""
     return int(found.peak + getattr(found, "reserve", 0))
 
 
 def _fits(asked: Asked, peak: int, peak_of: Any, about: dict[str, Any]) -> str:
-    """Whether a peak is within the budget, in words; the same in ``about``."""
+    """Describe whether a peak fits the budget, and add the same facts to ``about``."""
     from peppp.footprint.estimate import largest_batch
 
     budget = asked.budget or 0
@@ -143,9 +143,9 @@ def _fits(asked: Asked, peak: int, peak_of: Any, about: dict[str, Any]) -> str:
         most = 0
     left = budget - peak
     about |= {"budget": budget, "fits": left >= 0, "left": left, "largest_batch": most}
-    said = f"fits {format_bytes(budget)}, {format_bytes(left)} are left"
+    said = f"fits in {format_bytes(budget)}, {format_bytes(left)} are left"
     if left < 0:
-        said = f"does not fit {format_bytes(budget)}, {format_bytes(-left)} are missing"
+        said = f"does not fit in {format_bytes(budget)}, {format_bytes(-left)} are missing"
     return f"{said}; " + (f"the largest batch that fits is {most} (estimated)" if most else "no batch fits")
 
 
@@ -159,4 +159,7 @@ def _print_layers(layers: Any, console: Console) -> None:
         sizes = (layer.weights, layer.activations)
         table.add_row(layer.name, layer.kind, *(f"{size / 10**6:.2f}" for size in sizes))
     console.print(table)
-    console.print("In MB (10^6 bytes), estimated. Each tensor is counted where it is made.", style="dim")
+    console.print(
+        "Sizes are estimated, in MB (10^6 bytes). Each tensor counts for the layer that makes it.",
+        style="dim",
+    )

@@ -1,4 +1,4 @@
-"""``peppp precisions``: the precisions that have names, and what each costs in error and memory."""
+"""``peppp precisions``: list the named precisions, and what each costs in error and memory."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,17 +18,24 @@ _NETWORK = "resnet8"
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One of them, for all that is known of it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A precision, such as mxfp8, to show in detail (default: list all).")
+    ] = None,
     table: Annotated[
         list[Path] | None,
-        typer.Option(help="Stores or tables of measurements (default: what ships)."),
+        typer.Option(
+            help="Store or table of measurements, such as runs.db; may be repeated (default: the shipped)."
+        ),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(help="Write a page: errors on every network, and memory on three.")
+        Path | None,
+        typer.Option(
+            help="Markdown file for a page of errors on every network, and of memory on three networks."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Precisions by the names that people use, and how much more each errs than fp32 where it was measured.
+    """List the precisions that have names, with their measured errors above fp32's.
 
     Example: peppp precisions mxfp8
     """
@@ -39,7 +46,7 @@ def command(
 
     if page is not None:
         if name is not None:
-            raise FormatError("a page has all precisions; leave the name out")
+            raise FormatError("--page describes all precisions; leave the name out")
         check_place(page)
     chosen = list(PRECISIONS.values()) if name is None else [_named(name)]
     places = table or [SHIPPED_TABLE]
@@ -62,23 +69,25 @@ def command(
     width = max(len(precision.name) for precision in plain)
     typer.echo(f"{'name':<{width}}  error above fp32's         what it is")
     for precision in plain:
-        told = _told(by_name.get(precision.name))
-        typer.echo(f"{precision.name:<{width}}  {told:<25}  {precision.about}")
+        shown = _shown(by_name.get(precision.name))
+        typer.echo(f"{precision.name:<{width}}  {shown:<25}  {precision.about}")
     typer.echo(
-        "\n-sgd8bit or -adamw8bit after fp32, or after one without -all or -kahan: states of 8 bits.\n"
-        f"Errors: {_NETWORK} of the table, mean over families of tasks, 95 % interval. fp32 and pairs of "
-        "formats, as 1-4-1/1-6-7, are precisions, too."
+        "\nAdd -sgd8bit or -adamw8bit to fp32, or to a name without -all or -kahan, for 8-bit states.\n"
+        f"Errors are means over families of tasks, with 95 % intervals, for {_NETWORK} in the table.\n"
+        "fp32 and pairs of formats, such as 1-4-1/1-6-7, are precisions, too."
     )
 
 
 def _named(name: str) -> NamedPrecision:
     found = parse_precision(name)
     if not isinstance(found, NamedPrecision):
-        raise FormatError(f"{found} is a pair of formats; `peppp formats` tells of each: peppp formats 1-4-1")
+        raise FormatError(
+            f"{found} is a pair of formats, not a name; `peppp formats` shows each: peppp formats 1-4-1"
+        )
     return found
 
 
-def _told(difference: "Difference | None") -> str:
+def _shown(difference: "Difference | None") -> str:
     if difference is None:
         return "not measured"
     mean = difference.mean
@@ -97,7 +106,7 @@ def _sentences(precision: NamedPrecision, found: "list[Difference]") -> str:
     size = bytes_a_parameter(precision.name)
     lines.append(f"bytes    {size:.4g} a parameter, with {precision.optimizer or 'sgd'}")
     lines += [
-        f"error    {_told(d)} above fp32's: {d.network}, {d.tasks} tasks of {d.families} families, "
+        f"error    {_shown(d)} above fp32's: {d.network}, {d.tasks} tasks of {d.families} families, "
         f"{d.runs} runs"
         for d in found
     ]

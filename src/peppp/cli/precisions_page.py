@@ -1,4 +1,4 @@
-"""The page of precisions by name: what they are, what each costs in error, and in memory."""
+"""Write the page of named precisions: what they are, and what each costs in error and memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from peppp.tasks.dataset import blank_images
 from peppp.tasks.readers import load
 from peppp.training.fitting import fitting
 
-# Whose memory the page shows: the network, its data in words, and their pixels a side.
+# The networks whose memory the page shows: name, data in words, and side of the images in pixels.
 _NETWORKS = (("resnet8", "16x16 pixels", 16), ("resnet18", "32x32 pixels", 32), ("transformer", "text", None))
 
 
-# What papers and libraries claim: the claim, and the two precisions that it compares.
+# Claims of papers and libraries, each with the two precisions that it compares.
 _CLAIMS = (
     ("bfloat16 needs a float32 copy of the weights (arXiv 1710.03740)", "bf16", "amp-bf16"),
     ("stochastic rounding replaces that copy (arXiv 2010.06192)", "bf16-sr", "amp-bf16"),
@@ -35,14 +35,17 @@ _NETWORK = "resnet8"
 
 
 def bytes_a_parameter(name: str, optimizer: str | None = None) -> float:
-    """Of weights, gradients and states between steps, with SGD's momentum unless the name says another."""
+    """Return the bytes per parameter of weights, gradients and optimizer states between two steps.
+
+    The optimizer is SGD with momentum, unless it is given or the precision's name contains another.
+    """
     layer = torch.nn.Linear(1024, 1024, bias=False, device="meta")
     found = training_memory(layer, torch.empty(1, 1024), precision=name, optimizer=optimizer)
     return (found.weights + found.gradients + found.states) / 1024**2
 
 
 def written(measurements: Sequence[Measurement], tables: Sequence[Path]) -> str:
-    """The page, in Markdown, of the measurements in tables."""
+    """Return the page, in Markdown, about the measurements of ``tables``."""
     found = differences(measurements)
     names = ", ".join(f"`{table.name}`" for table in tables)
     lines = [
@@ -80,9 +83,9 @@ def written(measurements: Sequence[Measurement], tables: Sequence[Path]) -> str:
         for d in named:
             if d.network == network:
                 m, (task, most) = d.mean, d.worst
-                told = "unknown" if d.families == 1 else f"{m.low:+.3f} to {m.high:+.3f}"
+                interval = "unknown" if d.families == 1 else f"{m.low:+.3f} to {m.high:+.3f}"
                 lines.append(
-                    f"| `{d.precision}` | {m.mean:+.3f} | {told} | {d.tasks} | "
+                    f"| `{d.precision}` | {m.mean:+.3f} | {interval} | {d.tasks} | "
                     f"{d.families} | {d.runs} | {most:+.3f} ({task}) |"
                 )
     lines += ["", *_claims(measurements), *_formats_b(measurements)]
@@ -92,7 +95,7 @@ def written(measurements: Sequence[Measurement], tables: Sequence[Path]) -> str:
 
 
 def _claims(measurements: Sequence[Measurement]) -> list[str]:
-    """What others claim, beside the difference that was measured here."""
+    """Return a table of claims and the differences that were measured here."""
     lines = [
         "## What papers claim, and what these trainings say",
         "",
@@ -119,7 +122,7 @@ def _claims(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _formats_b(measurements: Sequence[Measurement]) -> list[str]:
-    """Where the optimizer's format matters: the costliest Formats B by rounding mode."""
+    """Return a table of the costliest and the cheapest Format B of each rounding mode."""
     lines = [
         "## Where Format B matters",
         "",
@@ -140,7 +143,7 @@ def _formats_b(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def _memory_table() -> list[str]:
-    """Kept and peak megabytes of a step of 32 on three networks."""
+    """Return a table of kept and peak megabytes of a step, with a batch of 32, on three networks."""
     names = ("fp32", *(name for name in MEASURED if "-all" not in name), "mxfp8")
     rows: dict[str, list[str]] = {name: [] for name in names}
     for network, _, side in _NETWORKS:

@@ -1,4 +1,4 @@
-"""``peppp predict``: what a trained network says of images."""
+"""``peppp predict``: label images with a trained network."""
 
 import csv
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from peppp.files import whole
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is said of one image: the probability of each class."""
+    """The prediction for one image: the probability of each class."""
 
     image: str
     classes: tuple[str, ...]
@@ -31,24 +31,33 @@ class Row:
         return self.classes[self.each.index(self.most)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return plain data for JSON."""
         each = dict(zip(self.classes, self.each, strict=True))
         return {"image": self.image, "label": self.label, "probability": self.most, "probabilities": each}
 
 
 def command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished `peppp train --out`, or its weights.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images, however deep.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished `peppp train --out`, or its file of weights.")
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, or folders, which are searched at any depth.")
+    ],
     network: Annotated[
         str | None,
-        typer.Option(help="Your own network, package.module:factory, as the run names it: it is imported."),
+        typer.Option(
+            help="Your own network, package.module:factory, as in the run; its code is imported and run."
+        ),
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write a table: image, label, probability, every class.")
+        Path | None,
+        typer.Option(
+            "--csv", help="CSV file for image, label, probability, and the probability of each class."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Label images with a network that `peppp train` left, each with its probability.
+    """Label images with a network that `peppp train` trained, and show the probability of each label.
 
     Example: peppp predict peppp-run/ new_photos/ --csv labels.csv
     """
@@ -60,7 +69,7 @@ def command(
     from peppp.training.predicting import probabilities, read_trained
 
     if csv_file is not None and csv_file.is_dir():
-        raise StoreError(f"{csv_file} is a folder; name a file, as labels.csv")
+        raise StoreError(f"{csv_file} is a folder; name a file, such as labels.csv")
     trained = read_trained(run, network=network)
     files = images_within(images)
     pixels, broken = [], []

@@ -1,4 +1,4 @@
-"""``peppp report``: a page of what a store or a table says."""
+"""``peppp report``: write an HTML page about a store or a table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +13,20 @@ def command(
     html: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     budget: Annotated[
         str | None,
-        typer.Option(help="Memory budget to begin with, as 100MB (default: the middle of all footprints)."),
+        typer.Option(
+            help="Memory budget that the page opens with, such as 100MB (default: the median footprint)."
+        ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="One task alone, with all its configurations.", show_default=False)
+        str | None,
+        typer.Option(help="Name of a single task to show, with all its configurations.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a page of all tasks: errors measured and estimated, singular values, frontiers, picks.
+    """Write a page about all tasks: errors measured and estimated, singular values, frontiers and picks.
 
-    The page is one file that opens from disk and fetches nothing. Nothing is trained, the store only read.
+    The page is a single file that opens from disk and loads nothing from the network. Nothing is trained, and
+    the store is only read.
 
     Example: peppp report runs.db --budget 100MB --html report.html
     """
@@ -54,7 +58,7 @@ def command(
         ]
         print_json({"page": str(html), "budget": page["budget"], "tasks": picks})
         return
-    others = "" if observed == entries else ", the others estimated"
+    others = "" if observed == entries else ", the others are estimated"
     typer.echo(f"{html}: {page['title']}, {observed} of {entries} errors measured{others}")
     if page["left_out"]:
         typer.echo(page["left_out"], err=True)

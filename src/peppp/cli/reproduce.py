@@ -1,4 +1,4 @@
-"""``peppp reproduce``: the paper's figures on this table."""
+"""``peppp reproduce``: draw the paper's figures from a table of measurements."""
 
 import sys
 from pathlib import Path
@@ -16,35 +16,46 @@ def command(
     name: Annotated[
         str,
         typer.Argument(
-            help="1a 1b 4 5 6a 6b 7 9-26 D, or settings, pooled, variance, rounding, designs, "
-            "head-to-head, better-picks, all."
+            help="Figure of the paper (1a 1b 4 5 6a 6b 7 9-26 D), or settings, pooled, variance, rounding, "
+            "designs, head-to-head, better-picks, or all."
         ),
     ],
     table: TableArgument = None,
     errors: Errors = None,
     memory: Memory = None,
     where: Where = None,
-    masks: Annotated[int, typer.Option(min=1, help="Random samples of the error matrix.")] = 100,
-    seeds: Annotated[int, typer.Option(min=1, help="How often to repeat an evaluation.")] = 1,
+    masks: Annotated[int, typer.Option(min=1, help="Number of random samples of the error matrix.")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of repetitions of an evaluation.")] = 1,
     cap: Annotated[
-        str | None, typer.Option(help="The paper's 816 MB (default: the table's median memory).")
+        str | None,
+        typer.Option(help="Memory cap, such as the paper's 816MB (default: the table's median memory)."),
     ] = None,
     choice_cap: Annotated[
-        str | None, typer.Option(help="The 275 MB of Figure 7 (default: the example's median memory).")
+        str | None,
+        typer.Option(
+            help="Memory cap of Figure 7, such as the paper's 275MB (default: the example's median memory)."
+        ),
     ] = None,
-    leave: Annotated[str, typer.Option(help="What is held out: family, or row as in the paper.")] = "family",
-    csv: Annotated[Path | None, typer.Option(help="Write the numbers as CSV; a folder for all.")] = None,
+    leave: Annotated[
+        str, typer.Option(help="What is held out at a time: family, or row, as in the paper.")
+    ] = "family",
+    csv: Annotated[
+        Path | None, typer.Option(help="CSV file for the numbers, such as fig11.csv; for all, a folder.")
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write a picture (.png, .svg, .pdf); a folder for all.")
+        Path | None,
+        typer.Option(help="Picture to write (.png, .svg or .pdf), such as fig11.svg; for all, a folder."),
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="For all: write the claims as one Markdown page.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Markdown file for the claims and verdicts; only with all.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Draw a figure of the paper from a table: its claim, what this table shows, and the numbers.
+    """Draw a figure of the paper from a table, and compare the paper's claim with the table.
 
-    Names that are ours: settings (all methods in Settings I to VI), pooled (Format B left out), variance,
+    These names are ours: settings (all methods in Settings I to VI), pooled (without Format B), variance,
     rounding (stochastic and nearest), designs (what is measured against how it is predicted), head-to-head
-    (with the optuna extra), better-picks (our methods and intervals; minutes). Nothing is trained.
+    (needs the optuna extra) and better-picks (our methods and intervals, in minutes). Nothing is trained.
 
     Example: peppp reproduce 11 table.csv.gz --seeds 5 --csv fig11.csv --plot fig11.svg
     """
@@ -53,13 +64,13 @@ def command(
     from peppp.units import parse_bytes
 
     if leave not in ("family", "row"):
-        raise TableError(f"--leave is family or row, not {leave!r}")
+        raise TableError(f"--leave must be family or row, not {leave!r}")
     wanted = list(FIGURES) if name == "all" else [canonical(name)]
     if page is not None and name != "all":
-        raise TableError("--page is for all: peppp reproduce all TABLE --page results.md")
+        raise TableError("--page is for all figures: peppp reproduce all TABLE --page results.md")
     for path in (csv, plot, page):
         if path is not None and not path.parent.is_dir():
-            raise StoreError(f"cannot write {path}: there is no folder {path.parent}; make it")
+            raise StoreError(f"cannot write {path}: there is no folder {path.parent}; create it")
     study = _study(
         table, errors, memory, where or [],
         masks=masks, seeds=seeds, leave=leave,

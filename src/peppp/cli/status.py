@@ -1,4 +1,4 @@
-"""``peppp status``: how far a store's campaigns are."""
+"""``peppp status``: show how far a store's campaigns are."""
 
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -19,17 +19,17 @@ _COLUMNS = ("done", "diverged", "failed", "lost", "left", "running")
 
 def command(
     store: Annotated[str, typer.Argument(help="Store to look at: an SQLite file or a database URL.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Look again until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the display until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates of --watch.")] = 2.0,
     failures: Annotated[
-        bool, typer.Option("--failures", help="What was given up, with the end of its traceback.")
+        bool, typer.Option("--failures", help="Show failed and lost cells, with the end of each traceback.")
     ] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Forget what was asked for and is not measured.")
+        bool, typer.Option("--forget", help="Forget cells that are not measured and that no run holds.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """What is done, diverged, failed, lost and left in a store, per task; it makes no run wait.
+    """Show how many cells of each task are done, diverged, failed, lost and left, while campaigns run.
 
     Example: peppp status runs.db --watch
     """

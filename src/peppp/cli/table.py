@@ -1,4 +1,4 @@
-"""``peppp table``: measurements as text that can be shared."""
+"""``peppp table``: share measurements as text tables."""
 
 import sys
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SIGNAL = 0.25
 _COLUMNS_OF_THEIR_OWN = ("network", "resolution", "learning_rate", "rounding")
-app = typer.Typer(help="Measurements as a text table: share, merge, check and look.", no_args_is_help=True)
+app = typer.Typer(help="Export, import, merge, check and show tables of measurements.", no_args_is_help=True)
 
 _Place = Annotated[str, typer.Argument(help="Store (SQLite file or database URL) or table to read.")]
 _PlaceOrOurs = Annotated[
@@ -29,7 +29,7 @@ _PlaceOrOurs = Annotated[
         help="Store or table to read (default: the table that ships with peppp).", show_default=False
     ),
 ]
-_Output = Annotated[Path, typer.Argument(help="CSV file to write; compressed if it ends in .gz.")]
+_Output = Annotated[Path, typer.Argument(help="CSV file to write; compressed if its name ends in .gz.")]
 
 
 @app.command()
@@ -49,11 +49,11 @@ def export(store: _Place, table: _Output, json: Json = False) -> None:
 
 @app.command(name="import")
 def import_(
-    store: Annotated[str, typer.Argument(help="Store to add to, made if it is not there.")],
-    tables: Annotated[list[str], typer.Argument(help="Tables (or stores) to add.")],
+    store: Annotated[str, typer.Argument(help="Store to add to; it is created if it is missing.")],
+    tables: Annotated[list[str], typer.Argument(help="Tables or stores to add.")],
     json: Json = False,
 ) -> None:
-    """Add the measurements of tables to a store: all of them, or none where one cannot be read.
+    """Add the measurements of tables to a store; if one table cannot be read, none are added.
 
     Example: peppp table import runs.db theirs.csv.gz
     """
@@ -73,10 +73,10 @@ def import_(
 @app.command()
 def merge(
     output: _Output,
-    tables: Annotated[list[str], typer.Argument(help="Tables and stores to put together.")],
+    tables: Annotated[list[str], typer.Argument(help="Tables or stores to merge.")],
     json: Json = False,
 ) -> None:
-    """Put tables together: what is the same once, further runs as repeats, what differs apart.
+    """Merge tables: drop duplicates, and keep further runs of the same measurement as repeats.
 
     Example: peppp table merge all.csv.gz ours.csv.gz theirs.csv.gz
     """
@@ -92,7 +92,7 @@ def merge(
 
 @app.command()
 def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
-    """Check a table that came from somewhere: each cell is parsed, nothing in it is ever executed.
+    """Check that every cell of a table is valid. Nothing in a table is ever executed.
 
     Example: peppp table validate theirs.csv.gz
     """
@@ -107,7 +107,7 @@ def validate(table: _PlaceOrOurs = None, json: Json = False) -> None:
 
 @app.command()
 def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
-    """The rows of a table: what was measured on each data set under each recipe, and what came out.
+    """Show the rows of a table: the measurements and errors of each data set under each recipe.
 
     Example: peppp table show table.csv.gz
     """
@@ -140,13 +140,13 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
             else f"{row['signal']:.2f}{'' if row['signal'] >= _SIGNAL else ' weak'}",
             escape(", ".join(f"{field} {value}" for field, value in row["unlike_most"].items())),
         )
-    # What is piped on is not cut to the width of a terminal that is not there.
+    # Without a terminal, rich would cut lines at 80 characters.
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(shown)
     if lacking := [row for row in rows if row["fp32"] is None]:
         of = lacking[0]
         console.print(
-            f"{len(lacking)} rows lack fp32, so that their signal is not known; to measure it: peppp measure "
+            f"{len(lacking)} rows lack fp32, so their signal is unknown; to measure it, run peppp measure "
             f"STORE --data ... --network {of['network']} --configurations fp32 (and the row's other options)",
             style="dim",
         )
@@ -161,14 +161,15 @@ def show(table: _PlaceOrOurs = None, json: Json = False) -> None:
 def matrix(
     table: _Place,
     errors: Annotated[
-        Path, typer.Argument(help="CSV to write: tasks x configurations, empty: not observed.")
+        Path, typer.Argument(help="CSV file to write: tasks x configurations; empty cells were not observed.")
     ],
     recipe: Annotated[
-        str | None, typer.Option(help="Digest of the recipe whose rows to take (default: all).")
+        str | None,
+        typer.Option(help="Digest of the recipe whose rows to write, as table show lists it (default: all)."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the error matrix of a table as CSV, as `--errors` takes it.
+    """Write the error matrix of a table as a CSV file, which the option `--errors` reads.
 
     Example: peppp table matrix runs.db E.csv
     """
@@ -188,7 +189,7 @@ def matrix(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of a table's row.
+    """Print the JSON Schema of the rows of a table.
 
     Example: peppp table schema
     """
@@ -251,5 +252,5 @@ def _summaries(measurements: Iterable["Measurement"]) -> list[dict[str, Any]]:
 
 
 def _library(members: list["Measurement"]) -> str:
-    """The versions of torch that made a row, without their builds."""
+    """Return the versions of torch that made a row, without their build suffixes."""
     return " and ".join(sorted({m.provenance.get("torch", "unknown").partition("+")[0] for m in members}))

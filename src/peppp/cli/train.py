@@ -1,4 +1,4 @@
-"""``peppp train``: one training under a budget, kept in a folder."""
+"""``peppp train``: train a network at one precision, within a budget, and keep it in a folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,25 +44,28 @@ if TYPE_CHECKING:
 
 def command(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(help="Folder of images (a folder a class), .npz file, or digits.")],
+    data: Annotated[
+        str,
+        typer.Argument(help="Data set: a folder with a folder of images per class, an .npz file, or digits."),
+    ],
     precision: Annotated[
         str,
         typer.Option(
             "--precision",
             "--configuration",
-            help="fp32, a name (peppp precisions lists them), or 1-4-1/1-6-7.",
+            help="fp32, a name (`peppp precisions` lists them), or a pair of formats, such as 1-4-1/1-6-7.",
         ),
     ],
     network: Network = "resnet8",
     storage: Annotated[
         str | None,
         typer.Option(
-            help="packed: pairs of formats, really in few bits; real: a name, by torch and libraries; "
-            "simulated: rounded, in float32 (default: packed or real)."
+            help="packed: store a pair of formats in its bits; real: run a named precision with torch and "
+            "libraries; simulated: round in float32 (default: packed or real)."
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for checkpoint and weights; the same line again goes on from it.")
+        Path, typer.Option(help="Folder for checkpoint and weights; the same line again resumes from it.")
     ] = Path("peppp-run"),
     resolution: Resolution = 0,
     epochs: Epochs = 10,
@@ -75,7 +78,10 @@ def command(
     freeze: Freeze = None,
     rounding: Rounding = "stochastic",
     budget: Annotated[
-        str | None, typer.Option(help="Recompute blocks, if need be, so that a step's peak fits, as 400MB.")
+        str | None,
+        typer.Option(
+            help="Limit of a step's peak memory, such as 400MB; blocks are recomputed if necessary."
+        ),
     ] = None,
     no_recompute: NoRecompute = False,
     micro_batch: MicroBatch = None,
@@ -84,7 +90,7 @@ def command(
     json: Json = False,
     help_all: HelpAll = False,
 ) -> None:
-    """Train at one precision, say its memory before and after, and keep the weights.
+    """Train at one precision, compare the estimated with the measured memory, and keep the weights.
 
     Example: peppp train my_images/ --network resnet18 --precision amp-bf16
     """
@@ -103,9 +109,9 @@ def command(
     if limit is None:
         refuse_unused(context, "no_recompute", "needs --budget: without one, nothing is recomputed")
     if chosen.is_fp32 or isinstance(chosen, NamedPrecision):
-        refuse_unused(context, "rounding", f"is of pairs of formats; {precision} rounds as its name says")
+        refuse_unused(context, "rounding", f"is for pairs of formats; {precision} rounds as its name says")
     if chosen.is_fp32:
-        refuse_unused(context, "storage", "is of low precisions; fp32 is stored as it is")
+        refuse_unused(context, "storage", "is for low precisions; fp32 has only one storage")
     kind = _storage(chosen, storage or ("packed" if precision.startswith("packed:") else None))
     recipe = Recipe(
         network=network,
@@ -136,15 +142,15 @@ def command(
 
 
 def _storage(precision: Precision, asked: str | None) -> str:
-    """How a precision is trained: as asked, or for real."""
+    """Return the storage that was asked for, by default real for a named precision and else packed."""
     usual = "real" if isinstance(precision, NamedPrecision) else "packed"
     if asked is not None and asked not in (usual, "simulated"):
-        raise FormatError(f"unknown storage {asked!r} of {precision}; known: {usual}, simulated")
+        raise FormatError(f"unknown storage {asked!r} for {precision}; known: {usual}, simulated")
     return asked or usual
 
 
 def storage_of(precision: Precision, *, device: str = "cpu") -> str:
-    """How the pick of a precision is trained: for real where that runs."""
+    """Return the storage for training a pick: real or packed if this device can run it, else simulated."""
     from peppp.training.runs_here import lacking
 
     return "simulated" if lacking(precision, device=device) else _storage(precision, None)
@@ -165,9 +171,9 @@ def run(
     micro_batch: int | str | None = None,
     strict: bool = True,
 ) -> None:
-    """Train within a budget, if there is one; print the estimate and what was measured side by side.
+    """Train, within ``budget`` bytes if it is given, and print the estimated and the measured memory.
 
-    Where it cannot be kept, BudgetError if ``strict``, else a warning.
+    If no way to train fits the budget, this raises BudgetError if ``strict``, or else prints a warning.
     """
     from peppp.lowprec.storage.packed_network import packable
     from peppp.tasks import networks
@@ -190,7 +196,8 @@ def run(
             raise NetworkError(lack)
         if storage == "simulated" and strict and (budget is not None or micro_batch is not None):
             raise BudgetError(
-                f"{configuration} is simulated in float32, without a budget or micro-batches; leave them out"
+                f"{configuration} is simulated in float32, where neither a budget nor micro-batches apply; "
+                "leave them out"
             )
     elif storage == "packed" and not configuration.is_fp32:
         for fmt in configuration.sides:
@@ -234,7 +241,7 @@ def _fit(
     strict: bool,
     json: bool,
 ) -> "Fit | None":
-    """How the training fits, and said so; None where a step cannot be rehearsed and nothing asks for it."""
+    """Estimate how the training fits and print that; return None if no estimate is possible or required."""
     from peppp.training.fitting import fitting
 
     budget = wishes["budget"]
@@ -246,7 +253,7 @@ def _fit(
         if budget is not None or wishes["micro_batch"] is not None:
             raise
         if not json:
-            typer.echo(f"estimate  not known: {error}")
+            typer.echo(f"estimate  unknown: {error}")
         return None
     except BudgetError:
         if strict:

@@ -1,1 +1,1 @@
-"""Measurements and error matrices: read, written, merged, selected, stored."""
+"""Read, write, merge, select and store measurements, and make error matrices of them."""

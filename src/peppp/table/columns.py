@@ -1,7 +1,7 @@
-"""Measurements as flat records of plain values, which the text table and the store both hold.
+"""Convert measurements to and from flat records of plain values, for the text table and the store.
 
-Whatever makes a record, and whatever reads one, goes through the same checks, so that all that is kept can be
-read again. Reading parses; it never executes.
+Records are checked in the same way when they are made and when they are read, so that whatever is stored can
+be read again. Reading a record never executes anything in it.
 """
 
 import json
@@ -100,7 +100,7 @@ def _provenance(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field of a record: what it means, what it may be, and how its text is read."""
+    """A field of a record: its meaning, the values it allows, and the function that reads its text."""
 
     meaning: str
     allowed: str
@@ -109,7 +109,7 @@ class Column:
 
 _A_NAME = f"1 to {LONGEST_TEXT} printable characters"
 _A_COUNT = "a whole number from 0"
-_A_FRACTION = "a fraction from 0 to 1 with a decimal point, as 0.25"
+_A_FRACTION = "a fraction from 0 to 1 with a decimal point, such as 0.25"
 _SHORT_JSON = f"of at most {LONGEST_JSON} characters"
 
 COLUMNS: Mapping[str, Column] = {
@@ -118,31 +118,35 @@ COLUMNS: Mapping[str, Column] = {
     "group": Column("source that the task shares with its siblings", _A_NAME, _name),
     "configuration": Column(
         "Format A / Format B, or a name",
-        "two formats as 1-4-1/1-6-7, or a precision as amp-bf16",
+        "two formats, such as 1-4-1/1-6-7, or the name of a precision, such as amp-bf16",
         parse_precision,
     ),
     "recipe_digest": Column("digest of the recipe", "16 hexadecimal digits", _name),
     "seed": Column("seed of the run", _A_COUNT, _count),
-    "repeat": Column("counts runs that share everything before it", _A_COUNT, _count),
+    "repeat": Column("number of the run among those that share all fields before this one", _A_COUNT, _count),
     "outcome": Column("how the training ended", " or ".join(Outcome), Outcome),
     "test_error": Column("error after the last epoch", _A_FRACTION, _fraction),
-    "train_error": Column("the same on the training part", _A_FRACTION, _fraction),
+    "train_error": Column("error on the training part after the last epoch", _A_FRACTION, _fraction),
     "chance_error": Column("error of guessing", _A_FRACTION, _fraction),
-    "curve": Column("[epoch, test error] pairs", f"JSON as [[1,0.5],[3,0.25]] {_SHORT_JSON}", _curve),
+    "curve": Column("[epoch, test error] pairs", f"JSON such as [[1,0.5],[3,0.25]], {_SHORT_JSON}", _curve),
     "seconds": Column("duration of the training", "a number from 0", _number),
     "weights": Column("bytes of the weights", _A_COUNT, _count),
     "activations": Column("bytes kept for the backward pass", _A_COUNT, _count),
     "gradients": Column("bytes of the gradient", _A_COUNT, _count),
-    "states": Column("bytes of the optimizer's states", f'JSON as {{"momentum":64}} {_SHORT_JSON}', _states),
+    "states": Column(
+        "bytes of the optimizer's states", f'JSON such as {{"momentum":64}}, {_SHORT_JSON}', _states
+    ),
     "raw": Column("bytes in fp32 or integers", _A_COUNT, _count),
-    "working": Column("extra bytes at the worst moment", _A_COUNT, _count),
+    "working": Column("extra bytes at the peak", _A_COUNT, _count),
     "recipe": Column("the recipe", f"JSON as peppp writes recipes, {_SHORT_JSON}", _recipe),
-    "provenance": Column("versions, device", f'JSON as {{"torch":"2.13"}} {_SHORT_JSON}', _provenance),
+    "provenance": Column(
+        "versions and device", f'JSON such as {{"torch":"2.13"}}, {_SHORT_JSON}', _provenance
+    ),
 }
 
 
 def check(measurement: Measurement) -> None:
-    """Raise TableError for a value that its column does not allow, without writing and reading a record."""
+    """Raise TableError if the measurement holds a value that its column does not allow."""
     where = f"measurement of {measurement.task!r:.60} at {measurement.configuration}"
     for name, value in _scalars(measurement).items():
         _read(name, COLUMNS[name].read, value, where)
@@ -152,10 +156,10 @@ def check(measurement: Measurement) -> None:
 
 
 def to_record(measurement: Measurement) -> dict[str, str | int | float]:
-    """The measurement as a flat mapping of text, int and float, one value for each of ``COLUMNS``.
+    """Return the measurement as a flat mapping of text, int and float, one value for each of ``COLUMNS``.
 
-    Raises TableError, naming the field, if the measurement holds something that could not be read again,
-    such as an error that is NaN.
+    Raises TableError, naming the field, if the measurement holds something that could not be read again, such
+    as an error that is NaN.
     """
     m = measurement
     values: dict[str, str | int | float] = _scalars(m) | {
@@ -173,7 +177,7 @@ def to_record(measurement: Measurement) -> dict[str, str | int | float]:
 
 
 def _scalars(m: Measurement) -> dict[str, str | int | float]:
-    """The fields of a measurement that are one text or one number."""
+    """Return the fields of a measurement that are a single text or number."""
     return {
         "task": m.task,
         "fingerprint": m.fingerprint,
@@ -193,16 +197,16 @@ def _scalars(m: Measurement) -> dict[str, str | int | float]:
 
 
 def from_record(record: Mapping[str, str | int | float], where: str) -> Measurement:
-    """The measurement of a record whose values are plain or their texts.
+    """Make a measurement from a record, whose values may be numbers or their texts.
 
-    Raises TableError: ``where``, the column, what it holds and what it may hold.
+    Raises TableError that begins with ``where`` and names the column, its value and the allowed values.
     """
     values = {name: _read(name, column.read, record.get(name), where) for name, column in COLUMNS.items()}
     digest = values.pop("recipe_digest")
     if digest != values["recipe"].digest:
         raise TableError(
-            f"{where}, column recipe_digest: {digest!r} is not the digest of the recipe beside it, "
-            f"{values['recipe'].digest!r}; restore the recipe, whose measurement this is"
+            f"{where}, column recipe_digest: {digest!r} is not the digest of the recipe in the same row, "
+            f"{values['recipe'].digest!r}; restore the recipe that the measurement was made with"
         )
     sizes = ("weights", "activations", "gradients", "states", "raw", "working")
     footprint = Footprint(**{name: values.pop(name) for name in sizes})
@@ -210,7 +214,7 @@ def from_record(record: Mapping[str, str | int | float], where: str) -> Measurem
 
 
 def _read(name: str, read: Callable[[Any], Any], value: Any, where: str) -> Any:
-    """The value as ``read`` takes it; scalars are read from their text."""
+    """Read a value with ``read``, scalars from their text; raise TableError naming the column."""
     try:
         return read(str(value) if isinstance(value, (str, int, float)) else value)
     except (AttributeError, FormatError, RecursionError, TypeError, ValueError) as error:
@@ -220,15 +224,17 @@ def _read(name: str, read: Callable[[Any], Any], value: Any, where: str) -> Any:
 
 
 def read_recipe(text: str, where: str) -> Recipe:
-    """The recipe of a text as :meth:`Recipe.to_json` writes it; TableError, beginning with ``where``."""
+    """Read a recipe that :meth:`Recipe.to_json` wrote; raise TableError that begins with ``where``."""
     return _read("recipe", _recipe, text, where)  # type: ignore[no-any-return]
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a row of the table, as its texts; the digest's agreement with the recipe is extra.
+    """Return the JSON Schema of a table's row, in which every value is a text.
+
+    A schema cannot say that the digest must belong to the recipe; :func:`from_record` checks that.
 
     >>> json_schema()["properties"]["test_error"]["description"]
-    'error after the last epoch: a fraction from 0 to 1 with a decimal point, as 0.25'
+    'error after the last epoch: a fraction from 0 to 1 with a decimal point, such as 0.25'
     """
     patterns = {_count: _COUNT.pattern, _number: _NUMBER.pattern, _fraction: _NUMBER.pattern}
     properties: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The text table: measurements as plain CSV, one flat record a row."""
+"""Read and write the text table: measurements as plain CSV, with one record in each row."""
 
 import csv
 from collections.abc import Iterable
@@ -12,11 +12,12 @@ from peppp.table.columns import COLUMNS, from_record, to_record
 
 
 def write_table(path: str | Path, measurements: Iterable[Measurement]) -> None:
-    """Write measurements as a text table, gzipped if the name ends in ``.gz``; the same ones, the same bytes.
+    """Write measurements as a text table, gzipped if the name ends in ``.gz``.
 
-    One row a measurement under a header of ``COLUMNS``; recipe, curve, states and provenance are JSON.
-    The file appears complete or not at all. Raises TableError on what could not be read again and
-    StoreError where the file cannot be written.
+    The header is ``COLUMNS``, and each row is a measurement; recipe, curve, states and provenance are JSON.
+    Equal measurements give equal bytes. The file appears complete or not at all. Raises TableError for a
+    measurement that could not be read again or that occurs twice, and StoreError if the file cannot be
+    written.
 
     >>> from tempfile import TemporaryDirectory
     >>> from peppp import Configuration, Footprint, Outcome, Recipe
@@ -38,10 +39,10 @@ def write_table(path: str | Path, measurements: Iterable[Measurement]) -> None:
 
 
 def read_table(path: str | Path) -> list[Measurement]:
-    """The measurements of a text table that :func:`write_table` wrote, or a spreadsheet with its columns.
+    """Read the measurements of a text table that :func:`write_table` or a spreadsheet wrote.
 
-    Raises TableError, naming file, line and column, on anything that is not what the column allows, and
-    StoreError where there is no such file.
+    Raises TableError, naming file, line and column, for a value that its column does not allow, and
+    StoreError if there is no such file.
     """
     path = Path(path)
     seen: dict[tuple[Any, ...], int] = {}
@@ -52,7 +53,7 @@ def read_table(path: str | Path) -> list[Measurement]:
         _check_header(header, path)
         for cells in rows:
             where = f"{path}, line {rows.line_num}"
-            if not cells:  # an empty line, as editors leave at the end
+            if not cells:  # editors leave empty lines at the end
                 continue
             if len(cells) != len(header):
                 raise TableError(f"{where}: {len(cells)} cells; the header has {len(header)} columns")
@@ -65,14 +66,14 @@ def read_table(path: str | Path) -> list[Measurement]:
 def _check_header(header: list[str], path: Path) -> None:
     if sorted(header) != sorted(COLUMNS):
         missing = ", ".join(name for name in COLUMNS if name not in header)
-        if not set(header) & (set(COLUMNS) - {"task"}):  # with which a matrix begins as well
+        if not set(header) & (set(COLUMNS) - {"task"}):  # an error matrix begins with "task", too
             matrix = " (a matrix of errors? pick, evaluate, hardware and reproduce take it as --errors)"
             raise TableError(
                 f"{path}, line 1: not the header of a table of measurements"
                 f"{matrix if '/' in ''.join(header) else ''}; give a table that `peppp table export` wrote, "
                 "or a store"
             )
-        wrong = f"{missing} missing" if missing else "a column unknown or twice"
+        wrong = f"{missing} missing" if missing else "a column is unknown or occurs twice"
         raise TableError(
             f"{path}, line 1: not the header of a table of measurements ({wrong}); the columns are "
             f"{', '.join(COLUMNS)}"
@@ -84,5 +85,5 @@ def _refuse_repeat(seen: dict[tuple[Any, ...], int], measurement: Measurement, l
     if first != line:
         raise TableError(
             f"{path}, line {line}: the same task, configuration, recipe, seed and repeat as line {first}; "
-            "leave one of them out, or count the second run in the column repeat"
+            "remove one of them, or give the second run another number in the column repeat"
         )

@@ -1,4 +1,4 @@
-"""What sets the rows of a table apart, in words: rows of one task under two recipes must not look alike."""
+"""Describe how recipes differ, so that rows of one task under two recipes can be distinguished."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _FIELDS = tuple(field.name for field in fields(Recipe))
 
 
 def unlike_most(recipes: Iterable[Recipe]) -> dict[Recipe, dict[str, Any]]:
-    """Of each recipe, the fields whose values differ from the commonest ones.
+    """For each recipe, return the fields whose values differ from the most common ones.
 
     >>> usual, other = Recipe(), Recipe(network="vgg11", learning_rate=0.01)
     >>> unlike_most([usual, usual, other])[other]
@@ -31,10 +31,10 @@ def unlike_most(recipes: Iterable[Recipe]) -> dict[Recipe, dict[str, Any]]:
 
 
 def in_words(recipes: Iterable[Recipe]) -> dict[Recipe, str]:
-    """What distinguishes the recipes of one task, "" if there is only one.
+    """Describe what distinguishes each recipe of one task from the others; "" if there is only one.
 
     >>> sorted(in_words([Recipe(), Recipe(network="vgg11")]).values())
-    ['network resnet18', 'network vgg11']
+    ['network resnet8', 'network vgg11']
     """
     distinct = list(dict.fromkeys(recipes))
     names = [name for name in _FIELDS if len({getattr(recipe, name) for recipe in distinct}) > 1]

@@ -1,4 +1,4 @@
-"""What a column of an error matrix is called: a configuration, one at a learning rate, or any other text."""
+"""Labels of an error matrix's columns: a configuration, one at a learning rate, or any other text."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from peppp.precisions.known import Precision, parse_precision
 
 @dataclass(frozen=True, slots=True)
 class TunedConfiguration:
-    """A configuration and the learning rate it is trained at (section 4.3); as text ``1-4-1/1-6-7 at 0.01``.
+    """A configuration with a learning rate (section 4.3), written as ``1-4-1/1-6-7 at 0.01``.
 
     >>> pair = TunedConfiguration(Configuration.parse("1-4-1/1-6-7"), 0.01)
     >>> str(pair), TunedConfiguration.parse(str(pair)) == pair
@@ -27,13 +27,15 @@ class TunedConfiguration:
 
     @classmethod
     def parse(cls, text: str) -> "TunedConfiguration":
-        """The pair of its text; FormatError for a text that is none."""
+        """Parse a text such as ``1-4-1/1-6-7 at 0.01``; raise FormatError for any other text."""
         configuration, at, rate = text.partition(" at ")
         if not at:
-            raise FormatError(f"not a pair with a learning rate: {text!r}; write one as 1-4-1/1-6-7 at 0.01")
+            raise FormatError(
+                f"not a configuration at a learning rate: {text!r}; write 1-4-1/1-6-7 at 0.01, for example"
+            )
         rates = parse_rates(rate)
         if len(rates) > 1:
-            raise FormatError(f"{text!r} has several learning rates; write one as 1-4-1/1-6-7 at 0.01")
+            raise FormatError(f"{text!r} has several learning rates; write one, such as 1-4-1/1-6-7 at 0.01")
         return cls(parse_precision(configuration.strip()), rates[0])
 
     def __str__(self) -> str:
@@ -44,7 +46,7 @@ Label: TypeAlias = Precision | TunedConfiguration | str
 
 
 def parse_label(text: str) -> Label:
-    """The label of a text: a precision, with or without a rate, where it reads as one; else the text itself.
+    """Parse a text as a precision, with or without a learning rate; return any other text as it is.
 
     >>> parse_label("1-4-1/1-6-7 at 0.01").learning_rate, parse_label("amp-bf16").name, parse_label("mine")
     (0.01, 'amp-bf16', 'mine')
@@ -57,39 +59,43 @@ def parse_label(text: str) -> Label:
 
 
 def as_label(label: Label) -> Label:
-    """The label itself, or that of a text."""
+    """Parse the label if it is a text."""
     return parse_label(label) if isinstance(label, str) else label
 
 
 def formats_of(label: Label) -> Configuration | None:
-    """The two formats of a label; None where it is a name or any other text."""
+    """Return the two formats of a label, or None if it is a named precision or any other text."""
     precision = label.configuration if isinstance(label, TunedConfiguration) else label
     return precision if isinstance(precision, Configuration) else None
 
 
 def plain(labels: Iterable[Label]) -> tuple[Precision, ...]:
-    """The precisions of labels, without learning rates; TableError where one is any other text."""
+    """Return the precisions of labels, without learning rates; raise TableError for any other text."""
     found = []
     for label in labels:
         if isinstance(label, str):
-            raise TableError(f"the column {label!r} is no precision, as 1-4-1/1-6-7 or amp-bf16 would be")
+            raise TableError(
+                f"the column {label!r} is not a precision; name it as one, such as 1-4-1/1-6-7 or amp-bf16"
+            )
         found.append(label.configuration if isinstance(label, TunedConfiguration) else label)
     return tuple(found)
 
 
 def pairs(labels: Iterable[Label]) -> tuple[Configuration, ...]:
-    """The configurations of labels, without learning rates; TableError where one is not two formats."""
+    """Return the configurations of labels, without learning rates; raise TableError for any other label."""
     found = []
     for label in labels:
         pair = formats_of(label)
         if pair is None:
-            raise TableError(f"the column {str(label)!r} is no pair of formats, as 1-4-1/1-6-7 would be")
+            raise TableError(
+                f"the column {str(label)!r} is not a pair of formats; name it as one, such as 1-4-1/1-6-7"
+            )
         found.append(pair)
     return tuple(found)
 
 
 def in_order(labels: Iterable[Label], rates: Sequence[float] = ()) -> list[Label]:
-    """Labels in the order of the ``rates``, then of the paper's grid; others after those, by their text."""
+    """Sort labels by the order of ``rates``, then of the paper's grid; other labels follow, by text."""
     place = {configuration: j for j, configuration in enumerate(paper_grid())}
 
     def key(label: Label) -> tuple[float, int, str]:
@@ -103,7 +109,9 @@ def in_order(labels: Iterable[Label], rates: Sequence[float] = ()) -> list[Label
 
 
 def groups(labels: Sequence[Label]) -> NDArray[np.intp] | None:
-    """A number [d] for each label, equal for those that differ in Format B only; None for mere texts.
+    """Number the labels [d] so that those that differ only in Format B share a number.
+
+    Returns None if there are no labels, or if one is a mere text.
 
     >>> groups(paper_grid()[7:11])
     array([0, 0, 1, 1])
@@ -119,7 +127,7 @@ def groups(labels: Sequence[Label]) -> NDArray[np.intp] | None:
 
 
 def parse_rates(text: str | float) -> tuple[float, ...]:
-    """The learning rates of a text: one, or several to choose from.
+    """Parse one learning rate, or several between commas; raise FormatError for anything else.
 
     >>> parse_rates("0.01,0.001")
     (0.01, 0.001)
@@ -129,5 +137,7 @@ def parse_rates(text: str | float) -> tuple[float, ...]:
     except ValueError:
         rates = ()
     if not rates or not all(0 <= rate < float("inf") for rate in rates):
-        raise FormatError(f"not a learning rate: {text!r}; write a number, or several as 0.01,0.001,0.0001")
+        raise FormatError(
+            f"not a learning rate: {text!r}; write a number, or several, such as 0.01,0.001,0.0001"
+        )
     return rates

@@ -1,15 +1,15 @@
-"""Your own matrices as CSV: errors or memory of tasks (rows) at configurations (columns).
+"""Read your own matrices from CSV: errors or memory of tasks (rows) at configurations (columns).
 
-The first line names the columns behind one cell that may say anything; each further line is a task's name
-and its numbers, with a decimal point; an empty cell is one that was not observed. A column is a
-configuration, a configuration at a learning rate, or any other text.
+The first line names the columns after one cell, which may hold any text. Each further line is a task's name
+and its numbers, with a decimal point; an empty cell was not observed. A column is a configuration, a
+configuration at a learning rate, or any other text.
 
     task,1-4-1/1-6-7,1-5-2/1-8-9
     digits,0.25,
     letters,0.5,0.125
 
-Several such files are several seeds. One long file may hold them instead, an error a line, with the memory of
-that training in bytes if it is known:
+Several such files are several seeds. One long file may hold them instead, with an error in each line, and the
+memory of that training in bytes if it is known:
 
     task,column,seed,error,memory
     digits,1-4-1/1-6-7,0,0.25,91000000
@@ -35,16 +35,16 @@ _LONG = ("task", "column", "error")
 
 
 def read_errors(*paths: str | Path) -> ErrorMatrix:
-    """The error matrix of a CSV, fractions in [0, 1]; of several, or of a long one, the mean over seeds.
+    """Read an error matrix, fractions in [0, 1], from CSV; average several files, or a long one, over seeds.
 
-    Each task is a group of its own. Raises TableError, one line with file, line and column, on anything
-    else; StoreError if there is no file.
+    Each task becomes its own group. Raises TableError, naming file, line and column, for anything that is not
+    such a matrix, and StoreError if there is no file.
     """
     return averaged(read_seeds(*paths))
 
 
 def read_seeds(*paths: str | Path) -> list[ErrorMatrix]:
-    """An error matrix for each seed: for each of the files, or for each seed of one long file."""
+    """Read an error matrix for each seed: one from each file, or one for each seed of a long file."""
     if len(paths) == 1 and _is_long(Path(paths[0])):
         return _read_long(Path(paths[0]))
     found = []
@@ -55,14 +55,14 @@ def read_seeds(*paths: str | Path) -> list[ErrorMatrix]:
 
 
 def read_memory(path: str | Path, errors: ErrorMatrix) -> NDArray[np.float64]:
-    """The bytes [n, d] of a CSV, in the order of the rows and columns of ``errors``.
+    """Read bytes [n, d] from CSV, in the order of the rows and columns of ``errors``.
 
-    Raises TableError where the labels are not those of ``errors``, or a cell is empty or no number of bytes.
+    Raises TableError if the labels differ from those of ``errors``, or a cell is not a number of bytes.
     """
     values, rows, columns = read_matrix(path, _size)
     tasks = tuple(row.task for row in errors.rows)
     for what, here, there in (("row", rows, tasks), ("column", columns, errors.columns)):
-        # Neither set holds a label twice: both readers refuse that.
+        # Both readers refuse repeated labels, so comparing the sets is enough.
         if odd := sorted(map(str, set(here) ^ set(there))):
             place = (
                 "only in the memory matrix" if odd[0] in map(str, here) else "missing in the memory matrix"
@@ -71,8 +71,8 @@ def read_memory(path: str | Path, errors: ErrorMatrix) -> NDArray[np.float64]:
     if np.isnan(values).any():
         i, j = np.argwhere(np.isnan(values))[0]
         raise TableError(
-            f"{path}: no memory for {rows[i]!r} at {columns[j]}; memory is computed, not measured: fill in "
-            "every cell"
+            f"{path}: no memory for {rows[i]!r} at {columns[j]}; memory can be computed without training: "
+            "fill in every cell"
         )
     order = [rows.index(task) for task in tasks], [columns.index(column) for column in errors.columns]
     return values[np.ix_(*order)]
@@ -81,11 +81,11 @@ def read_memory(path: str | Path, errors: ErrorMatrix) -> NDArray[np.float64]:
 def read_matrix(
     path: str | Path, read: Callable[[str], float] = float
 ) -> tuple[NDArray[np.float64], tuple[str, ...], tuple[Label, ...]]:
-    """Any matrix of a CSV: its values [n, d], NaN where a cell is empty, its tasks and its columns.
+    """Read a matrix from CSV: its values [n, d], NaN for empty cells, its tasks and its columns.
 
-    ``read`` makes a cell's number or raises a ValueError that says why. Raises TableError on labels twice,
-    ragged lines, rows or columns without a number, and a matrix that is transposed or separated by
-    semicolons; StoreError if there is no file.
+    ``read`` turns a cell's text into a number, or raises a ValueError that says why not. Raises TableError
+    for repeated labels, ragged lines, rows or columns without a number, and a matrix that is transposed or
+    separated by semicolons; raises StoreError if there is no file.
     """
     path = Path(path)
     with reading(path) as file:
@@ -97,7 +97,7 @@ def read_matrix(
         values: list[list[float]] = []
         for cells in rows:
             where = f"{path}, line {rows.line_num}"
-            if not any(cells):  # as editors and spreadsheets leave at the end
+            if not any(cells):  # editors and spreadsheets leave empty lines at the end
                 continue
             if len(cells) == width and _trailing(cells) >= width - len(header):
                 cells = cells[: len(header)]
@@ -108,18 +108,19 @@ def read_matrix(
                 )
             task = _name(cells[0], where)
             if tasks.setdefault(task, rows.line_num) != rows.line_num:
-                raise TableError(f"{where}: the task {task!r} stands in line {tasks[task]} already")
+                raise TableError(f"{where}: the task {task!r} is already in line {tasks[task]}; remove one")
             values.append(
                 [_cell(text, read, where, name) for text, name in zip(cells[1:], header[1:], strict=True)]
             )
     array = np.array(values, dtype=np.float64).reshape(len(values), len(columns))
     if not values:
-        raise TableError(f"{path} has no rows; give a line for each task under the header")
+        raise TableError(f"{path} has no rows; give a line for each task below the header")
     if all(isinstance(parse_label(task), Configuration) for task in tasks) and not any(
         isinstance(column, Configuration) for column in columns
     ):
         raise TableError(
-            f"{path}: its rows are configurations; columns are, and rows are tasks (transposed?)"
+            f"{path}: its rows are configurations; give tasks as rows and configurations as columns "
+            "(transposed?)"
         )
     for task, row in zip(tasks, array, strict=True):
         if np.isnan(row).all():
@@ -136,7 +137,7 @@ def write_matrix(
     tasks: Sequence[str],
     columns: Sequence[Label],
 ) -> None:
-    """Write a matrix [n, d] as :func:`read_matrix` reads it, exactly; NaN becomes an empty cell.
+    """Write a matrix [n, d] so that :func:`read_matrix` reads the same numbers; NaN becomes an empty cell.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -159,32 +160,34 @@ def _is_long(path: Path) -> bool:
 
 
 def _read_long(path: Path) -> list[ErrorMatrix]:
-    """The matrices of a file of one error a line, by ascending seed."""
+    """Read the matrices of a file with one error in each line, by ascending seed."""
     errors: dict[int, dict[tuple[str, Label], float]] = {}
     memory: dict[tuple[str, Label], float] = {}
     with reading(path) as file:
         rows = csv.DictReader(file, strict=True)
         rows.fieldnames = [name.strip() for name in rows.fieldnames or []]
         for odd in set(rows.fieldnames) - {*_LONG, "seed", "memory"}:
-            raise TableError(f"{path}, line 1: no column {odd!r}; write task,column,seed,error,memory")
+            raise TableError(
+                f"{path}, line 1: unknown column {odd!r}; the columns are task,column,seed,error,memory"
+            )
         for cells in rows:
             where = f"{path}, line {rows.line_num}"
             if None in cells or None in cells.values():
-                raise TableError(f"{where}: not as many cells as the header has columns")
+                raise TableError(f"{where}: the number of cells differs from the header's number of columns")
             task = _name(cells["task"], where)
             label = parse_label(_name(cells["column"], where, "a column's name"))
             seed = int(_cell(cells.get("seed") or "0", _whole, where, "seed"))
             error = _cell(cells["error"], _error, where, "error")
             if math.isnan(error):
-                raise TableError(f"{where}: no error; leave the line out")
+                raise TableError(f"{where}: the error is empty; leave the line out")
             if (task, label) in errors.setdefault(seed, {}):
-                raise TableError(f"{where}: {task!r} at {label} and seed {seed} stands there twice")
+                raise TableError(f"{where}: {task!r} at {label} and seed {seed} occurs twice; remove one")
             errors[seed][task, label] = error
             size = _cell(cells.get("memory") or "", _size, where, "memory")
             if not math.isnan(size) and memory.setdefault((task, label), size) != size:
-                raise TableError(f"{where}: {task!r} at {label} has another memory than before")
+                raise TableError(f"{where}: the memory of {task!r} at {label} differs from an earlier line's")
     if not errors:
-        raise TableError(f"{path} has no rows; give a line for each error under the header")
+        raise TableError(f"{path} has no rows; give a line for each error below the header")
     return [_matrix_of(errors[seed], memory) for seed in sorted(errors)]
 
 
@@ -198,7 +201,7 @@ def _matrix_of(errors: dict[tuple[str, Label], float], memory: dict[tuple[str, L
 
 
 def _trailing(cells: Sequence[str]) -> int:
-    """How many empty cells end a line: spreadsheets leave columns that were used once."""
+    """Count the empty cells at the end of a line, which spreadsheets leave for columns once in use."""
     return len(list(takewhile(lambda cell: not cell.strip(), reversed(cells))))
 
 
@@ -206,12 +209,12 @@ def _header(header: list[str], path: Path) -> tuple[Label, ...]:
     where = f"{path}, line 1"
     if len(header) < 2:
         hint = "separate its cells by commas" if header and ";" in header[0] else "write task,1-4-1/1-6-7,..."
-        raise TableError(f"{where}: a header names at least one column behind its first cell; {hint}")
+        raise TableError(f"{where}: a header names at least one column after its first cell; {hint}")
     columns: dict[Label, None] = {}
     for text in header[1:]:
         column = parse_label(_name(text, where, "a column's name"))
         if column in columns:
-            raise TableError(f"{where}: the column {column} stands there twice")
+            raise TableError(f"{where}: the column {column} occurs twice; remove or rename one")
         columns[column] = None
     return tuple(columns)
 
@@ -219,7 +222,7 @@ def _header(header: list[str], path: Path) -> tuple[Label, ...]:
 def _name(text: str, where: str, what: str = "a task's name") -> str:
     text = text.strip()
     if not text or len(text) > LONGEST_TEXT or not text.isprintable():
-        raise TableError(f"{where}: {what} has 1 to {LONGEST_TEXT} printable characters")
+        raise TableError(f"{where}: {what} must have 1 to {LONGEST_TEXT} printable characters")
     return text
 
 
@@ -232,7 +235,7 @@ def _cell(text: str, read: Callable[[str], float], where: str, column: str) -> f
         if not math.isfinite(number):
             raise ValueError("is not finite; leave the cell empty where nothing was observed")
     except ValueError as error:
-        says = str(error) if str(error).startswith("is ") else "is no number; write one as 0.25"
+        says = str(error) if str(error).startswith("is ") else "is not a number; write one such as 0.25"
         raise TableError(f"{where}, column {column[:60]}: {text[:60]!r} {says}") from error
     return number
 
@@ -240,7 +243,7 @@ def _cell(text: str, read: Callable[[str], float], where: str, column: str) -> f
 def _error(text: str) -> float:
     number = float(text)
     if number < 0 or 1 < number < math.inf:
-        raise ValueError("is not in [0, 1]; errors are fractions: divide per cent by 100")
+        raise ValueError("is not in [0, 1]; errors are fractions: divide percentages by 100")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The error matrix: errors of tasks (rows) at configurations (columns), most of them not observed."""
+"""The error matrix: errors of tasks (rows) at configurations (columns), of which few may be observed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,16 +22,16 @@ from peppp.table.labels import Label, TunedConfiguration, in_order, pairs
 __all__ = ["ErrorMatrix", "Lacking", "Row", "error_matrix", "read_table", "write_table"]
 
 
-class Lacking(TableError):  # noqa: N818  it reads as what it says: the table is lacking
-    """The table lacks the rows that something needs."""
+class Lacking(TableError):  # noqa: N818  "table lacking" reads better than "lacking error"
+    """The table lacks rows, columns or memory that a computation needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the error matrix: one task under one recipe; rows of one ``group`` are siblings.
+    """A row of the error matrix: one task under one recipe. Tasks of one ``group`` share a source.
 
-    ``fingerprint`` is that of the task's data: names may repeat, contents do not. ``recipe`` is None where
-    the errors come from a matrix that does not say how they were trained.
+    ``fingerprint`` identifies the task's data, since names may repeat. ``recipe`` is None if the errors come
+    from a matrix that does not record how they were trained.
     """
 
     task: str
@@ -44,12 +44,13 @@ class Row:
 
 @dataclass(frozen=True)
 class ErrorMatrix:
-    """The paper's P_Omega(E): ``values`` [n, d] in [0, 1], NaN where not observed.
+    """The paper's P_Omega(E): ``values`` [n, d] in [0, 1], and NaN where not observed.
 
-    Columns are configurations, configurations at a learning rate, or any other texts; ``memory`` [n, d] holds
-    the bytes of each training, where they are known. A value may be the mean of several runs: ``counts`` [n,
-    d] says of how many, and ``squares`` [n, d] sums their squared distances from it (None: of one). Arrays
-    are read-only copies. Raises TableError where shapes, labels or values contradict each other.
+    Columns are configurations, configurations at a learning rate, or any other texts. ``memory`` [n, d] holds
+    the bytes of each training, or is None if they are not all known. A value may be the mean of several runs:
+    ``counts`` [n, d] is their number, and ``squares`` [n, d] the sum of their squared distances from the
+    mean; both are None if each value is a single run. Arrays are read-only copies. Raises TableError if
+    shapes do not agree, a column occurs twice, an error is outside [0, 1] or memory is not positive.
     """
 
     values: NDArray[np.float64]
@@ -68,39 +69,41 @@ class ErrorMatrix:
                 continue
             array = np.array(getattr(self, name), dtype=np.float64, order="C")
             if array.shape != shape:
-                raise TableError(f"{name} of {shape[0]} rows and {shape[1]} columns cannot be {array.shape}")
+                raise TableError(
+                    f"{name} has the shape {array.shape}; it must be {shape}, the numbers of rows and columns"
+                )
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         if len(set(self.columns)) != len(self.columns):
-            raise TableError("a configuration stands twice in the error matrix; each column needs its own")
+            raise TableError("two columns of the error matrix have the same label; remove or rename one")
         known = self.values[self.observed]
         if not np.isfinite(known).all():
-            raise TableError("an error matrix has a number where observed and NaN everywhere else")
+            raise TableError("an error matrix holds an infinite value; give NaN where nothing was observed")
         if ((known < 0) | (known > 1)).any():
             raise TableError("errors are fractions between 0 and 1; divide percentages by 100")
         if self.memory is not None and not ((self.memory > 0) & np.isfinite(self.memory)).all():
-            raise TableError("memory is a positive number of bytes in each entry")
+            raise TableError("memory must be a positive number of bytes in each entry")
 
     @classmethod
     def from_values(
         cls, values: ArrayLike, rows: Sequence[Row], columns: Sequence[Label], memory: ArrayLike | None = None
     ) -> "ErrorMatrix":
-        """The matrix of ``values`` [n, d] in which NaN means not observed."""
+        """Make a matrix of ``values`` [n, d], in which NaN means not observed."""
         return cls(values, tuple(rows), tuple(columns), memory)  # type: ignore[arg-type]
 
     @cached_property
     def observed(self) -> NDArray[np.bool_]:
-        """Which entries are known: [n, d]."""
+        """A mask [n, d] of the observed entries."""
         return np.asarray(~np.isnan(self.values))
 
     @property
     def share(self) -> float:
-        """The share of the entries that is known."""
+        """The share of the entries that are observed."""
         return float(self.observed.mean())
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
-        """The columns as configurations, without learning rates; Lacking where one is any other text."""
+        """The columns as configurations, without learning rates; raises Lacking for any other column."""
         try:
             return pairs(self.columns)
         except TableError as error:
@@ -113,7 +116,7 @@ class ErrorMatrix:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A name for each row: its task, and where recipes differ what tells them apart."""
+        """A name for each row: its task, and the fields in which the recipes of the rows differ."""
         recipes = [asdict(replace(row.recipe, resolution=0)) for row in self.rows if row.recipe is not None]
         differing = [
             f.name
@@ -127,36 +130,38 @@ class ErrorMatrix:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What names each row's data: its fingerprint, or its name where there is none."""
+        """An identifier of each row's data: its fingerprint, or its task if it has none."""
         return tuple(row.fingerprint or row.task for row in self.rows)
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
-        """What identifies each row: its data and the digest of its recipe."""
+        """An identifier of each row: its data and the digest of its recipe."""
         return tuple((row.fingerprint or row.task, row.recipe_digest) for row in self.rows)
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The group of each row, or its task where it has none: rows of a family are held out together."""
+        """The group of each row, or its task if it has none; evaluations hold out a family as a whole."""
         return tuple(row.group or row.task for row in self.rows)
 
     @property
     def chance(self) -> NDArray[np.float64]:
-        """The errors of guessing [n]; TableError for one outside (0, 1]."""
+        """The errors of guessing [n]; raises TableError for one outside (0, 1]."""
         for row in self.rows:
             if not 0 < row.chance_error <= 1:
-                raise TableError(f"the chance error of {row.task} is {row.chance_error}; it lies in (0, 1]")
+                raise TableError(
+                    f"the chance error of {row.task} is {row.chance_error}; it must be above 0 and at most 1"
+                )
         return np.array([row.chance_error for row in self.rows])
 
     @property
     def bytes(self) -> NDArray[np.float64]:
-        """``memory`` [n, d]; Lacking where it is not known."""
+        """``memory`` [n, d]; raises Lacking if it is unknown."""
         if self.memory is None:
             raise Lacking("the table lacks the memory of its trainings")
         return self.memory
 
     def take(self, rows: ArrayLike, columns: ArrayLike | None = None) -> "ErrorMatrix":
-        """The matrix of some rows and, if given, some columns: indices or masks."""
+        """Return the matrix of some rows and, if given, some columns, by indices or masks."""
         i = np.arange(len(self.rows))[np.asarray(rows)]
         j = np.arange(len(self.columns))[... if columns is None else np.asarray(columns)]
         return ErrorMatrix(
@@ -170,27 +175,25 @@ class ErrorMatrix:
         )
 
     def masked(self, mask: NDArray[np.bool_]) -> "ErrorMatrix":
-        """The matrix of which only the entries of a ``mask`` [n, d] are known."""
+        """Return the matrix with only the entries of a ``mask`` [n, d] observed."""
         return replace(self, values=np.where(mask, self.values, np.nan))
 
     def without(self, task: str) -> "ErrorMatrix":
-        """The matrix without the rows of a task that are known by their name alone.
+        """Return the matrix without the rows that have no fingerprint and are named ``task``.
 
-        Raises TableError where no other row is left.
+        Raises TableError if no row is left.
         """
         others = [bool(row.fingerprint) or row.task != task for row in self.rows]
         if not any(others):
-            raise TableError(
-                f"the matrix holds only errors of {task!r} itself; give those of other tasks, too"
-            )
+            raise TableError(f"the matrix holds only errors of {task!r} itself; add errors of other tasks")
         return self.take(others)
 
     def require(self, rows: int = 3, columns: int = 3) -> "ErrorMatrix":
-        """Itself, if it has so many rows and columns; else Lacking."""
+        """Return the matrix itself; raise Lacking if it has fewer rows or columns than given."""
         if len(self.rows) < rows or len(self.columns) < columns:
             raise Lacking(
-                f"the table lacks rows: {len(self.rows)} are known at {len(self.columns)} common "
-                f"configurations; this needs {rows} at {columns} or more"
+                f"the table lacks rows: it has {len(self.rows)} at {len(self.columns)} common "
+                f"configurations; this needs at least {rows} at {columns}"
             )
         return self
 
@@ -204,19 +207,21 @@ def error_matrix(
     include_reference: bool = False,
     include_named: bool = False,
 ) -> ErrorMatrix:
-    """The error matrix of measurements: a row for each data set and recipe, a column for each configuration.
+    """Make an error matrix: a row for each data set and recipe, and a column for each configuration.
 
-    Repeats and seeds of an entry are averaged, or those of one ``seed`` taken. Columns stand in the order of
-    the paper's grid, others after them by text; rows are sorted by task. With ``learning_rates`` columns are
-    configurations at each of these, and a row is a data set under a recipe, the learning rate apart.
-    ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is no column unless asked for,
-    nor are precisions by name (``include_named``).
-    Different arithmetic versions are different recipes and so never meet in a row, unless
-    :mod:`peppp.arithmetic` knows that they are the same. The result does not depend
-    on the order of the measurements. Memory is that of the measurements' footprints, carried over to the
-    other formats where an entry was not measured.
+    An entry is the mean over repeats and seeds, or over the repeats of one ``seed``. Columns follow the order
+    of the paper's grid, and other columns come after it by text; rows are sorted by task. With
+    ``learning_rates``, each column is a configuration at one of these rates, and rows ignore the rate of
+    their recipes. ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is a column only
+    with ``include_reference``, and named precisions are only with ``include_named``; the matrix then has no
+    memory.
 
-    Raises TableError where nothing is left, and for a learning rate that the measurements lack.
+    Measurements of different arithmetic versions get different rows, unless :mod:`peppp.arithmetic` knows
+    that both versions give the same bits. The result does not depend on the order of the measurements. Memory
+    comes from the measured footprints; for entries that were not measured it is computed from the footprint
+    of the same row at another configuration.
+
+    Raises TableError for a learning rate or recipe that the measurements lack, and Lacking if none are left.
 
     >>> from peppp import Footprint, Outcome, Recipe
     >>> def measured(seed, configuration, error):
@@ -250,7 +255,7 @@ def error_matrix(
             label = TunedConfiguration(m.configuration, m.recipe.learning_rate)
         key = (m.fingerprint, recipe.digest)
         row = Row(m.task, recipe.digest, m.group, m.chance_error, m.fingerprint, recipe)
-        # One data set under two names, as two groups may have given it: the first by alphabet stays.
+        # Two groups may have given one data set different names; the first in alphabetical order is kept.
         rows[key] = min(rows.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
         cells[key, label].append(m.test_error)
         sizes[key].setdefault(m.configuration, m.footprint)
@@ -268,7 +273,7 @@ def error_matrix(
         ]
     )
     memory = None
-    if not include_reference and not include_named:  # whose bytes say nothing of other formats
+    if not include_reference and not include_named:  # footprint_at converts between pairs of formats only
         memory = np.array([[footprint_at(sizes[key], c).total for c in pairs(columns)] for key in keys])
     return ErrorMatrix(
         np.array(values),
@@ -299,13 +304,14 @@ def _refuse_nothing(
             f"{', '.join(sorted({m.recipe.digest for m in everything})) or 'no measurements at all'}"
         )
     if not kept:
-        raise Lacking("an error matrix needs at least one measurement at low precision; the table lacks any")
+        raise Lacking("an error matrix needs at least one measurement at low precision; the table has none")
 
 
 def averaged(matrices: Sequence[ErrorMatrix]) -> ErrorMatrix:
-    """The mean of matrices, entry by entry, over those that know it: as of several seeds.
+    """Average matrices, such as those of several seeds, each entry over the matrices that observed it.
 
-    Rows and columns are those of all of them, by their labels. Memory is known where one of them knows it.
+    The result has the rows and columns of all of them. Its memory is the first that is known for each entry,
+    or None if an entry has none.
 
     >>> row = Row("digits", "", "digits")
     >>> one, other = ErrorMatrix([[0.25]], [row], ["amp"]), ErrorMatrix([[0.75, 0.5]], [row], ["amp", "fp8"])
@@ -342,20 +348,21 @@ def placed(
     keys: Sequence[tuple[str, str]],
     columns: Sequence[Label],
 ) -> NDArray[np.float64]:
-    """An ``array`` [n, d] of a matrix's shape at other rows and columns; NaN where the matrix lacks them."""
+    """Rearrange an ``array`` [n, d] of a matrix to other rows and columns; NaN where it lacks them."""
     at_row = {key: i for i, key in enumerate(matrix.keys)}
     at_column = {column: j for j, column in enumerate(matrix.columns)}
-    wider = np.full((len(matrix.rows) + 1, len(matrix.columns) + 1), np.nan)  # the last ones are "none"
+    wider = np.full((len(matrix.rows) + 1, len(matrix.columns) + 1), np.nan)  # index -1 is NaN
     wider[:-1, :-1] = array
     rows, places = [at_row.get(key, -1) for key in keys], [at_column.get(column, -1) for column in columns]
     return np.asarray(wider[np.ix_(rows, places)])
 
 
 def footprint_at(known: Mapping[Precision, Footprint], configuration: Configuration) -> Footprint:
-    """The footprint of a training at a configuration, from those of the same training at others.
+    """Compute the footprint of a training at one configuration from footprints of it at others.
 
-    Only its bits change. Exact where one of the ``known`` is at 8 bits or more, else within a byte a part:
-    counts of numbers come back from their packed bytes. At least one of them is at low precision.
+    Only the bits per number change, and the counts of numbers are recovered from the packed bytes. The result
+    is exact if a ``known`` configuration has 8 bits or more, and else within a byte for each part. At least
+    one of ``known`` must be at low precision.
     """
     if configuration in known:
         return known[configuration]
@@ -375,5 +382,5 @@ def footprint_at(known: Mapping[Precision, Footprint], configuration: Configurat
 
 
 def _carried(size: int, old: Format, new: Format) -> int:
-    count = floor(Fraction(8 * size) / old.bits)  # the packed bytes were rounded up
+    count = floor(Fraction(8 * size) / old.bits)  # down, because packing rounded the bytes up
     return ceil(Fraction(count) * new.bits / 8)

@@ -1,4 +1,4 @@
-"""Measurements of several groups put together: nothing lost, nothing twice, nothing mixed that differs."""
+"""Merge measurements of several groups, without losing, repeating or mixing up any."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from peppp.records import ARITHMETIC_VERSION, Measurement
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Measurements put together, and what to know about them.
+    """Merged measurements, and what to know about them.
 
-    ``same`` were there twice and are once. ``repeats`` are further runs of what was measured already, kept
-    under the next number. ``several`` holds the fingerprints of tasks whose data differ under one name, which
-    stay rows of their own. ``versions`` counts those of other arithmetic versions, which also stay rows of
-    their own unless today's version would repeat them.
+    ``same`` counts duplicates that were dropped. ``repeats`` counts further runs of the same key, which are
+    kept under the next free repeat number. ``several`` lists the fingerprints of task names that belong to
+    different data; these stay separate rows. ``versions`` counts, for each other arithmetic version, the
+    measurements that the current version would not reproduce; these stay separate rows, too.
     """
 
     measurements: tuple[Measurement, ...]
@@ -25,28 +25,28 @@ class Merged:
     versions: dict[int, int]
 
     def notes(self) -> list[str]:
-        """One line for each thing to know."""
+        """Return a line for each of these facts."""
         lines = []
         if self.same:
-            lines.append(f"{self.same} stood there twice and are kept once")
+            lines.append(f"dropped {self.same} duplicates")
         if self.repeats:
-            lines.append(f"{self.repeats} further runs of what was measured already are kept as repeats")
+            lines.append(f"kept {self.repeats} further runs of measurements in the table as repeats")
         for task, fingerprints in sorted(self.several.items()):
             lines.append(f"{task!r} names {len(fingerprints)} different data sets: {', '.join(fingerprints)}")
         for version, count in sorted(self.versions.items()):
             lines.append(
-                f"{count} are of arithmetic version {version} (this is {ARITHMETIC_VERSION}): "
-                "rows of their own"
+                f"{count} are from arithmetic version {version} (the current one is {ARITHMETIC_VERSION}) "
+                "and stay in rows of their own"
             )
         return lines
 
 
 def merge(known: Iterable[Measurement], *others: Iterable[Measurement]) -> Merged:
-    """``known`` as it is, and of ``others`` what it lacks, in order.
+    """Return ``known`` unchanged, followed by the measurements of ``others`` that it lacks, in order.
 
-    Two measurements are the same if all that was found and where (outcome, errors, curve, footprint,
-    provenance) agrees; the clock may differ. Else one of equal key is a repeat: a run on another machine,
-    or by other versions.
+    Two measurements are the same if outcome, errors, curve, footprint and provenance agree; their durations
+    may differ. Another measurement with the same key is kept as a repeat, since it is a run on another
+    machine or with other versions.
 
     >>> from peppp import Configuration, Footprint, Outcome, Recipe
     >>> one = Measurement("digits", "d1", "digits", Configuration.parse("1-4-1/1-6-7"), Recipe(), 0, 0.9,
@@ -62,7 +62,7 @@ def merge(known: Iterable[Measurement], *others: Iterable[Measurement]) -> Merge
         for measurement in measurements:
             group = groups[measurement.key[:-1]]
             if first == 0 and measurement.repeat not in group:
-                pass  # what is known keeps its numbers
+                pass  # known measurements keep their repeat numbers
             elif any(_same(measurement, other) for other in group.values()):
                 same += 1
                 continue

@@ -1,4 +1,4 @@
-"""Which entries of the error matrix to measure: at random, uniformly or by memory (section 3.2)."""
+"""Draw the entries of the error matrix to measure, uniformly or by memory (section 3.2)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,12 @@ from peppp.errors import BudgetError, TableError
 def uniform(
     shape: tuple[int, int], share: float, *, seed: int, every_column: bool = True
 ) -> NDArray[np.bool_]:
-    """A mask [n, d] of which each row holds the same number of entries, ``share`` of d, drawn uniformly.
+    """Draw a mask [n, d] uniformly, with the same number of entries in each row, ``share`` of d.
 
-    At least one entry lies in each row, and one in each column: where ``share`` is too small for that, it is
-    raised, or with ``every_column=False`` kept, and as many columns as possible are covered. With one seed a
-    row's draw depends on its index only, and a larger share keeps, a few columns apart, a smaller one's draw.
+    Each row and each column gets at least one entry. If ``share`` is too small for that, it is raised; with
+    ``every_column=False`` it is kept, and as many columns as possible are covered. For a given seed, a row's
+    draw depends only on its index, and a larger share contains a smaller share's draw, except for the entries
+    that are moved to cover every column. Raises BudgetError for a ``share`` outside (0, 1].
 
     >>> mask = uniform((20, 99), 0.2, seed=0)
     >>> set(mask.sum(axis=1).tolist()), bool(mask.any(axis=0).all())
@@ -28,7 +29,7 @@ def uniform(
     for i in range(n):
         mask[i, np.random.default_rng([seed, i]).permutation(d)[:count]] = True
     rng = np.random.default_rng([seed, n])
-    # An empty column takes over an entry that another column can spare, in the same row.
+    # Each empty column takes over an entry, in the same row, from a column that has more than one.
     while (counts := mask.sum(axis=0)).min() == 0 and counts.max() > 1:
         i, j = rng.choice(np.argwhere(mask & (counts > 1)))
         mask[i, j] = False
@@ -39,11 +40,13 @@ def uniform(
 def nonuniform(
     memory: NDArray[np.float64], *, p_max: float | None = None, share: float | None = None, seed: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """A mask [n, d] that prefers cheap entries, and the probabilities P [n, d] it was drawn with.
+    """Draw a mask [n, d] that prefers cheap entries; return it with the probabilities P [n, d] of the draw.
 
-    P = p_max * ECDF(1/M) over all entries of the memory M (Appendix E.2; ties share their average rank). Give
-    ``p_max``, or ``share`` for the p_max at which P has this mean. Each row and each column without an entry
-    is given one, drawn in proportion to P; P itself leaves this aside.
+    P = p_max * ECDF(1/M) over all entries of the memory M, ``memory`` in bytes (Appendix E.2; ties share
+    their average rank). Give either ``p_max``, or ``share``, the mean that P should have. Each row and each
+    column without an entry gets one, drawn in proportion to P; P does not include this correction. Raises
+    TableError for memory that is not positive, and BudgetError for a ``p_max`` or ``share`` that is no
+    probability or too large.
 
     >>> mask, P = nonuniform(np.array([[10.0, 20.0], [30.0, 40.0]]), p_max=0.8, seed=0)
     >>> P
@@ -51,7 +54,7 @@ def nonuniform(
            [0.4, 0.2]])
     """
     if memory.ndim != 2 or not memory.size or not (np.isfinite(memory) & (memory > 0)).all():
-        raise TableError("a memory matrix has a positive number of bytes in each entry")
+        raise TableError("a memory matrix must have a positive number of bytes in each entry")
     _, index, ties = np.unique(-memory, return_inverse=True, return_counts=True)
     ranks = np.cumsum(ties) - (ties - 1) / 2
     ecdf = ranks[index].reshape(memory.shape) / memory.size
@@ -59,7 +62,7 @@ def nonuniform(
         _check_share(share, ecdf.mean())
         p_max = share / ecdf.mean()
     elif p_max is None or share is not None:
-        raise BudgetError("non-uniform sampling takes p_max or a share; give one of them")
+        raise BudgetError("non-uniform sampling takes either p_max or a share; give one of them")
     elif not 0 < p_max <= 1:
         raise BudgetError(f"p_max {p_max} is not a probability; give a number above 0, up to 1")
     P: NDArray[np.float64] = p_max * ecdf

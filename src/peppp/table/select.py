@@ -1,4 +1,4 @@
-"""What is known already: the table that ships, a store or a text table, and what of it serves a recipe."""
+"""Read the shipped table, a store or a text table, and select the measurements that suit a recipe."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -16,19 +16,19 @@ from peppp.table.store.store import Store
 SHIPPED_TABLE = Path(__file__).parents[1] / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _ROUNDING = ("rounding", "error_format", "accumulator")
-_FEW_TASKS, _FEW_COLUMNS = 3, 10  # of fewer, nothing is learned of a mode of rounding
-_ENOUGH_TASKS = 10  # of one recipe, to leave the rows of others out
+_FEW_TASKS, _FEW_COLUMNS = 3, 10  # fewer are too few to learn from
+_ENOUGH_TASKS = 10  # with this many tasks of one recipe, the rows of other recipes are left out
 
 
 def taught_by(
     measurements: Sequence[Measurement], recipe: Recipe, *, every_rate: bool = False
 ) -> list[Measurement]:
-    """Those of the measurements that a task trained by ``recipe`` learns from: all of one recipe.
+    """Select the measurements, all of one recipe, from which a task trained by ``recipe`` learns.
 
-    It is the recipe itself where ten data sets or more were trained by it, and else the commonest one. Rows
-    of other networks, rates or lengths made picks no better beside them (docs/picking.md). The resolution
-    belongs to the task, and with ``every_rate`` so does the learning rate. All are kept where the commonest
-    recipe has few data sets or columns.
+    That is ``recipe`` itself if at least ten data sets were trained by it, and else the most common recipe;
+    adding rows of other networks, rates or lengths did not improve picks (docs/picking.md). Recipes are
+    compared without their resolution, and with ``every_rate`` without their learning rate. All measurements
+    are returned if the selected recipe has fewer than three data sets or ten configurations.
     """
 
     def way(r: Recipe) -> Recipe:
@@ -56,11 +56,11 @@ def open_table(
     without: Collection[str] = (),
     learning_rates: Sequence[float] = (),
 ) -> ErrorMatrix:
-    """The error matrix of a store or a text table; None is the table that ships.
+    """Return the error matrix of a store or a text table; ``place=None`` is the table that ships.
 
-    Rows of ``recipe``, or of another where few are (see :func:`alike`, :func:`taught_by`). Rows of the data
-    set with the fingerprints ``without`` are left out: a task does not teach about itself. Several
-    ``learning_rates`` make columns of configurations at each of them.
+    With a ``recipe``, only rows that suit it are used (see :func:`alike`, :func:`taught_by`). Rows with a
+    fingerprint in ``without`` are left out, so that a task does not learn from itself. Several
+    ``learning_rates`` make a column for each configuration at each rate.
     """
     several = learning_rates if len(learning_rates) > 1 else ()
     known, _ = alike(place, recipe, without=without)
@@ -71,16 +71,17 @@ def open_table(
 def alike(
     place: str | Path | None, recipe: Recipe | None = None, *, without: Collection[str] = ()
 ) -> tuple[list[Measurement], str]:
-    """The measurements of a table that a task trained by ``recipe`` can learn from, and what is not used.
+    """Select the measurements of a table that round as ``recipe`` does.
 
-    Those that round as ``recipe`` does, since the mode of rounding orders configurations as much as the task
-    does; the others where those are few (of fewer than three data sets, or ten configurations), for
-    :mod:`peppp.advise.caution` to say how far these serve. Never those of the data set with the fingerprints
-    ``without``, nor those of another arithmetic version that today's would not repeat: the second part is a
-    line about these, or "". Raises TableError where nothing is left.
+    The mode of rounding changes the order of configurations as much as the task does.
+
+    If these cover fewer than three data sets or ten configurations, the measurements with other rounding are
+    returned instead, and :mod:`peppp.advise.caution` says how far they apply. Left out are data sets with a
+    fingerprint in ``without``, and measurements of other arithmetic versions that the current one would not
+    reproduce; the second value is a line about the latter, or "". Raises TableError if nothing is left.
     """
     if place is None and not SHIPPED_TABLE.exists():
-        raise TableError("this version ships no table of measurements; name one, as --table runs.db")
+        raise TableError("this version ships no table of measurements; name one, such as --table runs.db")
     path = SHIPPED_TABLE if place is None else Path(place)
     others = [m for m in read_current(path) if m.fingerprint not in without]
     if not others:
@@ -91,7 +92,7 @@ def alike(
     usable = [m for m in others if m.recipe.arithmetic_version == ARITHMETIC_VERSION]
     if not usable:
         raise TableError(
-            f"{path} holds only measurements of other arithmetic than version {ARITHMETIC_VERSION}; "
+            f"{path} holds only measurements of arithmetic versions other than {ARITHMETIC_VERSION}; "
             "name another table, or measure some: peppp measure runs.db --data ..."
         )
     unused = outdated_note(len(others) - len(usable), path.name) if len(usable) < len(others) else ""
@@ -108,15 +109,15 @@ def alike(
 
 
 def read_current(place: str | Path) -> list[Measurement]:
-    """:func:`read_measurements`, as today's arithmetic version names them: what is learned from and compared.
+    """Read measurements, and move those that the current arithmetic version would reproduce to that version.
 
-    Measurements of an older version that today's would repeat are of today's (:mod:`peppp.arithmetic`).
+    See :mod:`peppp.arithmetic`.
     """
     return [current(m) for m in read_measurements(place)]
 
 
 def read_measurements(place: str | Path) -> list[Measurement]:
-    """All measurements of a store (an SQLite file or a database URL) or of a text table."""
+    """Read all measurements of a store (an SQLite file or a database URL) or of a text table."""
     if "://" not in str(place):
         path = Path(place)
         if not path.is_file():

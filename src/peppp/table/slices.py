@@ -1,4 +1,4 @@
-"""What of a table is known well enough to try methods on."""
+"""Select the part of a table that is observed well enough to evaluate methods on it."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,20 +12,20 @@ from peppp.precisions.known import is_of_formats
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
 
-_SMALLEST = 3  # rows and columns that say something of a method
-_FEWEST = 10  # configurations of a row that is partly observed
+_SMALLEST = 3  # rows and columns that a complete block needs
+_FEWEST = 10  # configurations that a partly observed row needs
 _FIELDS = tuple(f.name for f in fields(Recipe))
 
 
 def largest_slice(
     measurements: Iterable[Measurement], where: Mapping[str, str] | None = None
 ) -> list[Measurement]:
-    """The measurements of the one way of training that the table holds most of, and that meets ``where``.
+    """Return the measurements of the recipe that has most of them, among the recipes that meet ``where``.
 
-    A way of training is a recipe but for the resolution, which belongs to the task. ``where`` fixes fields of
-    the recipe by their text, as ``{"rounding": "nearest"}``. fp32 is left out.
+    Recipes are compared without their resolution, which belongs to the task. ``where`` gives fields of the
+    recipe as texts, such as ``{"rounding": "nearest"}``. fp32 and named precisions are left out.
 
-    Raises TableError for a field that there is none of, Lacking where nothing meets ``where``.
+    Raises TableError for an unknown field, and Lacking if nothing meets ``where``.
     """
     wanted = dict(where or {})
     for field in wanted:
@@ -41,7 +41,7 @@ def largest_slice(
 
 
 def meets(recipe: Recipe, where: Mapping[str, str]) -> bool:
-    """Whether the recipe's fields have these texts; numbers are compared as numbers."""
+    """Whether the recipe's fields equal these texts; numbers are compared as numbers."""
     for field, text in where.items():
         value = getattr(recipe, field)
         try:
@@ -54,12 +54,11 @@ def meets(recipe: Recipe, where: Mapping[str, str]) -> bool:
 
 
 def known_part(matrix: ErrorMatrix, *, every_row: bool = False) -> ErrorMatrix:
-    """The part of a matrix that methods can be tried on: the largest in which every row has every column.
+    """Return the part of a matrix to evaluate methods on: a large block in which every entry is observed.
 
-    Where that block is smaller than 3 x 3, or holds less than half of what is known, it is all rows with
-    errors at ten columns or more (or at a quarter of the columns, if there are fewer than forty); those are
-    partly observed. ``every_row`` keeps all rows and the columns that they have in common. Raises Lacking
-    if nothing is left.
+    If that block is smaller than 3 x 3, or holds less than half of the observed entries, the part is instead
+    all rows with at least ten observed columns (or a quarter of the columns, if there are fewer than forty).
+    ``every_row`` keeps all rows and the columns that they have in common. Raises Lacking if nothing is left.
     """
     i, j = _part(matrix.observed)
     if every_row:
@@ -70,7 +69,7 @@ def known_part(matrix: ErrorMatrix, *, every_row: bool = False) -> ErrorMatrix:
 
 
 def by_seed(measurements: Iterable[Measurement]) -> list[ErrorMatrix]:
-    """An error matrix for each seed of the measurements: that of :func:`main_seed` first, then ascending."""
+    """Return an error matrix for each seed: first that of :func:`main_seed`, then by ascending seed."""
     kept = [m for m in measurements if is_of_formats(m.configuration)]
     if not kept:
         return []
@@ -80,7 +79,7 @@ def by_seed(measurements: Iterable[Measurement]) -> list[ErrorMatrix]:
 
 
 def one_run(seeds: Sequence[ErrorMatrix], known: ErrorMatrix) -> ErrorMatrix:
-    """What is told of each entry of ``known``: the error of the first of the ``seeds`` that has it."""
+    """Return ``known`` with each entry replaced by the error of the first of ``seeds`` that observed it."""
     values = np.full(known.values.shape, np.nan)
     counts = np.zeros(known.values.shape)
     for matrix in seeds:
@@ -93,16 +92,16 @@ def one_run(seeds: Sequence[ErrorMatrix], known: ErrorMatrix) -> ErrorMatrix:
 
 
 def main_seed(measurements: Iterable[Measurement]) -> int:
-    """The seed with the most measurements, of equals the lowest."""
+    """Return the seed with the most measurements; of several, the lowest."""
     counts = Counter(m.seed for m in measurements)
     return max(counts, key=lambda s: (counts[s], -s))
 
 
 def complete_block(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of a large part of a mask [n, d] that is all true.
+    """Find a large block of a mask [n, d] that is all true, and return its rows and columns.
 
-    Each row's columns are tried as the columns of all, with the rows that have them; the most entries win, of
-    equals the more rows.
+    The columns of each row are tried with all rows that have these columns. The block with the most entries
+    wins, and among equal ones the block with the most rows.
 
     >>> complete_block(np.array([[True, True, True], [True, True, False], [False, True, True]]))
     (array([0, 1]), array([0, 1]))
@@ -127,7 +126,7 @@ def _part(observed: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 def parse_where(texts: Sequence[str]) -> dict[str, str]:
-    """``["rounding=nearest", "network=resnet8"]`` as a mapping.
+    """Parse texts such as ``["rounding=nearest", "network=resnet8"]`` into a mapping.
 
     >>> parse_where(["rounding=nearest,learning_rate=0.01"])
     {'rounding': 'nearest', 'learning_rate': '0.01'}
@@ -136,7 +135,7 @@ def parse_where(texts: Sequence[str]) -> dict[str, str]:
     for text in ",".join(texts).split(","):
         field, equals, value = text.partition("=")
         if not equals and text:
-            raise PepppError(f"not a condition: {text!r}; write field=value, as rounding=nearest")
+            raise PepppError(f"not a condition: {text!r}; write field=value, such as rounding=nearest")
         if equals:
             found[field.strip()] = value.strip()
     return found

@@ -1,1 +1,1 @@
-"""What is trained: data sets, read from where people have them, and networks."""
+"""Data sets, read from disk, archives or the Hugging Face hub, and networks to train on them."""

@@ -1,4 +1,4 @@
-"""Data sets in .npz files: arrays of pixels, or encoded images one after another with their offsets."""
+"""Read data sets from .npz files of pixel arrays, or of concatenated encoded images with their offsets."""
 
 import zipfile
 import zlib
@@ -18,10 +18,12 @@ _BROKEN = (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.Bad
 
 
 def read_npz(path: Path, resolution: int = 0) -> Dataset:
-    """The data set of ``y_train``, ``y_test``, ``classes`` and, for each part, its images.
+    """Read a data set from ``y_train``, ``y_test``, ``classes`` and the images of each part.
 
-    They are ``x_train`` (uint8 [count, height, width, 1 or 3]), or ``train_jpeg`` with ``train_offsets``
-    (image i is ``train_jpeg[offsets[i]:offsets[i + 1]]``, in any encoding that Pillow knows).
+    The training images are either ``x_train`` (uint8 [count, height, width], with 1 or 3 channels behind or
+    without), or ``train_jpeg`` with ``train_offsets``: image i is ``train_jpeg[offsets[i]:offsets[i + 1]]``,
+    in any encoding that Pillow reads. Test images are named in the same way. Raises DataError if the file
+    cannot be read or its arrays do not fit together.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -39,8 +41,8 @@ def read_npz(path: Path, resolution: int = 0) -> Dataset:
     parts = [_part(path, arrays, part, len(classes), resolution) for part in ("train", "test")]
     if parts[0][0].shape[1:] != parts[1][0].shape[1:]:
         raise DataError(
-            f"{path}: images of {parts[0][0].shape[1]} pixels to train, {parts[1][0].shape[1]} to test; "
-            "give a resolution, as ?resolution=32"
+            f"{path}: training images have {parts[0][0].shape[1]} pixels a side, test images "
+            f"{parts[1][0].shape[1]}; give a resolution, such as ?resolution=32"
         )
     contents = [item for name in sorted(arrays) for item in (name, arrays[name])]
     adjusted = sum(part[2] for part in parts)
@@ -56,7 +58,7 @@ def _part(
     labels = arrays[f"y_{part}"]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
         raise DataError(
-            f"{path}: y_{part} must be a list of whole numbers, not {labels.dtype} {labels.shape}"
+            f"{path}: y_{part} must be a one-dimensional integer array, not {labels.dtype} {labels.shape}"
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(
@@ -75,7 +77,9 @@ def _part(
     elif f"{part}_jpeg" in arrays and f"{part}_offsets" in arrays:
         data, offsets = arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]
         if not _lie_in(offsets, data):
-            raise DataError(f"{path}: {part}_offsets must rise from 0 to the length of {part}_jpeg")
+            raise DataError(
+                f"{path}: {part}_offsets must rise strictly and lie from 0 to the length of {part}_jpeg"
+            )
         encoded, count = data.tobytes(), len(offsets) - 1
         each = (encoded[offsets[i] : offsets[i + 1]] for i in range(count))
         images = Decoded(each, f"the {part} part of {path}", numbered=True)
@@ -88,7 +92,7 @@ def _part(
 
 
 def _lie_in(offsets: NDArray[Any], data: NDArray[Any]) -> bool:
-    """Whether ``offsets`` are the ends of images one after another in ``data``."""
+    """Whether ``offsets`` rise strictly and stay within ``data``."""
     if data.dtype != np.uint8 or data.ndim != 1 or offsets.dtype.kind not in "iu" or offsets.ndim != 1:
         return False
     ends = offsets.astype(np.int64)

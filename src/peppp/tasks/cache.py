@@ -1,4 +1,4 @@
-"""Decoded and resized images on disk, so that large ones are read once: .npz in the user's cache."""
+"""Keep decoded and resized images as .npz files in the user's cache, so that they are decoded only once."""
 
 import os
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from peppp.tasks.dataset import Dataset
 
 
 def folder() -> Path:
-    """Where decoded images are kept: PEPPP_CACHE, or the user's cache folder."""
+    """Return the folder for decoded images: below PEPPP_CACHE if it is set, else in the user's cache."""
     if os.environ.get("PEPPP_CACHE"):
         return Path(os.environ["PEPPP_CACHE"]) / "images"
-    from platformdirs import user_cache_path  # not there where only torch and numpy are
+    from platformdirs import user_cache_path  # may be missing where only torch and numpy are installed
 
     return user_cache_path("peppp") / "images"
 
 
 def kept(key: str, read: Callable[[], Dataset]) -> Dataset:
-    """The data set of a key, from the cache or from ``read``, after which it is in the cache.
+    """Return the data set cached under ``key``, or call ``read`` and cache what it returns.
 
-    A file is written beside its place and then renamed: another process sees all of it or nothing. One that
-    cannot be read is made again; one that cannot be written is done without.
+    A file is written under a temporary name and then renamed, so that other processes never see part of it.
+    An unreadable file is written again. If writing fails, the data set is returned without being cached.
     """
     path = folder() / f"{key}.npz"
-    with suppress(Exception):  # not there, cut off by a full disk, of an older layout: all the same
+    with suppress(Exception):  # a missing, truncated or outdated file is replaced below
         return _opened(path)
     dataset = read()
     with suppress(OSError):

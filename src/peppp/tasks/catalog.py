@@ -1,8 +1,9 @@
-"""The paper's 87 data sets (Table 2) by name, and the plans that name some of them. Lists only, no pixels.
+"""List the paper's 87 data sets (Table 2) by name, and the subsets that its experiments use.
 
-What the paper leaves open was found by counting: each CIFAR-100 set is one superclass, each ImageNet set the
-classes of ILSVRC-2012 below one node of WordNet, which gives the paper's number of points for all 50. Where
-one is looked for on disk, :mod:`peppp.tasks.sources` says.
+The paper does not define the cut-out sets, so their definitions were inferred from the image counts: each
+CIFAR-100 set is one superclass, and each ImageNet set consists of the classes of ILSVRC-2012 below one node
+of WordNet, which reproduces the paper's number of points for all 50. This module holds no pixels;
+:mod:`peppp.tasks.sources` finds the data on disk.
 """
 
 import csv
@@ -19,7 +20,7 @@ E5_WORDNET_IDS = (
 )  # fmt: skip
 """The ten ImageNet sets on which the paper learns across networks (appendix E.5)."""
 
-# Table 5: Table 2's sets 2 to 17 at each rate, the last block cut off after 13 of them.
+# Table 5 lists sets 2 to 17 of Table 2 at each learning rate; the last block stops after 13 of them.
 _TABLE5_BLOCKS = ((0.01, 16), (0.001, 16), (0.0001, 13))
 
 
@@ -27,9 +28,10 @@ _TABLE5_BLOCKS = ((0.01, 16), (0.001, 16), (0.0001, 13))
 class Entry:
     """One data set of Table 2.
 
-    ``name`` is the paper's, ``slug`` ours. ``source`` is the published set it is cut from, ``definition``
-    says how. ``points`` counts training and test images as the paper does; ``classes`` is None where it is
-    not known. ``terms`` are those under which the source may be used, as its pages state them.
+    ``name`` is the paper's name and ``slug`` is ours. ``source`` is the published set it is cut from, and
+    ``definition`` says how. ``points`` counts training and test images as the paper does. ``classes`` is the
+    number of classes, or None where it is unknown. ``terms`` are the terms of use that the source's pages
+    state.
     """
 
     index: int
@@ -44,19 +46,19 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """``cifar``, ``imagenet``, or the set's own name: what its siblings share."""
+        """The group of sets with the same source: ``cifar``, ``imagenet``, or else the set's own slug."""
         return {"CIFAR-10": "cifar", "CIFAR-100": "cifar", "ILSVRC-2012": "imagenet"}.get(
             self.source, self.slug
         )
 
     @property
     def wordnet_id(self) -> str | None:
-        """The node of WordNet below which an ImageNet set's classes lie."""
+        """The node of WordNet above all classes of an ImageNet set; None for other sets."""
         return self.definition.partition(":")[0] if self.family == "imagenet" else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes it is cut to, as its source names them (ImageNet: WordNet ids); () is all of them."""
+        """The classes to keep, by the source's names (for ImageNet, WordNet ids); () keeps all classes."""
         listed = self.definition.partition(": ")[2] if self.source in ("CIFAR-100", "ILSVRC-2012") else ""
         return tuple(listed.split(";")) if listed else ()
 
@@ -72,7 +74,7 @@ class ImageNetClass:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All 87, in the order of Table 2.
+    """Return all 87 data sets in the order of Table 2.
 
     >>> len(entries()), entries()[37].slug, entries()[37].points
     (87, 'imagenet-bag', 6519)
@@ -81,7 +83,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def find(slug: str) -> Entry:
-    """The data set of a name; DataError with the nearest ones where there is none.
+    """Return the data set with this slug; raise DataError with the closest slugs if there is none.
 
     >>> find("imagenet-bag").class_names
     ('n02769748', 'n03709823', 'n03958227', 'n04026417', 'n04235860')
@@ -90,12 +92,14 @@ def find(slug: str) -> Entry:
         from difflib import get_close_matches
 
         near = ", ".join(get_close_matches(slug, _by_slug(), 3)) or "cifar10, cifar100-fish, imagenet-bag"
-        raise DataError(f"no data set {slug!r} in the catalog; near it: {near} (all: peppp datasets)")
+        raise DataError(
+            f"no data set {slug!r} in the catalog; similar names: {near} (`peppp datasets` lists all)"
+        )
     return _by_slug()[slug]
 
 
 def imagenet_classes(entry: Entry) -> tuple[ImageNetClass, ...]:
-    """The classes of an ImageNet set, in the order of their WordNet ids; () for other sets.
+    """Return the classes of an ImageNet set in the order of their WordNet ids; () for other sets.
 
     >>> [c.name for c in imagenet_classes(find("imagenet-bag"))]
     ['backpack', 'mailbag', 'plastic bag', 'purse', 'sleeping bag']
@@ -104,7 +108,9 @@ def imagenet_classes(entry: Entry) -> tuple[ImageNetClass, ...]:
 
 
 def table5() -> tuple[tuple[Entry, float], ...]:
-    """The 45 rows of Table 5: a CIFAR-100 set and a learning rate each (100 epochs, batch 128: E.4.2).
+    """Return the 45 rows of Table 5, each a CIFAR-100 set and a learning rate.
+
+    The paper trains them for 100 epochs with batches of 128 (appendix E.4.2).
 
     >>> len(table5()), table5()[-1][0].slug, table5()[-1][1]
     (45, 'cifar100-medium-sized-mammals', 0.0001)
@@ -114,7 +120,7 @@ def table5() -> tuple[tuple[Entry, float], ...]:
 
 
 def e5_sets() -> tuple[Entry, ...]:
-    """The ten ImageNet sets of appendix E.5, in the paper's order.
+    """Return the ten ImageNet sets of appendix E.5 in the paper's order.
 
     >>> e5_sets()[0].name
     'ImageNet (anthropoid ape)'
@@ -124,7 +130,7 @@ def e5_sets() -> tuple[Entry, ...]:
 
 
 def is_named(slug: str) -> bool:
-    """Whether the catalog has a data set of that name."""
+    """Whether the catalog has a data set with this slug."""
     return slug in _by_slug()
 
 

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their official form: the python or the binary archive, packed or unpacked.
+"""Read CIFAR-10 and CIFAR-100 from the official python or binary archives, packed or unpacked.
 
-Nothing is unpacked to disk and nothing is unpickled as pickle would: :class:`_Reader` knows arrays, plain
-containers, texts and numbers, and refuses all else.
+Archives are read in place. The python form is pickled, and plain unpickling could run code from the file, so
+:class:`_Reader` accepts only arrays, plain containers, texts and numbers.
 """
 
 import gzip
@@ -23,7 +23,7 @@ from peppp.tasks.trees import read_bytes
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
-# The largest member is CIFAR-100's training part of 155 MB; what claims more is not one of these archives.
+# The largest official member, CIFAR-100's training part, has 155 MB.
 _LARGEST_MEMBER = 256 * 2**20
 _MOST_MEMBERS = 64
 
@@ -38,7 +38,7 @@ _NAMES = {name for trained, tested, meta in _LAYOUTS.values() for name in (*trai
 
 
 class Cifar(NamedTuple):
-    """A whole set: classes, and images [count, 32, 32, 3] with labels of each part."""
+    """A whole set: its classes, and the images [count, 32, 32, 3] and labels [count] of each part."""
 
     classes: tuple[str, ...]
     train: tuple[Images, Labels]
@@ -46,7 +46,7 @@ class Cifar(NamedTuple):
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether a path is an archive or a folder in one of the official layouts, as far as names tell."""
+    """Whether a path looks like an official archive or its unpacked folder, judging by file names alone."""
     if path.is_file():
         return path.name.endswith((".tar.gz", ".tgz"))
     return any((path / trained[0]).is_file() for trained, _, _ in _LAYOUTS.values())
@@ -55,10 +55,10 @@ def is_cifar(path: Path) -> bool:
 def read_cifar(
     path: Path, resolution: int = 0, *, name: str, only: Sequence[str] = (), group: str = "cifar"
 ) -> Dataset:
-    """The data set of an official archive or its unpacked folder, cut to the classes ``only``.
+    """Read an official archive or its unpacked folder, keeping the classes ``only`` (default: all).
 
-    The fingerprint is one of pixels and labels: that of all four forms is the same.
-    Raises DataError: one line that names the archive and the member that is wrong.
+    The fingerprint depends on classes, pixels and labels, so it is the same for all forms of the archive.
+    Raises DataError, naming the archive and the faulty member.
     """
     try:
         changed = path.stat().st_mtime_ns
@@ -67,7 +67,7 @@ def read_cifar(
     whole = _whole(path, changed)
     unknown = [one for one in only if one not in whole.classes]
     if unknown:
-        raise DataError(f"{path} has no class {unknown[0]!r}, of which {name} consists; is it CIFAR-100?")
+        raise DataError(f"{path} has no class {unknown[0]!r}, which {name} needs; is it CIFAR-100?")
     if not only and name == "cifar10" and len(whole.classes) != 10:
         raise DataError(f"{path} holds {len(whole.classes)} classes; CIFAR-10 has ten")
     classes = tuple(only) or whole.classes
@@ -80,7 +80,7 @@ def read_cifar(
 
 @lru_cache(maxsize=1)
 def _whole(path: Path, changed: int) -> Cifar:
-    """The parsed archive; ``changed`` is its time, so that a replaced file is read again."""
+    """Parse an archive; ``changed``, its modification time, makes the cache miss for a replaced file."""
     files = _files(path)
     layout = next((name for name, (trained, _, _) in _LAYOUTS.items() if trained[0] in files), None)
     if layout is None:
@@ -89,7 +89,7 @@ def _whole(path: Path, changed: int) -> Cifar:
     trained, tested, meta = _LAYOUTS[layout]
     for name in (*trained, *tested, meta):
         if name not in files:
-            raise DataError(f"{path} lacks {name} of the {layout} archive; get it again")
+            raise DataError(f"{path} lacks {name} of the {layout} archive; download it again")
     if layout.endswith("binary"):
         classes = _lines(path, meta, files[meta])
         label_bytes = 1 if layout.startswith("CIFAR-10 ") else 2
@@ -112,7 +112,7 @@ def _whole(path: Path, changed: int) -> Cifar:
 
 
 def _files(path: Path) -> Mapping[str, bytes]:
-    """The members that a layout names, by their last name; all others are passed over."""
+    """Read the members that belong to any layout, by file name; other members are ignored."""
     if path.is_dir():
         return {name: read_bytes(path / name) for name in _NAMES if (path / name).is_file()}
     try:
@@ -127,7 +127,10 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path, "r:gz") as archive:
         for number, member in enumerate(archive):
             if number >= _MOST_MEMBERS or member.size > _LARGEST_MEMBER:
-                raise DataError(f"{path} is not a CIFAR archive: {member.name} is too large, or one too many")
+                raise DataError(
+                    f"{path} is not a CIFAR archive: {member.name} is too large, or there are more than "
+                    f"{_MOST_MEMBERS} members"
+                )
             name = member.name.rpartition("/")[2]
             if name in _NAMES and member.isreg() and (file := archive.extractfile(member)) is not None:
                 yield name, file.read()
@@ -143,15 +146,15 @@ def _of_classes(
 
 
 def _as_images(rows: Images) -> Images:
-    """[count, 3072], one colour plane after another, to [count, 32, 32, 3]."""
+    """Turn rows [count, 3072], one colour plane after another, into images [count, 32, 32, 3]."""
     return np.ascontiguousarray(rows.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1))
 
 
 def _binary(path: Path, name: str, data: bytes, label_bytes: int) -> tuple[Images, Labels]:
-    """Records of one or two label bytes (the last is the class) and 3072 of pixels."""
+    """Parse records of one or two label bytes, the last of them the class, and 3072 bytes of pixels."""
     size = label_bytes + _PIXELS
     if not data or len(data) % size:
-        raise DataError(f"{path}: {name} has {len(data)} bytes, which are not whole images of {size}")
+        raise DataError(f"{path}: {name} has {len(data)} bytes, not a multiple of {size} per image")
     rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
     return _as_images(rows[:, label_bytes:]), rows[:, label_bytes - 1].astype(np.int64)
 
@@ -188,12 +191,12 @@ def _meta(path: Path, name: str, data: bytes) -> tuple[str, ...]:
 def _parsed(path: Path, name: str, data: bytes) -> dict[Any, Any]:
     try:
         found = _Reader(io.BytesIO(data), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can end in any of them
+    except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: {name} is not a batch of CIFAR: {reason}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: {name} is not a batch of CIFAR: it holds a {type(found).__name__}")
-    # As Python 3 writes them, keys are text.
+    # Pickles written by Python 3 have text keys; the official ones have bytes.
     return {key.encode() if isinstance(key, str) else key: _as_bytes(value) for key, value in found.items()}
 
 
@@ -204,13 +207,14 @@ def _as_bytes(value: Any) -> Any:
 
 
 class _Reader(pickle._Unpickler):
-    """A pickle as data: arrays become :class:`_Array`, and every other global is refused.
+    """Unpickle data only: arrays become :class:`_Array`, and every other global is refused.
 
-    The one written in Python, as the one in C reserves whatever memory a damaged file asks for.
+    This subclasses the unpickler written in Python because the one in C allocates whatever size a damaged
+    file names.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a global of the file: never the global itself."""
+        """Return a harmless stand-in for a global that the file names, never the global itself."""
         known = _GLOBALS.get(f"{module}.{name}")
         if known is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
@@ -218,7 +222,7 @@ class _Reader(pickle._Unpickler):
 
 
 class _Array:
-    """What the file says of an array, checked before one is made of it."""
+    """The pickled state of an array, which is checked before an array is made from it."""
 
     def __init__(self) -> None:
         self.state: Any = None
@@ -227,7 +231,7 @@ class _Array:
         self.state = state
 
     def array(self) -> Images | None:
-        """The array, if it is a whole matrix of uint8."""
+        """Return the array if it is a complete uint8 matrix, else None."""
         match self.state:
             case (int(), (int(rows), int(columns)), _Type(name=(b"u1" | "u1")), by_columns, bytes(data)):
                 if rows >= 0 and columns >= 0 and rows * columns == len(data):
@@ -237,7 +241,7 @@ class _Array:
 
 
 class _Type:
-    """What the file says of an array's dtype."""
+    """The pickled name of an array's dtype."""
 
     def __init__(self, name: Any = None, *_: Any) -> None:
         self.name = name
@@ -247,7 +251,7 @@ class _Type:
 
 
 class _Global:
-    """What a file gets for a global that it names: it can be called, and nothing else."""
+    """A stand-in for a global that a pickle names: the file can call it but not change it."""
 
     __slots__ = ("_make",)
 
@@ -258,11 +262,11 @@ class _Global:
         return self._make(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it changes what it does not own")
+        raise pickle.UnpicklingError("it tries to change a global")
 
 
 def _encode(text: str, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes at protocol 2."""
+    """Stand in for ``_codecs.encode``, by which Python 3 writes bytes at protocol 2."""
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
     return text.encode("latin1")

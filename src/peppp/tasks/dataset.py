@@ -19,7 +19,7 @@ _KINDS = {"u": "images", "f": "numbers", "i": "text"}
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a task is trained and tested on; the dtype of its inputs says of which ``kind`` it is.
+    """The training and test data of a task; the dtype of the inputs determines the ``kind``.
 
     | kind | inputs | targets |
     |---|---|---|
@@ -27,11 +27,14 @@ class Dataset:
     | numbers | float32 [count, features] | int64 [count], or float32 [count] for regression |
     | text | int64 [count, length]: indices of ``classes``, the characters | int64 [count, length] |
 
-    Anything else is refused with a DataError. Regression has no ``classes``. ``loss`` names what is minimised
-    and how errors are counted (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the source's
-    contents and of how it was cut; ``group`` names the source that siblings share (partitions of one set).
-    ``former`` is the fingerprint that version 0.1 gave to the same data, "" where it is the same.
-    ``notes`` say what else a user should know of how it was read: what was skipped, what was turned.
+    A regression has no ``classes``. ``loss`` names the loss to minimise and how errors are counted
+    (:mod:`peppp.training.losses`). ``fingerprint`` is a digest of the contents and of how they were cut.
+    ``group`` names the source that related sets share, such as the partitions of one set. ``former`` is the
+    fingerprint that version 0.1 gave to the same data, or "" if it has not changed. ``notes`` say what else
+    the user should know about reading it, such as skipped files or rotated images.
+
+    Raises DataError if a part is empty, its inputs and targets differ in number, a dtype is of another kind,
+    or a target is not the number of a class.
     """
 
     name: str
@@ -73,22 +76,22 @@ class Dataset:
 
     @property
     def resolution(self) -> int:
-        """The side of images in pixels, the length of texts in characters; 0 for numbers."""
+        """The side of images in pixels, or the length of texts in characters; 0 for numbers."""
         return 0 if self.kind == "numbers" else int(self.train_inputs.shape[1])
 
     @property
     def channels(self) -> int:
-        """What a network's first layer must know: colours, features, or the number of characters."""
+        """The number of input channels for a network: colours, features, or different characters."""
         return len(self.classes) if self.kind == "text" else int(self.train_inputs.shape[-1])
 
     @property
     def outputs(self) -> int:
-        """What its last layer must know: one number a class, or one."""
+        """The number of outputs for a network: one for each class, or 1 for regression."""
         return len(self.classes) or 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input as a network takes it: images with their channels first."""
+        """The shape of one input as a network takes it; images have their channels first."""
         shape = tuple(int(side) for side in self.train_inputs.shape[1:])
         return (shape[-1], *shape[:-1]) if self.kind == "images" else shape
 
@@ -99,7 +102,7 @@ class Dataset:
 
 
 def described(dataset: Dataset) -> str:
-    """One line: how many examples of how many classes were read, how they are split, what was skipped.
+    """Describe a data set in one line: its examples, classes and split, and its notes.
 
     >>> from peppp.tasks.readers import load
     >>> described(load("digits"))
@@ -112,16 +115,16 @@ def described(dataset: Dataset) -> str:
         "numbers": f"examples in {classes} classes" if classes else "examples",
         "text": f"pieces of {side} characters",
     }[dataset.kind]
-    name = " ".join(dataset.name.split())  # a folder's name may hold anything
+    name = " ".join(dataset.name.split())  # a folder's name may contain line breaks
     line = f"{name}: {trained + tested} {of}, {trained} to train and {tested} to test"
     return "; ".join((line, *dataset.notes))
 
 
 def under(dataset: Dataset, fingerprints: Collection[str]) -> Dataset:
-    """The data set under its former fingerprint, if that one alone is among ``fingerprints``.
+    """Return the data set under its former fingerprint if only that one is among ``fingerprints``.
 
-    Measurements made by version 0.1 stay under the fingerprint of that version, and go on under it: the
-    random numbers of a training depend on the fingerprint.
+    Measurements by version 0.1 are continued under that version's fingerprint, because the random numbers of
+    a training depend on it.
     """
     if dataset.former in fingerprints and dataset.fingerprint not in fingerprints:
         return replace(dataset, fingerprint=dataset.former)
@@ -129,7 +132,7 @@ def under(dataset: Dataset, fingerprints: Collection[str]) -> Dataset:
 
 
 def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
-    """Sixteen hexadecimal digits of some contents and their order."""
+    """Return a digest of the contents and their order, as sixteen hexadecimal digits."""
     total = Digest()
     for part in parts:
         total.add(part)
@@ -137,20 +140,20 @@ def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
 
 
 class Digest:
-    """:func:`digest` of contents that come one by one and are not kept."""
+    """Compute :func:`digest` incrementally, without keeping the contents."""
 
     def __init__(self) -> None:
         self._total = hashlib.sha256()
 
     def add(self, part: bytes | str | NDArray[np.generic]) -> None:
-        """Take one more content in."""
+        """Add one more part."""
         data = part.encode() if isinstance(part, str) else part
         data = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else data
         self._total.update(len(data).to_bytes(8, "little"))
         self._total.update(data)
 
     def copy(self) -> "Digest":
-        """A digest of the same contents, which can take in others."""
+        """Return an independent digest of the same contents."""
         other = Digest()
         other._total = self._total.copy()
         return other
@@ -160,14 +163,14 @@ class Digest:
 
 
 def blank_images(classes: int, side: int, count: int) -> Dataset:
-    """A data set of black images, for what depends on numbers and shapes alone."""
+    """Return a data set of black images, for computations that need only counts and shapes."""
     names = tuple(map(str, range(classes)))
     pixels, labels = np.zeros((count, side, side, 3), np.uint8), np.zeros(count, np.int64)
     return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
 
 
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
-    """A seeded mask over ``labels`` that takes ``counts[c]`` of each class c."""
+    """Draw a mask over ``labels`` [count] that selects ``counts[c]`` examples of each class c."""
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label, count in enumerate(counts):
@@ -176,21 +179,25 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
 
 
 def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
-    """The test part of a set without one: ``share`` of each class, at least one image; mask over labels."""
+    """Draw the test part of a set that has none, as a mask over ``labels`` [count].
+
+    It has ``share`` of each class, but at least one image. Raises DataError for a class of fewer than two.
+    """
     sizes = np.bincount(labels, minlength=len(classes))
     for name, size in zip(classes, sizes.tolist(), strict=True):
         if size < 2:
             raise DataError(
-                f"class {name!r} has {size} image{'' if size == 1 else 's'}; one trains and "
-                "one tests: add images, or remove the class"
+                f"class {name!r} has {size} image{'' if size == 1 else 's'}; it needs one to train on and "
+                "one to test on: add images, or remove the class"
             )
     return stratified(labels, np.maximum(1, np.round(sizes * share).astype(np.int64)), seed)
 
 
 def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
-    """At most ``train`` training examples, seeded, in the classes' shares; the rest joins the test part.
+    """Keep at most ``train`` training and ``test`` test examples, drawn with fixed seeds.
 
-    Of that part at most ``test`` stay: the more is tested, the less noise in an error.
+    Each class keeps its share. Surplus training examples join the test part before it is cut, because a
+    larger test part makes errors less noisy.
     """
     limits = f"train={train}", f"test={test}"
     targets = dataset.train_targets
@@ -214,7 +221,7 @@ def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
 
 
 def _drawn(targets: Array, count: int, dataset: Dataset, seed: int) -> NDArray[np.bool_]:
-    """A seeded mask over ``targets`` that takes ``count``, of each class its share."""
+    """Draw a mask over ``targets`` that selects ``count`` examples, each class in proportion."""
     if targets.ndim == 1 and dataset.classes:
         return stratified(targets, _shares(targets, count, len(dataset.classes)), seed)
     chosen = np.zeros(len(targets), dtype=bool)
@@ -223,7 +230,7 @@ def _drawn(targets: Array, count: int, dataset: Dataset, seed: int) -> NDArray[n
 
 
 def _shares(labels: Labels, total: int, classes: int) -> NDArray[np.int64]:
-    """How many of each class make ``total``, in proportion; largest remainders round up."""
+    """Divide ``total`` among the classes in proportion, by largest remainders, at least 1 each."""
     if total < classes:
         raise DataError(f"cannot keep {total} images of {classes} classes; keep at least one of each")
     exact = np.bincount(labels, minlength=classes) * total / len(labels)

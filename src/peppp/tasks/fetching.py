@@ -1,4 +1,4 @@
-"""Official archives, downloaded: a broken line is gone on with, what is not right is thrown away."""
+"""Download official archives: resume interrupted downloads, and discard files with a wrong checksum."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A published file: where it is, how many bytes it has and their sha256."""
+    """A published file: its name, URL, size in bytes and sha256."""
 
     file: str
     url: str
@@ -45,21 +45,22 @@ ARCHIVES = {
 
 
 def archive_of(name: str) -> Archive:
-    """The archive that holds a set of the catalog; DataError where none may be had without asking."""
+    """Return the archive that holds a set of the catalog; raise DataError if peppp cannot download it."""
     entry: Entry = find(name)
     if entry.source not in ARCHIVES:
         raise DataError(
-            f"{name} comes from {entry.source} ({entry.terms}), which is not fetched; get it from there and "
-            f"write {name}=/path"
+            f"{name} comes from {entry.source} ({entry.terms}), which peppp does not download; get it from "
+            f"there and write {name}=/path"
         )
     return ARCHIVES[entry.source]
 
 
 def fetch(archive: Archive, folder: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
-    """The archive in ``folder``, downloaded unless it is there; ``progress`` gets (bytes, all bytes).
+    """Return the path of the archive in ``folder``, after downloading it if it is missing.
 
-    It grows in a file ``NAME.part``, with which a later call goes on, and gets its name when size and
-    checksum are right. Raises DataError: one line that names the file.
+    ``progress`` is called with the bytes so far and in all. The download grows in a file ``NAME.part``, which
+    a later call resumes, and gets its final name once size and checksum are right. Raises DataError, naming
+    the file or URL, if the download fails or the file is not the published one.
     """
     path = folder / archive.file
     part = path.with_name(f"{archive.file}.part")
@@ -74,7 +75,7 @@ def fetch(archive: Archive, folder: Path, *, progress: Callable[[int, int], None
         if (size := part.stat().st_size) < archive.size:
             raise DataError(
                 f"{archive.url} ended after {format_bytes(size)} of {format_bytes(archive.size)}; "
-                "the same line again goes on"
+                "run the same line again to resume"
             )
         try:
             _check(part, archive)
@@ -83,11 +84,15 @@ def fetch(archive: Archive, folder: Path, *, progress: Callable[[int, int], None
             raise
         os.replace(part, path)
     except urllib.error.HTTPError as error:
-        raise DataError(f"{archive.url} answers {error.code} {error.reason}; get it by hand") from None
+        raise DataError(
+            f"{archive.url} answered {error.code} {error.reason}; download it by hand to {path}"
+        ) from None
     except urllib.error.URLError as error:
         raise DataError(f"cannot reach {archive.url}: {error.reason}; is there a network?") from None
     except (TimeoutError, ConnectionError, HTTPException) as error:
-        raise DataError(f"{archive.url} broke off ({error}); the same line again goes on") from None
+        raise DataError(
+            f"the download of {archive.url} broke off ({error}); run the same line again to resume"
+        ) from None
     except OSError as error:
         raise DataError(
             f"cannot write {error.filename or part}: {error.strerror}; name another folder"
@@ -98,7 +103,7 @@ def fetch(archive: Archive, folder: Path, *, progress: Callable[[int, int], None
 def _download(archive: Archive, part: Path, have: int, progress: Callable[[int, int], None] | None) -> None:
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-        # A server that knows no ranges answers 200 and sends all of it again.
+        # A server that does not support ranges answers 200 and sends the whole file.
         have = have if answer.status == 206 else 0
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
@@ -111,7 +116,7 @@ def _download(archive: Archive, part: Path, have: int, progress: Callable[[int, 
 
 
 def _check(path: Path, archive: Archive) -> None:
-    """DataError where a file is not the published one."""
+    """Raise DataError if a file is not the published one."""
     if (size := path.stat().st_size) != archive.size:
         raise DataError(f"{path} has {size} bytes, not the {archive.size} of the published file; remove it")
     total = hashlib.sha256()
@@ -121,5 +126,5 @@ def _check(path: Path, archive: Archive) -> None:
     if total.hexdigest() != archive.sha256:
         raise DataError(
             f"{path} has the sha256 {total.hexdigest()[:16]}..., not {archive.sha256[:16]}... of the "
-            "published file; what came is not kept"
+            "published file; delete it if it is still there, and download it again"
         )

@@ -1,4 +1,4 @@
-"""The fingerprint of a set of images: a digest of their pixels, classes and order."""
+"""Compute the fingerprint of an image set: a digest of its pixels, classes and order."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,15 @@ from numpy.typing import NDArray
 
 from peppp.tasks.dataset import Digest, Images
 
-# Version 0.2 turned images as their EXIF data say and set transparent ones on white; earlier ones did not.
+# Since version 0.2, images are rotated as their EXIF data say, and transparency is blended onto white.
 ADJUSTED = "turned, on white"
 
 
 class Fingerprint:
-    """Equal for equal images, wherever they lie: in a folder, an archive or on the hub, as JPEG or as PNG.
+    """A digest of classes, labels and decoded images, wherever and however the images are stored.
 
-    Images are taken in as they were decoded, before they are cropped and resized, so that a set has one
-    fingerprint at all resolutions. ``former`` collects what the version before 0.2 made its fingerprint of:
-    names and bytes of files.
+    Images are added before they are cropped and resized, so that a set has the same fingerprint at every
+    resolution. ``former`` is the fingerprint of versions before 0.2, which digested file names and bytes.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -26,17 +25,17 @@ class Fingerprint:
         self.adjusted = 0
 
     def begin(self, part: str) -> None:
-        """Begin with the images of the part ``train`` or ``test``."""
+        """Begin the part ``train`` or ``test``."""
         self._pixels.add(part)
 
     def add(self, label: int, image: Images, *, adjusted: bool = False) -> None:
-        """Take in a decoded image, [height, width, 3], and whether it was turned or set on white."""
+        """Add a decoded image [height, width, 3]; ``adjusted`` counts it as rotated or blended onto white."""
         self._pixels.add(f"{label} {image.shape[0]} {image.shape[1]}")
         self._pixels.add(image)
         self.adjusted += adjusted
 
     def add_former(self, *parts: "bytes | str | NDArray[np.generic]") -> None:
-        """Take in what the fingerprint of earlier versions was made of."""
+        """Add parts of the fingerprint of versions before 0.2."""
         for part in parts:
             self._former.add(part)
 
@@ -45,7 +44,7 @@ class Fingerprint:
 
     @property
     def former(self) -> str:
-        """The fingerprint under which the version before 0.2 kept measurements of equal pixels."""
+        """The fingerprint under which versions before 0.2 stored measurements of the same pixels."""
         total = self._former.copy()
         if self.adjusted:
             total.add(ADJUSTED)
@@ -53,12 +52,12 @@ class Fingerprint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of images that were adjusted."""
+        """Notes for the user about images that were adjusted."""
         return adjusted_notes(self.adjusted)
 
 
 def adjusted_notes(count: int) -> tuple[str, ...]:
-    """A note on images that were turned or set on white, if there were any."""
+    """Return a note on ``count`` images that were rotated or blended onto white, or () for none."""
     if not count:
         return ()
     those = "1 image was" if count == 1 else f"{count} images were"

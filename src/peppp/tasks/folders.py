@@ -1,4 +1,7 @@
-"""Images in class folders, on disk or in an archive, with ``train`` and ``test`` or not; ImageNet."""
+"""Read images from class folders, on disk or in an archive, with or without ``train`` and ``test`` folders.
+
+This module also reads the paper's ImageNet sets from ImageNet's ``train`` and ``val`` folders.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,26 +28,26 @@ from peppp.tasks.images import (
 )
 from peppp.tasks.trees import FolderTree, Tree, opened
 
-_USUAL = ".jpg, .png"  # of the suffixes, in messages
-# Pillow opens these as well, but they are pages, films or need another program.
+_USUAL = ".jpg, .png"  # the suffixes that messages name
+# Pillow opens these as well, but they hold pages, films or scientific data, or need another program.
 _NO_IMAGES = {"EPS", "PDF", "MPEG", "WMF", "GBR", "HDF5", "BUFR", "GRIB", "MSP", "FITS"}
-_MANY = 2000  # images that take seconds to decode: they are kept decoded
+_MANY = 2000  # decoding this many images takes seconds, so their pixels are cached
 _TRAIN_NAMES = ("train", "training")
 _TEST_NAMES = ("test", "testing", "val", "valid", "validation")
 
 
 Seen = Callable[[int, int, int], None]
-"""What is called with the numbers of classes, pixels of a side, and images to train on, once known."""
+"""A callback that gets the number of classes, the side in pixels, and the number of training images."""
 
 
 def images_within(places: Sequence[Path]) -> list[Path]:
-    """Images by their paths, and all of those within folders, in order. DataError where there are none."""
+    """Return image paths in order; a folder stands for all images below it, and raises DataError if empty."""
     found: list[Path] = []
     for place in places:
         if place.is_dir():
             inner = sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes() and p.is_file())
             if not inner:
-                raise DataError(f"{place} holds no images; known: {_USUAL} and what else Pillow reads")
+                raise DataError(f"{place} holds no images ({_USUAL} or any other format that Pillow reads)")
             found += inner
         else:
             found.append(place)
@@ -53,7 +56,7 @@ def images_within(places: Sequence[Path]) -> list[Path]:
 
 @lru_cache(maxsize=1)
 def suffixes() -> frozenset[str]:
-    """Those of images that Pillow reads here, with its plugins; lower case, with their dot."""
+    """Return the suffixes, such as ``.png``, of all image formats that this Pillow and its plugins read."""
     Image.init()
     readable = Image.OPEN.keys() - _NO_IMAGES
     return frozenset(suffix for suffix, kind in Image.EXTENSION.items() if kind in readable)
@@ -61,7 +64,7 @@ def suffixes() -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The files of a training or a test part, class by class, their labels, and what was passed over."""
+    """The files of a training or test part, class by class, their labels, and counts of skipped files."""
 
     tree: Tree
     folder: str
@@ -83,12 +86,13 @@ def read_folder(
     tests: Sequence[str] = _TEST_NAMES,
     seen: Seen | None = None,
 ) -> Dataset:
-    """The data set of ``path/class/image``, or of ``path/train/class/image`` with ``path/test/class/image``.
+    """Read ``path/class/image``, or ``path/train/class/image`` with ``path/test/class/image``.
 
-    ``path`` is a folder, or a zip or tar archive of one. ``only`` takes some of the classes, in that order;
-    ``tests`` are the names that the test part may have. Two thousand images and more are kept, decoded and
-    resized, in a cache; changed files are read again. ``seen`` is called with the numbers of classes, of
-    pixels a side and of images to train on before any image is decoded.
+    ``path`` is a folder, or a zip or tar archive of one. ``only`` selects classes and their order; ``tests``
+    are the names that the test folder may have. Sets of at least 2000 images are cached after decoding and
+    resizing, and read again when a file changes. ``seen`` is called before any image is decoded, with the
+    number of classes, the side in pixels and the number of training images. Raises DataError, naming the
+    file or folder at fault.
     """
     with opened(path) as tree:
         parts, classes = _class_folders(tree, only, tests)
@@ -107,7 +111,7 @@ def read_folder(
 def _class_folders(
     tree: Tree, only: Sequence[str], tests: Sequence[str]
 ) -> tuple[list[_Part], tuple[str, ...]]:
-    """The training part, the test part if there is one, and the classes."""
+    """Return the training part, the test part if there is one, and the classes."""
     train, test = _parts(tree, tests)
     classes = tuple(only) or tuple(_class_names(tree, train))
     if len(classes) < 2:
@@ -121,14 +125,14 @@ def _class_folders(
         unknown = [] if only else sorted(set(_class_names(tree, test)) - set(classes))
         if unknown:
             raise DataError(
-                f"{tree.where / test} holds the class {unknown[0]!r} that {tree.where / train} lacks"
+                f"{tree.where / test} holds the class {unknown[0]!r}, which {tree.where / train} lacks"
             )
         parts.append(_listed(tree, test, classes))
     return parts, classes
 
 
 def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: int) -> Dataset:
-    """The data set of a training part, from which the test part is taken where there is no other."""
+    """Read the parts; without a test part, split one off the training part."""
     fingerprint = Fingerprint(classes)
     pixels = []
     for name, part in zip(("train", "test"), parts, strict=False):
@@ -154,15 +158,16 @@ def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: in
 
 
 def _name(path: Path) -> str:
-    """The folder's name, or the archive's without its suffixes."""
+    """Return the folder's name, or the archive's name without its suffixes."""
     whole = path.resolve()
     return whole.name if whole.is_dir() else whole.name.split(".")[0] or whole.name
 
 
 def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
-    """One of the 50 ImageNet sets from ``path/train/nXXXXXXXX/*.JPEG`` and ``path/val/nXXXXXXXX/*.JPEG``.
+    """Read one of the 50 ImageNet sets from ``path/train/nXXXXXXXX/`` and ``path/val/nXXXXXXXX/``.
 
-    Its images are kept, decoded and resized, in a cache; changed files are read again.
+    Decoded and resized images are cached, and read again when a file changes. Raises DataError if a folder of
+    the set is missing.
     """
     wanted = imagenet_classes(entry)
     ids = [one.wordnet_id for one in wanted]
@@ -186,9 +191,9 @@ def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
 
 
 def _parts(tree: Tree, tests: Sequence[str]) -> tuple[str, str | None]:
-    """The folders of the training and the test part; "" and None where there are no parts.
+    """Return the folders of the training and the test part, or "" and None if there are no parts.
 
-    A folder called train that holds images, beside folders of other names, is a class.
+    A folder named train next to other class folders is taken as a class if it has no folders inside.
     """
     names = _class_names(tree, "")
     train = next((name for name in _TRAIN_NAMES if name in names), "")
@@ -203,7 +208,7 @@ def _class_names(tree: Tree, folder: str) -> list[str]:
 
 
 def _listed(tree: Tree, folder: str, classes: Sequence[str]) -> _Part:
-    """The images of each class, and how many other files there are, by reason."""
+    """List the images of each class, and count the skipped files by reason."""
     files: list[str] = []
     labels: list[int] = []
     skipped = Counter(_reason(name, "outside class folders") for name in tree.listed(folder)[1])
@@ -213,7 +218,8 @@ def _listed(tree: Tree, folder: str, classes: Sequence[str]) -> _Part:
         found = [one for one in names if one[0] != "." and _suffix(one) in suffixes()]
         if not found:
             raise DataError(
-                f"class folder {tree.where / place} holds no images ({_USUAL} and what else Pillow reads)"
+                f"class folder {tree.where / place} holds no images ({_USUAL} or any other format that "
+                "Pillow reads)"
             )
         files += [f"{place}/{one}" for one in found]
         labels += [label] * len(found)
@@ -231,7 +237,7 @@ def _suffix(name: str) -> str:
 
 
 def _notes(parts: Sequence[_Part]) -> tuple[str, ...]:
-    """How the test part came to be where it is no folder, and what was passed over, by reason."""
+    """Say how the test part was made if it has no folder, and which files were skipped."""
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part.skipped)
@@ -243,13 +249,13 @@ def _notes(parts: Sequence[_Part]) -> tuple[str, ...]:
 
 
 def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
-    """Width and height of all images. DataError names the files that hold none."""
+    """Return width and height of all images; raise DataError naming the files that are no images."""
     found, broken = [], []
     for part in parts:
         for file in part.files:
             where = part.tree.where / file
             try:
-                # Of a file on disk, Pillow reads the first bytes alone.
+                # For a file on disk, Pillow reads only the first bytes.
                 source = where if isinstance(part.tree, FolderTree) else part.tree.read(file)
                 found.append(size_of(source, str(where)))
             except DataError as error:
@@ -260,7 +266,7 @@ def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
 
 
 def _pixels(part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerprint) -> Images:
-    """[count, side, side, 3] of a part, one full image in memory at a time."""
+    """Decode and resize a part to [count, side, side, 3], holding one full-size image at a time."""
     check_resolution(side, str(part.where))
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
     broken: list[str] = []
@@ -281,5 +287,5 @@ def _pixels(part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerp
 
 
 def _stamp(part: _Part) -> str:
-    """Text that changes when a file of the part is replaced."""
+    """Return a text that changes when a file of the part is replaced."""
     return "\n".join(f"{file} {part.tree.stamp(file)}" for file in part.files)

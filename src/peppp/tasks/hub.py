@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, through its ``datasets`` library (extra ``hf``)."""
+"""Read data sets from the Hugging Face hub with its ``datasets`` library (extra ``hf``)."""
 
 import re
 from collections.abc import Iterator
@@ -20,26 +20,27 @@ _TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 def read_hub(text: str, resolution: int = 0) -> Dataset:
-    """The data set of ``owner/name``, ``owner/name@revision`` or ``owner/name:config@revision``.
+    """Read ``owner/name``, ``owner/name@revision`` or ``owner/name:config@revision`` from the hub.
 
-    Its first column of images and its first column of class labels are taken, ``train`` and then ``test`` or
-    ``validation``; without one of these the training part is split. DataError: one line, also without a
-    network or without the library.
+    The inputs and targets are the first image column and the first class-label column. The split ``train`` is
+    the training part, and ``test`` or ``validation`` the test part; without either, the training part is
+    split. Raises DataError for an unsuitable set, and where the library or the network is missing.
     """
     match = _NAME.fullmatch(text)
     if match is None:
         raise DataError(
-            f"not a name on the hub: {text!r}; write hf:owner/name, hf:owner/name@revision or "
+            f"not a name on the hub: {text!r}; write hf:owner/name, hf:owner/name@revision, or "
             "hf:owner/name:config@revision"
         )
     name = match["name"]
-    if Path(name).exists():  # the library would take it instead
+    if Path(name).exists():  # the library would read it instead of the hub's set
         raise DataError(
-            f"there is a folder {name} here; write folder:{name} for it, or go elsewhere for hf:{name}"
+            f"there is a folder {name} here; write folder:{name} to read it, or run from another folder to "
+            f"read hf:{name}"
         )
     parts = _loaded(name, match["config"], match["revision"])
     if "train" not in parts:
-        raise DataError(f"hf:{text} has no part train; it has {', '.join(parts)}")
+        raise DataError(f"hf:{text} has no split named train; it has {', '.join(parts)}")
     image, label, classes = _columns(text, parts["train"])
     names = ["train", *(part for part in _TEST_SPLITS if part in parts)][:2]
     fingerprint = Fingerprint(classes)
@@ -69,7 +70,7 @@ def read_hub(text: str, resolution: int = 0) -> Dataset:
 
 
 def _decoded(encoded: "_Encoded", labels: Labels, fingerprint: Fingerprint) -> Iterator[Images]:
-    """The images of a part one by one, each taken into the fingerprint."""
+    """Decode the images of a part one by one, adding each to the fingerprint."""
     for data, label in zip(encoded, labels.tolist(), strict=True):
         image, adjusted = decoded(data, encoded.where)
         fingerprint.add(label, image, adjusted=adjusted)
@@ -84,7 +85,7 @@ def _loaded(name: str, config: str | None, revision: str | None) -> Any:
         raise DataError("hf: needs the datasets library; pip install 'peppp[hf]'") from None
     try:
         return datasets.load_dataset(name, config, revision=revision)
-    except Exception as error:  # the library and what it stands on raise very many
+    except Exception as error:  # the library and its dependencies raise many kinds
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
             f"cannot get hf:{name}: {reason}; is the name right, and is there a network?"
@@ -92,27 +93,28 @@ def _loaded(name: str, config: str | None, revision: str | None) -> Any:
 
 
 def _columns(text: str, part: Any) -> tuple[str, str, tuple[str, ...]]:
-    """The columns of images and labels, and the classes."""
+    """Return the names of the image and label columns, and the classes."""
     kinds = {column: type(feature).__name__ for column, feature in part.features.items()}
     images = [column for column, kind in kinds.items() if kind == "Image"]
     labels = [column for column, kind in kinds.items() if kind == "ClassLabel"]
     if not images or not labels:
         listed = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
         raise DataError(
-            f"hf:{text} is no image classification: it needs an Image and a ClassLabel, has {listed}"
+            f"hf:{text} is not an image classification: it needs an Image and a ClassLabel column, but has "
+            f"{listed}"
         )
     return images[0], labels[0], tuple(part.features[labels[0]].names)
 
 
 def _labels(where: str, part: Any, column: str, classes: int) -> Labels:
-    labels = np.array(part[column], dtype=np.float64)  # a missing one is NaN
+    labels = np.array(part[column], dtype=np.float64)  # missing labels become NaN
     if not ((labels >= 0) & (labels < classes)).all():
         raise DataError(f"{where} holds images without a label, or labels beyond its {classes} classes")
     return labels.astype(np.int64)
 
 
 class _Encoded:
-    """The encoded images of a part, one after another, as often as they are asked for."""
+    """The encoded images of a part; it can be iterated several times."""
 
     def __init__(self, where: str, part: Any, column: str) -> None:
         import datasets

@@ -1,4 +1,4 @@
-"""Pictures into arrays: decoded, cropped to their centre square, resized with Lanczos, grey made colour."""
+"""Turn encoded images into arrays: decode, crop to the centre square, resize (Lanczos), make grey RGB."""
 
 import io
 import struct
@@ -14,10 +14,10 @@ from peppp.tasks.dataset import Dataset, Images, Labels
 DEFAULT_RESOLUTION = 32
 _LARGEST_OWN_RESOLUTION = 64
 _LEAST, _MOST = 4, 1024
-_ORIENTATION = 274  # the tag of EXIF
+_ORIENTATION = 274  # the number of this EXIF tag
 _SHOWN = 5  # messages in a line
 
-_UNBOUNDED = ("I", "F")  # Pillow's modes of which nothing says what is white
+_UNBOUNDED = ("I", "F")  # Pillow's modes without a defined value for white
 
 _BROKEN = (
     UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error,
@@ -26,29 +26,29 @@ _BROKEN = (
 
 
 def several(messages: Sequence[str]) -> str:
-    """One line of many: the first few, and how many more there are."""
+    """Join the first few messages into one line, and say how many more there are."""
     more = f"; and {len(messages) - _SHOWN} more" if len(messages) > _SHOWN else ""
     return "; ".join(messages[:_SHOWN]) + more
 
 
 def decode(data: bytes, where: str) -> Images:
-    """An encoded image (JPEG, PNG, ...) as [height, width, 3] uint8; DataError names ``where`` it is.
+    """Decode an image (JPEG, PNG, ...) to uint8 [height, width, 3]; raise DataError, naming ``where``.
 
-    It is turned as its EXIF data say, and what is transparent stands on white. Of 16 bits a pixel the upper 8
-    are taken, in grey as Pillow does in colour.
+    The image is rotated as its EXIF data say, and transparency is blended onto white. 16-bit grey images keep
+    their upper 8 bits, as Pillow does for colour.
     """
     return decoded(data, where)[0]
 
 
 def decoded(data: bytes, where: str) -> tuple[Images, bool]:
-    """:func:`decode`, and whether the image was turned or set on white."""
+    """Like :func:`decode`, but also return whether the image was rotated or blended onto white."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            # A PGM of more than 8 bits comes as whole numbers, scaled to 16 bits; older Pillow's PNGs do too.
+            # Pillow opens a PGM of more than 8 bits in mode I, scaled to 16 bits; older ones a PNG, too.
             deep = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in ("PPM", "PNG"))
             turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
             image = ImageOps.exif_transpose(opened) if turned else opened
-            if deep:  # convert would make all but the darkest 256 of 65536 levels white
+            if deep:  # convert("RGB") would turn all but the darkest 256 of 65536 levels white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2), turned
             if image.has_transparency_data:
@@ -62,11 +62,11 @@ def decoded(data: bytes, where: str) -> tuple[Images, bool]:
     except _BROKEN as error:
         raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
     kind = "floating-point numbers" if mode == "F" else "32-bit numbers"
-    raise DataError(f"{where} holds {kind}, of which none is known to be white; save it with 8 or 16 bits")
+    raise DataError(f"{where} holds {kind}, where white is not defined; save it with 8 or 16 bits")
 
 
 class Decoded:
-    """Encoded images, decoded one by one; ``adjusted`` counts those that were turned or set on white."""
+    """Decodes images one by one; ``adjusted`` counts those that were rotated or blended onto white."""
 
     def __init__(self, encoded: Iterable[bytes], where: str, *, numbered: bool = False) -> None:
         self.where, self.adjusted = where, 0
@@ -81,7 +81,7 @@ class Decoded:
 
 
 def size_of(source: Path | bytes, where: str) -> tuple[int, int]:
-    """Width and height of an encoded image, from its first bytes."""
+    """Return width and height of an encoded image, read from its header."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return image.size
@@ -92,22 +92,25 @@ def size_of(source: Path | bytes, where: str) -> tuple[int, int]:
 
 
 def own_resolution(sizes: Iterable[tuple[int, int]]) -> int:
-    """The side of images that are square, small and all alike, else 32."""
+    """Return the common side of square images of one size, if it is at most 64, else 32."""
     sides = {side for size in sizes for side in size}
     side = sides.pop()
     return side if not sides and side <= _LARGEST_OWN_RESOLUTION else DEFAULT_RESOLUTION
 
 
 def check_resolution(side: int, where: str) -> None:
-    """DataError where images of ``side`` pixels would be too small or too large to train on."""
+    """Raise DataError unless ``side`` is between 4 and 1024 pixels."""
     if not _LEAST <= side <= _MOST:
         raise DataError(
-            f"{where}: a resolution of {side} pixels is not between {_LEAST} and {_MOST}; give another"
+            f"{where}: a resolution of {side} pixels is not between {_LEAST} and {_MOST}; give another one"
         )
 
 
 def square(image: Images, side: int) -> Images:
-    """The centre square of [height, width] or [height, width, 1 or 3], as [side, side, 1 or 3]."""
+    """Crop an image [height, width] or [height, width, 1 or 3] to its centre square, and resize that.
+
+    The result is [side, side, 1 or 3].
+    """
     pixels = image[..., None] if image.ndim == 2 else image
     height, width = pixels.shape[:2]
     if (height, width) == (side, side):
@@ -120,9 +123,9 @@ def square(image: Images, side: int) -> Images:
 
 
 def squares(images: Iterable[Images], count: int, resolution: int, where: str) -> Images:
-    """[count, side, side, 3] of ``count`` images; one grey channel becomes three equal ones.
+    """Crop and resize ``count`` images to [count, side, side, 3]; a grey channel becomes three equal ones.
 
-    With ``resolution`` 0 the side is :func:`own_resolution`, for which all images are held at once.
+    With ``resolution`` 0 the side is :func:`own_resolution`, and all images are held in memory at once.
     """
     if not resolution:
         images = list(images)
@@ -145,18 +148,21 @@ def image_dataset(
     former: str = "",
     notes: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set, if it can be trained on: two classes or more, each with images, and a test part."""
+    """Make a data set of images; raise DataError unless it can be trained on.
+
+    It needs a test part and at least two classes, with distinct names and training images of each.
+    """
     if len(classes) < 2:
         raise DataError(f"{name} has {len(classes)} class; classification needs at least two")
     twice = next((c for i, c in enumerate(classes) if c in classes[:i]), None)
     if twice is not None:
-        raise DataError(f"{name} has two classes of the name {twice!r}; rename one")
+        raise DataError(f"{name} has two classes named {twice!r}; rename one")
     if len(test[1]) == 0:
         raise DataError(f"{name} has no test images")
     counts = np.bincount(train[1], minlength=len(classes))
     if not counts.all():
         empty = classes[int(np.flatnonzero(counts == 0)[0])]
         raise DataError(
-            f"{name} has no training images of its class {empty!r}; add some, or remove the class"
+            f"{name} has no training images of the class {empty!r}; add some, or remove the class"
         )
     return Dataset(name, group, fingerprint, classes, *train, *test, former=former, notes=notes)

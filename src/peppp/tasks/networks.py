@@ -1,4 +1,4 @@
-"""Networks by name, for images, numbers and text; or the user's own."""
+"""Build networks for images, numbers and text by name, or from the user's own factory."""
 
 import re
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from peppp.tasks.vgg import VGG
 
 
 class Network(NamedTuple):
-    """A network that has a name: what it takes, what it is, and ``make(width, classes, channels)``.
+    """A named network: the kind of data it takes, a description, and ``make(width, classes, channels)``.
 
-    ``width`` is that of its first layer, which ``-wN`` changes.
+    ``width`` is the default width of the first layer, which ``-wN`` in a name changes.
     """
 
     takes: str
@@ -63,12 +63,13 @@ _NAME = re.compile(r"([a-z]+\d*)(?:-w(\d+))?", re.ASCII)
 
 
 def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") -> nn.Module:
-    """A fresh network: one of :data:`NETWORKS`, ``-wN`` for another width (``resnet8-w32``), or
-    ``package.module:factory``, called as ``factory(classes=..., channels=...)``.
+    """Build a network with newly drawn weights.
 
-    ``classes`` is the number of outputs; ``channels`` the number of colours, of features, or of different
-    characters. Weights are drawn from torch's generator; ``device="meta"`` allocates none. Raises
-    NetworkError.
+    ``name`` is one of :data:`NETWORKS`, with ``-wN`` for another width (``resnet8-w32``), or
+    ``package.module:factory``, which is called as ``factory(classes=..., channels=...)``. ``classes`` is the
+    number of outputs; ``channels`` is the number of colours, features, or different characters. Weights are
+    drawn from torch's generator; ``device="meta"`` allocates none. Raises NetworkError for an unknown name
+    and for a factory that fails.
 
     >>> sum(p.numel() for p in build("resnet18", classes=10, device="meta").parameters())
     11173962
@@ -81,13 +82,13 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
 
 
 def build_for(name: str, dataset: Dataset, *, device: str = "cpu") -> nn.Module:
-    """A fresh network for a data set; NetworkError where it takes other inputs."""
+    """Build a network for a data set; raise NetworkError if it takes another kind of inputs."""
     check(name, dataset)
     return build(name, classes=dataset.outputs, channels=dataset.channels, device=device)
 
 
 def check(name: str, dataset: Dataset) -> None:
-    """NetworkError where a network by name takes other inputs than a data set has."""
+    """Raise NetworkError if a named network takes another kind of inputs than a data set has."""
     if ":" not in name and _known(name)[0].takes != dataset.kind:
         fitting = ", ".join(other for other, network in NETWORKS.items() if network.takes == dataset.kind)
         raise NetworkError(
@@ -97,7 +98,7 @@ def check(name: str, dataset: Dataset) -> None:
 
 
 def check_name(name: str) -> None:
-    """NetworkError where a name is that of no network, before any data is read."""
+    """Raise NetworkError for the name of no network, so that this is known before any data is read."""
     if ":" in name:
         _own_factory(name)
     else:
@@ -105,7 +106,7 @@ def check_name(name: str) -> None:
 
 
 def _made(name: str, classes: int, channels: int) -> nn.Module:
-    """What a factory of the user's returns, if it is a network."""
+    """Call the user's factory; raise NetworkError if it fails or does not return a network."""
     try:
         network = _own_factory(name)(classes=classes, channels=channels)
     except NetworkError:
@@ -117,7 +118,7 @@ def _made(name: str, classes: int, channels: int) -> nn.Module:
             f"{type(problem).__name__}: {reason}; a factory takes both by name and returns an nn.Module"
         ) from problem
     if not isinstance(network, nn.Module):
-        raise NetworkError(f"{name} gave a {type(network).__name__}; a factory returns an nn.Module")
+        raise NetworkError(f"{name} returned a {type(network).__name__}; a factory returns an nn.Module")
     return network
 
 
@@ -131,7 +132,7 @@ def _known(name: str) -> tuple[Network, int]:
         )
     width = int(match[2] or known.width)
     if match[1] == "transformer" and width % 8:
-        raise NetworkError(f"{name}: the width of a transformer of four heads is a multiple of 8")
+        raise NetworkError(f"{name}: with four heads, a transformer's width must be a multiple of 8")
     return known, width
 
 

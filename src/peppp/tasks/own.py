@@ -1,4 +1,4 @@
-"""What a user names as ``package.module:attribute``: networks, losses and data sets of their own."""
+"""Import networks, losses and data sets that users name as ``package.module:attribute``."""
 
 import importlib
 import sys
@@ -9,7 +9,10 @@ from peppp.errors import PepppError
 
 
 def imported(name: str, error: type[PepppError], what: str) -> Any:
-    """The attribute of a module, which may lie in the working folder; ``error`` says why it cannot be had."""
+    """Import an attribute of a module, which may be in the working folder.
+
+    Raises ``error``, saying ``what`` could not be loaded and why.
+    """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
     added = here not in sys.path
@@ -17,7 +20,7 @@ def imported(name: str, error: type[PepppError], what: str) -> Any:
         sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as problem:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as problem:  # importing runs the module's code, which may raise anything
         raise error(f"cannot load the {what} {name}: {problem}") from None
     finally:
         if added and here in sys.path:

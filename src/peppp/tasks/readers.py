@@ -1,12 +1,17 @@
-"""Data sets by a text: the catalog's, what a user has on disk, the hub's, and those that need no download.
+"""Read the data set that a text names.
 
-A text is ``digits``, ``digits:02468`` (some classes), ``wine`` and other names of
-:mod:`peppp.tasks.builtin`; a name of the catalog (``cifar10``, ``imagenet-bag``), or ``cifar10=/path`` where
-it lies elsewhere; ``npz:FILE``, ``folder:FOLDER``, ``text:FILE``, or just a path; ``hf:owner/name@revision``;
-``own:package.module:function``. Behind it, ``?train=1600&test=2000`` limits its parts, ``resolution=16``
-sets the side of its images and ``group=NAME`` names the source that it shares with siblings. In a path,
-``%3F`` is a question mark, ``%2C`` a comma, ``%0A`` a new line and ``%25`` a per cent sign. A text that is,
-as a whole, the path of something on disk needs no escapes.
+A text is one of these:
+
+- ``digits``, ``digits:02468`` (some classes), or another name of :mod:`peppp.tasks.builtin`;
+- a name of the catalog (``cifar10``, ``imagenet-bag``), or ``cifar10=/path`` if it is not in the data root;
+- ``npz:FILE``, ``folder:FOLDER``, ``text:FILE``, or just a path;
+- ``hf:owner/name@revision`` on the Hugging Face hub;
+- ``own:package.module:function``, which is called without arguments.
+
+Options may follow: ``?train=1600&test=2000`` limits the parts, ``resolution=16`` sets the side of the images
+in pixels, and ``group=NAME`` names the source that related sets share. In a path, ``%3F`` is a question mark,
+``%2C`` a comma, ``%0A`` a new line and ``%25`` a per cent sign. A text that exists on disk as a whole path
+needs no escapes.
 """
 
 import re
@@ -36,32 +41,30 @@ _KINDS: dict[str, Callable[[str, int], Dataset]] = {
 
 
 def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset:
-    """The data set of a text (see above), its images square with ``resolution`` pixels a side.
+    """Read the data set that ``text`` names (see above), with square images of ``resolution`` pixels a side.
 
-    With resolution 0, images that are square, of one size and at most 64 pixels stay as they are, and others
-    come at 32; those of the catalog come at the paper's. Images are cropped to their centre square, resized
-    with Lanczos, grey ones made three equal channels. Sets without a test part are split 80/20, stratified
-    and seeded. For texts the resolution is the number of characters that are seen at once. ``seen`` is
-    called with the number of classes and the side in pixels as soon as a folder of images shows them, before
-    any image is decoded; it may raise.
+    With resolution 0, square images of one size up to 64 pixels keep that size, and others are resized to 32;
+    sets of the catalog get the paper's resolution. Images are cropped to their centre square and resized with
+    Lanczos; grey images get three equal channels. Sets without a test part are split 80/20, stratified and
+    seeded. For a text, the resolution is the number of characters in a window. For a folder of images,
+    ``seen`` is called before any image is decoded, with the number of classes, the side in pixels and the
+    number of training images; it may raise.
 
-    Raises DataError: one line that names the file and what is wrong with it.
+    Raises DataError, naming the file and what is wrong with it.
 
     >>> load("digits:01").train_inputs.shape, load("digits").classes[:3]
     ((288, 8, 8, 3), ('0', '1', '2'))
     """
-    # Nobody means options by a question mark that ends the name of something on disk.
+    # A question mark in the name of something on disk does not begin options.
     source, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
     if not source:
-        raise DataError(
-            f"a data set has no name in {text!r}; give a folder (. is this one), a file or a name"
-        )
+        raise DataError(f"{text!r} names no data set; give a folder (. is this one), a file or a name")
     options = _options(query, text)
     resolution = int(options.pop("resolution", resolution))
     group = options.pop("group", None)
     dataset = _read(source, text, resolution, seen)
     if resolution and dataset.kind == "numbers":
-        raise DataError(f"{source} holds numbers, which have no resolution; leave it out")
+        raise DataError(f"{source} holds numbers, which have no resolution; leave the resolution out")
     if options:
         limits = {part: int(limit) for part, limit in options.items()}
         dataset = cut(dataset, train=limits.get("train"), test=limits.get("test"))
@@ -85,23 +88,23 @@ def _read(source: str, text: str, resolution: int, seen: Seen | None) -> Dataset
         return _KINDS[kind](rest, resolution)
     if source.endswith(".npz"):
         return read_npz(Path(on_disk), resolution)
-    if not Path(on_disk).is_dir():  # a folder of that name comes first, as whoever made it would expect
+    if not Path(on_disk).is_dir():  # a folder of that name takes precedence
         if source in NAMES:
             return read_builtin(source, resolution)
         if catalog.is_named(source):
             return read_entry(catalog.find(source), None, resolution)
         near = get_close_matches(source, [*NAMES, "digits", *(entry.slug for entry in catalog.entries())], 3)
         if near and not Path(on_disk).exists():
-            raise DataError(f"no folder and no data set {source!r}; near it: {', '.join(near)}")
+            raise DataError(f"no folder and no data set {source!r}; similar names: {', '.join(near)}")
     if not Path(on_disk).exists() and ("," in source or "?" in text):
         raise DataError(
-            f"no such folder: {on_disk}; in a path write %2C for a comma and %3F for a question mark"
+            f"no such folder: {on_disk}; in a path, write %2C for a comma and %3F for a question mark"
         )
     return read_folder(Path(on_disk), resolution, seen=seen)
 
 
 def names_in(text: str) -> list[str]:
-    """The data sets of a list with commas between them; one that exists on disk as a whole is one.
+    """Split a list of data sets at its commas; a text that exists on disk as a whole is one data set.
 
     >>> names_in("digits, wine,digits"), names_in("folder:cats%2C dogs?train=100")
     (['digits', 'wine'], ['folder:cats%2C dogs?train=100'])
@@ -112,7 +115,7 @@ def names_in(text: str) -> list[str]:
 
 
 def _unescaped(path: str) -> str:
-    """A path with its question marks, commas, new lines and per cent signs."""
+    """Replace the escapes of question marks, commas, new lines and per cent signs in a path."""
     return re.sub("%(3F|2C|0A|25)", lambda found: chr(int(found[1], 16)), path, flags=re.IGNORECASE)
 
 
@@ -129,8 +132,8 @@ def _options(query: str, text: str) -> dict[str, str]:
 
 
 def _own(name: str) -> Dataset:
-    """What a user's function gives."""
+    """Call the user's function; raise DataError if it does not return a data set."""
     dataset = imported(name, DataError, "data set")()
     if not isinstance(dataset, Dataset):
-        raise DataError(f"{name} gave a {type(dataset).__name__}; give a peppp.tasks.dataset.Dataset")
+        raise DataError(f"{name} returned a {type(dataset).__name__}; return a peppp.tasks.dataset.Dataset")
     return dataset

@@ -1,4 +1,4 @@
-"""ResNets in their small-image form (He et al. 2016): a 3x3 stem, no first pooling."""
+"""ResNets for small images (He et al. 2016): a 3x3 stem, and no first pooling."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, and what came in added to what comes out."""
+    """Two 3x3 convolutions with batch norm, and a residual connection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -22,14 +22,14 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, inputs, side, side] to [batch, outputs, side / stride, side / stride]."""
+        """Map [batch, inputs, side, side] to [batch, outputs, side / stride, side / stride]."""
         y = functional.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         return functional.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class ResNet(nn.Module):
-    """Stages of basic blocks, each stage after the first at half the side and twice the channels."""
+    """Stages of basic blocks; each stage after the first halves the side and doubles the channels."""
 
     def __init__(self, depths: Sequence[int], width: int, classes: int, channels: int = 3) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [batch, channels, side, side] to logits [batch, classes]."""
+        """Map images [batch, channels, side, side] to logits [batch, classes]."""
         x = functional.relu(self.norm(self.conv(x)))
         return self.head(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]

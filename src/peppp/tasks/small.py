@@ -1,4 +1,4 @@
-"""Small networks for other inputs than images: a perceptron for numbers, a transformer for text."""
+"""Small networks for inputs other than images: a perceptron for numbers, a transformer for text."""
 
 import math
 
@@ -10,7 +10,7 @@ _LONGEST = 1024
 
 
 class Perceptron(nn.Sequential):
-    """Two hidden layers with ReLU: numbers [batch, features] to [batch, outputs]."""
+    """A perceptron with two hidden ReLU layers, from [batch, features] to [batch, outputs]."""
 
     def __init__(self, width: int, outputs: int, features: int) -> None:
         super().__init__(
@@ -23,9 +23,9 @@ class Perceptron(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Causal attention and two linear layers with GELU, each behind a layer norm and added to what came in.
+    """A pre-norm transformer block: causal attention and a GELU layer, each with a residual connection.
 
-    Attention is written out, so that its weights are rounded as every other value is.
+    Attention is written out rather than fused, so that its weights are rounded like every other value.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, length, width] to the same."""
+        """Map [batch, length, width] to [batch, length, width]."""
         batch, length, width = x.shape
         split = self.attend(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
         q, k, v = split.permute(2, 0, 3, 1, 4)  # [batch, heads, length, width / heads] each
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A language model: text [batch, length] int64 to logits of what follows [batch, length, classes]."""
+    """A language model, from text int64 [batch, length] to next-character logits [batch, length, classes]."""
 
     def __init__(self, width: int, classes: int, *, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Text to logits; each position sees itself and what is before it."""
+        """Map text to logits; each position attends to itself and to earlier ones."""
         x = self.embed(tokens) + self.positions[: tokens.shape[1]]  # type: ignore[index]
         return self.head(self.norm(self.blocks(x)))  # type: ignore[no-any-return]
 
 
 def _positions(count: int, width: int) -> Tensor:
-    """[count, width]: sines and cosines of falling frequency (Vaswani et al. 2017)."""
+    """Return [count, width] sines and cosines of falling frequency (Vaswani et al. 2017)."""
     angles = torch.arange(count)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)

@@ -1,7 +1,8 @@
-"""Where the catalog's data sets lie on this machine, and what they are read with.
+"""Find and read the catalog's data sets on this machine.
 
-A data root (PEPPP_DATA, or a folder of the user's) holds what was published, under its published name:
-``cifar-10-python.tar.gz``, ``imagenet/train/...``, or for any set a folder or an .npz file of its name.
+The data root (PEPPP_DATA, or a folder in the user's data folder) holds published files under their published
+names, such as ``cifar-10-python.tar.gz`` and ``imagenet/train/...``, or a folder or .npz file that is named
+after a set.
 """
 
 import os
@@ -36,19 +37,16 @@ _PLACES = {
 
 
 def data_root() -> Path:
-    """The folder in which the catalog's sets are looked for.
-
-    PEPPP_DATA, or else ``peppp`` in the user's data folder.
-    """
+    """Return the data root: PEPPP_DATA if it is set, or else ``peppp`` in the user's data folder."""
     if os.environ.get(ROOT_VARIABLE):
         return Path(os.environ[ROOT_VARIABLE])
-    from platformdirs import user_data_path  # not there where only torch and numpy are
+    from platformdirs import user_data_path  # may be missing where only torch and numpy are installed
 
     return user_data_path("peppp")
 
 
 def place(entry: Entry) -> Path | None:
-    """Where a set lies below the data root; None where it does not."""
+    """Return the path of a set below the data root, or None if it is not there."""
     names = (entry.slug, f"{entry.slug}.npz", *_PLACES.get(entry.source, ()))
     try:
         return next((path for name in names if (path := data_root() / name).exists()), None)
@@ -57,9 +55,10 @@ def place(entry: Entry) -> Path | None:
 
 
 def read_entry(entry: Entry, path: Path | None = None, resolution: int = 0) -> Dataset:
-    """A set of the catalog from ``path``, or from where it lies below the data root.
+    """Read a set of the catalog from ``path``, or from its place below the data root.
 
-    With ``resolution`` 0 it comes at the paper's. DataError where there is nothing, or something else.
+    ``resolution`` is the side in pixels; 0 is the paper's. Raises DataError if the set is missing, or has
+    another number of classes than the catalog says.
     """
     found = path or place(entry)
     if found is None:
@@ -82,7 +81,7 @@ def read_entry(entry: Entry, path: Path | None = None, resolution: int = 0) -> D
 
 
 def _folder(path: Path, entry: Entry, side: int) -> Dataset:
-    """Images in folders; visual domains are tested on their validation part, as the paper's points say."""
+    """Read folders of images; sets outside CIFAR prefer ``val`` as test part, by the paper's point counts."""
     if entry.family == "cifar":
         return read_folder(path, side, only=entry.class_names)
     return read_folder(path, side, tests=("val", "validation", "valid", "test"))

@@ -1,7 +1,7 @@
-"""Files below a place, by their paths within it: a folder on disk, a zip or a tar archive.
+"""Read files by their paths within a folder on disk, or a zip or tar archive.
 
-Archives are read in place. Nothing is unpacked to disk, so a name that leads out of the archive does no
-harm.
+Archives are read in place. Nothing is unpacked to disk, so a member whose path leads out of the archive does
+no harm.
 """
 
 import tarfile
@@ -16,47 +16,44 @@ from typing import Protocol
 from peppp.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_LARGEST = 1 << 30  # bytes of one file in an archive, unpacked: more is no picture
+_LARGEST = 1 << 30  # bytes of one unpacked file; no image is larger
 _FOREIGN = "__MACOSX"  # macOS adds this folder to its archives
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, tarfile.TarError,
            NotImplementedError, RuntimeError)  # fmt: skip
 
 
 class Tree(Protocol):
-    """Folders and files below a place; paths have ``/`` between their parts, and "" is the place itself."""
+    """Folders and files below a root; paths have ``/`` between their parts, and "" is the root itself."""
 
     @property
     def where(self) -> Path:
         """The folder or archive on disk."""
 
     def listed(self, folder: str) -> tuple[list[str], list[str]]:
-        """The names of the folders and of the files in a folder, sorted. DataError where there is none."""
+        """Return the sorted names of the folders and of the files in a folder; DataError if it is missing."""
 
     def read(self, file: str) -> bytes:
-        """The contents of a file. DataError where it cannot be read."""
+        """Return the contents of a file; DataError if it cannot be read."""
 
     def stamp(self, file: str) -> str:
-        """Text that changes when the file is replaced."""
+        """Return a text that changes when the file is replaced."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Tree]:
-    """The tree of a folder or an archive, which is closed afterwards.
-
-    Raises DataError where there is neither.
-    """
+    """Open the tree of a folder or an archive, and close it afterwards; DataError if there is neither."""
     if path.is_file():
         if not path.name.lower().endswith(ARCHIVES):
             raise DataError(
-                f"{path} is a file; give a folder with one folder of images a class, such a folder in a "
-                "zip or tar archive, or an .npz file"
+                f"{path} is a file; give a folder with one folder of images for each class, a zip or tar "
+                "archive of such a folder, or an .npz file"
             )
         with _archive(path) as tree:
             yield tree
     elif path.is_dir():
         yield FolderTree(path)
     else:
-        raise DataError(f"no such folder: {path}; give a folder with one folder of images a class")
+        raise DataError(f"no such folder: {path}; give a folder with one folder of images for each class")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +88,13 @@ class FolderTree:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveTree:
-    """An archive: the names in each folder, and for each file its size and a way to read it."""
+    """An archive: the names in each folder, the size of each file, and a function that reads a file."""
 
     where: Path
     folders: Mapping[str, tuple[list[str], list[str]]]
     sizes: Mapping[str, int]
     contents: Callable[[str], bytes]
-    root: str = ""  # the one folder that holds everything, if there is one
+    root: str = ""  # the single folder that holds everything else, if there is one
 
     def listed(self, folder: str) -> tuple[list[str], list[str]]:
         """See :class:`Tree`."""
@@ -110,20 +107,22 @@ class ArchiveTree:
         """See :class:`Tree`."""
         name = _joined(self.root, file)
         if self.sizes[name] > _LARGEST:
-            raise DataError(f"{self.where / file} holds {self.sizes[name]} bytes: too many for an image")
+            raise DataError(
+                f"{self.where / file} has {self.sizes[name]} bytes: too many for an image, at most {_LARGEST}"
+            )
         try:
             return self.contents(name)
         except _BROKEN as error:
             raise DataError(f"cannot read {self.where / file}: {error}") from None
 
     def stamp(self, file: str) -> str:
-        """See :class:`Tree`: the archive's own, as a file within it changes with it."""
+        """See :class:`Tree`; the archive's stamp serves for all files in it."""
         found = self.where.stat()
         return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def read_bytes(file: Path) -> bytes:
-    """A file's contents; DataError where it cannot be read."""
+    """Return a file's contents; raise DataError if it cannot be read."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
@@ -141,7 +140,7 @@ def _archive(path: Path) -> Iterator[ArchiveTree]:
     with archive:
         folders = _folders(sizes)
         inner, files = folders[""]
-        # Packing the folder photos gives photos/cat/1.jpg: the classes are below its one folder.
+        # An archive of the folder photos holds photos/cat/1.jpg, so the classes are below its only folder.
         root = inner[0] if len(inner) == 1 and not files and folders[inner[0]][0] else ""
         yield ArchiveTree(path, folders, sizes, contents, root)
 
@@ -156,7 +155,7 @@ def _zip(path: Path) -> _Archive:
 
 
 def _tar(path: Path) -> _Archive:
-    """A tar archive: read in order if it is compressed, as going back in it would unpack it anew."""
+    """Open a tar archive; a compressed one is read once, in order, as seeking back would unpack it again."""
     archive = tarfile.open(path)  # noqa: SIM115 (the caller closes it)
     members = {one.name.removeprefix("./"): one for one in archive if one.isfile()}
     held: dict[str, bytes] = {}
@@ -175,12 +174,12 @@ def _tar(path: Path) -> _Archive:
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
-    assert file is not None  # for regular files, which these are
+    assert file is not None  # None is for members that are not regular files
     return file.read()
 
 
 def _folders(files: Mapping[str, int]) -> dict[str, tuple[list[str], list[str]]]:
-    """The names of folders and files in each folder of an archive."""
+    """Return the names of the folders and of the files in each folder of an archive."""
     found: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
     for file in files:
         parts = PurePosixPath(file).parts

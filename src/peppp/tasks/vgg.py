@@ -1,4 +1,4 @@
-"""VGGs with batch norm in their small-image form (Simonyan and Zisserman 2015): one linear layer on top."""
+"""VGGs with batch norm for small images (Simonyan and Zisserman 2015), with one linear layer on top."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,14 +9,14 @@ _STAGES = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
-_WIDTHS = (1, 2, 4, 8, 8)  # times that of the first stage
+_WIDTHS = (1, 2, 4, 8, 8)  # multiples of the first stage's width
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions with batch norm, each with a pooling behind it that halves the side.
+    """Five stages of 3x3 convolutions with batch norm, each followed by a pooling that halves the side.
 
-    Poolings that would leave less than one pixel are left out, and what is left is averaged, so that any
-    side from 1 up will do; at 32 pixels all five run and nothing is left to average.
+    A pooling that would leave less than one pixel is skipped, and the remaining pixels are averaged, so any
+    side from 1 up works. At 32 pixels all five poolings run and one pixel remains.
     """
 
     def __init__(self, depth: int, width: int, classes: int, channels: int = 3) -> None:
@@ -38,7 +38,7 @@ class VGG(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [batch, channels, side, side] to logits [batch, classes]."""
+        """Map images [batch, channels, side, side] to logits [batch, classes]."""
         for stage in self.stages:
             x = stage(x)
             if min(x.shape[-2:]) > 1:

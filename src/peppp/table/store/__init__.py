@@ -1,1 +1,1 @@
-"""Measurements in a database, shared by many workers."""
+"""Store measurements in a database that many workers share."""

@@ -1,4 +1,4 @@
-"""Where a store is: an SQLite file (or memory), or a PostgreSQL database by URL; one code for all."""
+"""Connect to a store: an SQLite file, SQLite in memory, or a PostgreSQL database by URL."""
 
 import os
 import sqlite3
@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ColumnElement, literal_column
 from peppp.errors import StoreError
 from peppp.table.store import schema
 
-# Seconds that a writer waits while other processes write.
+# Seconds that an SQLite writer waits for other writers.
 _PATIENCE = 60
 
 _KINDS = ("sqlite", "postgresql")
@@ -29,14 +29,14 @@ _NETWORK = {
 }  # fmt: skip
 _MOUNTS = Path("/proc/self/mountinfo")
 
-# Any number: the lock under which one of several processes makes or migrates a PostgreSQL store.
+# An arbitrary number for the advisory lock under which one process creates or migrates a PostgreSQL store.
 _MAKING = 8613_99
 
 
 def connect(place: str | Path, *, create: bool) -> tuple[Engine, str]:
-    """The engine of a store and its name for messages; with ``create`` the store is made if there is none.
+    """Return the engine of a store, and its name for messages; ``create`` makes a missing SQLite file.
 
-    Raises StoreError on what is no store, which is then left untouched.
+    Raises StoreError for a file that is not a store, and leaves it untouched.
     """
     url = _url(place)
     name = url.render_as_string(hide_password=True)
@@ -52,7 +52,10 @@ def connect(place: str | Path, *, create: bool) -> tuple[Engine, str]:
 
 
 def engine_of(url: URL) -> Engine:
-    """An engine whose writing transactions (execution option ``writing``) never find themselves too late."""
+    """Create an engine. With the execution option ``writing``, SQLite transactions lock when they begin.
+
+    A transaction that locked only at its first write could fail because another process wrote meanwhile.
+    """
     if url.get_backend_name() != "sqlite":
         return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     in_memory = {} if url.database else {"poolclass": StaticPool}
@@ -60,8 +63,8 @@ def engine_of(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin below, as PostgreSQL's: schema changes too
-        # Safe in WAL mode against killed processes; power cuts may cost the last commits, never the file.
+        connection.isolation_level = None  # transactions begin below and include schema changes
+        # In WAL mode this survives killed processes; a power cut may lose the last commits, but not the file.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -75,7 +78,7 @@ def engine_of(url: URL) -> Engine:
 
 @contextmanager
 def making(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which tables are made or migrated, by one process at a time."""
+    """Open a transaction to create or migrate tables, one process at a time."""
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MAKING})
@@ -83,21 +86,21 @@ def making(engine: Engine) -> Iterator[Connection]:
 
 
 def now(engine: Engine) -> ColumnElement[float]:
-    """Seconds since 1970 by the database's clock, the one that all drivers share."""
+    """Return SQL for the seconds since 1970 by the database's clock, which all drivers share."""
     if engine.dialect.name == "postgresql":
         return literal_column("extract(epoch FROM clock_timestamp())::double precision")
     return literal_column("((julianday('now') - 2440587.5) * 86400.0)")
 
 
 def insert_new(engine: Engine, table: Table) -> Insert:
-    """An insertion that leaves alone what is there already."""
+    """Return an insert statement that skips rows whose key exists."""
     kind = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
     return kind(table).on_conflict_do_nothing().inline().execution_options(preserve_rowcount=True)
 
 
 @contextmanager
 def one_line(doing: str) -> Iterator[None]:
-    """What the database or the system says becomes a StoreError of one line, without addresses."""
+    """Turn errors of the database or the system into a StoreError of one line that begins with ``doing``."""
     try:
         yield
     except (ImportError, OSError, SQLAlchemyError) as error:
@@ -106,31 +109,31 @@ def one_line(doing: str) -> Iterator[None]:
         if isinstance(cause, ImportError) and "psycopg" in reason:
             reason = "PostgreSQL needs psycopg: pip install 'peppp[postgres]'"
         if "malformed" in reason:
-            reason += "; the file is damaged: give a copy of it, or a new name"
+            reason += "; the file is damaged: restore a backup, or give a new name"
         raise StoreError(f"{doing}: {reason}") from error
 
 
 def shown(place: str | Path) -> str:
-    """The name of a store for messages: without its password."""
+    """Return the name of a store for messages, without its password."""
     return _url(place).render_as_string(hide_password=True) if "://" in str(place) else str(place)
 
 
 def _url(place: str | Path) -> URL:
     try:
         url = make_url(str(place)) if "://" in str(place) else URL.create("sqlite", database=str(place))
-    except (ArgumentError, ValueError) as error:  # what was given may hold a password
+    except (ArgumentError, ValueError) as error:  # the message omits the text, which may hold a password
         raise StoreError(
             "not a database URL; write postgresql://user:password@host/name, or the path of a file"
         ) from error
     if url.get_backend_name() not in _KINDS:
         raise StoreError(
-            f"no store in {url.get_backend_name()}; give the path of a file, or a postgresql:// URL"
+            f"a store cannot be in {url.get_backend_name()}; give the path of a file, or a postgresql:// URL"
         )
     return url
 
 
 def _create_file(path: Path) -> None:
-    """Make an empty store elsewhere and move it into place: it is there complete, or not at all."""
+    """Create an empty store in a temporary folder and move it into place, so that it appears complete."""
     if not path.parent.is_dir():
         raise StoreError(f"cannot make the store {path}: there is no folder {path.parent}; create it first")
     with (
@@ -148,7 +151,7 @@ def _create_file(path: Path) -> None:
             engine.dispose()
         try:
             os.link(unfinished, path)
-        except FileExistsError:  # another process was quicker; its store is as good
+        except FileExistsError:  # another process created the store first
             pass
         except OSError:  # a file system without hard links
             os.rename(unfinished, path)
@@ -158,9 +161,11 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise StoreError(f"there is no store {path}; give one that `peppp measure` made")
     if path.is_dir():
-        raise StoreError(f"{path} is a folder, not a store; give the name of a file, as {path / 'runs.db'}")
+        raise StoreError(
+            f"{path} is a folder, not a store; give the name of a file, such as {path / 'runs.db'}"
+        )
     try:
-        # Immutable: nothing is locked, made or changed beside a database that may be somebody else's.
+        # Immutable, because the file may be another program's database: SQLite then locks and writes nothing.
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             query = "SELECT 1 FROM sqlite_master WHERE name = ?"
@@ -170,21 +175,21 @@ def _check_file(path: Path) -> None:
             f"{path} is not a store ({error}); give one that `peppp measure` made, or a new name"
         ) from error
     if not found:
-        raise StoreError(f"{path} is not a store of peppp; it was left as it is: give another name")
+        raise StoreError(f"{path} is not a store of peppp and was not changed; give another name")
 
 
 def _refuse_network(path: Path) -> None:
-    """SQLite's locks do not hold on network file systems, and its WAL needs shared memory: stores break."""
+    """Raise StoreError on network file systems, where SQLite's locks and shared memory do not work."""
     kind = _file_system(path)
     if kind in _NETWORK:
         raise StoreError(
-            f"{path} lies on a network file system ({kind}), where SQLite's locks do not hold and stores "
-            "break; give a local file, or a PostgreSQL URL for several machines"
+            f"{path} is on a network file system ({kind}), where SQLite's locks do not work and would damage "
+            "the store; give a local file, or a PostgreSQL URL for several machines"
         )
 
 
 def _file_system(path: Path) -> str:
-    """The type of the file system that holds ``path``, as Linux names it; empty where that is not known."""
+    """Return the type of the file system that holds ``path``, as Linux names it, or "" if unknown."""
     try:
         lines = _MOUNTS.read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""The tables of a store, and the steps from each version of them to the next.
+"""The tables of a store, and the migration steps between their versions.
 
-``measurements`` holds flat records as the text table does (:mod:`peppp.table.columns`), with recipes once in
-a table of their own. ``cells`` (since version 2) holds what campaigns have asked for and nobody has measured
-yet: who is at it until when, and how it failed.
+``measurements`` holds the same records as the text table (:mod:`peppp.table.columns`), except that each
+recipe is stored once, in ``recipes``. ``cells`` (since version 2) holds the cells that campaigns have
+requested and that are not measured yet, with their leases and failures.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 SCHEMA_VERSION = 2
 
-# What names a cell; a measurement's key counts its repeats besides.
+# These columns identify a cell; the key of a measurement adds the repeat.
 CELL = ("fingerprint", "configuration", "recipe_digest", "seed")
 
 schema = MetaData()
@@ -63,7 +63,7 @@ measurements = Table(
     Column("provenance", Text, nullable=False),
     UniqueConstraint(*CELL, "repeat"),
 )
-# Rows are wide and many: what is asked often is answered from these indexes alone.
+# Rows are wide and many, so these indexes contain the columns of frequent queries.
 Index("measurements_by_outcome", measurements.c.task, measurements.c.outcome)
 Index(
     "measurements_by_row",
@@ -78,10 +78,10 @@ cells = Table(
     Column("recipe_digest", Text, nullable=False),
     Column("seed", BigInteger, nullable=False),
     Column("task", Text, nullable=False),
-    # The driver that is at it, and until when that holds; in seconds since 1970 by the database's clock.
+    # The driver that holds the lease, and when it expires, in seconds since 1970 by the database's clock.
     Column("driver", Text),
     Column("expires", Double),
-    # How it ended when it was last given up: when, after how many tries, whether its worker had died.
+    # The last failure: its time, the number of tries, and whether the worker was lost.
     Column("failed", Double),
     Column("tries", Integer),
     Column("lost", Boolean),
@@ -92,31 +92,31 @@ cells = Table(
 
 
 def create(connection: Connection) -> None:
-    """Make the tables of the newest version in an empty database."""
+    """Create the tables of the newest version in an empty database."""
     schema.create_all(connection)
     connection.execute(insert(about).values(schema_version=SCHEMA_VERSION))
 
 
 def version(connection: Connection) -> int:
-    """The version of a store's tables; 0 if there are none."""
+    """Return the version of a store's tables, or 0 if there are none."""
     if not inspect(connection).has_table(about.name):
         return 0
     return int(connection.execute(select(about.c.schema_version)).scalar_one())
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the tables of any older version to the newest; measurements stay as they are."""
+    """Migrate the tables from any older version to the newest; measurements do not change."""
     for step in range(version(connection), SCHEMA_VERSION):
         _STEPS[step](connection)
     connection.execute(update(about).values(schema_version=SCHEMA_VERSION))
 
 
 def _add_cells(connection: Connection) -> None:
-    """Version 1 held measurements only."""
+    """Migrate from version 1, which had neither cells nor these indexes."""
     cells.create(connection, checkfirst=True)
     for index in sorted(measurements.indexes, key=lambda index: str(index.name)):
         index.create(connection, checkfirst=True)
 
 
-# The step from each version to the next; a step, once released, is never changed.
+# The step from each version to the next. A released step must never change.
 _STEPS: dict[int, Callable[[Connection], None]] = {1: _add_cells}

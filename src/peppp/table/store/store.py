@@ -1,4 +1,4 @@
-"""The store: measurements in a database, each committed as soon as it is made."""
+"""The store keeps measurements in a database and commits each as soon as it is made."""
 
 import threading
 from collections.abc import Collection, Iterator
@@ -23,7 +23,7 @@ Key = tuple[str, str, str, int, int]
 
 
 class Present(NamedTuple):
-    """What a store holds already: the keys of cells, and how many measurements are of no use any more."""
+    """The keys that a store holds, and the number of measurements that are outdated."""
 
     keys: set[Key]
     outdated: int
@@ -33,10 +33,9 @@ _key = [measurements.c[name] for name in (*CELL, "repeat")]
 
 
 class Store:
-    """Measurements that survive: open one with :meth:`open`, close it or use it in a ``with``.
+    """A database of measurements. Open it with :meth:`open`, and close it or use it in a ``with``.
 
-    Several processes may write to one store at once, and readers make nobody wait. No key is ever stored
-    twice.
+    Several processes may write to one store at once, and readers block nobody. A key is stored only once.
 
     >>> with Store.open("sqlite://") as store:  # in memory
     ...     store.keys(), store.measurements()
@@ -46,17 +45,17 @@ class Store:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
-        # A database in memory has one connection, which threads must not use at once.
+        # A database in memory has one connection, which only one thread may use at a time.
         self._turn = threading.RLock()
 
     @classmethod
     def open(cls, place: str | Path, *, create: bool = True) -> Self:
-        """The store in an SQLite file, or at a database URL (with ``://``), made if there is none.
+        """Open the store in an SQLite file or at a database URL (with ``://``); create it if it is missing.
 
-        With ``create=False`` it must be there already, and need not be writable; a store of an older version
-        is then read as it is, and else brought to this one. Raises StoreError on what is no store, which is
-        left untouched, on a newer version, on SQLite files in network file systems, and where a store cannot
-        be made or written.
+        An older store is migrated to this version. With ``create=False`` the store must exist, need not be
+        writable, and is not migrated. Raises StoreError for a file that is not a store (and leaves it
+        untouched), for a store of a newer version, for an SQLite file on a network file system, and for a
+        store that cannot be created or written.
         """
         engine, name = database.connect(place, create=create)
         store = cls(engine, name)
@@ -69,14 +68,14 @@ class Store:
         return store
 
     def add(self, measurement: Measurement) -> bool:
-        """Keep a measurement for good; False, and nothing changes, if there is one of the same key.
+        """Store a measurement and return True, or return False if its key is already stored.
 
-        Raises TableError on a measurement that could not be read again and StoreError where writing fails.
+        Raises TableError for a measurement that could not be read again, and StoreError if writing fails.
         """
         return self.add_all([measurement]) == 1
 
     def add_all(self, measured: Collection[Measurement]) -> int:
-        """Keep measurements, all or none if writing fails; how many had keys that were not there."""
+        """Store measurements in one transaction; return how many had new keys."""
         added = 0
         new_recipe = database.insert_new(self.engine, recipes)
         new_measurement = database.insert_new(self.engine, measurements)
@@ -93,19 +92,20 @@ class Store:
         return added
 
     def keys(self) -> set[Key]:
-        """The keys of all measurements (see ``Measurement.key``)."""
+        """Return the keys of all measurements (see ``Measurement.key``)."""
         with self.reading() as connection:
             return {tuple(row) for row in connection.execute(select(*_key))}
 
     def fingerprints(self) -> set[str]:
-        """The fingerprints of all data sets that were measured."""
+        """Return the fingerprints of all measured data sets."""
         with self.reading() as connection:
             return set(connection.execute(select(measurements.c.fingerprint).distinct()).scalars())
 
     def present(self) -> Present:
-        """What need not be measured again: keys as today's arithmetic version names them.
+        """Return the keys that need not be measured again, under the current arithmetic version.
 
-        Measurements of an older version count where today's would repeat them (see :mod:`peppp.arithmetic`).
+        They include measurements of an older version that the current one would reproduce (see
+        :mod:`peppp.arithmetic`); the others are counted as outdated.
         """
         keys, outdated = self.keys(), 0
         named = {digest: recipe for digest, recipe in self.recipes().items() if _is_old(recipe)}
@@ -117,26 +117,27 @@ class Store:
         return Present(keys, outdated)
 
     def recipes(self) -> dict[str, Recipe]:
-        """The recipes of all measurements by their digests."""
+        """Return the recipes of all measurements by their digests."""
         with self.reading() as connection:
             found = connection.execute(select(recipes.c.digest, recipes.c.recipe)).all()
         return {digest: read_recipe(text, f"{self.name}, recipe {digest}") for digest, text in found}
 
     def measurements(self) -> list[Measurement]:
-        """All measurements, in the order in which they were stored."""
+        """Return all measurements in the order in which they were stored."""
         return list(self)
 
     def __iter__(self) -> Iterator[Measurement]:
-        """The same, one after the other, so that a table larger than memory can be written from them."""
+        """Iterate over all measurements, without holding all of them in memory."""
         query = select(measurements, recipes.c.recipe).join(recipes).order_by(measurements.c.id)
         with self.reading() as connection:
             for record in connection.execution_options(yield_per=1000).execute(query).mappings():
                 yield from_record(dict(record), f"{self.name}, measurement {record['id']}")
 
     def seconds(self) -> dict[tuple[str, str], tuple[int, float, float]]:
-        """How long measurements took: number, mean and longest of each (fingerprint, recipe digest).
+        """Return the number, mean and maximum of durations in seconds by (fingerprint, recipe digest).
 
-        Digests are those of today's arithmetic version, which changes numbers and no durations.
+        Measurements of all arithmetic versions are counted under the current version's digest, because the
+        version changes numbers but not durations.
         """
         m = measurements.c
         query = select(
@@ -154,7 +155,7 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection to read by; StoreError where that fails."""
+        """Open a connection for reading; raise StoreError if that fails."""
         with (
             self._turn,
             database.one_line(f"cannot read the store {self.name}"),
@@ -164,7 +165,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction to write by, committed at its end or not at all; StoreError where that fails."""
+        """Open a transaction for writing, which is committed at the end; raise StoreError if that fails."""
         with (
             self._turn,
             database.one_line(f"cannot write to the store {self.name}"),
@@ -174,7 +175,7 @@ class Store:
             yield connection
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close all connections."""
         self.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -187,18 +188,18 @@ class Store:
         with self.engine.connect() as connection:
             self.version = schema.version(connection)
         if self.version == 0 and not create:
-            raise StoreError(f"there is no store at {self.name}; `peppp measure` makes one")
+            raise StoreError(f"there is no store at {self.name}; create one with `peppp measure`")
         if self.version > SCHEMA_VERSION:
             raise StoreError(
-                f"the store {self.name} was written by a newer peppp (store version {self.version}; this is "
-                f"for {SCHEMA_VERSION}); upgrade peppp"
+                f"the store {self.name} was written by a newer peppp (store version {self.version}; this one "
+                f"reads up to {SCHEMA_VERSION}); upgrade peppp"
             )
         if create and self.version < SCHEMA_VERSION:
             with database.making(self.engine) as connection:
-                found = schema.version(connection)  # another process may have been quicker
+                found = schema.version(connection)  # another process may have created it meanwhile
                 schema.migrate(connection) if found else schema.create(connection)
             self.version = SCHEMA_VERSION
-        elif create:  # a store that cannot be written says so now, not after an hour of training
+        elif create:  # find out now whether the store is writable, not after an hour of training
             with self.engine.connect() as connection:
                 connection.execute(update(about).values(schema_version=self.version))
                 connection.rollback()
@@ -209,7 +210,7 @@ def _is_old(recipe: Recipe) -> bool:
 
 
 def fingerprints_in(place: str | Path | None) -> set[str]:
-    """The fingerprints of the data sets in a store; none where there is no store, or not yet."""
+    """Return the fingerprints of the data sets in a store; the set is empty if there is no store yet."""
     if place is None or not ("://" in str(place) or Path(place).exists()):
         return set()
     with Store.open(place, create=False) as store:
