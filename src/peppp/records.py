@@ -9,7 +9,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from peppp.errors import FormatError
+from peppp.arguments import checked
+from peppp.errors import ArgumentError, FormatError
 from peppp.precisions.known import Precision
 
 # Raised whenever a stored error could change; :mod:`peppp.arithmetic` says which older rows still hold.
@@ -20,6 +21,7 @@ _YOUNGER = ("pretrained", "freeze")  # fields that stay out of a recipe's text w
 _ROLES = ("values", "errors", "gradient", "states")
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RoundingModes:
     """The rounding mode of each role: weights and activations, back-propagated errors, gradient, states.
@@ -38,6 +40,7 @@ class RoundingModes:
     states: str
 
     @classmethod
+    @checked
     def parse(cls, text: "str | RoundingModes") -> "RoundingModes":
         """Modes of a text: one mode for all roles, or ``role=mode`` for each of the four."""
         if isinstance(text, RoundingModes):
@@ -59,6 +62,7 @@ class RoundingModes:
         return ",".join(f"{role}={modes[role]}" for role in _ROLES)
 
 
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """Everything, the seed apart, that makes two errors comparable: one recipe, one kind of row.
@@ -112,12 +116,16 @@ class Recipe:
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
+    @checked
     def from_json(cls, text: str) -> "Recipe":
-        """The recipe that :meth:`to_json` wrote; unknown keys are refused with a ValueError."""
-        values = json.loads(text)
+        """The recipe that :meth:`to_json` wrote; unknown keys are refused with an ArgumentError."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
         names = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= names:
-            raise ValueError(f"not a recipe: {text[:80]!r}")
+            raise ArgumentError(f"not a recipe: {text[:80]!r}")
         return cls(**values)
 
 
@@ -131,6 +139,7 @@ def _rebuilt(record: Any) -> tuple[Any, ...]:
     return type(record), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes of one training, known before it runs.
@@ -176,6 +185,7 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One training and its test. Errors are fractions in [0, 1].

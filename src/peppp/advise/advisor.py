@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.advise.pick import Pick, Prediction, Reference
+from peppp.arguments import checked
 from peppp.errors import BudgetError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.learn.belief import GAUSSIAN_90, Belief
@@ -67,6 +68,7 @@ class Advisor:
     (True, True, 0.3)
     """
 
+    @checked
     def __init__(
         self,
         table: ErrorMatrix,
@@ -148,6 +150,7 @@ class Advisor:
         """
         return next(iter(self.batch(1)), None)
 
+    @checked
     def batch(self, count: int) -> list[Label]:
         """The next ``count`` configurations to measure at once, or as many as are still wanted."""
         if self.stopped:
@@ -182,6 +185,7 @@ class Advisor:
             return enough
         return self._belief().enough(self._best(), self._until_sure, len(self.told))
 
+    @checked
     def tell(self, configuration: Label, error: float) -> None:
         """Take note of a measured error, a fraction in [0, 1], asked for or not.
 

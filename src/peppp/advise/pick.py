@@ -12,6 +12,7 @@ import numpy as np
 
 from peppp.advise.costs import Cost
 from peppp.advise.running import told
+from peppp.arguments import checked
 from peppp.errors import TableError
 from peppp.formats import Format
 from peppp.page.bits import page_format
@@ -20,6 +21,7 @@ from peppp.table.labels import Label, formats_of, plain
 from peppp.units import format_bytes
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What is believed of one configuration: its error in [0, 1], measured or only estimated.
@@ -62,6 +64,7 @@ class Prediction:
         return "measured" if self.settled and self.measured_error is not None else "estimated"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Pick:
     """The configuration to train with, and what that rests on.
@@ -324,6 +327,7 @@ class Pick:
             "cost_frontier": [index[configuration] for configuration in self.cost_frontier],
         }
 
+    @checked
     def report(self, path: str | Path) -> None:
         """Write one self-contained HTML page that shows the pick, the frontier and all predictions."""
         from peppp.page.report import write_report

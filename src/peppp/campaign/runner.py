@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
+from peppp.arguments import checked
 from peppp.campaign.cells import Cell, balanced
 from peppp.campaign.engines import Engine, Failure, Result
 from peppp.campaign.estimates import Estimates
@@ -24,6 +25,7 @@ _TRIES_OF_CRASHES = 2
 _LOOK = 1.0
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What became of a campaign's cells, so far or at its end.
@@ -65,6 +67,7 @@ class Progress(Protocol):
         """Called after each cell, when its measurement is stored."""
 
 
+@checked
 def run_campaign(
     store: Store,
     cells: Sequence[Cell],

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from peppp import pareto
+from peppp.arguments import checked
 from peppp.errors import StoreError
 from peppp.files import whole
 
@@ -19,6 +20,7 @@ _FOLDER = Path(__file__).parent
 _KINDS = ("estimated", "measured")
 
 
+@checked
 def render(page: Mapping[str, Any]) -> str:
     """The page of one task, or of several, as a self-contained HTML document.
 
@@ -74,6 +76,7 @@ def check_place(target: Path) -> None:
         raise StoreError(f"cannot write {target}: it is not a file; name one, as in report.html")
 
 
+@checked
 def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     """Write the page to a file, whole or not at all; an older file of that name is replaced.
 

@@ -8,11 +8,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.arguments import checked
 from peppp.errors import FormatError, TableError
 from peppp.formats import Configuration, paper_grid
 from peppp.precisions.known import Precision, parse_precision
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class TunedConfiguration:
     """A configuration and the learning rate it is trained at (section 4.3); as text ``1-4-1/1-6-7 at 0.01``.
@@ -26,6 +28,7 @@ class TunedConfiguration:
     learning_rate: float
 
     @classmethod
+    @checked
     def parse(cls, text: str) -> "TunedConfiguration":
         """The pair of its text; FormatError for a text that is none."""
         configuration, at, rate = text.partition(" at ")
@@ -43,6 +46,7 @@ class TunedConfiguration:
 Label: TypeAlias = Precision | TunedConfiguration | str
 
 
+@checked
 def parse_label(text: str) -> Label:
     """The label of a text: a precision, with or without a rate, where it reads as one; else the text itself.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.arguments import checked
 from peppp.errors import DataError
 
 Images = NDArray[np.uint8]  # [count, side, side, 3]
@@ -17,6 +18,7 @@ Array = NDArray[Any]
 _KINDS = {"u": "images", "f": "numbers", "i": "text"}
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """What a task is trained and tested on; the dtype of its inputs says of which ``kind`` it is.
@@ -108,6 +110,7 @@ class Digest:
     def __init__(self) -> None:
         self._total = hashlib.sha256()
 
+    @checked
     def add(self, part: bytes | str | NDArray[np.generic]) -> None:
         """Take one more content in."""
         data = part.encode() if isinstance(part, str) else part
@@ -119,6 +122,7 @@ class Digest:
         return self._total.hexdigest()[:16]
 
 
+@checked
 def blank_images(classes: int, side: int, count: int) -> Dataset:
     """A data set of black images, for what depends on numbers and shapes alone."""
     names = tuple(map(str, range(classes)))
@@ -126,6 +130,7 @@ def blank_images(classes: int, side: int, count: int) -> Dataset:
     return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
 
 
+@checked
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
     """A seeded mask over ``labels`` that takes ``counts[c]`` of each class c."""
     generator = np.random.default_rng(seed)
@@ -135,6 +140,7 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
     return chosen
 
 
+@checked
 def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
     """The test part of a set without one: ``share`` of each class, at least one image; mask over labels."""
     sizes = np.bincount(labels, minlength=len(classes))
@@ -147,6 +153,7 @@ def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int 
     return stratified(labels, np.maximum(1, np.round(sizes * share).astype(np.int64)), seed)
 
 
+@checked
 def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
     """At most ``train`` training examples, seeded, in the classes' shares; the rest joins the test part.
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.own import imported
@@ -62,6 +63,7 @@ NETWORKS = {
 _NAME = re.compile(r"([a-z]+\d*)(?:-w(\d+))?", re.ASCII)
 
 
+@checked
 def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") -> nn.Module:
     """A fresh network: one of :data:`NETWORKS`, ``-wN`` for another width (``resnet8-w32``), or
     ``package.module:factory``, called as ``factory(classes=..., channels=...)``.

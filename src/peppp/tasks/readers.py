@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from peppp.arguments import checked
 from peppp.errors import DataError
 from peppp.tasks import catalog
 from peppp.tasks.arrays import read_npz
@@ -32,6 +33,7 @@ _KINDS: dict[str, Callable[[str, int], Dataset]] = {
 }
 
 
+@checked
 def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset:
     """The data set of a text (see above), its images square with ``resolution`` pixels a side.
 

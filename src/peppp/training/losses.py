@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.tasks.own import imported
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Loss:
     """A loss, and the error that comes with it.
@@ -28,12 +30,14 @@ class Loss:
     misses: Callable[[Tensor, Tensor], Tensor]
     scale: Callable[[Tensor], float]
 
+    @checked
     def error(self, misses: float, examples: int, targets: Tensor) -> float:
         """The error in [0, 1] of ``examples`` of the part that has these ``targets``."""
         error = misses / (examples * self.scale(targets))
         return error if error < 1 else 1.0
 
 
+@checked
 def find_loss(name: str) -> Loss:
     """The loss of a recipe: ``cross_entropy``, ``squared_error``, or your own :class:`Loss` as
     ``package.module:name``. Raises NetworkError.

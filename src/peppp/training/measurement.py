@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.footprint.operations import count_multiply_adds
@@ -30,6 +31,7 @@ from peppp.training.pretrained import freeze
 from peppp.version import __version__
 
 
+@checked
 def measure(
     dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
 ) -> Measurement:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.formats import Format
 from peppp.lowprec.network.conversion import low_precision
@@ -80,6 +81,7 @@ def _wide(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+@checked
 def prepare(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
@@ -23,6 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _ATTRIBUTE, _PARAMETERS = "_peppp_low_precision", "_peppp_parameters"
 
 
+@checked
 def low_precision(
     module: Module,
     precision: Precision | str,
@@ -96,6 +98,7 @@ def is_low_precision(module: nn.Module) -> bool:
     return any(hasattr(part, _ATTRIBUTE) for part in module.modules())
 
 
+@checked
 def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, ...]:
     """The rounding points of a converted module, in order, as one forward pass on ``inputs`` meets them."""
     state = low_precision_state(module)

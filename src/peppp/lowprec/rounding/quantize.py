@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peppp.arguments import checked
 from peppp.errors import FormatError
 from peppp.formats import (
     FP32,
@@ -44,6 +45,7 @@ from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
 
 
+@checked
 def quantize(
     x: Tensor,
     fmt: Format | str,

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 
+from peppp.arguments import checked
 from peppp.arithmetic import current_recipe
 from peppp.errors import StoreError
 from peppp.precisions.known import parse_precision
@@ -50,6 +51,7 @@ class Store:
         self._turn = threading.RLock()
 
     @classmethod
+    @checked
     def open(cls, place: str | Path, *, create: bool = True) -> Self:
         """The store in an SQLite file, or at a database URL (with ``://``), made if there is none.
 
@@ -68,6 +70,7 @@ class Store:
             raise
         return store
 
+    @checked
     def add(self, measurement: Measurement) -> bool:
         """Keep a measurement for good; False, and nothing changes, if there is one of the same key.
 
@@ -75,6 +78,7 @@ class Store:
         """
         return self.add_all([measurement]) == 1
 
+    @checked
     def add_all(self, measured: Collection[Measurement]) -> int:
         """Keep measurements, all or none if writing fails; how many had keys that were not there."""
         added = 0
