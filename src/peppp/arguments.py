@@ -23,6 +23,7 @@ Reader = Callable[[Any], Any]  # gives a value back, or an array made of it; rai
 
 _ARRAY_LIKE = frozenset(get_args(ArrayLike))  # the many parts of numpy's annotation
 _LARGEST = 1e100  # whose square is a number, too
+_WHOLE = 1 << 65  # seeds have 64 bits
 _PLAIN = (str, bytes, int, float, complex, type(None))
 
 
@@ -53,13 +54,14 @@ def checked(target: Target) -> Target:
 
 
 def _checked(function: Any, name: str) -> Any:
-    places = tuple(signature(function).parameters)
+    parameters = signature(function).parameters.values()
+    places = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    more = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
+    named_freely = {p.name for p in parameters if p.kind is p.VAR_KEYWORD} | {"return"}
 
     @functools.cache  # annotations may name what is defined later
     def readers() -> dict[str, Reader]:
-        hints = get_type_hints(function)
-        variadic = {p.name for p in signature(function).parameters.values() if p.kind is p.VAR_POSITIONAL}
-        return {p: _reader(hint) for p, hint in hints.items() if p != "return" and p not in variadic}
+        return {p: _reader(h) for p, h in get_type_hints(function).items() if p not in named_freely}
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -75,7 +77,8 @@ def _checked(function: Any, name: str) -> Any:
 
         named = {place: read(place, value) for place, value in kwargs.items()}
         read_args = [read(place, value) for place, value in zip(places, args, strict=False)]
-        return function(*read_args, *args[len(places) :], **named)
+        read_args += [read(more, value) for value in args[len(places) :]]
+        return function(*read_args, **named)
 
     return wrapper
 
@@ -104,6 +107,12 @@ def indices(given: ArrayLike, count: int, name: str) -> NDArray[np.intp]:
     if not ((array >= -count) & (array < count)).all():
         raise ArgumentError(f"{name} are indices below {count}, of so many that there are")
     return array.astype(np.intp) % max(count, 1)
+
+
+def check_seed(seed: int) -> None:
+    """Numpy's generators take no other seeds."""
+    if seed < 0:
+        raise ArgumentError(f"a seed is a whole number from 0, not {seed}")
 
 
 def shown(value: object) -> str:
@@ -156,13 +165,13 @@ def _reader(hint: Any) -> Reader:
     if origin in (Union, types.UnionType):
         return _of_union(parts)
     if origin is np.ndarray:
-        return _of_array(get_args(parts[1])[0] if get_args(parts[1]) else Any)
+        return _of_array(get_args(parts[1])[0])
     if origin is Literal:
         return _where(lambda value: isinstance(value, str) and value in parts)
     if hint is float:
-        return _where(_is_real)
+        return _real
     if hint is int:
-        return _where(lambda value: isinstance(value, Integral) and abs(value) < 1 << 65)
+        return _whole
     if hint is Callable or origin is Callable:
         return _where(callable)
     if origin is not None and issubclass(origin, Mapping):
@@ -170,7 +179,7 @@ def _reader(hint: Any) -> Reader:
     if origin is tuple and ... not in parts:
         return _of_tuple(parts)
     if origin is not None and issubclass(origin, Iterable):
-        return _of_elements(Sequence if origin is tuple else origin, parts[0])
+        return _of_elements(Sequence if origin is tuple else origin, parts[0], made_tuple=origin is tuple)
     kind = origin or hint
     if getattr(kind, "_is_protocol", False):
         names = [name for name in vars(kind) if not name.startswith("_")]
@@ -187,16 +196,24 @@ def _where(allowed: Callable[[Any], bool]) -> Reader:
     return read
 
 
-def _is_real(value: Any) -> bool:
-    if type(value) is float:
-        return True
+def _whole(value: Any) -> Any:
+    if type(value) is int and abs(value) < _WHOLE:
+        return value
+    if not isinstance(value, Integral) or abs(value) >= _WHOLE:
+        raise _Refused
+    return int(value)
+
+
+def _real(value: Any) -> Any:
+    """Python's number of any library's; ints stay ints."""
+    if type(value) is float or (type(value) is int and abs(value) < _WHOLE):
+        return value
     if not isinstance(value, Real) and getattr(value, "ndim", None) != 0:  # a number in an array or a tensor
-        return False
+        raise _Refused
     try:
-        float(value)
+        return float(value)
     except Exception:  # whatever a library says of what is no number
-        return False
-    return True
+        raise _Refused from None
 
 
 def _of_union(parts: tuple[Any, ...]) -> Reader:
@@ -208,7 +225,7 @@ def _of_union(parts: tuple[Any, ...]) -> Reader:
     readers = [_reader(part) for part in parts if part not in _ARRAY_LIKE or not set(parts) >= _ARRAY_LIKE]
     readers += of_paths
     if set(parts) >= _ARRAY_LIKE:
-        readers.append(_of_array(Any))
+        readers.append(_of_array(None))
 
     def read(value: Any) -> Any:
         for reader in readers:
@@ -226,23 +243,26 @@ def _is_path(value: Any) -> bool:
     if not isinstance(value, (str, Path)):
         return False
     try:
-        return b"\0" not in os.fsencode(value)
+        name = os.fsencode(value)
     except UnicodeEncodeError:
         return False
+    return b"\0" not in name and all(len(part) < 256 for part in name.split(b"/"))
 
 
 def _of_array(kind: Any) -> Reader:
-    """Arrays of real numbers, in the type that the annotation names; where that is Any, in their own."""
+    """Arrays of real numbers, in the type that is annotated, or their own; of Any, whatever is in them."""
 
     def read(value: Any) -> Any:
         try:
             array = np.asarray(value)
         except Exception:  # ragged lists, and tensors that are nowhere
             raise _Refused from None
-        whole = kind is not Any and issubclass(kind, np.integer)
+        if kind is Any:
+            return array
+        whole = kind is not None and issubclass(kind, np.integer)
         if array.dtype.kind not in ("biu" if whole and array.size else "biuf"):
             raise _Refused
-        return array if kind in (Any, np.generic) else array.astype(kind, copy=False)
+        return array if kind in (None, np.generic) else array.astype(kind, copy=False)
 
     return read
 
@@ -275,17 +295,19 @@ def _of_tuple(parts: tuple[Any, ...]) -> Reader:
     return read
 
 
-def _of_elements(kind: type, part: Any) -> Reader:
+def _of_elements(kind: type, part: Any, *, made_tuple: bool) -> Reader:
     reader = _reader(part)
 
     def read(value: Any) -> Any:
-        several = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim)
-        looked_at = several and not isinstance(value, (str, bytes))
-        if isinstance(value, (str, bytes)) or not (looked_at or isinstance(value, kind)):
+        if isinstance(value, (str, bytes)):
             raise _Refused
-        if looked_at or isinstance(value, Collection):
+        if isinstance(value, np.ndarray) and value.ndim:
+            value = value.tolist()
+        if not isinstance(value, kind):
+            raise _Refused
+        if isinstance(value, Collection):
             for element in value:
                 reader(element)
-        return value
+        return tuple(value) if made_tuple and not isinstance(value, tuple) else value
 
     return read

@@ -96,6 +96,8 @@ class Advisor:
             raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
         if chance_error is not None and not 0 < chance_error <= 1:
             raise TableError(f"the chance error is {chance_error}; it lies in (0, 1], as 1 - 1/classes does")
+        if not 0 <= tolerance < 1:
+            raise TableError(f"a tolerance of {tolerance} is none; give a difference of errors as 0.002")
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
         if not columns:
             raise TableError("no configuration of the table has a footprint; give footprints for its columns")

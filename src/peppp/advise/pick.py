@@ -231,6 +231,7 @@ class Pick:
         """:meth:`frontier_over` all ``costs``; nothing where there are none."""
         return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
 
+    @checked
     def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
 

@@ -13,6 +13,7 @@ from peppp.campaign.cells import Cell, balanced
 from peppp.campaign.engines import Engine, Failure, Result
 from peppp.campaign.estimates import Estimates
 from peppp.campaign.queue import LEASE, Lease, Queue
+from peppp.errors import BudgetError
 from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
@@ -89,6 +90,8 @@ def run_campaign(
     kept, what was in flight is not. After ``max_seconds`` the campaign ends alike; a cell that by
     ``estimates`` would not end in time is not begun.
     """
+    if not 0 < lease < 1e6 or tries < 1:
+        raise BudgetError(f"a lease of {lease} seconds, {tries} tries; give up to a million, and 1 or more")
     asked = {cell.key: cell for cell in cells}
     found = store.present()
     present = found.keys & asked.keys()

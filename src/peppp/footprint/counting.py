@@ -51,6 +51,8 @@ class ElementCounts:
         5250
         """
         a, b = configuration.format_a, configuration.format_b
+        if optimizer not in OPTIMIZER_STATES:
+            raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZER_STATES)}")
         names = OPTIMIZER_STATES[optimizer]
         if accumulator and not configuration.is_fp32:
             names = (*names, "accumulator")

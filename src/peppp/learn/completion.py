@@ -64,6 +64,7 @@ class Completion:
         """Which columns differ in Format B only [d]; None where they are not configurations."""
         return groups(self.columns)
 
+    @checked
     def take(self, columns: Sequence[int]) -> "Completion":
         """What it says of some of the columns; embeddings stay those of all."""
         j = indices(columns, self.estimate.shape[1], "columns").tolist()

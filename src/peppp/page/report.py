@@ -8,12 +8,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from peppp import pareto
 from peppp.arguments import checked
-from peppp.errors import StoreError
+from peppp.errors import ArgumentError, StoreError
 from peppp.files import whole
 
 _FOLDER = Path(__file__).parent
@@ -45,6 +45,16 @@ def render(page: Mapping[str, Any]) -> str:
     >>> "<h1>Cats &amp; dogs</h1>" in html, "21.30%" in html, "91.2" in html
     (True, True, True)
     """
+    try:
+        return _rendered(page)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, TemplateError) as problem:
+        raise ArgumentError(
+            f"not the data of a page ({type(problem).__name__}: {problem}); give what a pick's page_data or "
+            "an overview is"
+        ) from problem
+
+
+def _rendered(page: Mapping[str, Any]) -> str:
     several = "tasks" in page
     drawn = _drawn_tasks(page) if several else _drawn(page)
     digits = drawn["digits"]

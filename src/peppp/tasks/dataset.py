@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.arguments import checked
-from peppp.errors import DataError
+from peppp.arguments import check_seed, checked
+from peppp.errors import ArgumentError, DataError
 
 Images = NDArray[np.uint8]  # [count, side, side, 3]
 Labels = NDArray[np.int64]  # [count]
@@ -49,6 +49,8 @@ class Dataset:
             ("training", self.train_inputs, self.train_targets),
             ("test", self.test_inputs, self.test_targets),
         ):
+            if not (inputs.ndim and targets.ndim):
+                raise DataError(f"{self.name}: {part} inputs and targets are arrays of one entry an example")
             if len(inputs) == 0 or len(inputs) != len(targets):
                 raise DataError(
                     f"{self.name}: {len(inputs)} inputs and {len(targets)} targets in the {part} part"
@@ -57,6 +59,10 @@ class Dataset:
                 raise DataError(
                     f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are "
                     "uint8 images, float32 numbers or int64 text, targets int64 or float32"
+                )
+            if not (inputs.size and targets.size):
+                raise DataError(
+                    f"{self.name}: {part} inputs {inputs.shape}, targets {targets.shape} are empty"
                 )
             if self.classes and not 0 <= targets.min() <= targets.max() < len(self.classes):
                 raise DataError(
@@ -96,6 +102,7 @@ class Dataset:
         return 1 - 1 / len(self.classes) if self.classes else 1.0
 
 
+@checked
 def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
     """Sixteen hexadecimal digits of some contents and their order."""
     total = Digest()
@@ -113,7 +120,7 @@ class Digest:
     @checked
     def add(self, part: bytes | str | NDArray[np.generic]) -> None:
         """Take one more content in."""
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         data = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else data
         self._total.update(len(data).to_bytes(8, "little"))
         self._total.update(data)
@@ -125,6 +132,8 @@ class Digest:
 @checked
 def blank_images(classes: int, side: int, count: int) -> Dataset:
     """A data set of black images, for what depends on numbers and shapes alone."""
+    if min(classes, side, count) < 1:
+        raise DataError(f"{count} images of {side} pixels and {classes} classes are none; give 1 or more")
     names = tuple(map(str, range(classes)))
     pixels, labels = np.zeros((count, side, side, 3), np.uint8), np.zeros(count, np.int64)
     return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
@@ -133,6 +142,9 @@ def blank_images(classes: int, side: int, count: int) -> Dataset:
 @checked
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
     """A seeded mask over ``labels`` that takes ``counts[c]`` of each class c."""
+    check_seed(seed)
+    if np.ndim(labels) != 1 or np.ndim(counts) != 1 or min(counts, default=0) < 0:
+        raise ArgumentError("labels are [count], and counts a number from 0 for each class")
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label, count in enumerate(counts):
@@ -143,6 +155,10 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
 @checked
 def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
     """The test part of a set without one: ``share`` of each class, at least one image; mask over labels."""
+    if np.ndim(labels) != 1 or not (labels >= 0).all() or not (labels < len(classes)).all():
+        raise DataError(f"labels are [count], from 0 to {len(classes) - 1}, one for each class")
+    if not 0 < share < 1:
+        raise DataError(f"a share of {share} cannot be split off; give one between 0 and 1")
     sizes = np.bincount(labels, minlength=len(classes))
     for name, size in zip(classes, sizes.tolist(), strict=True):
         if size < 2:
@@ -159,6 +175,9 @@ def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
 
     Of that part at most ``test`` stay: the more is tested, the less noise in an error.
     """
+    for part, limit in (("training", train), ("test", test)):
+        if limit is not None and limit < 1:
+            raise DataError(f"{limit} {part} examples cannot be kept; keep 1 or more")
     targets = dataset.train_targets
     keep = np.ones(len(targets), dtype=bool)
     if train is not None and train < len(targets):

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from peppp.arguments import checked
-from peppp.errors import NetworkError
+from peppp.errors import ArgumentError, NetworkError
 from peppp.tasks.own import imported
 
 
@@ -33,6 +33,8 @@ class Loss:
     @checked
     def error(self, misses: float, examples: int, targets: Tensor) -> float:
         """The error in [0, 1] of ``examples`` of the part that has these ``targets``."""
+        if examples < 1 or not targets.ndim or not targets.numel():
+            raise ArgumentError("an error is that of one example or more, of a part that has targets")
         error = misses / (examples * self.scale(targets))
         return error if error < 1 else 1.0
 
