@@ -335,10 +335,20 @@ def campaign(cells, store, **options):
     return runner.run_campaign(store, cells, InProcess(lambda cell: MEASURED), **options)
 
 
+def forward(module, **options):
+    runs = True
+    try:
+        module(torch.ones(1, 2))
+    except Exception:  # no fault of ours
+        runs = False
+    converted = peppp.low_precision(module, **options)
+    return converted(torch.ones(1, 2)) if runs else None
+
+
 def trained(optimizer, module, **options):
     if module is CONVERTED:
         module = converted()
-    if isinstance(optimizer, tuple) and isinstance(module, nn.Module):
+    if isinstance(optimizer, tuple) and callable(optimizer[0]) and isinstance(module, nn.Module):
         optimizer = optimizer_of(module, optimizer[0], **optimizer[1])
     ready = peppp.low_precision_optimizer(optimizer, module, **options)
     module(torch.ones(1, 2)).sum().backward()
@@ -346,7 +356,7 @@ def trained(optimizer, module, **options):
 
 
 def prepared(module, optimizer, **options):
-    if isinstance(optimizer, tuple) and isinstance(module, nn.Module):
+    if isinstance(optimizer, tuple) and callable(optimizer[0]) and isinstance(module, nn.Module):
         optimizer = optimizer_of(module, optimizer[0], **optimizer[1])
     ready = peppp.prepare(module, optimizer, **options)
     ready.backward(ready.forward(torch.ones(3, 2)).square().mean())
@@ -672,7 +682,7 @@ TARGETS: dict[str, Target] = {
         },
     ),
     "low_precision": Target(
-        lambda module, **a: peppp.low_precision(module, **a)(torch.ones(1, 2)),
+        forward,
         lambda: {"module": a_net(), "precision": GRID[0], "rounding": "nearest", "error_format": "A", "seed": 0},
         {"precision": either("amp-bf16", "fp8", "mxfp4/1-6-7"), "error_format": either("B", "1-4-3", "int8")},
     ),
@@ -847,7 +857,67 @@ TARGETS: dict[str, Target] = {
     "write_report": Target(report.write_report, fixed(path="a.html", page=PAGE), {"page": some_pages()}),
 }  # fmt: skip
 AN_ANSWER = Advisor(**ADVISOR(), rank=1, method="ed-mf", measurements=1).recommend()
-FOUND: dict[str, list[dict[str, Any]]] = {}
+FOUND: dict[str, list[dict[str, Any]]] = {
+    "FloatFormat": [
+        {"exponent_bits": "e"}, {"flavour": []}, {"mantissa_bits": 1.5}, {"flavour": "a\nb"}, {"flavour": "x" * 5000},
+    ],
+    "FloatFormat.parse": [{"text": 0}, {"text": None}],
+    "Recipe.from_json": [{"text": ""}, {"text": "[]"}, {"text": "[" * 9999}, {"text": b"1"}],
+    "parse_bytes": [{"text": 10**400}, {"text": "9" * 400}],
+    "format_bytes": [{"count": Fraction(1, 3)}, {"count": 10**400}],
+    "nondominated": [{"memory": 1.5}, {"error": [1, 2]}, {"memory": [[1, 2], [3]]}],
+    "settled": [{"errors": [1e308, -1e308]}],
+    "hypervolume": [{"memory": -math.inf}, {"error": [0.1]}],
+    **{
+        name: [{"memory": [0, 0, 0]}, {"memory": [-1, 0, 1]}, {"feasible": 3}]
+        for name in ("convergence", "hyperdiff", "frontier_area_difference", "igd_plus")
+    },
+    "Completion": [{"observed": []}, {"estimate": -2}, {"configuration_embeddings": 0}, {"columns": list("abc")}],
+    "Completion.take": [{"columns": 0}, {"columns": "A"}, {"columns": [99]}, {"columns": [[1, 2], [3]]}],
+    "complete": [{"shrinkage": -5.0}, {"shrinkage": math.nan}],
+    "learn": [{"rows": True}, {"rows": []}, {"rows": 2**63}],
+    "filled": [{"matrix": matrix.ErrorMatrix(np.zeros((0, 0)), (), ())}],
+    "complete_values": [{"values": True}, {"observed": []}, {"values": 0, "shrinkage": None}],
+    "factorise": [{"estimate": 7}, {"estimate": np.zeros((0, 3))}],
+    "inverse_propensity": [{"floor": 0.0, "probabilities": 0}, {"floor": 10**400}],
+    "soft_impute": [{"shrinkage": math.nan}, {"tolerance": 10**400}, {"weights": np.full((4, 3), 1e308)}],
+    "d_optimal": [{"embeddings": 0, "feasible": None}, {"embeddings": np.full((3, 2), math.nan)}],
+    "rank_one_update": [{"vector": []}, {"inverse": [0.0, 0.0, 0.0]}],
+    "least_squares": [{"embeddings": 2}, {"measured": [0, 9]}],
+    "determines": [{"measured": 7}, {"embeddings": [4, 2]}, {"measured": [10**400]}, {"measured": np.array(4)}],
+    "spanned": [{"embeddings": 0}, {"embeddings": np.ones((3, 2, 1))}, {"embeddings": [[math.inf]]}],
+    "candidates": [{"embeddings": 0, "feasible": None}],
+    "ErrorMatrix.take": [{"rows": []}, {"columns": 0}, {"columns": [99]}],
+    "ErrorMatrix.masked": [{"mask": []}],
+    "error_matrix": [{"measurements": np.array(1.0)}],
+    "read_table": [{"path": "a\nb"}, {"path": "\0"}, {"path": "x" * 5000}],
+    "read_measurements": [{"place": "a\nb"}, {"place": "x" * 5000}],
+    "Store.open": [{"place": "\ud800"}, {"place": "x" * 5000}],
+    "Advisor": [{"tolerance": -1.0}, {"peaks": {GRID[0]: 1}}],
+    "Pick": [{"line": "bf16"}, {"predictions": ()}, {"configuration": ""}, {"planned": ["1-4-3"]}],
+    "Pick.frontier_over": [{"costs": [0]}, {"costs": [{GRID[0]: None}]}, {"costs": [{GRID[0]: "a"}]}],
+    "quantize": [{"out": torch.zeros(1, 2).expand(2, 2)}],
+    "rounding_points": [{"inputs": [torch.ones(1, 3)]}, {"inputs": []}],
+    "prepare": [{"recompute": ["9"]}],
+    "Dataset": [{"train_inputs": 1}, {"test_inputs": [[]], "test_targets": [[]]}],
+    "digest": [{"parts": ["\udcff"]}],
+    "blank_images": [{"side": True}, {"count": -1}],
+    "stratified": [{"seed": -1}, {"labels": 7}, {"counts": -1}, {"counts": [-1, 1]}],
+    "split": [{"share": math.inf}, {"labels": np.array([-1, 0, 1, 1])}, {"labels": np.array([0, 0, 1, 5])}],
+    "cut": [{"train": -1}, {"test": 0}],
+    "build": [{"channels": -1}, {"name": "mlp-w99999999999999999999"}, {"device": "nearest"}],
+    "measure": [
+        {"device": "nearest"}, {"dataset": dataclasses.replace(NUMBERS, loss="squared_error")},
+        *(
+            {"recipe": dataclasses.replace(MLP, **{name: value})}
+            for name, value in [("epochs", 0), ("epochs", -1), ("batch_size", 0), ("learning_rate", 1e308)]
+        ),
+    ],
+    "Loss.error": [{"examples": 0}, {"targets": torch.zeros(0)}],
+    "ElementCounts": [{"optimizer": "Q"}],
+    "run_campaign": [{"lease": 1e308}, {"tries": 0}],
+    "render": [{"page": {"a": 1}}, {"page": PAGE | {"rows": {}}}, {"page": PAGE | {"pick": None, "frontier": [9]}}],
+}  # fmt: skip
 
 
 @st.composite
@@ -857,7 +927,7 @@ def changes(draw, target):
     chosen = draw(st.lists(st.sampled_from(sorted(valid)), max_size=3, unique=True)) if valid else []
 
     def others(name):
-        if name == "on":
+        if name in ("on", "inputs"):
             return target.near[name]
         near = target.near.get(name, target.wrong)
         kinds = [near, near, like(valid[name]).filter(target.allowed), target.wrong]

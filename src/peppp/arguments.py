@@ -50,7 +50,8 @@ def checked(target: Target) -> Target:
         made: Any = target
         made.__init__ = _checked(made.__init__, target.__name__)
         return target
-    return _checked(target, target.__name__)
+    function: Target = _checked(target, target.__name__)
+    return function
 
 
 def _checked(function: Any, name: str) -> Any:
@@ -199,7 +200,7 @@ def _where(allowed: Callable[[Any], bool]) -> Reader:
 def _whole(value: Any) -> Any:
     if type(value) is int and abs(value) < _WHOLE:
         return value
-    if not isinstance(value, Integral) or abs(value) >= _WHOLE:
+    if not isinstance(value, Integral) or abs(int(value)) >= _WHOLE:
         raise _Refused
     return int(value)
 
@@ -257,12 +258,12 @@ def _of_array(kind: Any) -> Reader:
             array = np.asarray(value)
         except Exception:  # ragged lists, and tensors that are nowhere
             raise _Refused from None
-        if kind is Any:
+        if kind is Any or (kind is np.generic and array.dtype != object):
             return array
         whole = kind is not None and issubclass(kind, np.integer)
-        if array.dtype.kind not in ("biu" if whole and array.size else "biuf"):
+        if kind is np.generic or array.dtype.kind not in ("biu" if whole and array.size else "biuf"):
             raise _Refused
-        return array if kind in (None, np.generic) else array.astype(kind, copy=False)
+        return array if kind is None else array.astype(kind, copy=False)
 
     return read
 
@@ -308,6 +309,6 @@ def _of_elements(kind: type, part: Any, *, made_tuple: bool) -> Reader:
         if isinstance(value, Collection):
             for element in value:
                 reader(element)
-        return tuple(value) if made_tuple and not isinstance(value, tuple) else value
+        return tuple(value) if made_tuple and isinstance(value, Sequence) else value
 
     return read

@@ -107,6 +107,8 @@ class Advisor:
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
         highest: Mapping[Any, int] | None = peaks
+        if highest is not None and not set(self.configurations) <= set(highest):
+            raise TableError("peaks are of all configurations that have a footprint, and some have none")
         self._peaks = None if highest is None else {c: highest[c] for c in self.configurations}
         self._memory = np.array(  # [d] bytes
             [f.total for f in self.footprints.values()] if self._peaks is None else [*self._peaks.values()]

@@ -116,12 +116,17 @@ class Pick:
     line: str = ""
     snippet: str = ""
 
+    def __post_init__(self) -> None:
+        predicted = {p.configuration for p in self.predictions}
+        if not {self.configuration, *self.frontier, *self.planned} <= predicted:
+            raise TableError("a pick, its frontier and what it planned are among its predictions")
+
     @property
     def peak(self) -> int | None:
         """Bytes of the highest moment of the pick's step, estimated; None where kept memory is counted."""
         if self.step_peak is not None:
             return self.step_peak
-        return next(p.peak for p in self.predictions if p.configuration == self.configuration)
+        return next((p.peak for p in self.predictions if p.configuration == self.configuration), None)
 
     @property
     def measured(self) -> Mapping[Label, float]:

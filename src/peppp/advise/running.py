@@ -76,5 +76,5 @@ def _shown(value: object) -> str:
 
 def told(line: str, code: str) -> list[str]:
     """Both, as the last lines of an answer."""
-    first, *others = code.splitlines()
+    first, *others = code.splitlines() or [""]
     return [f"run       {line}", f"code      {first}", *(f"          {part}".rstrip() for part in others)]

@@ -167,7 +167,10 @@ def compute_again(module: nn.Module, names: Sequence[str], draws: Collection[str
     each block. An evaluation runs as before.
     """
     for name in names:
-        block = module.get_submodule(name)
+        try:
+            block = module.get_submodule(name)
+        except AttributeError as error:
+            raise NetworkError(f"{type(module).__name__} has no block {name!r}: {error}") from None
         block.forward = Recomputed(block, draws=name in draws)
 
 

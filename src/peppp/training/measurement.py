@@ -28,6 +28,7 @@ from peppp.training.fitting import footprint_of
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
 from peppp.training.pretrained import freeze
+from peppp.training.runs_here import check_device
 from peppp.version import __version__
 
 
@@ -40,7 +41,9 @@ def measure(
     The recipe's resolution and loss become the data set's own. Torch runs on one thread meanwhile: results
     then do not depend on the number of cores, and cores are better used by one process each.
     """
+    check_device(device)
     recipe = with_resolution(recipe, dataset)
+    size = footprint(dataset, configuration, recipe)  # which refuses what cannot be trained
     start = time.perf_counter()
     with _one_thread():
         training = _trained(dataset, configuration, recipe, seed, device)
@@ -55,7 +58,7 @@ def measure(
         test_error=training.test_error,
         train_error=training.train_error,
         curve=training.curve,
-        footprint=footprint(dataset, configuration, recipe),
+        footprint=size,
         outcome=training.outcome,
         seconds=round(time.perf_counter() - start, 3),
         provenance=provenance(device),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peppp.arguments import checked
-from peppp.errors import NetworkError
+from peppp.errors import NetworkError, PepppError
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
 from peppp.lowprec.network.state import LowPrecision, RoundingPoint
@@ -116,6 +116,13 @@ def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, 
     try:
         with torch.no_grad():
             module(*inputs)
+    except PepppError:
+        raise
+    except Exception as error:  # whatever a user's module raises
+        raise NetworkError(
+            f"{type(module).__name__} cannot run on these inputs: {type(error).__name__}: {error}"
+        ) from error
+    else:
         return tuple(where for where, point in state.recorded if point.used)
     finally:
         for handle in handles:

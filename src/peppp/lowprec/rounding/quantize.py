@@ -140,6 +140,8 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
         raise FormatError(f"can only round float32 tensors, not {x.dtype}; convert with .float() first")
     if rounding not in ROUNDINGS:
         raise FormatError(f"unknown rounding {rounding!r}; known: {', '.join(ROUNDINGS)}")
+    if out is not None and any(n > 1 and not step for n, step in zip(out.shape, out.stride(), strict=True)):
+        raise FormatError("out has several elements in one place, as an expanded tensor; give out.clone()")
     if out is not None and (out.shape != x.shape or out.dtype != x.dtype):
         raise FormatError(f"out has {tuple(out.shape)} {out.dtype}, x has {tuple(x.shape)} {x.dtype}")
 
