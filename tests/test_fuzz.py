@@ -81,11 +81,14 @@ PLAIN = [
     None, True, False, 0, 1, -1, 2, 3, 7, 64, -(2**31), 2**63, 2**64, 10**400, -(10**400),
     0.0, -0.0, 0.5, -0.5, 1.5, 1e-320, 1e308, -1e308, math.nan, math.inf, -math.inf, 1 + 2j,
     Decimal("0.5"), Fraction(1, 3), np.int64(3), np.float32(0.5), np.bool_(True), np.float64("nan"),
-    "", " ", "\n", "\0", "a\nb", "\ud800", "\udcff", "🦆", "1-٤-3", "١٢", "x" * 5000, "nan", "-1", "1e999", "0",
-    "1-4-3", "fp32", "bf16", "int8", "mxfp4", "dynamic8/256", "1-4-1/1-6-7", "fp32/fp32", "amp-bf16", "A", "B",
-    "nearest", "stochastic", "sgd", "adam", "resnet8", "mlp", "mlp-w0", "mlp-w99999999999999999999", "digits",
-    "100MB", "1e3", "auto", "cpu", "meta", "cuda", "a:b", "os:path", "math:pi", "no/such/file", "own:os:getcwd",
-    "digits?train=1", "digits?train=0", "1-4-1/1-6-7 at 0.01", "gaussian", "ed-mf", "true", "no such",
+    "", " ", "\n", "\0", "a\nb", "\ud800", "\udcff", "🦆", "1-٤-3", "١٢", "x" * 5000, "nan", "-1",
+    "1e999", "0",
+    "1-4-3", "fp32", "bf16", "int8", "mxfp4", "dynamic8/256", "1-4-1/1-6-7", "fp32/fp32", "amp-bf16", "A",
+    "B",    "nearest", "stochastic", "sgd", "adam", "resnet8", "mlp", "mlp-w0",
+    "mlp-w99999999999999999999", "digits",
+    "100MB", "1e3", "auto", "cpu", "meta", "cuda", "a:b", "os:path", "math:pi", "no/such/file",
+    "own:os:getcwd",    "digits?train=1", "digits?train=0", "1-4-1/1-6-7 at 0.01", "gaussian", "ed-mf",
+    "true", "no such",
     b"", b"1-4-3", object(), Odd(), int, FloatFormat, len, lambda *a, **k: None,
     Path("no/such"), Path(), range(3), np.s_[:2], ..., NotImplemented, ValueError("x"),
     np.zeros(0), np.zeros((0, 3)), np.zeros((3, 0)), np.array(1.0), np.ones(3), np.full(3, np.nan),
@@ -113,7 +116,7 @@ FRESH: list[Callable[[], Any]] = [
     lambda: torch.ones(4, 2, 2, 2).to(memory_format=torch.channels_last),
     lambda: nn.Parameter(torch.ones(2)), nn.Identity, nn.Sequential, lambda: nn.Linear(2, 2), Raises,
     lambda: nn.Linear(2, 2, device="meta"), lambda: nn.Linear(2, 2).half(), lambda: nn.LazyLinear(2),
-    lambda: nn.Linear(2, 2, dtype=torch.complex64), 
+    lambda: nn.Linear(2, 2, dtype=torch.complex64),
     lambda: nn.Embedding(3, 2, sparse=True), lambda: nn.LSTM(2, 2), lambda: nn.BatchNorm1d(2),
     lambda: torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1),
     lambda: peppp.low_precision(nn.Linear(2, 2), "1-4-1/1-6-7", seed=0),
@@ -257,8 +260,9 @@ def a_prediction(**changes):
 
 def some_predictions():
     changes = [
-        {}, {"permissible": False}, {"configuration": GRID[1]}, {"configuration": "mine"}, {"interval": (0.1, 0.2)},
-        {"measured_error": None}, {"estimated_error": math.nan}, {"settled": False}, {"peak": 3},
+        {}, {"permissible": False}, {"configuration": GRID[1]}, {"configuration": "mine"},
+        {"interval": (0.1, 0.2)},        {"measured_error": None}, {"estimated_error": math.nan},
+        {"settled": False}, {"peak": 3},
         {"configuration": GRID[2], "interval": (math.nan, math.inf)},
     ]  # fmt: skip
     return st.sampled_from(changes).map(lambda change: a_prediction(**change))
@@ -375,7 +379,8 @@ PAGE = {
     "title": "t", "task": "a", "network": "n", "budget": 100, "rank": 1, "frontier": [0], "pick": 0,
     "rows": [
         {
-            "configuration": "1-4-1/1-6-7", "total": 90, "estimated": 0.2, "measured": None, "interval": [0.1, 0.3],
+            "configuration": "1-4-1/1-6-7", "total": 90, "estimated": 0.2, "measured": None,
+            "interval": [0.1, 0.3],
             "format_a": {"text": "1-4-1", "exponent_bits": 4, "mantissa_bits": 1},
             "format_b": {"text": "1-6-7", "exponent_bits": 6, "mantissa_bits": 7},
             "memory": {"weights": 10, "activations": 20, "optimizer": 30, "raw": 30},
@@ -440,7 +445,8 @@ TARGETS: dict[str, Target] = {
     "BlockFormat": Target(
         format_of(BlockFormat), fixed(element=FloatFormat(4, 3, "ocp-sat"), block=32, scale="even")
     ),
-    "TwoLevelFormat": Target(format_of(TwoLevelFormat), fixed(element=FloatFormat(2, 1, "ocp-sat"), block=16)),
+    "TwoLevelFormat": Target(format_of(TwoLevelFormat), fixed(element=FloatFormat(2, 1, "ocp-sat"),
+    block=16)),
     "ScaledFormat": Target(format_of(ScaledFormat), fixed(element=FloatFormat(4, 3, "ocp-sat"))),
     "DynamicFormat": Target(format_of(DynamicFormat), fixed(signed=True, block=256)),
     "Configuration": Target(
@@ -461,7 +467,8 @@ TARGETS: dict[str, Target] = {
     "Recipe.from_json": Target(
         lambda text: Recipe.from_json(text).digest,
         fixed(text=Recipe().to_json()),
-        {"text": either("{}", "[]", "{", "null", '{"no": 1}', '{"epochs": "a"}', '{"freeze": 1}', "[" * 9999)},
+        {"text": either("{}", "[]", "{", "null", '{"no": 1}', '{"epochs": "a"}', '{"freeze": 1}',
+        "[" * 9999)},
     ),
     "Footprint": Target(
         lambda **a: asked(Footprint(**a)),
@@ -675,7 +682,8 @@ TARGETS: dict[str, Target] = {
         peppp.quantize,
         lambda: {"x": torch.ones(2, 2), "fmt": "1-4-3", "rounding": "nearest", "seed": 0, "out": None},
         {
-            "fmt": either(*map(parse_format, ("int8", "fixed-8-6", "mxfp4", "nvfp4", "scaled-1-4-3", "dynamic8/256"))),
+            "fmt": either(*map(parse_format, ("int8", "fixed-8-6", "mxfp4", "nvfp4", "scaled-1-4-3",
+            "dynamic8/256"))),
             "x": either(lambda: torch.zeros(()), lambda: torch.tensor([math.nan, 1e38, -math.inf])),
             "rounding": either("stochastic"),
             "out": either(lambda: torch.zeros(2, 2), lambda: torch.zeros(1, 2).expand(2, 2)),
@@ -683,7 +691,8 @@ TARGETS: dict[str, Target] = {
     ),
     "low_precision": Target(
         forward,
-        lambda: {"module": a_net(), "precision": GRID[0], "rounding": "nearest", "error_format": "A", "seed": 0},
+        lambda: {"module": a_net(), "precision": GRID[0], "rounding": "nearest", "error_format": "A",
+        "seed": 0},
         {"precision": either("amp-bf16", "fp8", "mxfp4/1-6-7"), "error_format": either("B", "1-4-3", "int8")},
     ),
     "rounding_points": Target(
@@ -694,7 +703,8 @@ TARGETS: dict[str, Target] = {
     "low_precision_optimizer": Target(
         trained,
         lambda: {
-            "optimizer": (torch.optim.SGD, {}), "module": CONVERTED, "accumulator": True, "storage": "simulated",
+            "optimizer": (torch.optim.SGD, {}), "module": CONVERTED, "accumulator": True,
+            "storage": "simulated",
             "gradients": "fp32", "weights": "recomputed",
         },
         {
@@ -745,15 +755,18 @@ TARGETS: dict[str, Target] = {
         readers.load,
         fixed(text="digits:01?train=8", resolution=0, seen=None),
         {"text": either("digits:", "digits:ab", "wine?train=3", "tiny.npz", "small.csv", "text:tiny.npz", "?",
-                        "digits?resolution=99999999999999999999", "npz:", "folder:", "own:a", "a=b", "digits=x")},
+                        "digits?resolution=99999999999999999999", "npz:", "folder:", "own:a", "a=b",
+                        "digits=x")},
         small,
     ),
     "Dataset": Target(
         lambda **a: asked(dataset.Dataset(**a)),
         lambda: {f.name: getattr(NUMBERS, f.name) for f in dataclasses.fields(dataset.Dataset)},
         {
-            "train_inputs": either(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 4), np.int64), np.zeros((8,))),
-            "train_targets": either(np.zeros(8), np.full(8, 5), np.full(8, np.nan), np.zeros((8, 2), np.int64)),
+            "train_inputs": either(np.zeros((8, 4, 4, 3), np.uint8), np.zeros((8, 4), np.int64),
+            np.zeros((8,))),
+            "train_targets": either(np.zeros(8), np.full(8, 5), np.full(8, np.nan), np.zeros((8, 2),
+            np.int64)),
             "classes": either((), ("a",), ("a", "a")),
         },
     ),
@@ -786,8 +799,10 @@ TARGETS: dict[str, Target] = {
         lambda: {"dataset": NUMBERS, "configuration": GRID[0], "recipe": MLP, "seed": 0, "device": "cpu"},
         {
             "recipe": some_recipes(),
-            "configuration": either(parse_precision("amp-bf16"), FP32_CONFIGURATION, *map(Configuration.parse, (
-                "int8/1-6-7", "mxfp4/1-6-7", "1-4-3@ocp/1-5-2@ocp", "fixed-8-6/fixed-16-12", "dynamic8/256/1-6-7"))),
+            "configuration": either(parse_precision("amp-bf16"), FP32_CONFIGURATION,
+            *map(Configuration.parse, (
+                "int8/1-6-7", "mxfp4/1-6-7", "1-4-3@ocp/1-5-2@ocp", "fixed-8-6/fixed-16-12",
+                "dynamic8/256/1-6-7"))),
             "dataset": either(
                 dataclasses.replace(NUMBERS, loss="squared_error"),
                 dataclasses.replace(NUMBERS, train_inputs=np.full((8, 2), np.nan, np.float32)),
@@ -816,7 +831,8 @@ TARGETS: dict[str, Target] = {
         counting.count_elements,
         lambda: {"network": nn.Linear(2, 2, device="meta"), "input_shape": (2,), "batch_size": 2,
                  "dtype": torch.float32, "loss": None},
-        {"input_shape": either((3,), (), (-1,), (2.5,), (2, 2, 2)), "dtype": either(torch.int64, torch.float16)},
+        {"input_shape": either((3,), (), (-1,), (2.5,), (2, 2, 2)), "dtype": either(torch.int64,
+        torch.float16)},
     ),
     "count_layers": Target(
         counting.count_layers,
@@ -859,7 +875,8 @@ TARGETS: dict[str, Target] = {
 AN_ANSWER = Advisor(**ADVISOR(), rank=1, method="ed-mf", measurements=1).recommend()
 FOUND: dict[str, list[dict[str, Any]]] = {
     "FloatFormat": [
-        {"exponent_bits": "e"}, {"flavour": []}, {"mantissa_bits": 1.5}, {"flavour": "a\nb"}, {"flavour": "x" * 5000},
+        {"exponent_bits": "e"}, {"flavour": []}, {"mantissa_bits": 1.5}, {"flavour": "a\nb"},
+        {"flavour": "x" * 5000},
     ],
     "FloatFormat.parse": [{"text": 0}, {"text": None}],
     "Recipe.from_json": [{"text": ""}, {"text": "[]"}, {"text": "[" * 9999}, {"text": b"1"}],
@@ -872,7 +889,8 @@ FOUND: dict[str, list[dict[str, Any]]] = {
         name: [{"memory": [0, 0, 0]}, {"memory": [-1, 0, 1]}, {"feasible": 3}]
         for name in ("convergence", "hyperdiff", "frontier_area_difference", "igd_plus")
     },
-    "Completion": [{"observed": []}, {"estimate": -2}, {"configuration_embeddings": 0}, {"columns": list("abc")}],
+    "Completion": [{"observed": []}, {"estimate": -2}, {"configuration_embeddings": 0},
+    {"columns": list("abc")}],
     "Completion.take": [{"columns": 0}, {"columns": "A"}, {"columns": [99]}, {"columns": [[1, 2], [3]]}],
     "complete": [{"shrinkage": -5.0}, {"shrinkage": math.nan}],
     "learn": [{"rows": True}, {"rows": []}, {"rows": 2**63}],
@@ -884,7 +902,8 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     "d_optimal": [{"embeddings": 0, "feasible": None}, {"embeddings": np.full((3, 2), math.nan)}],
     "rank_one_update": [{"vector": []}, {"inverse": [0.0, 0.0, 0.0]}],
     "least_squares": [{"embeddings": 2}, {"measured": [0, 9]}],
-    "determines": [{"measured": 7}, {"embeddings": [4, 2]}, {"measured": [10**400]}, {"measured": np.array(4)}],
+    "determines": [{"measured": 7}, {"embeddings": [4, 2]}, {"measured": [10**400]},
+    {"measured": np.array(4)}],
     "spanned": [{"embeddings": 0}, {"embeddings": np.ones((3, 2, 1))}, {"embeddings": [[math.inf]]}],
     "candidates": [{"embeddings": 0, "feasible": None}],
     "ErrorMatrix.take": [{"rows": []}, {"columns": 0}, {"columns": [99]}],
@@ -916,7 +935,8 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     "Loss.error": [{"examples": 0}, {"targets": torch.zeros(0)}],
     "ElementCounts": [{"optimizer": "Q"}],
     "run_campaign": [{"lease": 1e308}, {"tries": 0}],
-    "render": [{"page": {"a": 1}}, {"page": PAGE | {"rows": {}}}, {"page": PAGE | {"pick": None, "frontier": [9]}}],
+    "render": [{"page": {"a": 1}}, {"page": PAGE | {"rows": {}}}, {"page": PAGE | {"pick": None,
+    "frontier": [9]}}],
 }  # fmt: skip
 
 

@@ -300,9 +300,9 @@ def _of_elements(kind: type, part: Any, *, made_tuple: bool) -> Reader:
     reader = _reader(part)
 
     def read(value: Any) -> Any:
-        if isinstance(value, (str, bytes)):
+        if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0:
             raise _Refused
-        if isinstance(value, np.ndarray) and value.ndim:
+        if isinstance(value, np.ndarray):
             value = value.tolist()
         if not isinstance(value, kind):
             raise _Refused
