@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.arguments import checked
+from peppp.arguments import check_seed, checked
 from peppp.precisions.known import Precision
 from peppp.records import Recipe
 from peppp.table.sampling import nonuniform, uniform
@@ -92,6 +92,7 @@ def plan(
     >>> len(cells), [cell.task for cell in cells[:4]]
     (40, ['digits', 'imgs', 'digits', 'imgs'])
     """
+    check_seed(sampling_seed)
     columns = list(dict.fromkeys(configurations))
     if not rows or not columns:
         return []

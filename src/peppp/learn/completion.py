@@ -204,7 +204,7 @@ def inverse_propensity(probabilities: NDArray[np.float64], *, floor: float = 0.0
     >>> inverse_propensity(np.array([0.5, 0.001]))
     array([ 2., 50.])
     """
-    if not (0 < floor <= 1 and (np.asarray(probabilities) >= 0).all()):
+    if not (1e-100 < floor <= 1 and (np.asarray(probabilities) >= 0).all()):
         raise ArgumentError("probabilities are 0 or more, and their floor lies above 0 and up to 1")
     return np.asarray(1.0 / np.maximum(probabilities, floor))
 

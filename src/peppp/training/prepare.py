@@ -111,6 +111,8 @@ def prepare(
     device = str(next(module.parameters()).device)
     if lack := lacking(precision, module, device=device):
         raise NetworkError(lack)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise NetworkError("LBFGS computes losses within its step; take SGD, Adam or AdamW")
     if has_stepped(optimizer):
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; prepare a fresh optimizer")
     if isinstance(precision, NamedPrecision):
