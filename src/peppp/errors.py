@@ -1,12 +1,23 @@
 """Errors whose message is one line: what was given, what is allowed, what to do."""
 
+_SCREEN = 2000  # characters
+
 
 class PepppError(Exception):
     """Base of all errors that peppp raises on purpose; the command line prints it and exits with 2."""
 
+    def __str__(self) -> str:
+        """One line of no more than a screen, whatever names and texts are quoted in it."""
+        text = " ".join(super().__str__().splitlines())
+        return text if len(text) <= _SCREEN else f"{text[: _SCREEN // 2]} ... {text[-_SCREEN // 2 :]}"
+
 
 class Stopped(PepppError):  # noqa: N818  not an error, so no such suffix
     """Raised on Ctrl-C when no result was kept; the command line exits with 130."""
+
+
+class ArgumentError(PepppError, ValueError):
+    """An argument of another kind or shape than a function takes, or numbers that it can do nothing with."""
 
 
 class FormatError(PepppError):

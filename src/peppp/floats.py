@@ -99,6 +99,8 @@ class FloatFormat:
 
     def __post_init__(self) -> None:
         E, M, flavour = self.exponent_bits, self.mantissa_bits, self.flavour
+        if not (isinstance(E, int) and isinstance(M, int) and isinstance(flavour, str)):
+            raise FormatError("a format has whole numbers of bits and a flavour's name, as FloatFormat(4, 3)")
         if flavour not in FLAVOURS:
             raise FormatError(f"unknown flavour in 1-{E}-{M}@{flavour}; known: {', '.join(FLAVOURS)}")
         if not 2 <= E <= 8 or not (0 <= M <= 22 or (E, M, flavour) == (8, 23, "ieee")):
@@ -118,6 +120,8 @@ class FloatFormat:
 
         Raises FormatError for anything else.
         """
+        if not isinstance(text, str):
+            raise FormatError(f"the text of a format is a str, such as 1-4-3, not a {type(text).__name__}")
         stripped = text.strip().lower()
         stripped = _ALIASES.get(stripped, stripped)
         if stripped == "fp32":

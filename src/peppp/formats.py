@@ -7,6 +7,7 @@ meaning of a text never changes. Floating-point formats are in floats.py, format
 import re
 from dataclasses import dataclass
 
+from peppp.arguments import checked
 from peppp.errors import FormatError
 from peppp.floats import FLAVOURS, FP32, FloatFormat
 from peppp.scaled import BlockFormat, DynamicFormat, FixedFormat, IntegerFormat, ScaledFormat, TwoLevelFormat
@@ -60,6 +61,7 @@ _NEIGHBOURS = {
 }
 
 
+@checked
 def parse_format(text: str) -> Format:
     """Parse a format: ``1-4-3``, ``fp32``, ``int8``, ``fixed-8-6``, ``mx-1-4-3/32``, ``scaled-1-4-3``.
 
@@ -94,6 +96,7 @@ def parse_format(text: str) -> Format:
     return TwoLevelFormat(*of_block)
 
 
+@checked
 def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat | DynamicFormat:
     """Return the format of the elements of a format with shared scales; of any other, the format itself.
 
@@ -103,6 +106,7 @@ def element_of(fmt: Format) -> FloatFormat | FixedFormat | IntegerFormat | Dynam
     return fmt.element if isinstance(fmt, (BlockFormat, TwoLevelFormat, ScaledFormat)) else fmt
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """Format A for weights and activations and Format B for the optimizer (section 3.1 of the paper).
@@ -116,6 +120,7 @@ class Configuration:
     format_b: Format
 
     @classmethod
+    @checked
     def parse(cls, text: "str | Configuration") -> "Configuration":
         """Parse a configuration such as ``1-4-1/1-6-7``; a Configuration is returned as it is.
 

@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peppp.errors import BudgetError
+from peppp.arguments import checked
+from peppp.errors import ArgumentError, BudgetError
 
 Place = Literal["estimated", "true"]
 
 
+@checked
 def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.bool_]:
     """Which configurations are Pareto optimal among the feasible ones: [d] bool.
 
@@ -39,6 +41,7 @@ def nondominated(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None
     return mask
 
 
+@checked
 def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.intp]:
     """Indices of the Pareto optimal configurations, by ascending memory: [p] integers.
 
@@ -53,15 +56,20 @@ def frontier(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = N
     return indices[np.argsort(np.asarray(memory)[indices], kind="stable")]
 
 
+@checked
 def settled(errors: ArrayLike) -> NDArray[np.float64]:
     """Round errors [...] to nine decimals, so that ties of exact arithmetic are ties here and on the page.
 
     >>> settled([0.1 + 0.2]) == settled([0.3])
     array([ True])
     """
-    return np.asarray(np.round(np.asarray(errors, dtype=np.float64), 9))
+    given = np.asarray(errors, dtype=np.float64)
+    with np.errstate(over="ignore"):  # what is too large to be scaled has no decimals
+        rounded = np.round(given, 9)
+    return np.where(np.isfinite(rounded), rounded, given)
 
 
+@checked
 def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None) -> int | None:
     """The index of the least feasible error; ties go to the least memory, then to the first index.
 
@@ -78,6 +86,7 @@ def best(memory: ArrayLike, error: ArrayLike, feasible: ArrayLike | None = None)
     return int(optimal[m[optimal] == m[optimal[-1]]][0])
 
 
+@checked
 def hypervolume(memory: ArrayLike, error: ArrayLike, *, reference: tuple[float, float] = (1.0, 1.0)) -> float:
     """The area that the points dominate, up to the ``reference`` (memory, error).
 
@@ -95,6 +104,7 @@ def hypervolume(memory: ArrayLike, error: ArrayLike, *, reference: tuple[float, 
     return float(np.diff(edges) @ heights)
 
 
+@checked
 def convergence(
     memory: ArrayLike,
     true_error: ArrayLike,
@@ -123,6 +133,7 @@ def convergence(
     return float(distances.min(axis=1).mean())
 
 
+@checked
 def hyperdiff(
     memory: ArrayLike,
     true_error: ArrayLike,
@@ -143,6 +154,7 @@ def hyperdiff(
     return abs(hypervolume(true[:, 0], true[:, 1]) - hypervolume(estimated[:, 0], estimated[:, 1]))
 
 
+@checked
 def frontier_area_difference(
     memory: ArrayLike,
     true_error: ArrayLike,
@@ -168,6 +180,7 @@ def frontier_area_difference(
     return float(np.diff(edges) @ gaps)
 
 
+@checked
 def igd_plus(
     memory: ArrayLike,
     true_error: ArrayLike,
@@ -197,18 +210,18 @@ def _checked(
     m, e = np.asarray(memory, dtype=np.float64), np.asarray(error, dtype=np.float64)
     allowed = np.ones(m.shape, dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
     if m.ndim != 1 or m.shape != e.shape or m.shape != allowed.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"memory, error and feasible must be arrays [d] of one length, not {m.shape}, {e.shape}, "
             f"{allowed.shape}"
         )
     if not (np.isfinite(m[allowed]).all() and np.isfinite(e[allowed]).all()):
-        raise ValueError("memory and error must be finite wherever a configuration is feasible")
+        raise ArgumentError("memory and error must be finite wherever a configuration is feasible")
     return m, e, allowed
 
 
 def _columns(memory: ArrayLike, error: ArrayLike) -> NDArray[np.float64]:
     """Points [p, 2] of memory and error."""
-    return np.column_stack([np.asarray(memory, dtype=np.float64), np.asarray(error, dtype=np.float64)])
+    return np.column_stack(_checked(memory, error, None)[:2])
 
 
 def _staircase(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -231,11 +244,13 @@ def _frontiers(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points [p, 2] of the true and [q, 2] of the estimated frontier, memory as a share of the largest."""
     if at not in ("estimated", "true"):
-        raise ValueError(f"at is 'estimated' or 'true', not {at!r}: it places the points of the frontier")
+        raise ArgumentError(f"at is 'estimated' or 'true', not {at!r}: it places the points of the frontier")
     m, true, allowed = _checked(memory, true_error, feasible)
     estimated = np.clip(np.asarray(estimated_error, dtype=np.float64), 0.0, 1.0)
     if not allowed.any():
         raise BudgetError("no configuration is feasible, so there is no frontier; raise the budget")
+    if not (m[allowed] > 0).all():
+        raise ArgumentError("memory is a positive number of bytes wherever a configuration is feasible")
     share = m / m[allowed].max()
     best, chosen = frontier(m, true, allowed), frontier(m, estimated, allowed)
     placed = true if at == "true" else estimated

@@ -9,7 +9,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from peppp.errors import FormatError
+from peppp.arguments import checked
+from peppp.errors import ArgumentError, FormatError
 from peppp.precisions.known import Precision
 
 # Raised whenever a stored error could change; :mod:`peppp.arithmetic` decides which older rows remain valid.
@@ -20,6 +21,7 @@ _YOUNGER = ("pretrained", "freeze")  # later fields: to_json leaves them out whi
 _ROLES = ("values", "errors", "gradient", "states")
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class RoundingModes:
     """The rounding mode of weights and activations, back-propagated errors, gradient and optimizer states.
@@ -38,6 +40,7 @@ class RoundingModes:
     states: str
 
     @classmethod
+    @checked
     def parse(cls, text: "str | RoundingModes") -> "RoundingModes":
         """Parse one mode for all roles, or ``role=mode`` for each of the four, separated by commas.
 
@@ -62,6 +65,7 @@ class RoundingModes:
         return ",".join(f"{role}={modes[role]}" for role in _ROLES)
 
 
+@checked
 @dataclass(frozen=True)
 class Recipe:
     """Everything except the seed that two trainings must share for their errors to be comparable.
@@ -114,12 +118,16 @@ class Recipe:
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
+    @checked
     def from_json(cls, text: str) -> "Recipe":
-        """Parse what :meth:`to_json` wrote; raises ValueError for unknown keys."""
-        values = json.loads(text)
+        """Parse what :meth:`to_json` wrote; raises ArgumentError for unknown keys."""
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
         names = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= names:
-            raise ValueError(f"not a recipe: {text[:80]!r}")
+            raise ArgumentError(f"not a recipe: {text[:80]!r}")
         return cls(**values)
 
 
@@ -133,6 +141,7 @@ def _rebuilt(record: Any) -> tuple[Any, ...]:
     return type(record), tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Bytes of one training, known before it runs.
@@ -178,6 +187,7 @@ class Outcome(StrEnum):
     DIVERGED = "diverged"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One training and its test. Errors are fractions in [0, 1].

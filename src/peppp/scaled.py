@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from peppp.arguments import checked
 from peppp.errors import FormatError
 from peppp.floats import FloatFormat
 
@@ -17,6 +18,7 @@ E4M3 = FloatFormat(4, 3, "ocp-sat")
 _ELEMENTS = "OCP's 1-5-2, 1-4-3, 1-3-2, 1-2-3 or 1-2-1"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class FixedFormat:
     """Fixed point: two's complement integers of ``bits`` bits, ``fraction_bits`` of them after the point.
@@ -58,6 +60,7 @@ class FixedFormat:
         return -self.min - self.step
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class IntegerFormat:
     """Symmetric integers times one float32 scale per tensor: its largest finite magnitude / ``largest``.
@@ -83,6 +86,7 @@ class IntegerFormat:
         return int(2 ** (self.bits - 1)) - 1
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
     """OCP microscaling (MX v1.0): ``block`` neighbours share a power-of-two scale of 8 bits (E8M0).
@@ -126,6 +130,7 @@ class BlockFormat:
         return self.element.bits + Fraction(8, self.block)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class TwoLevelFormat:
     """NVIDIA's NVFP4: blocks of E2M1 with an E4M3 scale each, and one float32 scale for the whole tensor.
@@ -163,6 +168,7 @@ class TwoLevelFormat:
         return self.element.bits + Fraction(self.block_scale.bits, self.block)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class ScaledFormat:
     """Floats times one float32 scale per tensor: its largest finite magnitude / ``element.max``.
@@ -190,6 +196,7 @@ class ScaledFormat:
         return self.element.bits
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class DynamicFormat:
     """The 8-bit codes of bitsandbytes' optimizers: ``block`` neighbours share one float32 scale.

@@ -2,6 +2,7 @@
 
 import re
 
+from peppp.arguments import checked
 from peppp.errors import SizeError
 
 _FACTORS = {
@@ -18,6 +19,7 @@ _FACTORS = {
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
+@checked
 def parse_bytes(text: str | int | float) -> int:
     """Parse a size into bytes; a number without a unit counts bytes.
 
@@ -28,17 +30,19 @@ def parse_bytes(text: str | int | float) -> int:
     """
     match = _SIZE.fullmatch(str(text)) if not isinstance(text, float) else _SIZE.fullmatch(f"{text:f}")
     factor = _FACTORS.get(match[2].upper() or "B") if match else None
-    if match is None or factor is None or round(float(match[1]) * factor) < 1:
+    if match is None or factor is None or not 0.5 < float(match[1]) * factor < float("inf"):
         raise SizeError(f"not a size: {text!r}; write a number and a unit, such as 100MB, 1.5 GB or 512MiB")
     return round(float(match[1]) * factor)
 
 
+@checked
 def format_bytes(count: int | float) -> str:
     """Format a number of bytes in decimal units, with three or four significant digits.
 
     >>> format_bytes(1_200_000_000), format_bytes(95_234_567), format_bytes(8_300), format_bytes(830)
     ('1.20 GB', '95.2 MB', '8.30 kB', '830 B')
     """
+    count = float(count)
     for unit in ("TB", "GB", "MB", "kB"):
         factor = _FACTORS[unit.upper()]
         if abs(count) >= 0.9995 * factor:

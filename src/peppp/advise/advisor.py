@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.advise.pick import Pick, Prediction, Reference
+from peppp.arguments import checked
 from peppp.errors import BudgetError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.learn.belief import GAUSSIAN_90, Belief
@@ -70,6 +71,7 @@ class Advisor:
     (True, True, 0.3)
     """
 
+    @checked
     def __init__(
         self,
         table: ErrorMatrix,
@@ -99,6 +101,8 @@ class Advisor:
             raise TableError(
                 f"the chance error is {chance_error}; give a number in (0, 1], e.g. 1 - 1/classes"
             )
+        if not 0 <= tolerance < 1:
+            raise TableError(f"the tolerance is {tolerance}; give a difference of errors such as 0.002")
         columns = [j for j, label in enumerate(table.columns) if label in footprints]
         if not columns:
             raise TableError("no configuration of the table has a footprint; give footprints for its columns")
@@ -108,6 +112,8 @@ class Advisor:
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
         highest: Mapping[Any, int] | None = peaks
+        if highest is not None and not set(self.configurations) <= set(highest):
+            raise TableError("peaks are of all configurations that have a footprint, and some have none")
         self._peaks = None if highest is None else {c: highest[c] for c in self.configurations}
         self._memory = np.array(  # [d] bytes
             [f.total for f in self.footprints.values()] if self._peaks is None else [*self._peaks.values()]
@@ -155,6 +161,7 @@ class Advisor:
         """
         return next(iter(self.batch(1)), None)
 
+    @checked
     def batch(self, count: int) -> list[Label]:
         """The next ``count`` configurations to measure at once, or fewer if fewer are wanted."""
         if self.stopped:
@@ -189,6 +196,7 @@ class Advisor:
             return enough
         return self._belief().enough(self._best(), self._until_sure, len(self.told))
 
+    @checked
     def tell(self, configuration: Label, error: float) -> None:
         """Record a measured error, a fraction in [0, 1], whether it was asked for or not.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from peppp.advise.costs import Cost
 from peppp.advise.running import run_lines
+from peppp.arguments import checked
 from peppp.errors import TableError
 from peppp.formats import Format
 from peppp.page.bits import page_format
@@ -20,6 +21,7 @@ from peppp.table.labels import Label, formats_of, plain
 from peppp.units import format_bytes
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What is believed about one configuration: its error in [0, 1], measured or only estimated.
@@ -64,6 +66,7 @@ class Prediction:
         return "measured" if self.settled and self.measured_error is not None else "estimated"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Pick:
     """The configuration to train with, and the reasons for it.
@@ -119,12 +122,17 @@ class Pick:
     line: str = ""
     snippet: str = ""
 
+    def __post_init__(self) -> None:
+        predicted = {p.configuration for p in self.predictions}
+        if not {self.configuration, *self.frontier, *self.planned} <= predicted:
+            raise TableError("a pick, its frontier and what it planned are among its predictions")
+
     @property
     def peak(self) -> int | None:
         """The estimated peak of the pick's step in bytes; None if the budget bounds kept memory."""
         if self.step_peak is not None:
             return self.step_peak
-        return next(p.peak for p in self.predictions if p.configuration == self.configuration)
+        return next((p.peak for p in self.predictions if p.configuration == self.configuration), None)
 
     @property
     def measured(self) -> Mapping[Label, float]:
@@ -234,6 +242,7 @@ class Pick:
         """:meth:`frontier_over` all ``costs``; empty if there are none."""
         return self.frontier_over(*(cost.values for cost in self.costs)) if self.costs else ()
 
+    @checked
     def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
 
@@ -330,6 +339,7 @@ class Pick:
             "cost_frontier": [index[configuration] for configuration in self.cost_frontier],
         }
 
+    @checked
     def report(self, path: str | Path) -> None:
         """Write one self-contained HTML page that shows the pick, the frontier and all predictions."""
         from peppp.page.report import write_report

@@ -78,5 +78,5 @@ def _shown(value: object) -> str:
 
 def run_lines(line: str, code: str) -> list[str]:
     """The last printed lines of a pick: the command and the code."""
-    first, *others = code.splitlines()
+    first, *others = code.splitlines() or [""]
     return [f"run       {line}", f"code      {first}", *(f"          {part}".rstrip() for part in others)]

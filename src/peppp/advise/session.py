@@ -17,6 +17,7 @@ from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memo
 from peppp.advise.peaks import Steps, bytes_counted, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick, Reference
 from peppp.advise.running import text_of, train_line
+from peppp.arguments import checked
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
 from peppp.campaign.local import local
@@ -45,6 +46,7 @@ COUNTS = ("peak", "kept")
 _AT_CHANCE = 0.95  # of the error of guessing: a training with a higher error has learned nothing
 
 
+@checked
 def pick(
     data: str | Path,
     *,
@@ -355,6 +357,7 @@ def measure_cells(
         return [m for m in map(current, kept) if m.key in wanted]
 
 
+@checked
 def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
     """The footprint of a training on ``dataset`` at each of ``labels``, none of which may be plain text."""
     plain_ones = plain(labels)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.arguments import check_seed, checked
 from peppp.precisions.known import Precision
 from peppp.records import Recipe
 from peppp.table.sampling import nonuniform, uniform
@@ -26,6 +27,7 @@ class Source(NamedTuple):
     resolution: int = 0
     loss: str = ""
 
+    @checked
     def cell(self, configuration: Precision, recipe: Recipe, seed: int = 0) -> "Cell":
         """Return the cell of this data at a configuration."""
         recipe = replace(
@@ -34,6 +36,7 @@ class Source(NamedTuple):
         return Cell(self.data, self.fingerprint, self.task, configuration, recipe, seed)
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One measurement to make, given by its data, configuration, recipe and seed."""
@@ -54,6 +57,7 @@ class Cell:
 Row = tuple[Source, Recipe]
 
 
+@checked
 def rows_of(sources: Sequence[Source], recipes: Sequence[Recipe]) -> list[Row]:
     """Return the rows of the error matrix: each data set under each recipe, without duplicates."""
     unique: dict[str, Source] = {}
@@ -62,6 +66,7 @@ def rows_of(sources: Sequence[Source], recipes: Sequence[Recipe]) -> list[Row]:
     return [(source, recipe) for source in unique.values() for recipe in dict.fromkeys(recipes)]
 
 
+@checked
 def plan(
     rows: Sequence[Row],
     configurations: Sequence[Precision],
@@ -87,6 +92,7 @@ def plan(
     >>> len(cells), [cell.task for cell in cells[:4]]
     (40, ['digits', 'imgs', 'digits', 'imgs'])
     """
+    check_seed(sampling_seed)
     columns = list(dict.fromkeys(configurations))
     if not rows or not columns:
         return []
@@ -103,6 +109,7 @@ def plan(
     return balanced(cells)
 
 
+@checked
 def balanced(cells: Sequence[Cell], present: Collection[tuple[str, str, str, int, int]] = ()) -> list[Cell]:
     """Return the cells whose keys are not ``present``, in an order that keeps rows balanced.
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
+from peppp.arguments import checked
 from peppp.campaign.cells import Cell, balanced
 from peppp.campaign.engines import Engine, Failure, Result
 from peppp.campaign.estimates import Estimates
 from peppp.campaign.queue import LEASE, Lease, Queue
+from peppp.errors import BudgetError
 from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
@@ -25,6 +27,7 @@ _TRIES_OF_CRASHES = 2
 _LOOK = 1.0
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The state of a campaign's cells, during or after it.
@@ -70,6 +73,7 @@ class Progress(Protocol):
         """Called after each cell, when its measurement is stored or its failure recorded."""
 
 
+@checked
 def run_campaign(
     store: Store,
     cells: Sequence[Cell],
@@ -90,6 +94,8 @@ def run_campaign(
     tries. Ctrl-C ends the campaign, as do ``max_seconds`` and ``max_measurements``: finished measurements are
     kept, and running ones are dropped. No cell is started that would, judging by ``estimates``, end too late.
     """
+    if not 0 < lease < 1e6 or tries < 1:
+        raise BudgetError(f"a lease of {lease} seconds, {tries} tries; give up to a million, and 1 or more")
     asked = {cell.key: cell for cell in cells}
     found = store.present()
     present = found.keys & asked.keys()

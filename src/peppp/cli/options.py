@@ -209,16 +209,9 @@ def parse_optimizer(text: str) -> dict[str, Any]:
 
 def check_device(device: str) -> str:
     """The device, if torch has it here."""
-    import torch
+    from peppp.training import runs_here
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        # Torch lists twenty kinds of devices for a name that it does not know.
-        reason = str(error).splitlines()[0].partition("Expected one of")[0].strip()
-        why = f" ({reason})" if reason else ""
-        raise FormatError(f"no device {device!r} here{why}; give cpu, or cuda where torch has it") from None
-    return device
+    return runs_here.check_device(device)
 
 
 def parse_configurations(text: str) -> list[Precision]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError, PepppError
 from peppp.footprint.fakes import classification_loss, fake_mode, fake_module
 from peppp.footprint.where import Where
@@ -27,6 +28,7 @@ OPTIMIZER_STATES = {
 }
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class ElementCounts:
     """What one training step keeps: how many numbers take a format, and bytes that do not.
@@ -39,6 +41,7 @@ class ElementCounts:
     raw_bytes: int
     frozen: int = 0
 
+    @checked
     def footprint(
         self, configuration: Configuration, *, optimizer: str = "sgd", accumulator: bool = True
     ) -> Footprint:
@@ -48,6 +51,8 @@ class ElementCounts:
         5250
         """
         a, b = configuration.format_a, configuration.format_b
+        if optimizer not in OPTIMIZER_STATES:
+            raise NetworkError(f"unknown optimizer {optimizer!r}; known: {', '.join(OPTIMIZER_STATES)}")
         names = OPTIMIZER_STATES[optimizer]
         if accumulator and not configuration.is_fp32:
             names = (*names, "accumulator")
@@ -61,6 +66,7 @@ class ElementCounts:
         )
 
 
+@checked
 def bytes_of(count: int, fmt: Format) -> int:
     """Return the bytes of ``count`` packed numbers of a format."""
     return ceil(count * fmt.bits / 8)
@@ -75,6 +81,7 @@ class LayerCounts:
     counts: ElementCounts
 
 
+@checked
 def count_elements(
     network: nn.Module,
     input_shape: Sequence[int],
@@ -101,6 +108,7 @@ def count_elements(
     )
 
 
+@checked
 def count_layers(
     network: nn.Module,
     input_shape: Sequence[int],

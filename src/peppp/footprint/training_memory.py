@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, silent, tensors
 from peppp.footprint.live import Live
@@ -83,6 +84,7 @@ class TrainingMemory:
         return asdict(self)
 
 
+@checked
 def training_memory(
     module: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from peppp.errors import TableError
+from peppp.arguments import checked, indices, matrix_of
+from peppp.errors import ArgumentError, TableError
 from peppp.learn.effects import row_and_column_effects
 from peppp.learn.softimpute import soft_impute
 from peppp.learn.threads import single_thread
@@ -20,6 +21,7 @@ from peppp.table.matrix import ErrorMatrix
 SHRINKAGE = 0.1
 
 
+@checked
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
     """A completed error matrix. The first four arrays are read-only copies.
@@ -49,15 +51,25 @@ class Completion:
             array = np.array(getattr(self, name), dtype=kind, order="C")  # layouts round differently
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+        shape, embedded = self.estimate.shape, self.configuration_embeddings.shape
+        others = [array.shape for array in (self.observed, self.counts, self.squares) if array is not None]
+        if {shape, *others} != {shape} or len(shape) != 2 or len(embedded) != 2 or embedded[0] != shape[1]:
+            raise ArgumentError(
+                f"estimate, observed, counts and squares are of one shape [n, d], not of {shape} and "
+                f"{others}, and embeddings are [d, k], not {embedded}"
+            )
+        if len(self.columns) not in (0, shape[1]) or len(self.families) not in (0, shape[0]):
+            raise ArgumentError(f"an estimate {shape} has a family for each row and a label for each column")
 
     @property
     def groups(self) -> NDArray[np.intp] | None:
         """Group numbers [d], equal for columns that differ in Format B only; None if one is plain text."""
         return groups(self.columns)
 
+    @checked
     def take(self, columns: Sequence[int]) -> "Completion":
         """The completion of some of the columns; their embeddings do not change."""
-        j = list(columns)
+        j = indices(columns, self.estimate.shape[1], "columns").tolist()
         return replace(
             self,
             estimate=self.estimate[:, j],
@@ -69,6 +81,7 @@ class Completion:
         )
 
 
+@checked
 def complete(
     matrix: ErrorMatrix,
     *,
@@ -105,6 +118,7 @@ def complete(
     )  # fmt: skip
 
 
+@checked
 def learn(
     matrix: ErrorMatrix,
     rows: ArrayLike,
@@ -125,11 +139,13 @@ def learn(
     return replace(found, counts=part.counts, squares=squares)
 
 
+@checked
 def filled(matrix: ErrorMatrix) -> NDArray[np.float64]:
     """The errors [n, d] of a matrix, estimated where none was observed: for overviews, not for evaluation."""
     return np.clip(complete_values(matrix.values, matrix.observed).estimate, 0.0, 1.0)
 
 
+@checked
 @single_thread()
 def complete_values(
     values: NDArray[np.float64],
@@ -152,6 +168,9 @@ def complete_values(
     """
     mask = np.asarray(observed, dtype=bool)
     E = np.asarray(values, dtype=np.float64)
+    if E.shape != mask.shape or not mask.any():
+        raise ArgumentError("completion takes values and observed of one shape [n, d], some of them observed")
+    matrix_of(np.where(mask, E, 0.0), "observed values")
     if shrinkage is None:
         shrinkage = SHRINKAGE * float(np.sqrt(np.mean(E[mask] ** 2)))
     if not mask.all():
@@ -164,6 +183,7 @@ def complete_values(
     return Completion(E, S, _embeddings(S, Vt, rank, max(E.shape)), mask, families, columns, shrinkage)
 
 
+@checked
 @single_thread()
 def factorise(estimate: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
     """Configuration embeddings [d, k] of an error matrix [n, d]: its leading right singular vectors.
@@ -176,16 +196,19 @@ def factorise(estimate: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
     array([[0.6],
            [0.8]])
     """
-    S, Vt = _singular(estimate)
+    S, Vt = _singular(matrix_of(estimate, "errors"))
     return _embeddings(S, Vt, rank, max(estimate.shape))
 
 
+@checked
 def inverse_propensity(probabilities: NDArray[np.float64], *, floor: float = 0.02) -> NDArray[np.float64]:
     """Weights 1 / P of entries sampled with probabilities P, raised to at least ``floor`` (section 3.1).
 
     >>> inverse_propensity(np.array([0.5, 0.001]))
     array([ 2., 50.])
     """
+    if not (1e-100 < floor <= 1 and (np.asarray(probabilities) >= 0).all()):
+        raise ArgumentError("probabilities are 0 or more, and their floor lies above 0 and up to 1")
     return np.asarray(1.0 / np.maximum(probabilities, floor))
 
 
@@ -199,7 +222,7 @@ def _embeddings(
     S: NDArray[np.float64], Vt: NDArray[np.float64], rank: int, longest: int
 ) -> NDArray[np.float64]:
     if rank < 1:
-        raise ValueError(f"the rank of a factorisation must be 1 or more, not {rank}")
+        raise ArgumentError(f"the rank of a factorisation must be 1 or more, not {rank}")
     rounding = S[0] * longest * np.finfo(np.float64).eps
     numerical_rank = int((rounding < S).sum())  # singular vectors beyond it are noise
     return np.array(Vt[: min(rank, numerical_rank)].T)

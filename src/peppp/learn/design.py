@@ -11,7 +11,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
-from peppp.errors import BudgetError
+from peppp.arguments import checked, indices, matrix_of
+from peppp.errors import ArgumentError, BudgetError
 from peppp.learn.threads import single_thread
 
 # Embeddings count as independent if their Gram matrix is regular at working precision. The Gram matrix
@@ -19,6 +20,7 @@ from peppp.learn.threads import single_thread
 _DEPENDENT = float(np.sqrt(np.finfo(np.float64).eps))
 
 
+@checked
 @single_thread()
 def d_optimal(
     embeddings: NDArray[np.float64], count: int, *, feasible: ArrayLike | None = None
@@ -66,6 +68,7 @@ def d_optimal(
     return np.asarray(allowed[order[chosen]])
 
 
+@checked
 def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The inverse of X + y y^T, given the inverse of a symmetric X (Sherman and Morrison, 1950): [k, k].
 
@@ -73,10 +76,15 @@ def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -
     array([[0.5, 0. ],
            [0. , 1. ]])
     """
+    if vector.ndim != 1 or inverse.shape != 2 * vector.shape:
+        raise ArgumentError(
+            f"the inverse is [k, k] and the vector [k], not {inverse.shape} and {vector.shape}"
+        )
     u = inverse @ vector
     return np.asarray(inverse - np.outer(u, u) / (1.0 + vector @ u))
 
 
+@checked
 @single_thread()
 def least_squares(
     embeddings: NDArray[np.float64], measured: Sequence[int] | NDArray[np.intp], errors: ArrayLike
@@ -93,12 +101,15 @@ def least_squares(
     """
     S, e = np.asarray(measured, dtype=np.intp), np.asarray(errors, dtype=np.float64)
     if S.ndim != 1 or S.shape != e.shape or not len(S):
-        raise ValueError(f"least squares needs one error for each measurement, not {e.shape} for {S.shape}")
-    Y = embeddings[:, : len(S)]  # [d, min(k, l)]
+        raise ArgumentError(f"least squares needs an error for each measurement, not {e.shape} for {S.shape}")
+    matrix_of(e[None], "errors")
+    Y = matrix_of(embeddings, "embeddings")[:, : len(S)]  # [d, min(k, l)]
+    S = indices(S, len(Y), "measured")
     x, *_ = np.linalg.lstsq(Y[S], e, rcond=_DEPENDENT)  # embedding of the new task
     return np.asarray(Y @ x)
 
 
+@checked
 def determines(embeddings: NDArray[np.float64], measured: Sequence[int] | NDArray[np.intp]) -> bool:
     """Whether measuring these configurations determines all k components of the new task's embedding.
 
@@ -106,10 +117,11 @@ def determines(embeddings: NDArray[np.float64], measured: Sequence[int] | NDArra
     >>> determines(Y, [0, 1]), determines(Y, [0, 2])
     (False, True)
     """
-    Y = embeddings[np.asarray(measured, dtype=np.intp)]  # [l, k]
+    Y = matrix_of(embeddings, "embeddings")[indices(measured, len(embeddings), "measured")]  # [l, k]
     return len(Y) > 0 and int(np.linalg.matrix_rank(Y, rtol=_DEPENDENT)) == embeddings.shape[1]
 
 
+@checked
 def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     """The embeddings [c, k] in orthonormal coordinates of their span: [c, rank], with rank <= k.
 
@@ -117,7 +129,7 @@ def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     array([[ 5.],
            [10.]])
     """
-    R, order = scipy.linalg.qr(embeddings.T, mode="r", pivoting=True)
+    R, order = scipy.linalg.qr(matrix_of(embeddings, "embeddings").T, mode="r", pivoting=True)
     diagonal = np.abs(np.diag(R))
     rank = int((diagonal > _DEPENDENT * diagonal[:1]).sum())
     coordinates = np.empty((len(embeddings), rank))
@@ -125,13 +137,16 @@ def spanned(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
     return coordinates
 
 
+@checked
 def candidates(embeddings: NDArray[np.float64], feasible: ArrayLike | None) -> NDArray[np.intp]:
     """Indices of the feasible configurations. Raises BudgetError if there is none."""
-    within = np.ones(len(embeddings), dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
+    d = embeddings.shape[:1]
+    within = np.ones(d, dtype=bool) if feasible is None else np.asarray(feasible, dtype=bool)
     if embeddings.ndim != 2 or within.shape != embeddings.shape[:1]:
-        raise ValueError(
+        raise ArgumentError(
             f"embeddings must be [d, k] and feasible [d], not {embeddings.shape} and {within.shape}"
         )
     if not within.any():
         raise BudgetError("no configuration is feasible, so none can be measured; raise the memory cap")
+    matrix_of(embeddings, "embeddings")
     return np.flatnonzero(within)

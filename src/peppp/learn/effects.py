@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.errors import ArgumentError
+
 
 def row_and_column_effects(
     values: NDArray[np.float64],
@@ -25,7 +27,7 @@ def row_and_column_effects(
     """
     mask = np.asarray(observed, dtype=bool)
     if not mask.any():
-        raise ValueError("nothing is observed, so there are no effects")
+        raise ArgumentError("nothing is observed, so there are no effects")
     level = float(np.mean(np.asarray(values)[mask]))
     centred = np.where(mask, np.asarray(values) - level, 0.0)
     in_row, in_column = mask.sum(axis=1), mask.sum(axis=0)

@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.errors import ArgumentError
 from peppp.learn.threads import single_thread
 
 Array = NDArray[np.float64]
@@ -116,7 +117,7 @@ def learn(
     is larger where the table has gaps. Raises ValueError if there is no run.
     """
     if not (runs.counts > 0).any():
-        raise ValueError("there is no run, so nothing can be learned")
+        raise ArgumentError("there is no run, so nothing can be learned")
     table = _Table(runs, groups)
     d = runs.counts.shape[1]
     alone = np.full(d, coordinates is None or noise is not None)

@@ -15,6 +15,8 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.arguments import checked, matrix_of
+from peppp.errors import ArgumentError
 from peppp.learn.threads import single_thread
 
 # TFOCS's factors on the inverse step size: at each iteration, and after a step that was too long.
@@ -23,6 +25,7 @@ _SHRINK, _GROW = 0.9, 2.0
 _SPARE = 4
 
 
+@checked
 @single_thread()
 def soft_impute(
     values: NDArray[np.float64],
@@ -55,6 +58,8 @@ def soft_impute(
            [0.2, 0.4]])
     """
     E, W, Z = _prepared(values, observed, weights, start)  # [n, d] each; W is zero where nothing is observed
+    if not (0 <= shrinkage < np.inf and 0 <= tolerance < np.inf):
+        raise ArgumentError(f"shrinkage and tolerance are 0 or more, not {shrinkage} and {tolerance}")
     previous = Z
     largest = float(W.max())  # Lipschitz constant of the smooth part's gradient: 1 / largest is always safe
     inverse_step, theta = largest, 1.0
@@ -146,14 +151,14 @@ def _prepared(
     mask = np.asarray(observed, dtype=bool)
     shapes = {np.shape(array) for array in (values, mask, weights, start) if array is not None}
     if len(shapes) != 1 or mask.ndim != 2:
-        raise ValueError(f"values, observed, weights and start must have one shape [n, d], not {shapes}")
+        raise ArgumentError(f"values, observed, weights and start must have one shape [n, d], not {shapes}")
     if not mask.any():
-        raise ValueError("nothing is observed, so nothing can be completed")
+        raise ArgumentError("nothing is observed, so nothing can be completed")
     E = np.where(mask, values, 0.0)
     W = np.where(mask, 1.0 if weights is None else weights, 0.0)
     Z = np.zeros(E.shape) if start is None else np.array(start, dtype=np.float64)
-    if not (np.isfinite(E).all() and np.isfinite(Z).all()):
-        raise ValueError("observed values and the first estimate must be finite")
-    if not (np.isfinite(W).all() and (W[mask] > 0).all()):
-        raise ValueError("weights must be positive and finite wherever a value is observed")
+    matrix_of(E, "observed values")
+    matrix_of(Z, "the first estimate's numbers")
+    if not ((W < 1e100).all() and (W[mask] > 1e-100).all()):
+        raise ArgumentError("weights must be positive and finite wherever a value is observed")
     return E, W / W[mask].mean(), Z

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from peppp import pareto
+from peppp.arguments import checked
 from peppp.errors import BudgetError, TableError
 from peppp.formats import Configuration
 from peppp.learn.completion import complete
@@ -21,6 +22,7 @@ from peppp.units import format_bytes, parse_bytes
 _LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
 
 
+@checked
 def overview(measurements: Iterable[Measurement], *, budget: int | str | None = None) -> dict[str, Any]:
     """Make the data of a page about all tasks: error matrix, singular values, frontiers and picks.
 

@@ -8,17 +8,19 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from peppp import pareto
-from peppp.errors import StoreError
+from peppp.arguments import checked
+from peppp.errors import ArgumentError, StoreError
 from peppp.files import whole
 
 _FOLDER = Path(__file__).parent
 _KINDS = ("estimated", "measured")
 
 
+@checked
 def render(page: Mapping[str, Any]) -> str:
     """Render the page of one task, or of several, as a self-contained HTML document.
 
@@ -48,6 +50,16 @@ def render(page: Mapping[str, Any]) -> str:
     >>> "<h1>Cats &amp; dogs</h1>" in html, "21.30%" in html, "91.2" in html
     (True, True, True)
     """
+    try:
+        return _rendered(page)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, TemplateError) as problem:
+        raise ArgumentError(
+            f"not the data of a page ({type(problem).__name__}: {problem}); give what a pick's page_data or "
+            "an overview is"
+        ) from problem
+
+
+def _rendered(page: Mapping[str, Any]) -> str:
     several = "tasks" in page
     drawn = _drawn_tasks(page) if several else _drawn(page)
     digits = drawn["digits"]
@@ -79,6 +91,7 @@ def check_place(target: Path) -> None:
         raise StoreError(f"cannot write {target}: it is not a file; name a file such as report.html")
 
 
+@checked
 def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
     """Write the page to a file, completely or not at all; an existing file is replaced.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, get_origin
 
+from peppp.arguments import trusted
 from peppp.errors import FormatError, TableError
 from peppp.precisions.known import parse_precision
 from peppp.records import Footprint, Measurement, Outcome, Recipe
@@ -209,8 +210,8 @@ def from_record(record: Mapping[str, str | int | float], where: str) -> Measurem
             f"{values['recipe'].digest!r}; restore the recipe that the measurement was made with"
         )
     sizes = ("weights", "activations", "gradients", "states", "raw", "working")
-    footprint = Footprint(**{name: values.pop(name) for name in sizes})
-    return Measurement(footprint=footprint, **values)
+    footprint = trusted(Footprint, **{name: values.pop(name) for name in sizes})
+    return trusted(Measurement, footprint=footprint, **values)
 
 
 def _read(name: str, read: Callable[[Any], Any], value: Any, where: str) -> Any:

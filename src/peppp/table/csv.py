@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from peppp.arguments import checked
 from peppp.errors import TableError
 from peppp.files import reading, writing
 from peppp.records import Measurement
 from peppp.table.columns import COLUMNS, from_record, to_record
 
 
+@checked
 def write_table(path: str | Path, measurements: Iterable[Measurement]) -> None:
     """Write measurements as a text table, gzipped if the name ends in ``.gz``.
 
@@ -38,6 +40,7 @@ def write_table(path: str | Path, measurements: Iterable[Measurement]) -> None:
             writer.writerow(to_record(measurement))
 
 
+@checked
 def read_table(path: str | Path) -> list[Measurement]:
     """Read the measurements of a text table that :func:`write_table` or a spreadsheet wrote.
 

@@ -8,11 +8,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.arguments import checked
 from peppp.errors import FormatError, TableError
 from peppp.formats import Configuration, paper_grid
 from peppp.precisions.known import Precision, parse_precision
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class TunedConfiguration:
     """A configuration with a learning rate (section 4.3), written as ``1-4-1/1-6-7 at 0.01``.
@@ -26,6 +28,7 @@ class TunedConfiguration:
     learning_rate: float
 
     @classmethod
+    @checked
     def parse(cls, text: str) -> "TunedConfiguration":
         """Parse a text such as ``1-4-1/1-6-7 at 0.01``; raise FormatError for any other text."""
         configuration, at, rate = text.partition(" at ")
@@ -45,6 +48,7 @@ class TunedConfiguration:
 Label: TypeAlias = Precision | TunedConfiguration | str
 
 
+@checked
 def parse_label(text: str) -> Label:
     """Parse a text as a precision, with or without a learning rate; return any other text as it is.
 

@@ -11,8 +11,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from peppp.arguments import checked, indices
 from peppp.arithmetic import current
-from peppp.errors import TableError
+from peppp.errors import ArgumentError, TableError
 from peppp.formats import Configuration, Format
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Footprint, Measurement, Recipe
@@ -26,6 +27,7 @@ class Lacking(TableError):  # noqa: N818  "table lacking" reads better than "lac
     """The table lacks rows, columns or memory that a computation needs."""
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of the error matrix: one task under one recipe. Tasks of one ``group`` share a source.
@@ -42,6 +44,7 @@ class Row:
     recipe: Recipe | None = field(default=None, compare=False)
 
 
+@checked
 @dataclass(frozen=True)
 class ErrorMatrix:
     """The paper's P_Omega(E): ``values`` [n, d] in [0, 1], and NaN where not observed.
@@ -85,6 +88,7 @@ class ErrorMatrix:
             raise TableError("memory must be a positive number of bytes in each entry")
 
     @classmethod
+    @checked
     def from_values(
         cls, values: ArrayLike, rows: Sequence[Row], columns: Sequence[Label], memory: ArrayLike | None = None
     ) -> "ErrorMatrix":
@@ -99,7 +103,7 @@ class ErrorMatrix:
     @property
     def share(self) -> float:
         """The share of the entries that are observed."""
-        return float(self.observed.mean())
+        return float(self.observed.mean()) if self.values.size else 0.0
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -160,10 +164,12 @@ class ErrorMatrix:
             raise Lacking("the table lacks the memory of its trainings")
         return self.memory
 
+    @checked
     def take(self, rows: ArrayLike, columns: ArrayLike | None = None) -> "ErrorMatrix":
         """Return the matrix of some rows and, if given, some columns, by indices or masks."""
-        i = np.arange(len(self.rows))[np.asarray(rows)]
-        j = np.arange(len(self.columns))[... if columns is None else np.asarray(columns)]
+        i = indices(rows, len(self.rows), "rows")
+        d = len(self.columns)
+        j = np.arange(d) if columns is None else indices(columns, d, "columns")
         return ErrorMatrix(
             self.values[np.ix_(i, j)],
             tuple(self.rows[r] for r in i),
@@ -174,10 +180,14 @@ class ErrorMatrix:
             ),
         )
 
+    @checked
     def masked(self, mask: NDArray[np.bool_]) -> "ErrorMatrix":
         """Return the matrix with only the entries of a ``mask`` [n, d] observed."""
+        if np.shape(mask) != self.values.shape:
+            raise ArgumentError(f"the mask of a matrix {self.values.shape} cannot be {np.shape(mask)}")
         return replace(self, values=np.where(mask, self.values, np.nan))
 
+    @checked
     def without(self, task: str) -> "ErrorMatrix":
         """Return the matrix without the rows that have no fingerprint and are named ``task``.
 
@@ -188,6 +198,7 @@ class ErrorMatrix:
             raise TableError(f"the matrix holds only errors of {task!r} itself; add errors of other tasks")
         return self.take(others)
 
+    @checked
     def require(self, rows: int = 3, columns: int = 3) -> "ErrorMatrix":
         """Return the matrix itself; raise Lacking if it has fewer rows or columns than given."""
         if len(self.rows) < rows or len(self.columns) < columns:
@@ -198,6 +209,7 @@ class ErrorMatrix:
         return self
 
 
+@checked
 def error_matrix(
     measurements: Iterable[Measurement],
     *,

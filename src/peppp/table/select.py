@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from peppp.arguments import checked
 from peppp.arithmetic import current, outdated_note
 from peppp.errors import StoreError, TableError
 from peppp.precisions.known import is_of_formats
@@ -49,6 +50,7 @@ def taught_by(
     return [m for m in measurements if way(m.recipe) == own]
 
 
+@checked
 def open_table(
     place: str | Path | None,
     recipe: Recipe | None = None,
@@ -116,6 +118,7 @@ def read_current(place: str | Path) -> list[Measurement]:
     return [current(m) for m in read_measurements(place)]
 
 
+@checked
 def read_measurements(place: str | Path) -> list[Measurement]:
     """Read all measurements of a store (an SQLite file or a database URL) or of a text table."""
     if "://" not in str(place):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peppp.errors import DataError
+from peppp.arguments import check_seed, checked
+from peppp.errors import ArgumentError, DataError
 
 Images = NDArray[np.uint8]  # [count, side, side, 3]
 Labels = NDArray[np.int64]  # [count]
@@ -17,6 +18,7 @@ Array = NDArray[Any]
 _KINDS = {"u": "images", "f": "numbers", "i": "text"}
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """The training and test data of a task; the dtype of the inputs determines the ``kind``.
@@ -54,6 +56,8 @@ class Dataset:
             ("training", self.train_inputs, self.train_targets),
             ("test", self.test_inputs, self.test_targets),
         ):
+            if not (inputs.ndim and targets.ndim):
+                raise DataError(f"{self.name}: {part} inputs and targets are arrays of one entry an example")
             if len(inputs) == 0 or len(inputs) != len(targets):
                 raise DataError(
                     f"{self.name}: {len(inputs)} inputs and {len(targets)} targets in the {part} part"
@@ -62,6 +66,10 @@ class Dataset:
                 raise DataError(
                     f"{self.name}: {part} inputs are {inputs.dtype}, targets {targets.dtype}; inputs are "
                     "uint8 images, float32 numbers or int64 text, targets int64 or float32"
+                )
+            if not (inputs.size and targets.size):
+                raise DataError(
+                    f"{self.name}: {part} inputs {inputs.shape}, targets {targets.shape} are empty"
                 )
             if self.classes and not 0 <= targets.min() <= targets.max() < len(self.classes):
                 raise DataError(
@@ -131,6 +139,7 @@ def under(dataset: Dataset, fingerprints: Collection[str]) -> Dataset:
     return dataset
 
 
+@checked
 def digest(*parts: bytes | str | NDArray[np.generic]) -> str:
     """Return a digest of the contents and their order, as sixteen hexadecimal digits."""
     total = Digest()
@@ -145,9 +154,10 @@ class Digest:
     def __init__(self) -> None:
         self._total = hashlib.sha256()
 
+    @checked
     def add(self, part: bytes | str | NDArray[np.generic]) -> None:
         """Add one more part."""
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         data = np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else data
         self._total.update(len(data).to_bytes(8, "little"))
         self._total.update(data)
@@ -162,15 +172,22 @@ class Digest:
         return self._total.hexdigest()[:16]
 
 
+@checked
 def blank_images(classes: int, side: int, count: int) -> Dataset:
     """Return a data set of black images, for computations that need only counts and shapes."""
+    if min(classes, side, count) < 1:
+        raise DataError(f"{count} images of {side} pixels and {classes} classes are none; give 1 or more")
     names = tuple(map(str, range(classes)))
     pixels, labels = np.zeros((count, side, side, 3), np.uint8), np.zeros(count, np.int64)
     return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
 
 
+@checked
 def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
     """Draw a mask over ``labels`` [count] that selects ``counts[c]`` examples of each class c."""
+    check_seed(seed)
+    if np.ndim(labels) != 1 or np.ndim(counts) != 1 or min(counts, default=0) < 0:
+        raise ArgumentError("labels are [count], and counts a number from 0 for each class")
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label, count in enumerate(counts):
@@ -178,11 +195,16 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
     return chosen
 
 
+@checked
 def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int = 0) -> NDArray[np.bool_]:
     """Draw the test part of a set that has none, as a mask over ``labels`` [count].
 
     It has ``share`` of each class, but at least one image. Raises DataError for a class of fewer than two.
     """
+    if np.ndim(labels) != 1 or not (labels >= 0).all() or not (labels < len(classes)).all():
+        raise DataError(f"labels are [count], from 0 to {len(classes) - 1}, one for each class")
+    if not 0 < share < 1:
+        raise DataError(f"a share of {share} cannot be split off; give one between 0 and 1")
     sizes = np.bincount(labels, minlength=len(classes))
     for name, size in zip(classes, sizes.tolist(), strict=True):
         if size < 2:
@@ -193,6 +215,7 @@ def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int 
     return stratified(labels, np.maximum(1, np.round(sizes * share).astype(np.int64)), seed)
 
 
+@checked
 def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
     """Keep at most ``train`` training and ``test`` test examples, drawn with fixed seeds.
 
@@ -200,6 +223,9 @@ def cut(dataset: Dataset, *, train: int | None, test: int | None) -> Dataset:
     larger test part makes errors less noisy.
     """
     limits = f"train={train}", f"test={test}"
+    for part, limit in (("training", train), ("test", test)):
+        if limit is not None and limit < 1:
+            raise DataError(f"{limit} {part} examples cannot be kept; keep 1 or more")
     targets = dataset.train_targets
     keep = np.ones(len(targets), dtype=bool)
     if train is not None and train < len(targets):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.tasks.dataset import Dataset
 from peppp.tasks.own import imported
@@ -62,6 +63,7 @@ NETWORKS = {
 _NAME = re.compile(r"([a-z]+\d*)(?:-w(\d+))?", re.ASCII)
 
 
+@checked
 def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") -> nn.Module:
     """Build a network with newly drawn weights.
 
@@ -74,11 +76,19 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
     >>> sum(p.numel() for p in build("resnet18", classes=10, device="meta").parameters())
     11173962
     """
-    with torch.device(device):
-        if ":" in name:
-            return _made(name, classes, channels)
-        known, width = _known(name)
-        return known.make(width, classes, channels)
+    if min(classes, channels) < 1:
+        raise NetworkError(f"a network of {classes} classes and {channels} channels; both are 1 or more")
+    try:
+        with torch.device(device):
+            if ":" in name:
+                return _made(name, classes, channels)
+            known, width = _known(name)
+            return known.make(width, classes, channels)
+    except (RuntimeError, TypeError) as problem:  # no such device, or more numbers than it can count
+        reason = (str(problem).splitlines() or [""])[0]
+        raise NetworkError(
+            f"{name} with classes={classes}, channels={channels} cannot be made on {device}: {reason}"
+        ) from problem
 
 
 def build_for(name: str, dataset: Dataset, *, device: str = "cpu") -> nn.Module:

@@ -21,6 +21,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from peppp.arguments import checked
 from peppp.errors import DataError
 from peppp.tasks import catalog
 from peppp.tasks.arrays import read_npz
@@ -40,6 +41,7 @@ _KINDS: dict[str, Callable[[str, int], Dataset]] = {
 }
 
 
+@checked
 def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset:
     """Read the data set that ``text`` names (see above), with square images of ``resolution`` pixels a side.
 

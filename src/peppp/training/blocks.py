@@ -169,7 +169,10 @@ def compute_again(module: nn.Module, names: Sequence[str], draws: Collection[str
     not change. Passes without gradients run as usual.
     """
     for name in names:
-        block = module.get_submodule(name)
+        try:
+            block = module.get_submodule(name)
+        except AttributeError as error:
+            raise NetworkError(f"{type(module).__name__} has no block {name!r}: {error}") from None
         block.forward = Recomputed(block, draws=name in draws)
 
 

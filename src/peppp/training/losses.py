@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from peppp.errors import NetworkError
+from peppp.arguments import checked
+from peppp.errors import ArgumentError, NetworkError
 from peppp.tasks.own import imported
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Loss:
     """A loss and the error that belongs to it.
@@ -28,12 +30,16 @@ class Loss:
     misses: Callable[[Tensor, Tensor], Tensor]
     scale: Callable[[Tensor], float]
 
+    @checked
     def error(self, misses: float, examples: int, targets: Tensor) -> float:
         """The error in [0, 1] of a number of ``examples`` from a part with these ``targets``."""
+        if examples < 1 or not targets.ndim or not targets.numel():
+            raise ArgumentError("an error is that of one example or more, of a part that has targets")
         error = misses / (examples * self.scale(targets))
         return error if error < 1 else 1.0
 
 
+@checked
 def find_loss(name: str) -> Loss:
     """The loss of a recipe: ``cross_entropy``, ``squared_error``, or ``package.module:name``.
 

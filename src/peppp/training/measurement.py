@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.footprint.counting import ElementCounts, count_elements
 from peppp.footprint.operations import count_multiply_adds
@@ -27,9 +28,11 @@ from peppp.training.fitting import footprint_of
 from peppp.training.loop import Training, check_recipe, train
 from peppp.training.losses import find_loss
 from peppp.training.pretrained import freeze
+from peppp.training.runs_here import check_device
 from peppp.version import __version__
 
 
+@checked
 def measure(
     dataset: Dataset, configuration: Precision, recipe: Recipe, seed: int = 0, *, device: str = "cpu"
 ) -> Measurement:
@@ -38,7 +41,9 @@ def measure(
     The recipe's resolution and loss are replaced by the data set's. Torch uses one thread meanwhile, so that
     results do not depend on the number of cores; one process for each core is also the better use of them.
     """
+    check_device(device)
     recipe = with_resolution(recipe, dataset)
+    size = footprint(dataset, configuration, recipe)  # which refuses what cannot be trained
     start = time.perf_counter()
     with _one_thread():
         training = _trained(dataset, configuration, recipe, seed, device)
@@ -53,7 +58,7 @@ def measure(
         test_error=training.test_error,
         train_error=training.train_error,
         curve=training.curve,
-        footprint=footprint(dataset, configuration, recipe),
+        footprint=size,
         outcome=training.outcome,
         seconds=round(time.perf_counter() - start, 3),
         provenance=provenance(device),

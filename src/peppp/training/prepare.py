@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.formats import Format
 from peppp.lowprec.network.conversion import low_precision
@@ -80,6 +81,7 @@ def _wide(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+@checked
 def prepare(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -110,6 +112,8 @@ def prepare(
     device = str(next(module.parameters()).device)
     if lack := lacking(precision, module, device=device):
         raise NetworkError(lack)
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise NetworkError("LBFGS computes losses within its step; take SGD, Adam or AdamW")
     if has_stepped(optimizer):
         raise NetworkError(f"{type(optimizer).__name__} has stepped already; prepare a fresh optimizer")
     if isinstance(precision, NamedPrecision):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peppp.arguments import checked
 from peppp.errors import BudgetError, NetworkError
 from peppp.footprint.moment import Moment
 from peppp.footprint.recipes import MakesOptimizer, training_recipe
@@ -53,6 +54,7 @@ class Recomputation:
         )
 
 
+@checked
 def recompute(
     module: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from peppp.errors import FormatError
 from peppp.precisions.known import PRECISIONS, Precision, parse_precision
 from peppp.precisions.named import BF16, NamedPrecision
 from peppp.records import Recipe
@@ -79,3 +80,15 @@ def _recurrent_runs(name: str, kind: str, casts: bool) -> bool:
     except (RuntimeError, NotImplementedError):
         return False
     return True
+
+
+def check_device(device: str) -> str:
+    """The device, if torch has it here and can compute on it; else FormatError."""
+    try:
+        torch.empty(0, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Torch lists twenty kinds of devices for a name that it does not know.
+        reason = str(error).partition("Expected one of")[0].strip().partition("\n")[0]
+        why = f" ({reason})" if reason else ""
+        raise FormatError(f"no device {device!r} here{why}; give cpu, or cuda where torch has it") from None
+    return device

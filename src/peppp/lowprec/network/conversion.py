@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from peppp.errors import NetworkError
+from peppp.arguments import checked
+from peppp.errors import NetworkError, PepppError
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.passes import install
 from peppp.lowprec.network.state import LowPrecision, RoundingPoint
@@ -23,6 +24,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _ATTRIBUTE, _PARAMETERS = "_peppp_low_precision", "_peppp_parameters"
 
 
+@checked
 def low_precision(
     module: Module,
     precision: Precision | str,
@@ -96,6 +98,7 @@ def is_low_precision(module: nn.Module) -> bool:
     return any(hasattr(part, _ATTRIBUTE) for part in module.modules())
 
 
+@checked
 def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, ...]:
     """Return the rounding points of a converted module, in the order of one forward pass on ``inputs``."""
     state = low_precision_state(module)
@@ -113,6 +116,13 @@ def rounding_points(module: nn.Module, *inputs: Tensor) -> tuple[RoundingPoint, 
     try:
         with torch.no_grad():
             module(*inputs)
+    except PepppError:
+        raise
+    except Exception as error:  # whatever a user's module raises
+        raise NetworkError(
+            f"{type(module).__name__} cannot run on these inputs: {type(error).__name__}: {error}"
+        ) from error
+    else:
         return tuple(where for where, point in state.recorded if point.used)
     finally:
         for handle in handles:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.lowprec.network.conversion import low_precision_state, parameters_of
 from peppp.lowprec.network.state import LowPrecision
@@ -10,6 +11,7 @@ from peppp.lowprec.optimizers.packed import PackedOptimizer, PackedSGD
 from peppp.lowprec.optimizers.simulated import KahanOptimizer, LowPrecisionOptimizer, LowPrecisionSGD
 
 
+@checked
 def low_precision_optimizer(
     optimizer: torch.optim.Optimizer,
     module: nn.Module,

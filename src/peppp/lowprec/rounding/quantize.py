@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peppp.arguments import checked
 from peppp.errors import FormatError
 from peppp.formats import (
     FP32,
@@ -44,6 +45,7 @@ from peppp.lowprec.rounding.streams import Key, mix, random_bits
 from peppp.records import ROUNDINGS
 
 
+@checked
 def quantize(
     x: Tensor,
     fmt: Format | str,
@@ -138,6 +140,8 @@ def check(x: Tensor, rounding: str, out: Tensor | None = None) -> None:
         raise FormatError(f"can only round float32 tensors, not {x.dtype}; convert with .float() first")
     if rounding not in ROUNDINGS:
         raise FormatError(f"unknown rounding {rounding!r}; known: {', '.join(ROUNDINGS)}")
+    if out is not None and any(n > 1 and not step for n, step in zip(out.shape, out.stride(), strict=True)):
+        raise FormatError("out has several elements in one place, as an expanded tensor; give out.clone()")
     if out is not None and (out.shape != x.shape or out.dtype != x.dtype):
         raise FormatError(
             f"out has {tuple(out.shape)} {out.dtype}, x has {tuple(x.shape)} {x.dtype}; make them equal"

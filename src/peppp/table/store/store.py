@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 
 from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 
+from peppp.arguments import checked
 from peppp.arithmetic import current_recipe
 from peppp.errors import StoreError
 from peppp.precisions.known import parse_precision
@@ -49,6 +50,7 @@ class Store:
         self._turn = threading.RLock()
 
     @classmethod
+    @checked
     def open(cls, place: str | Path, *, create: bool = True) -> Self:
         """Open the store in an SQLite file or at a database URL (with ``://``); create it if it is missing.
 
@@ -67,6 +69,7 @@ class Store:
             raise
         return store
 
+    @checked
     def add(self, measurement: Measurement) -> bool:
         """Store a measurement and return True, or return False if its key is already stored.
 
@@ -74,6 +77,7 @@ class Store:
         """
         return self.add_all([measurement]) == 1
 
+    @checked
     def add_all(self, measured: Collection[Measurement]) -> int:
         """Store measurements in one transaction; return how many had new keys."""
         added = 0
