@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,10 @@ class Pick:
         predicted = {p.configuration for p in self.predictions}
         if not {self.configuration, *self.frontier, *self.planned} <= predicted:
             raise TableError("a pick, its frontier and what it planned are among its predictions")
+        for name in ("predicted_error", "saving", "sureness", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise TableError(f"the {name} of a pick is {value}; give a finite number")
 
     @property
     def peak(self) -> int | None:

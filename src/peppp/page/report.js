@@ -185,15 +185,16 @@ function drawPoints(layer, page, { box, x, y }) {
   for (const index of sortedRows(page.rows, weight, false)) {
     const best = page.frontier.includes(index) ? " best" : "";
     const point = add(layer, "g", { class: `point${best}`, "data-row": index });
-    drawPoint(point, page.rows[index], best, x(page.rows[index].total), y);
+    drawPoint(point, page.rows[index], best, x(page.rows[index].total), y, box);
   }
 }
 
 /** Draw a circle (a triangle for a precision by name) at the estimate, with its interval; if the row is measured,
     also a square at that error and a line to the estimate. A measured row may have no estimate. */
-function drawPoint(point, row, best, at, y) {
+function drawPoint(point, row, best, at, y, box) {
   if (row.interval !== null) {
-    const [low, high] = row.interval.map(y);
+    // The axis holds the intervals of the frontier; longer ones end at its ends.
+    const [low, high] = row.interval.map((error) => Math.min(box.bottom, Math.max(box.top, y(error))));
     add(point, "path", { class: "interval", d: `M${at - 3} ${low}h6m-3 0V${high}m-3 0h6` });
   }
   const [estimated, measured] = [y(row.estimated ?? row.measured), y(row.measured ?? row.estimated)];
