@@ -107,7 +107,7 @@ def library_pick(seed, budget, levels, method="ed-mf"):
     if budget < min(p.footprint.total for p in first.predictions()):
         return None
     other = advised(seed, budget, levels=levels, method=method, told=0)
-    for configuration, error in first.told.items():
+    for configuration, error in first.observed.items():
         other.tell(configuration, error)
     return str(other.recommend().configuration)
 

@@ -348,7 +348,7 @@ def test_advisor_and_evaluation_agree_on_what_is_measured_and_picked(known, meth
     )  # fmt: skip
     while (column := advisor.ask()) is not None:
         advisor.tell(column, float(known.values[0, known.columns.index(column)]))
-    assert [known.columns.index(c) for c in advisor.told] == list(told)
+    assert [known.columns.index(c) for c in advisor.observed] == list(told)
     assert advisor.recommend().configuration == known.columns[ours.pick(told)]
     np.testing.assert_allclose([p.error for p in advisor.predictions()], ours.errors(told), atol=1e-9)
 
@@ -392,7 +392,7 @@ def test_the_error_of_fp32_tells_of_the_others_and_its_own_is_estimated(known):
     assert low.recommend().predicted_error + 0.05 < high.recommend().predicted_error
     given = low.recommend().reference
     assert (given.error, given.source, given.interval) == (0.05, "given", None)
-    assert not low.told
+    assert not low.observed
 
     advisor = Advisor(table, sizes, "1GB", **how)
     before = advisor.recommend().reference

@@ -72,7 +72,7 @@ def test_a_told_run_leaves_the_other_seeds_of_its_column_to_judge_by():
     known, seeds = error_matrix(measurements), by_seed(measurements)
     told = one_run(seeds, known)
     np.testing.assert_array_equal(told.values, seeds[0].values)
-    free = judge(known, "noise-free", told=told)
+    free = judge(known, "noise-free", seen=told)
     i = 1
     for j, c in enumerate(known.configurations):
         runs = [
@@ -92,7 +92,7 @@ def test_columns_that_are_no_formats_are_judged_by_their_own_further_runs():
         ErrorMatrix([[0.4, 0.6]], [row], ["amp", "fp8"]),
     )
     known = averaged([one, other])
-    free = judge(known, "noise-free", told=one_run([one, other], known))
+    free = judge(known, "noise-free", seen=one_run([one, other], known))
     np.testing.assert_allclose(free(0, {0: 0.2}).errors, [0.4, 0.6])
     single = judge(one, "noise-free")
     np.testing.assert_array_equal(single(0, {0: 0.2}).errors, [np.nan, 0.6])

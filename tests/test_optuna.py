@@ -54,7 +54,7 @@ def test_trials_at_once_are_at_different_configurations():
     assert len(set(texts)) == 4
     for trial in asked:
         study.tell(trial, 0.5)
-    assert len(sampler.advisor.told) == 4
+    assert len(sampler.advisor.observed) == 4
 
 
 def test_failures_tell_nothing_and_are_not_proposed_again():
@@ -63,12 +63,12 @@ def test_failures_tell_nothing_and_are_not_proposed_again():
     first = study.ask()
     text = first.suggest_categorical("precision", sampler.choices)
     study.tell(first, state=optuna.trial.TrialState.FAIL)
-    assert not sampler.advisor.told
+    assert not sampler.advisor.observed
     second = study.ask()
     assert second.suggest_categorical("precision", sampler.choices) != text
     with pytest.warns(UserWarning, match="nan is not acceptable"):
         study.tell(second, float("nan"))
-    assert not sampler.advisor.told
+    assert not sampler.advisor.observed
 
 
 def test_other_parameters_are_left_to_another_sampler():

@@ -57,7 +57,7 @@ def test_designs_predictions_intervals_and_picks_are_those_of_the_evaluation(mat
             told = run(ours, matrix.values[i].item)
             theirs = advised(matrix, i, method, count, limit)
             pick = theirs.recommend()
-            assert [matrix.columns.index(c) for c in theirs.told] == list(told)
+            assert [matrix.columns.index(c) for c in theirs.observed] == list(told)
             belief, predictions = ours.believe(told), pick.predictions
             np.testing.assert_array_equal([p.estimated_error for p in predictions], ours.predict(told))
             if method == "gaussian":

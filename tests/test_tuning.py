@@ -101,7 +101,7 @@ def test_what_is_asked_for_can_be_told_by_its_text():
     )
     asked = advisor.ask()
     advisor.tell(str(asked), 0.4)
-    assert dict(advisor.told) == {asked: 0.4}
+    assert dict(advisor.observed) == {asked: 0.4}
 
 
 def test_the_pick_is_a_pair_trained_at_its_own_rate(tmp_path):

@@ -156,7 +156,7 @@ class Advisor:
 
         A method that is not :attr:`sequential`, such as ``ed-mf``, follows ``plan``, whose configurations can
         also be measured at once (``ed-mf`` plans the most informative first). A sequential method looks at
-        the errors told so far. Asking alone changes nothing. Errors that were told without being asked for
+        the errors observed so far. Asking alone changes nothing. Errors given without being asked for
         count as measurements.
         """
         return next(iter(self.batch(1)), None)
@@ -174,8 +174,8 @@ class Advisor:
         return str(self._strategy.method)
 
     @property
-    def told(self) -> Mapping[Label, float]:
-        """The errors told so far, in the order in which they were told."""
+    def observed(self) -> Mapping[Label, float]:
+        """The errors observed so far, in the order in which :meth:`tell` was given them."""
         return MappingProxyType(self._measured)
 
     @property
@@ -185,7 +185,7 @@ class Advisor:
 
     @property
     def sequential(self) -> bool:
-        """Whether the next configuration to measure depends on the errors told so far."""
+        """Whether the next configuration to measure depends on the errors observed so far."""
         return self._strategy.sequential
 
     @property
@@ -194,7 +194,7 @@ class Advisor:
         enough = self._strategy.enough(self._by_column())
         if enough or self._until_sure is None:
             return enough
-        return self._belief().enough(self._best(), self._until_sure, len(self.told))
+        return self._belief().enough(self._best(), self._until_sure, len(self.observed))
 
     @checked
     def tell(self, configuration: Label, error: float) -> None:
@@ -230,7 +230,7 @@ class Advisor:
             Prediction(
                 configuration=configuration,
                 estimated_error=float(estimate),
-                measured_error=self.told.get(configuration),
+                measured_error=self.observed.get(configuration),
                 footprint=footprint,
                 peak=None if self._peaks is None else self._peaks[configuration],
                 permissible=bool(self._permissible[j]),
@@ -316,7 +316,7 @@ class Advisor:
         return tuple(self.configurations[j] for j in columns)
 
     def _belief(self) -> Belief:
-        count = len(self.told)  # identifies them: told errors never change
+        count = len(self.observed)  # identifies them: observed errors never change
         if count not in self._judged:
             self._judged[count] = self._strategy.believe(self._by_column(), self._tolerance)
         return self._judged[count]

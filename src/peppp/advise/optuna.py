@@ -45,7 +45,7 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
     memory is within the cap, and returns the test error, a fraction to minimise. The sampler first proposes
     the advisor's measurements, also in parallel; once the advisor wants no more, it proposes the pick.
     ``others`` samples the other parameters (default: random). A trial that fails, is pruned or returns NaN is
-    not told to the advisor, and its measurement is not proposed again. The advisor may be asked for its pick
+    not given to the advisor, and its measurement is not proposed again. The advisor may be asked for its pick
     at any time.
     """
 
@@ -57,7 +57,7 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
     ) -> None:
         self.advisor, self.parameter = advisor, parameter
         self._others = others or optuna.samplers.RandomSampler()
-        self._proposed: dict[int, Label] = {}  # by the number of the trial; those not told to the advisor
+        self._proposed: dict[int, Label] = {}  # by trial number, while the error is unknown
         self._lock = Lock()
 
     @property
@@ -108,7 +108,7 @@ class PrecisionSampler(optuna.samplers.BaseSampler):  # type: ignore[misc, unuse
             if chosen is None or state != optuna.trial.TrialState.COMPLETE or not values:
                 return
             del self._proposed[trial.number]
-            if chosen not in self.advisor.told:  # the pick may be trained again, with another seed
+            if chosen not in self.advisor.observed:  # the pick may be trained again, with another seed
                 self.advisor.tell(chosen, values[0])
 
     def reseed_rng(self) -> None:

@@ -251,7 +251,7 @@ class Pick:
     def frontier_over(self, *costs: Mapping[Any, float]) -> tuple[Label, ...]:
         """The permissible configurations that are Pareto optimal in error and all ``costs`` at once.
 
-        A cost maps each configuration to a number, of which less is better: seconds, joules, money, or
+        A cost maps each configuration to a number to minimise: seconds, joules, money, or
         ``{p.configuration: p.footprint.total for p in pick.predictions}``. The result is sorted by the first
         cost, then by error. Raises TableError if a permissible configuration has no finite cost.
         """

@@ -218,7 +218,7 @@ def pick(
     while not dry_run and (wanted := advisor.batch(at_once)):
         begun = monotonic()
         if spend is not None and begun - started + longest > spend:
-            stopped = _spent(len(advisor.told), spend)
+            stopped = _spent(len(advisor.observed), spend)
             break
         plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
         asked = {cell.key: configuration for cell, configuration in plan.items()}
@@ -230,7 +230,7 @@ def pick(
             seconds[configuration] = measurement.seconds
         longest = max(longest, monotonic() - begun)
     chosen = advisor.recommend()
-    if advisor.told and min(advisor.told.values()) >= _AT_CHANCE * dataset.chance_error:
+    if advisor.observed and min(advisor.observed.values()) >= _AT_CHANCE * dataset.chance_error:
         chosen = replace(chosen, warning=_untrained(dataset.chance_error))
     in_fp32 = plain_step(dataset, recipe, budget, **how) if count == "peak" else None
     own = next((p for p in chosen.predictions if p.configuration == FP32_CONFIGURATION), None)
@@ -249,7 +249,7 @@ def pick(
             fitted=f"{fit}; {steps.stored(*plain([chosen.configuration]))}, estimated",
         )
         notes = (*notes, *of_peaks(fits, in_fp32, budget))
-        if advisor.told:
+        if advisor.observed:
             notes = (*notes, *of_trials(dataset, recipe, cap))
     (picked,) = plain([chosen.configuration])
     _, as_picked = training_of(chosen.configuration, recipe)
@@ -359,6 +359,6 @@ def measure_cells(
 
 @checked
 def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
-    """The footprint of a training on ``dataset`` at each of ``labels``, none of which may be plain text."""
+    """The footprint of a training on ``dataset`` at each of ``labels``, which must not be plain text."""
     plain_ones = plain(labels)
     return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

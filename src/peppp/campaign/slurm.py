@@ -16,7 +16,7 @@ _LOOK = 0.5
 
 
 class Slurm:
-    """An engine of Slurm jobs with one measurement each, of which up to ``jobs`` are submitted at a time.
+    """an engine of Slurm jobs with one measurement each; up to ``jobs`` are submitted at a time.
 
     ``settings`` are texts for submitit (``partition``, ``account``, ``timeout_min``, ...). Each job requests
     ``memory`` bytes and ``gpus`` whole GPUs. Jobs and their logs are kept in ``folder``, which all nodes must

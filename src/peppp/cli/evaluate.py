@@ -148,7 +148,7 @@ def command(
         cap=None if cap is None else float(parse_bytes(cap)),
         leave="row" if leave == "row" else "family",
         runs=None if judge == "same" else single.values,
-        judge=judge_of(known, judge, seeds_of[1:], told=single),
+        judge=judge_of(known, judge, seeds_of[1:], seen=single),
         noise=noise,
     )
     if rows is not None:

@@ -190,7 +190,7 @@ def begun_from(pretrained: Path | None, freeze: Sequence[str] | None) -> dict[st
 
 
 def parse_optimizer(text: str) -> dict[str, Any]:
-    """The fields of a recipe for an optimizer's text: its name and what stands behind it.
+    """The fields of a recipe for an optimizer's text: its name and its settings.
 
     Plain sgd is the paper's, with momentum 0.9 and weight decay 0.0005.
 
@@ -217,7 +217,7 @@ def check_device(device: str) -> str:
 def parse_configurations(text: str) -> list[Precision]:
     """``paper``, a file, a list of precisions, or Formats A x Formats B; parts join with ``+``.
 
-    A file holds such texts, one a line; what stands behind a # is left out.
+    A file holds such texts, one a line; text after a # is ignored.
 
     >>> len(parse_configurations("paper")), len(parse_configurations("1-4-1,1-5-2 x 1-6-7,1-8-9"))
     (99, 4)
@@ -248,7 +248,7 @@ def parse_pairs(text: str) -> list[Configuration]:
     for one in found:
         if one not in pairs:
             raise FormatError(
-                f"{one} is no pair of formats, as 1-4-1/1-6-7; its memory is told by --precision {one}"
+                f"{one} is no pair of formats such as 1-4-1/1-6-7; see its memory with --precision {one}"
             )
     return pairs
 

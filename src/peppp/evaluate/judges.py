@@ -34,12 +34,12 @@ Judge = Callable[[int, Mapping[int, float]], Truth]
 
 
 def judge(
-    matrix: ErrorMatrix, name: str, others: Sequence[ErrorMatrix] = (), *, told: ErrorMatrix | None = None
+    matrix: ErrorMatrix, name: str, others: Sequence[ErrorMatrix] = (), *, seen: ErrorMatrix | None = None
 ) -> Judge | None:
     """The judge of picks on ``matrix`` with a given name; None if it is the errors of the matrix.
 
     ``same`` judges by the errors of the matrix, and ``seed`` by the means over ``others``, the matrices of
-    other seeds. ``noise-free`` judges by the means of the runs that the method did not see; ``told`` holds
+    other seeds. ``noise-free`` judges by the means of the runs that the method did not see; ``seen`` holds
     the runs that it sees when it measures (default: the means in the matrix). Raises TableError for an
     unknown name, and Lacking if there is nothing to judge by.
     """
@@ -52,7 +52,7 @@ def judge(
         if not np.isfinite(found).any():
             raise Lacking("the table lacks another seed to judge picks by")
         return fixed(found)
-    free = noise_free(matrix, told)
+    free = noise_free(matrix, seen)
     if not any(np.isfinite(free(i, {}).errors).any() for i in range(len(matrix.rows))):
         raise Lacking("the table lacks runs to judge picks by")
     return free
@@ -70,10 +70,10 @@ def repeated(matrix: ErrorMatrix) -> bool:
     return bool((runs > 1)[matrix.observed].mean() > 0.5)
 
 
-def noise_free(matrix: ErrorMatrix, told: ErrorMatrix | None = None) -> Judge:
+def noise_free(matrix: ErrorMatrix, seen: ErrorMatrix | None = None) -> Judge:
     """The judge of noise-free errors; see :func:`judge`."""
     sums, counts = _summed(matrix)
-    seen_sums, seen_counts = _summed(told or matrix)
+    seen_sums, seen_counts = _summed(seen or matrix)
     alike = {kind: _alike(matrix.columns, kind) for kind in {_kind(row) for row in matrix.rows}}
 
     def truth(i: int, measured: Mapping[int, float]) -> Truth:

@@ -39,7 +39,6 @@ from peppp.learn.design import d_optimal, determines, least_squares
 from peppp.table.labels import pairs
 
 Measured = Mapping[int, float]  # errors by column
-Told = Measured  # the name that peppp.paper.designs imports
 Seed = int | Sequence[int]
 
 

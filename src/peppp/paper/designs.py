@@ -16,7 +16,7 @@ from peppp.evaluate.leave_one_out import leave_one_out, new_task
 from peppp.learn.bayesopt import GaussianProcess
 from peppp.learn.completion import Completion
 from peppp.learn.design import least_squares
-from peppp.learn.methods import Task, Told, outcomes
+from peppp.learn.methods import Measured, Task, outcomes
 from peppp.learn.noise_free import belief_of
 from peppp.learn.strategy import strategy
 from peppp.learn.threads import single_thread
@@ -27,7 +27,7 @@ from peppp.table.matrix import Lacking
 
 COUNTS, SHOWN = (1, 3, 6, 10), 6
 GAUSSIAN = "noise-free Gaussian"
-Predict = Callable[[Told], NDArray[np.float64]]
+Predict = Callable[[Measured], NDArray[np.float64]]
 
 
 @single_thread()

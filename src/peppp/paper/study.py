@@ -79,7 +79,7 @@ class Study:
         runs = np.ones(every.values.shape) if every.counts is None else every.counts
         values, counts = (placed(x, every, known.keys, known.columns) for x in (every.values, runs))
         values = np.where(known.observed, values, np.nan)
-        return noise_free(replace(known, values=values, counts=np.nan_to_num(counts)), told=known)
+        return noise_free(replace(known, values=values, counts=np.nan_to_num(counts)), seen=known)
 
     def other_seeds(self) -> list[ErrorMatrix]:
         """The known part of the same way of training on every other seed, one matrix per seed."""

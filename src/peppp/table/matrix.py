@@ -1,4 +1,4 @@
-"""The error matrix: errors of tasks (rows) at configurations (columns), of which few may be observed."""
+"""The error matrix: errors of tasks (rows) at configurations (columns); few may be observed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -41,7 +41,7 @@ Seen = Callable[[int, int, int], None]
 
 
 def images_within(places: Sequence[Path]) -> list[Path]:
-    """Return image paths in order; a folder stands for all images below it, and raises DataError if empty."""
+    """Return image paths in order; a folder means all images below it, and raises DataError if empty."""
     found: list[Path] = []
     for place in places:
         if place.is_dir():
