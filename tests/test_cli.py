@@ -327,9 +327,9 @@ def test_wrong_input_for_measure_leaves_nothing_behind(tmp_path, images):
         (("runs.db", "--data", "digits", "--configurations", "1-4-1/1-99-7"), "no such format: 1-99-7"),
         (("runs.db", "--data", "digits", "--network", "vgg"), "unknown network 'vgg'"),
         (("runs.db", "--data", "digits", "--rounding", "up"), "not a rounding: 'up'"),
-        (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "no engine 'steam'"),
+        (("runs.db", "--data", "digits:01", "--engine", "steam", "--dry-run"), "unknown engine 'steam'"),
         (("runs.db", "--data", "digits:01", "--workers", 1, "--worker-memory", "3"), "a worker's libraries"),
-        (("runs.db", "--data", "digits:01,"), "a data set has no name in ''"),
+        (("runs.db", "--data", "digits:01,"), "'' names no data set"),
         (("runs.db", "--data", "digits:01", "--gpus", 1), "--gpus belongs to --engine ray or --engine slurm"),
         (
             ("runs.db", "--data", "digits:01", "--slurm", "a=b", "--engine", "ray"),
@@ -528,6 +528,9 @@ def test_lists_of_recipes_limits_and_estimates(tmp_path):
         (("--max-time", "soon"), "is not a time; write one such as 90s"),
         (("--engine", "magic"), "unknown engine 'magic'; known: local, ray, slurm"),
         (("--worker-memory", "1GB"), "give --workers 1 or more"),
-        (("--workers", 1, "--worker-memory", "3"), "more than the 3 B of --worker-memory; give more, as 2GB"),
+        (
+            ("--workers", 1, "--worker-memory", "3"),
+            "more than the 3 B of --worker-memory; give more, such as 2GB",
+        ),
     ):
         assert says in refused(*line, *wrong, cwd=tmp_path)

@@ -158,7 +158,7 @@ def test_networks_that_read_numbers_are_fitted_and_others_trained_without_an_est
     assert answer(*line, "test_fitting:reads", cwd=tmp_path)["peak_estimated"] > 0
     said = peppp(*line[:-2], "other", "--network", "test_fitting:chooses", cwd=tmp_path)
     assert "estimate  unknown: " in said.stdout
-    assert "estimated not, measured" in said.stdout
+    assert "not estimated, measured" in said.stdout
     refusal = refused(*line, "test_fitting:chooses", "--budget", "1MB", cwd=tmp_path)
     assert "cannot be rehearsed" in refusal
 

@@ -226,7 +226,8 @@ def run(
     reached = f"measured {format_bytes(peak)}" if peak else "not measured, as fewer than two steps were run"
     if budget is not None and peak > budget:
         reached += f": {format_bytes(peak - budget)} over the budget"
-    typer.echo(f"memory    peak of a step: estimated {format_bytes(fit.peak) if fit else 'not'}, {reached}")
+    estimate = f"estimated {format_bytes(fit.peak)}" if fit else "not estimated"
+    typer.echo(f"memory    peak of a step: {estimate}, {reached}")
     typer.echo(f"error     {training.test_error:.4f} on the test images ({training.outcome})")
     typer.echo(f"weights   {training.weights}")
 
