@@ -1,7 +1,8 @@
 """Time of a training step at low precision over the same step in float32, and over QPyTorch's, in one run.
 
 One thread, batch 32, channels_last, all rounding points on, contestants interleaved round by round. The last
-line printed is one JSON object: of each ratio the median over the rounds, and its quartiles. QPyTorch joins
+line printed is one JSON object: of each ratio the median over the rounds, and its quartiles. Precisions by
+name are compared with the plain pair under stochastic rounding, too (``over_stochastic``). QPyTorch joins
 where it can be imported: ``pip install --no-deps qtorch ninja``; it compiles itself for a minute at its first
 import.
 
@@ -47,7 +48,7 @@ def contestants(name: str, side: int) -> dict[str, Callable[[], None]]:
     """One step of each way to train the same network."""
     x = torch.randn(32, 3, side, side).to(memory_format=torch.channels_last)
     y = torch.randint(10, (32,))
-    steps = {mode: our_step(name, mode, x, y) for mode in ("fp32", "nearest", "stochastic")}
+    steps = {mode: our_step(name, mode, x, y) for mode in (*MODES, *NAMED)}
     qtorch = qtorch_library()
     if qtorch is not None:
         steps |= {
@@ -59,7 +60,10 @@ def contestants(name: str, side: int) -> dict[str, Callable[[], None]]:
 def our_step(name: str, mode: str, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
     network = fresh(name)
     optimizer = sgd(network)
-    if mode != "fp32":
+    if mode in NAMED:
+        low_precision(network, mode, seed=0)
+        optimizer = low_precision_optimizer(optimizer, network)
+    elif mode != "fp32":
         low_precision(network, CONFIGURATION, rounding=mode, seed=0)
         optimizer = low_precision_optimizer(optimizer, network)
     return stepper(network, optimizer, x, y)
@@ -241,7 +245,8 @@ def main() -> None:
         else:
             spread = ratios(contestants(name, side), rounds, count)
             medians = {key: spread[key]["median"] if key in spread else None for key in KEYS}
-            facts[case] = medians | {"rounds": rounds, "spread": spread}
+            blocks = {name: round(spread[name]["median"] / medians["stochastic"], 3) for name in NAMED}
+            facts[case] = medians | {"rounds": rounds, "over_stochastic": blocks, "spread": spread}
             print(case, medians)
     line = json.dumps(facts)
     if arguments.json:
@@ -250,6 +255,8 @@ def main() -> None:
 
 
 MODES = ("fp32", "nearest", "stochastic")
+# Simulated steps of precisions by name; those in -all round every layer's three products by blocks.
+NAMED = ("amp-bf16", "fp8-all", "mxfp8-all", "mxfp4-all", "nvfp4-all", "int8-all")
 KEYS = ("nearest", "stochastic", "qtorch_nearest", "qtorch_stochastic")
 
 if __name__ == "__main__":

@@ -268,3 +268,24 @@ def test_the_table_of_what_picks_are_worth_is_that_of_the_benchmark(monkeypatch)
 
     kept = json.loads((ROOT / "benchmarks" / "results" / "picks.json").read_text())
     assert picks.markdown(kept) in (ROOT / "docs" / "picking.md").read_text()
+
+
+GENERATED = {"results.md", "commands.md", "reference.md", "precisions.md"}
+# Words of a dialect that the project once had; each has a plainer one.
+DIALECT = re.compile(r"\btold\b|\bstands?\b(?![- ]in\b)|\bone's own\b|\bof which\b", re.I)
+
+
+def test_a_page_has_at_most_150_lines():
+    for page in PAGES:
+        if page.name not in GENERATED:
+            lines = len(page.read_text(encoding="utf-8").splitlines())
+            assert lines <= 150, f"{page.relative_to(ROOT)} has {lines} lines"
+
+
+def test_pages_docstrings_and_messages_are_in_plain_words():
+    sources = [*(ROOT / "src").rglob("*.py"), ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"]
+    for page in [*PAGES, *sources]:
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            assert not DIALECT.search(line), f"{page.relative_to(ROOT)}:{number}: {line.strip()}"
+    assert DIALECT.search("was told")
+    assert not DIALECT.search("a stand-in for it, and Stand in for")
