@@ -598,7 +598,7 @@ TARGETS: dict[str, Target] = {
     ),
     "open_table": Target(
         lambda **a: peppp.open_table(**a).share,
-        fixed(place="small.csv", recipe=Recipe(), without=None, learning_rates=()),
+        fixed(place="small.csv", recipe=Recipe(), without=(), learning_rates=()),
         {"recipe": some_recipes(), "learning_rates": either((0.1, 0.2), (0.001, 0.01))},
     ),
     "read_measurements": Target(peppp.read_measurements, fixed(place="small.csv")),
