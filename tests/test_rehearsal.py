@@ -303,3 +303,17 @@ def test_a_network_that_does_not_fit_its_input_cannot_be_rehearsed():
         rehearse(network, (3, 8, 8), 2)
     with pytest.raises(FormatError, match="unknown storage 'disk'"):
         estimate(lambda: network, (3, 8, 8), 2, Choices(storage="disk"))
+
+
+def test_a_module_whose_parameters_have_no_shape_yet_is_refused_in_one_line():
+    from peppp import recompute, training_memory
+    from peppp.footprint.counting import count_elements
+
+    lazy = nn.Sequential(nn.LazyLinear(2))
+    for call in (
+        lambda: training_memory(lazy, torch.ones(2, 3)),
+        lambda: count_elements(lazy, (3,), 2),
+        lambda: recompute(lazy, torch.ones(2, 3), budget="1MB"),
+    ):
+        with pytest.raises(NetworkError, match="lazy parameters without a shape"):
+            call()

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.parameter import is_lazy
+
+from peppp.errors import NetworkError
 
 aten = torch.ops.aten
 
@@ -31,7 +34,12 @@ def silent() -> Iterator[None]:
 
 
 def fake_module(mode: FakeTensorMode, module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Return a copy of ``module`` with fake parameters and buffers; floating-point ones become ``dtype``."""
+    """Return a copy of ``module`` with fake parameters and buffers; floating-point ones become ``dtype``.
+
+    Raises NetworkError for lazy parameters, which have no shape yet.
+    """
+    if any(map(is_lazy, module.parameters())):
+        raise NetworkError("the module has lazy parameters without a shape; call it once before this")
     module = _on_meta(module, dtype)
     seen: dict[int, Tensor] = {}
     for layer in module.modules():

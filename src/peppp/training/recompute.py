@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from peppp.arguments import checked
 from peppp.errors import BudgetError, NetworkError
@@ -91,8 +90,6 @@ def recompute(
         raise NetworkError(
             "recompute comes before low_precision: give it the module as it was, and precision='1-4-1/1-6-7'"
         )
-    if any(map(is_lazy, module.parameters())):
-        raise NetworkError("the module has lazy parameters without a shape; call it once before recompute")
     planning = Planning(
         module, example_inputs, optimizer=optimizer, precision=precision, loss=loss, **options
     )
