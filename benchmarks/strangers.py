@@ -229,17 +229,22 @@ SHOWN = ("0", "1", "2", "3", "6")
 
 
 def markdown(result):
-    """The tables of docs/rivals.md: normalised regret in percent and mean rank, with standard errors."""
-    lines = []
-    for score, scale, about in (("normalised", 100, "normalised regret, %"), ("rank", 1, "mean rank")):
-        lines += ["", f"| {about} | method | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 2) + "|"]
-        for setting in filter(result.__contains__, ABOUT):
-            first = ABOUT[setting]
-            for method, by_count in result[setting][score].items():
-                cells = [f"{scale * by_count[n][0]:.1f} ± {scale * by_count[n][1]:.1f}" for n in SHOWN]
-                lines.append("| " + " | ".join([first, method, *cells]) + " |")
-                first = ""
-    return "\n".join(lines[1:])
+    """The table of docs/rivals.md: normalised regret in percent and mean rank, with standard errors."""
+    scores = (("normalised", 100), ("rank", 1))
+    lines = [
+        "| normalised regret, % | method | " + " | ".join([*SHOWN, *(f"rank {n}" for n in SHOWN)]) + " |",
+        "|---" * (2 * len(SHOWN) + 2) + "|",
+    ]
+    for setting in filter(result.__contains__, ABOUT):
+        first = ABOUT[setting]
+        for method in result[setting]["normalised"]:
+            cells = []
+            for score, scale in scores:
+                by_count = result[setting][score][method]
+                cells += [f"{scale * by_count[n][0]:.1f} ± {scale * by_count[n][1]:.1f}" for n in SHOWN]
+            lines.append("| " + " | ".join([first, method, *cells]) + " |")
+            first = ""
+    return "\n".join(lines)
 
 
 def main() -> None:
