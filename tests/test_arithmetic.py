@@ -115,6 +115,9 @@ class Idle:
     def submit(self, cell, limit=None):
         raise AssertionError(f"{cell} was measured again")
 
+    def results(self, timeout):
+        return []
+
     def close(self):
         pass
 

@@ -1,6 +1,7 @@
 """The command line as a user types it: answers, JSON, and one line for each wrong input."""
 
 import importlib
+import re
 import subprocess
 import sys
 from typing import get_args, get_type_hints
@@ -58,11 +59,25 @@ def test_every_command_has_help_with_an_example():
     assert peppp("--version").stdout.startswith("peppp 0.")
 
 
+EVERYDAY = ("pick", "train", "measure", "memory", "evaluate")
+
+
+@pytest.mark.parametrize("command", EVERYDAY)
+def test_help_shows_everyday_options_and_help_all_the_others(command):
+    short, whole = peppp(command, "--help").stdout, peppp(command, "--help-all").stdout
+    assert "--help-all" in short
+    assert max(map(len, short.splitlines())) <= 80
+    listed = [set(re.findall(r"^[│|] +[*]? *(--[a-z0-9-]+)", text, re.M)) for text in (short, whole)]
+    assert listed[0] < listed[1]
+    assert {"pick": "--rank", "measure": "--tries", "train": "--rounding", "memory": "--preset",
+            "evaluate": "--shrinkage"}[command] in listed[1] - listed[0]  # fmt: skip
+
+
 def test_help_shows_every_word_that_was_written(monkeypatch):
     """Rich takes [words in brackets] for its markup and drops them, which defaults once were."""
     monkeypatch.setenv("COLUMNS", "400")
     for command in ("pick", "train", "measure", "report", "memory", "evaluate", "hardware", "reproduce"):
-        shown = peppp(command, "--help").stdout
+        shown = peppp(command, "--help-all" if command in EVERYDAY else "--help").stdout
         helps = _option_helps(command)
         assert helps
         for text in helps:
@@ -310,7 +325,7 @@ def test_a_table_of_other_trainings_is_used_and_said_to_be_one(tmp_path, images,
         "the table has few or no rows with rounding nearest, so the pick learned from stochastic"
     )
     assert "could not be measured" in note  # all its rows round alike
-    assert f"note      {note}" in peppp(*line, cwd=tmp_path).stdout
+    assert f"note {note}" in " ".join(peppp(*line, cwd=tmp_path).stdout.split())
     assert note in (tmp_path / "report.html").read_text()
 
 

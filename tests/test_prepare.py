@@ -174,7 +174,7 @@ def test_train_takes_names_and_packed_pairs(tmp_path):
         "simulated"
         not in line(*data, tmp_path / "d", "--precision", "mxfp8", "--storage", "simulated").stdout
     )
-    assert "unknown storage 'packed' of bf16; known: real, simulated" in refused(
+    assert "unknown storage 'packed' for bf16; known: real, simulated" in refused(
         *data, tmp_path / "e", "--precision", "bf16", "--storage", "packed"
     )
     assert "nearest that runs" in refused(*data, tmp_path / "e", "--precision", "fp8")
@@ -260,7 +260,7 @@ def test_a_refused_training_leaves_no_folder(tmp_path):
     assert "no packed form" in refused(*start, "--precision", "int8/int8")
     assert "nearest that runs" in refused(*start, "--precision", "mxfp8")
     options = ["--precision", "mxfp8", "--storage", "simulated", "--budget", "1MB"]
-    assert "without a budget" in refused(*start, *options)
+    assert "where neither a budget nor micro-batches apply" in refused(*start, *options)
     momentum = ["--precision", "fp32-sgd8bit", "--optimizer", "sgd,momentum=0"]
     assert "keeps momentum in 8 bits" in refused(*start, *momentum)
     assert not (tmp_path / "run").exists()

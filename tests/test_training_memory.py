@@ -228,7 +228,7 @@ def test_the_command_says_what_plain_pytorch_takes_and_whether_it_fits():
     assert found["left"] == 10**9 - found["peak"]
     text = " ".join(peppp(*line, "fp32", "--budget", "1MB").stdout.split())
     assert "estimated, CPU kernels" in text
-    assert "does not fit 1.00 MB" in text
+    assert "does not fit in 1.00 MB" in text
     assert "no batch fits" in text
 
 

@@ -157,8 +157,8 @@ class Pick:
         name = self.precision.removeprefix("packed:") or str(self.configuration)
         permissible = sum(prediction.permissible for prediction in self.predictions)
         lines = [
-            f"{name} for {subject} within {format_bytes(self.budget)}",
             *([f"warning   {self.warning}"] if self.warning else []),
+            f"{name} for {subject} within {format_bytes(self.budget)}",
             f"error     {self.predicted_error:.3f}, {self._source}{interval}",
             *self._format_b_lines(),
             *self._memory_lines(),

@@ -101,7 +101,9 @@ def least_squares(
     """
     S, e = np.asarray(measured, dtype=np.intp), np.asarray(errors, dtype=np.float64)
     if S.ndim != 1 or S.shape != e.shape or not len(S):
-        raise ArgumentError(f"least squares needs an error for each measurement, not {e.shape} for {S.shape}")
+        raise ArgumentError(
+            f"least squares needs one error for each measurement, not {e.shape} for {S.shape}"
+        )
     matrix_of(e[None], "errors")
     Y = matrix_of(embeddings, "embeddings")[:, : len(S)]  # [d, min(k, l)]
     S = indices(S, len(Y), "measured")
