@@ -22,10 +22,30 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 _T = TypeVar("_T")
 Reader = Callable[[Any], Any]  # gives a value back, or an array made of it; raises _Refused
 
-_ARRAY_LIKE = frozenset(get_args(ArrayLike))  # the many parts of numpy's annotation
 _LARGEST = 1e100  # whose square is a number, too
 _WHOLE = 1 << 65  # seeds have 64 bits
 _PLAIN = (str, bytes, int, float, complex, type(None))
+
+
+def _unaliased(hint: Any) -> Any:
+    """What an annotation names: from Python 3.12 on, numpy's are aliases of their own type."""
+    origin = get_origin(hint)
+    if hasattr(origin, "__value__"):
+        return _unaliased(origin.__value__[get_args(hint)])
+    if origin is None and hasattr(hint, "__value__"):
+        return _unaliased(hint.__value__)
+    return hint
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The parts of a union, and of the unions in it; an annotation that is no union alone."""
+    hint = _unaliased(hint)
+    if get_origin(hint) not in (Union, types.UnionType):
+        return (hint,)
+    return tuple(dict.fromkeys(inner for part in get_args(hint) for inner in _alternatives(part)))
+
+
+_ARRAY_LIKE = frozenset(_alternatives(ArrayLike))  # the many parts of numpy's annotation
 
 
 class _Refused(Exception):  # noqa: N818  it never leaves this file
@@ -143,10 +163,12 @@ def in_words(hint: Any) -> str:
     >>> in_words(int | None), in_words(Sequence[float]), in_words(Literal["true", "estimated"])
     ('int or None', 'sequence of float', "'true' or 'estimated'")
     """
+    hint = _unaliased(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if origin is np.ndarray:
         return "array"
     if origin in (Union, types.UnionType):
+        parts = _alternatives(hint)
         several = _ARRAY_LIKE if set(parts) >= _ARRAY_LIKE else ()
         words = list(dict.fromkeys("array" if part in several else in_words(part) for part in parts))
         return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
@@ -167,13 +189,14 @@ def in_words(hint: Any) -> str:
 
 def _reader(hint: Any) -> Reader:
     """What reads the values of an annotation."""
+    hint = _unaliased(hint)
     origin, parts = get_origin(hint), get_args(hint)
     if hint in (Any, object):
         return lambda value: value
     if isinstance(hint, TypeVar):
         return _reader(hint.__bound__)
     if origin in (Union, types.UnionType):
-        return _of_union(parts)
+        return _of_union(_alternatives(hint))
     if origin is np.ndarray:
         return _of_array(get_args(parts[1])[0])
     if origin is Literal:
