@@ -43,9 +43,6 @@ class Recorder:
     def __init__(self, after=None):
         self.seen, self.after = [], after
 
-    def read(self, dataset):
-        raise AssertionError("a campaign reads no data by itself")
-
     def begin(self, summary):
         self.seen.append(summary)
 

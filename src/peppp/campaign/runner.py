@@ -17,7 +17,6 @@ from peppp.errors import BudgetError
 from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
-from peppp.tasks.dataset import Dataset
 
 # The number of tries for a cell that raises or whose worker is lost, and for one that crashes its worker.
 TRIES = 3
@@ -62,9 +61,6 @@ class Summary:
 
 class Progress(Protocol):
     """An object that shows the progress of a campaign (see :mod:`peppp.campaign.progress`)."""
-
-    def read(self, dataset: Dataset) -> None:
-        """Called when a data set was read, before measurements on it."""
 
     def begin(self, summary: Summary) -> None:
         """Called once, before anything is measured."""
