@@ -57,4 +57,4 @@ def test_the_comparison_names_its_losers_and_its_coverage(known, monkeypatch):
         if np.isfinite(r["ratio"]) and abs(r["difference"]) > 1e-9:
             assert (r["ratio"] > 1) == (r["difference"] > 0)
     assert [r for r in figure.records if r["part"] == "coverage"]
-    assert "comparisons named beforehand, with 5 families" in figure.finding
+    assert "comparisons chosen beforehand, with 5 families" in figure.finding
