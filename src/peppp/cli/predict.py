@@ -70,6 +70,8 @@ def command(
 
     if csv_file is not None and csv_file.is_dir():
         raise StoreError(f"{csv_file} is a folder; name a file, such as labels.csv")
+    if csv_file is not None and not csv_file.parent.is_dir():
+        raise StoreError(f"cannot write {csv_file}: there is no folder {csv_file.parent}; make it first")
     trained = read_trained(run, network=network)
     files = images_within(images)
     pixels, broken = [], []
