@@ -43,6 +43,9 @@ class Recorder:
     def __init__(self, after=None):
         self.seen, self.after = [], after
 
+    def read(self, dataset):
+        raise AssertionError("a campaign by itself reads no data")
+
     def begin(self, summary):
         self.seen.append(summary)
 

@@ -141,6 +141,9 @@ class Killer:
     def __init__(self, node, after):
         self.node, self.after, self.killed = node, after, False
 
+    def read(self, dataset):
+        raise AssertionError("a campaign by itself reads no data")
+
     def begin(self, summary):
         pass
 

@@ -137,12 +137,13 @@ def test_what_may_not_be_read(tmp_path, monkeypatch, what):
     for name in "ab":
         for i in range(2):
             photograph(tmp_path / "set" / name / f"{i}.jpg", 8, 8)
+    import os
     from pathlib import Path
 
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "iterdir" if what == "folder" else "read_bytes", refuse)
+    monkeypatch.setattr(*((os, "scandir") if what == "folder" else (Path, "read_bytes")), refuse)
     with pytest.raises(DataError, match=r"cannot read .*set.*: Permission denied"):
         load(str(tmp_path / "set"))
 

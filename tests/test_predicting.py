@@ -108,6 +108,8 @@ def test_what_cannot_be_predicted_is_said_in_one_line(photos, run, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     assert "is no file of `peppp train`" in refused("predict", tmp_path / "other.safetensors", photos / "new")
     assert "holds no images" in refused("predict", run, ROOT / "scripts")
+    for place, says in ((tmp_path / "none" / "x.csv", "there is no folder"), (tmp_path, "it is not a file")):
+        assert says in refused("predict", run, photos / "new", "--csv", place)
     assert "not of resnet18" in refused("predict", run, photos / "new", "--network", "resnet18")
     about = {
         "recipe": json.dumps({"network": "os:system"}),

@@ -19,7 +19,7 @@ from peppp.records import Recipe
 from peppp.table.store.store import Store
 from peppp.tasks.dataset import described, under
 from peppp.tasks.folders import read_folder
-from peppp.tasks.readers import load
+from peppp.tasks.readers import load, names_in
 from peppp.training.checkpoint import CHECKPOINT, train_in_folder
 
 DRAW = np.random.default_rng(0)
@@ -258,3 +258,30 @@ def test_a_comma_in_a_path_that_is_not_there_names_the_escape(tmp_path):
     for text in (f"{tmp_path}/a,b", f"{tmp_path}/what?"):
         with pytest.raises(DataError, match="write %2C for a comma and %3F"):
             load(text)
+
+
+def test_a_list_of_data_sets_may_be_longer_than_a_path():
+    names = [f"npz:/some/folder/set{i}.npz?train=1600&test=2000" for i in range(200)]
+    assert names_in(",".join(names)) == names
+    assert len(names_in(",".join(f"digits:{i}" for i in range(100)))) == 100
+    for text in ("a" * 300, "b" * 5000, "digits?" + "x" * 5000):
+        with pytest.raises(DataError) as raised:
+            load(text)
+        assert "\n" not in str(raised.value)
+
+
+def test_names_in_an_archive_may_be_written_in_other_ways(photos, tmp_path):
+    target = tmp_path / "odd.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in sorted(photos.rglob("*.png")):
+            archive.write(file, f"./{file.relative_to(photos).as_posix().replace('/', '//')}")
+        for name in ("", ".", "./"):
+            archive.writestr(zipfile.ZipInfo(name or "/"), b"")
+    assert alike(load(str(photos)), load(str(target)))
+
+
+def test_archives_of_one_folder_in_two_versions_have_two_names(photos):
+    for name in ("pets.v1.zip", "pets.v2.zip"):
+        packed(photos, ".zip").rename(photos.with_name(name))
+        assert load(str(photos.with_name(name))).group == name.removesuffix(".zip")
+    assert load(str(packed(photos, ".tar.gz"))).name == "photos"

@@ -17,7 +17,7 @@ class Stopped(PepppError):  # noqa: N818  not an error, so no such suffix
 
 
 class ArgumentError(PepppError, ValueError):
-    """An argument of another kind or shape than a function takes, or numbers that it can do nothing with."""
+    """An argument of the wrong type or shape, or with numbers that the function cannot compute with."""
 
 
 class FormatError(PepppError):

@@ -32,6 +32,19 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
 
 
+def check_place(path: Path) -> None:
+    """Raise StoreError if no file can be written at ``path``; call this before hours of work.
+
+    >>> check_place(Path("none/answer.txt"))
+    Traceback (most recent call last):
+    peppp.errors.StoreError: cannot write none/answer.txt: there is no folder none; make it first
+    """
+    if not os.path.isdir(path.parent):
+        raise StoreError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(f"cannot write {path}: it is not a file; name a file")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[io.TextIOBase]:
     """Open a text file for writing, gzipped if its name ends in ``.gz``; it appears complete or not at all.

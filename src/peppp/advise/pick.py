@@ -367,7 +367,8 @@ class Reference:
     """fp32 on the same task: its error, 90 % interval (if known), and bytes.
 
     ``source`` is "given", "measured" or "estimated". ``total`` is the peak of its step in bytes if the budget
-    bounds peaks, else its footprint.
+    bounds peaks (with recomputation and micro-batches where these are allowed and needed), else its
+    footprint.
     """
 
     error: float
@@ -380,8 +381,9 @@ class Reference:
         interval = "" if self.interval is None else " {:.3f} to {:.3f}".format(*self.interval)
         text = f"error {self.error:.3f}, {self.source}{interval}"
         if self.total is not None:
-            fits = "fits the budget" if self.total <= budget else "does not fit"
-            text += f"; needs {format_bytes(self.total)}, which {fits}"
+            fits = self.total <= budget
+            needs = f"{'' if fits else 'at least '}{format_bytes(self.total)}"
+            text += f"; needs {needs}, which {'fits the budget' if fits else 'does not fit'}"
         lost = picked - self.error
         return f"{text}; the pick is expected to " + (
             f"lose {lost:.3f}" if lost >= 0.0005 else "lose nothing"

@@ -21,7 +21,6 @@ from peppp.arguments import checked
 from peppp.arithmetic import current
 from peppp.campaign.cells import Cell
 from peppp.campaign.local import local
-from peppp.campaign.progress import Display
 from peppp.campaign.runner import Progress, run_campaign
 from peppp.campaign.worker import measure_cell, source
 from peppp.errors import BudgetError, PepppError, TableError
@@ -210,7 +209,7 @@ def pick(
     of_weights = _of_weights(dataset, recipe, one_more=one_more)
     notes = (*([unused] if unused else ()), *of_weights, *_notes(errors, everything, recipe, advisor, rank))
     task = source(str(data), dataset)
-    if isinstance(progress, Display):
+    if progress is not None:
         progress.read(dataset)
     started, longest, stopped = monotonic(), 0.0, ""
     seconds: dict[Label, float] = {}

@@ -17,6 +17,7 @@ from peppp.errors import BudgetError
 from peppp.lowprec.network import convolutions
 from peppp.records import Measurement, Outcome
 from peppp.table.store.store import Store
+from peppp.tasks.dataset import Dataset
 
 # The number of tries for a cell that raises or whose worker is lost, and for one that crashes its worker.
 TRIES = 3
@@ -62,6 +63,9 @@ class Summary:
 class Progress(Protocol):
     """An object that shows the progress of a campaign (see :mod:`peppp.campaign.progress`)."""
 
+    def read(self, dataset: Dataset) -> None:
+        """Called when data has been read and before anything is measured on it."""
+
     def begin(self, summary: Summary) -> None:
         """Called once, before anything is measured."""
 
@@ -91,7 +95,10 @@ def run_campaign(
     kept, and running ones are dropped. No cell is started that would, judging by ``estimates``, end too late.
     """
     if not 0 < lease < 1e6 or tries < 1:
-        raise BudgetError(f"a lease of {lease} seconds, {tries} tries; give up to a million, and 1 or more")
+        raise BudgetError(
+            f"the lease is {lease} s and there are {tries} tries; give a lease above 0 and below a million "
+            "seconds, and at least one try"
+        )
     asked = {cell.key: cell for cell in cells}
     found = store.present()
     present = found.keys & asked.keys()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
     from peppp.tasks.dataset import Dataset
 
 
+class Found(NamedTuple):
+    """The rows of a campaign, and what is known about their data before anything is measured.
+
+    ``size`` gives the bytes that a training keeps, by fingerprint; ``absent`` names the data sets that are
+    not on this machine, and ``read`` describes those that were read.
+    """
+
+    rows: list["Row"]
+    size: Callable[[str, "Recipe", Precision], int]
+    absent: list[str]
+    read: list[str]
+
+
 def find_rows(
     data: str | None, named: str | None, recipes: list["Recipe"], resolution: int, dry_run: bool, store: str
-) -> tuple[list["Row"], Callable[[str, "Recipe", Precision], int], list[str], list[str]]:
-    """Find the rows of a campaign on ``data``, or of the plan ``named``.
-
-    Returns the rows, a function that gives the bytes that a training keeps, the data sets that are missing on
-    this machine (in a dry run), and a line about each data set that was read.
-    """
+) -> Found:
+    """Read the data of a campaign; a dry run takes absent data sets from the catalog instead."""
     from peppp.campaign.cells import Source, rows_of
     from peppp.campaign.worker import source
     from peppp.table.store.store import fingerprints_in
@@ -50,7 +59,7 @@ def find_rows(
         return _size(known[fingerprint], recipe, configuration)
 
     if data is not None:
-        return rows_of([found(text) for text in names_in(data)], recipes), size, [], read
+        return Found(rows_of([found(text) for text in names_in(data)], recipes), size, [], read)
 
     from peppp.paper.plans import named_plan
 
@@ -69,7 +78,7 @@ def find_rows(
                 known[entry.slug] = entry
                 absent.append(entry.slug)
         rows.append((sources[entry.slug], recipe))
-    return rows, size, absent, read
+    return Found(rows, size, absent, read)
 
 
 def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Precision) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from peppp.cli.help import HelpAll
 from peppp.cli.options import Json, print_json, refuse_unused
-from peppp.errors import PepppError, StoreError, TableError
+from peppp.errors import PepppError, TableError
 
 if TYPE_CHECKING:
     from peppp.records import Measurement
@@ -114,13 +114,13 @@ def command(
     from peppp.evaluate.judges import judge as judge_of
     from peppp.evaluate.judges import repeated
     from peppp.evaluate.leave_one_out import evaluate
-    from peppp.files import writing
+    from peppp.files import check_place, writing
     from peppp.learn.methods import Method
     from peppp.table.slices import one_run
     from peppp.units import parse_bytes
 
-    if rows is not None and not rows.parent.is_dir():
-        raise StoreError(f"cannot write {rows}: there is no folder {rows.parent}; create it")
+    if rows is not None:
+        check_place(rows)
     if leave not in ("family", "row"):
         raise TableError(f"--leave must be family or row, not {leave!r}")
     names = {Method.parse(one).design for one in _names(method)}

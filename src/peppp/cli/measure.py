@@ -278,24 +278,24 @@ def command(
     for recipe in recipes:
         check_name(recipe.network)
     texts = None if data is None else ",".join(data)
-    rows, kept_by, absent, read = find_rows(texts, named, recipes, resolution, dry_run, store)
+    found = find_rows(texts, named, recipes, resolution, dry_run, store)
     sizes = {
-        (source.fingerprint, recipe, c): kept_by(source.fingerprint, recipe, c)
-        for source, recipe in rows
+        (source.fingerprint, recipe, c): found.size(source.fingerprint, recipe, c)
+        for source, recipe in found.rows
         for c in chosen
     }
     cells = plan(
-        rows,
+        found.rows,
         chosen,
         seeds,
         share=sample,
         p_max=p_max,
-        memory=size_matrix(rows, chosen, sizes) if by_memory or p_max is not None else None,
+        memory=size_matrix(found.rows, chosen, sizes) if by_memory or p_max is not None else None,
         sampling_seed=sampling_seed,
     )
     bytes_of = {
         (source.fingerprint, source.cell(c, recipe).recipe, c): sizes[source.fingerprint, recipe, c]
-        for source, recipe in rows
+        for source, recipe in found.rows
         for c in chosen
     }
     planned = len(cells)
@@ -313,12 +313,12 @@ def command(
     memory = worker_bytes(worker_memory, engine, count)
     if dry_run:
         kept_bytes = [bytes_of[cell.fingerprint, cell.recipe, cell.configuration] for cell in cells]
-        facts = dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), absent)
-        say_read(read)
+        facts = dry_run_facts(store, cells, kept_bytes, planned, max(count or 1, 1), found.absent)
+        say_read(found.read)
         say(facts, store, json)
         return
     with Store.open(store) as kept, Display() as display:
-        say_read(read)
+        say_read(found.read)
         estimates = Estimates(kept.seconds())
         limit = estimates.limit if allowed is None else lambda cell: allowed
         summary = run_campaign(

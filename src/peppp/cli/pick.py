@@ -39,6 +39,7 @@ from peppp.cli.options import (
     wrapped,
 )
 from peppp.errors import BudgetError, Stopped, TableError
+from peppp.files import check_place
 from peppp.units import parse_bytes
 
 _CHOICE, _TRIALS, _ANSWER = "Choice", "Trials: trainings that inform the choice", "Answer"
@@ -218,7 +219,6 @@ def command(
 
     from peppp.advise.session import pick
     from peppp.campaign.progress import Display
-    from peppp.page.report import check_place
     from peppp.records import Recipe, RoundingModes
     from peppp.table.labels import parse_rates
     from peppp.table.matrices import read_errors

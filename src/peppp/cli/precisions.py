@@ -7,7 +7,7 @@ import typer
 
 from peppp.cli.options import Json, print_json
 from peppp.errors import FormatError
-from peppp.files import whole
+from peppp.files import check_place, whole
 from peppp.precisions.known import PRECISIONS, parse_precision
 from peppp.precisions.named import NamedPrecision
 
@@ -41,7 +41,6 @@ def command(
     """
     from peppp.cli.precisions_page import written
     from peppp.evaluate.against_fp32 import differences
-    from peppp.page.report import check_place
     from peppp.table.select import SHIPPED_TABLE, read_measurements
 
     if page is not None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from peppp.cli.options import Json, print_json
-from peppp.errors import DataError, StoreError
-from peppp.files import whole
+from peppp.errors import DataError
+from peppp.files import check_place, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,8 @@ def command(
     from peppp.tasks.trees import read_bytes
     from peppp.training.predicting import probabilities, read_trained
 
-    if csv_file is not None and csv_file.is_dir():
-        raise StoreError(f"{csv_file} is a folder; name a file, such as labels.csv")
-    if csv_file is not None and not csv_file.parent.is_dir():
-        raise StoreError(f"cannot write {csv_file}: there is no folder {csv_file.parent}; make it first")
+    if csv_file is not None:
+        check_place(csv_file)
     trained = read_trained(run, network=network)
     files = images_within(images)
     pixels, broken = [], []

@@ -8,7 +8,8 @@ import typer
 
 from peppp.cli.evaluate import Errors, Memory, TableArgument, Where, as_csv, known_from, plain
 from peppp.cli.options import Json, print_json
-from peppp.errors import StoreError, TableError
+from peppp.errors import TableError
+from peppp.files import check_place
 from peppp.units import format_bytes
 
 
@@ -69,8 +70,8 @@ def command(
     if page is not None and name != "all":
         raise TableError("--page is for all figures: peppp reproduce all TABLE --page results.md")
     for path in (csv, plot, page):
-        if path is not None and not path.parent.is_dir():
-            raise StoreError(f"cannot write {path}: there is no folder {path.parent}; create it")
+        if path is not None:
+            check_place(path)
     study = _study(
         table, errors, memory, where or [],
         masks=masks, seeds=seeds, leave=leave,

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from peppp import pareto
 from peppp.arguments import checked
 from peppp.errors import ArgumentError, StoreError
-from peppp.files import whole
+from peppp.files import check_place, whole
 
 _FOLDER = Path(__file__).parent
 _KINDS = ("estimated", "measured")
@@ -81,14 +81,6 @@ def _rendered(page: Mapping[str, Any]) -> str:
         script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def check_place(target: Path) -> None:
-    """Raise StoreError if no page can be written to ``target``; call this before hours of training."""
-    if not os.path.isdir(target.parent):
-        raise StoreError(f"cannot write {target}: there is no folder {target.parent}; make it first")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise StoreError(f"cannot write {target}: it is not a file; name a file such as report.html")
 
 
 @checked

@@ -176,7 +176,7 @@ class Digest:
 def blank_images(classes: int, side: int, count: int) -> Dataset:
     """Return a data set of black images, for computations that need only counts and shapes."""
     if min(classes, side, count) < 1:
-        raise DataError(f"{count} images of {side} pixels and {classes} classes are none; give 1 or more")
+        raise DataError(f"count={count}, side={side} and classes={classes} must all be at least 1")
     names = tuple(map(str, range(classes)))
     pixels, labels = np.zeros((count, side, side, 3), np.uint8), np.zeros(count, np.int64)
     return Dataset("blank", "blank", "", names, pixels, labels, pixels[:1], labels[:1])
@@ -187,7 +187,7 @@ def stratified(labels: Labels, counts: Sequence[int] | NDArray[np.int64], seed: 
     """Draw a mask over ``labels`` [count] that selects ``counts[c]`` examples of each class c."""
     check_seed(seed)
     if np.ndim(labels) != 1 or np.ndim(counts) != 1 or min(counts, default=0) < 0:
-        raise ArgumentError("labels are [count], and counts a number from 0 for each class")
+        raise ArgumentError("labels must be [count], and counts [classes] must be at least 0")
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label, count in enumerate(counts):
@@ -202,7 +202,7 @@ def split(labels: Labels, classes: Sequence[str], share: float = 0.2, seed: int 
     It has ``share`` of each class, but at least one image. Raises DataError for a class of fewer than two.
     """
     if np.ndim(labels) != 1 or not (labels >= 0).all() or not (labels < len(classes)).all():
-        raise DataError(f"labels are [count], from 0 to {len(classes) - 1}, one for each class")
+        raise DataError(f"labels must be [count], whole numbers from 0 to {len(classes) - 1}")
     if not 0 < share < 1:
         raise DataError(f"a share of {share} cannot be split off; give one between 0 and 1")
     sizes = np.bincount(labels, minlength=len(classes))

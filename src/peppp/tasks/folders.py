@@ -21,12 +21,14 @@ from peppp.tasks.images import (
     check_resolution,
     decoded,
     image_dataset,
+    in_two,
     own_resolution,
     several,
     size_of,
+    split_notes,
     square,
 )
-from peppp.tasks.trees import FolderTree, Tree, opened
+from peppp.tasks.trees import FolderTree, Tree, bare_name, opened
 
 _USUAL = ".jpg, .png"  # the suffixes that messages name
 # Pillow opens these as well, but they hold pages, films or scientific data, or need another program.
@@ -139,28 +141,16 @@ def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: in
         fingerprint.begin(name)
         fingerprint.add_former(*(["test"] if name == "test" else []))
         pixels.append(_pixels(part, side, classes, fingerprint))
-    labels = [part.labels for part in parts]
-    if len(parts) == 1:
-        tested = split(labels[0], classes)
-        pixels = [pixels[0][~tested], pixels[0][tested]]
-        labels = [labels[0][~tested], labels[0][tested]]
-    name = _name(path)
+    name = bare_name(path)
     return image_dataset(
         name,
         name,
         str(fingerprint),
         classes,
-        (pixels[0], labels[0]),
-        (pixels[1], labels[1]),
+        *in_two(pixels, [part.labels for part in parts], classes),
         former=fingerprint.former,
         notes=(*_notes(parts), *fingerprint.notes),
     )
-
-
-def _name(path: Path) -> str:
-    """Return the folder's name, or the archive's name without its suffixes."""
-    whole = path.resolve()
-    return whole.name if whole.is_dir() else whole.name.split(".")[0] or whole.name
 
 
 def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
@@ -241,7 +231,7 @@ def _notes(parts: Sequence[_Part]) -> tuple[str, ...]:
     total: Counter[str] = Counter()
     for part in parts:
         total.update(part.skipped)
-    own = () if len(parts) > 1 else ("with no test folder, a fifth of each class became the test part",)
+    own = split_notes(len(parts))
     if not total:
         return own
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(total.items()))
@@ -255,9 +245,7 @@ def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
         for file in part.files:
             where = part.tree.where / file
             try:
-                # For a file on disk, Pillow reads only the first bytes.
-                source = where if isinstance(part.tree, FolderTree) else part.tree.read(file)
-                found.append(size_of(source, str(where)))
+                found.append(size_of(part.tree.source(file), str(where)))
             except DataError as error:
                 broken.append(str(error))
     if broken:

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 
 from peppp.errors import DataError
-from peppp.tasks.dataset import Dataset, Images, Labels, split
+from peppp.tasks.dataset import Dataset, Images, Labels
 from peppp.tasks.fingerprint import Fingerprint
-from peppp.tasks.images import decoded, image_dataset, own_resolution, size_of, squares
+from peppp.tasks.images import (
+    decoded,
+    image_dataset,
+    in_two,
+    own_resolution,
+    size_of,
+    split_notes,
+    squares,
+)
 from peppp.tasks.trees import read_bytes
 
 _NAME = re.compile(
@@ -53,19 +61,14 @@ def read_hub(text: str, resolution: int = 0) -> Dataset:
         fingerprint.begin(("train", "test")[number])
         fingerprint.add_former(names[number], found)
         pixels.append(squares(_decoded(e, found, fingerprint), len(found), side, e.where))
-    if len(names) == 1:
-        tested = split(labels[0], classes)
-        pixels = [pixels[0][~tested], pixels[0][tested]]
-        labels = [labels[0][~tested], labels[0][tested]]
     return image_dataset(
         name,
         name,
         str(fingerprint),
         classes,
-        (pixels[0], labels[0]),
-        (pixels[1], labels[1]),
+        *in_two(pixels, labels, classes),
         former=fingerprint.former,
-        notes=fingerprint.notes,
+        notes=(*split_notes(len(names)), *fingerprint.notes),
     )
 
 

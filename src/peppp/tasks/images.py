@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from peppp.errors import DataError
-from peppp.tasks.dataset import Dataset, Images, Labels
+from peppp.tasks.dataset import Dataset, Images, Labels, split
 
 DEFAULT_RESOLUTION = 32
 _LARGEST_OWN_RESOLUTION = 64
@@ -137,13 +137,29 @@ def squares(images: Iterable[Images], count: int, resolution: int, where: str) -
     return result
 
 
+Part = tuple[Images, Labels]
+
+
+def in_two(pixels: Sequence[Images], labels: Sequence[Labels], classes: Sequence[str]) -> tuple[Part, Part]:
+    """Return the training and the test part; a single part is split, a fifth of each class for the tests."""
+    if len(pixels) == 2:
+        return (pixels[0], labels[0]), (pixels[1], labels[1])
+    tested = split(labels[0], classes)
+    return (pixels[0][~tested], labels[0][~tested]), (pixels[0][tested], labels[0][tested])
+
+
+def split_notes(parts: int) -> tuple[str, ...]:
+    """Return the note of a data set whose test part :func:`in_two` made."""
+    return () if parts > 1 else ("with no test part, a fifth of each class became one",)
+
+
 def image_dataset(
     name: str,
     group: str,
     fingerprint: str,
     classes: tuple[str, ...],
-    train: tuple[Images, Labels],
-    test: tuple[Images, Labels],
+    train: Part,
+    test: Part,
     *,
     former: str = "",
     notes: tuple[str, ...] = (),

@@ -77,7 +77,7 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
     11173962
     """
     if min(classes, channels) < 1:
-        raise NetworkError(f"a network of {classes} classes and {channels} channels; both are 1 or more")
+        raise NetworkError(f"classes={classes} and channels={channels} must both be at least 1")
     try:
         with torch.device(device):
             if ":" in name:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from os.path import exists, isdir  # unlike Path, False for a text too long to be a path
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -58,7 +59,7 @@ def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset
     ((288, 8, 8, 3), ('0', '1', '2'))
     """
     # A question mark in the name of something on disk does not begin options.
-    source, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
+    source, _, query = (text, "", "") if exists(text) else text.partition("?")
     if not source:
         raise DataError(f"{text!r} names no data set; give a folder (. is this one), a file or a name")
     options = _options(query, text)
@@ -76,7 +77,7 @@ def load(text: str, *, resolution: int = 0, seen: Seen | None = None) -> Dataset
 def _read(source: str, text: str, resolution: int, seen: Seen | None) -> Dataset:
     kind, separator, rest = source.partition(":")
     slug, given, path = source.partition("=")
-    on_disk = source if Path(source).exists() else _unescaped(source)
+    on_disk = source if exists(source) else _unescaped(source)
     if source == "digits":
         return read_builtin(source, resolution)
     if given and catalog.is_named(slug):
@@ -90,15 +91,15 @@ def _read(source: str, text: str, resolution: int, seen: Seen | None) -> Dataset
         return _KINDS[kind](rest, resolution)
     if source.endswith(".npz"):
         return read_npz(Path(on_disk), resolution)
-    if not Path(on_disk).is_dir():  # a folder of that name takes precedence
+    if not isdir(on_disk):  # a folder of that name takes precedence
         if source in NAMES:
             return read_builtin(source, resolution)
         if catalog.is_named(source):
             return read_entry(catalog.find(source), None, resolution)
         near = get_close_matches(source, [*NAMES, "digits", *(entry.slug for entry in catalog.entries())], 3)
-        if near and not Path(on_disk).exists():
+        if near and not exists(on_disk):
             raise DataError(f"no folder and no data set {source!r}; similar names: {', '.join(near)}")
-    if not Path(on_disk).exists() and ("," in source or "?" in text):
+    if not exists(on_disk) and ("," in source or "?" in text):
         raise DataError(
             f"no such folder: {on_disk}; in a path, write %2C for a comma and %3F for a question mark"
         )
@@ -111,7 +112,7 @@ def names_in(text: str) -> list[str]:
     >>> names_in("digits, wine,digits"), names_in("folder:cats%2C dogs?train=100")
     (['digits', 'wine'], ['folder:cats%2C dogs?train=100'])
     """
-    if Path(text).exists():
+    if exists(text):
         return [text]
     return list(dict.fromkeys(part.strip() for part in text.split(",")))
 

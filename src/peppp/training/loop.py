@@ -252,9 +252,9 @@ def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
     networks.check(recipe.network, dataset)
     for name, least in (("epochs", 1), ("batch_size", 1), ("min_steps", 0)):
         if getattr(recipe, name) < least:
-            raise NetworkError(f"a recipe's {name} is {least} or more, not {getattr(recipe, name)}")
+            raise NetworkError(f"the recipe's {name} must be at least {least}, not {getattr(recipe, name)}")
     if not 0 <= recipe.learning_rate < 1e38:  # a float32
-        raise NetworkError(f"{recipe.learning_rate} is no learning rate; give a number from 0, as 0.001")
+        raise NetworkError(f"the learning rate is {recipe.learning_rate}; give a number such as 0.001")
     if recipe.freeze:
         freeze(networks.build_for(recipe.network, dataset, device="meta"), recipe.freeze)
     check_augmentation(recipe.augmentation, dataset)

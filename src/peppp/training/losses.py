@@ -34,7 +34,7 @@ class Loss:
     def error(self, misses: float, examples: int, targets: Tensor) -> float:
         """The error in [0, 1] of a number of ``examples`` from a part with these ``targets``."""
         if examples < 1 or not targets.ndim or not targets.numel():
-            raise ArgumentError("an error is that of one example or more, of a part that has targets")
+            raise ArgumentError("an error needs at least one example and at least one target")
         error = misses / (examples * self.scale(targets))
         return error if error < 1 else 1.0
 
