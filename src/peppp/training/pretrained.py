@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -32,14 +31,9 @@ def named_with_digest(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    """The digest of a file's contents; the file is read again only when it has changed."""
-    now = path.stat()
-    return _digest_of(path, now.st_mtime_ns, now.st_size)
-
-
-@lru_cache(maxsize=8)
-def _digest_of(path: Path, changed: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    # Not remembered by the file's time: two writes within a tick of the clock have the same.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def load_into(network: nn.Module, named: str) -> list[str]:
