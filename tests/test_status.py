@@ -1,5 +1,6 @@
 import json
 import os
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -110,3 +111,20 @@ def test_rows_of_one_task_under_several_recipes_are_distinguished(store, tmp_pat
         ("a", "network vgg11, learning_rate 0.01"),
         ("b", ""),
     ]
+
+
+def test_counting_reads_an_index_and_no_wide_rows(tmp_path):
+    from sqlalchemy import event
+
+    path, asked = tmp_path / "runs.db", []
+    with Store.open(path) as store:
+        store.add(Fake(tmp_path)(cells_of("a")[0]))
+        event.listen(store.engine, "before_cursor_execute", lambda *call: asked.append(call[2:4]))
+        status(store)
+    counted = [call for call in asked if "FROM measurements" in call[0] and "GROUP BY" in call[0]]
+    with sqlite3.connect(path) as database:
+        plans = [
+            database.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall() for text, values in counted
+        ]
+    assert "USING COVERING INDEX measurements_by_row" in plans[0][0][-1]
+    assert "SEARCH" in plans[1][0][-1]

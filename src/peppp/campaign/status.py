@@ -78,15 +78,19 @@ def status(store: Store) -> Status:
     """Return the status of a store. Reading it does not block running campaigns."""
     m = measurements.c
     row = m.task, m.recipe_digest
-    done = select(*row, m.outcome, func.count()).group_by(*row, m.outcome)
+    # Rows are wide: all are counted in the index that begins so, and only those that diverged are looked up.
+    indexed = m.fingerprint, m.recipe_digest, m.task
+    done = select(*row, func.count()).group_by(*indexed)
     counts: defaultdict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     drivers = 0
     with store.reading() as connection:
-        for task, digest, outcome, count in connection.execute(done):
-            known = counts[task, digest]
-            known["done"] = known.get("done", 0) + count
-            if outcome == Outcome.DIVERGED:
-                known["diverged"] = count
+        for task, digest, count in connection.execute(done):
+            counts[task, digest]["done"] = counts[task, digest].get("done", 0) + count
+        diverged = select(*row, func.count()).where(
+            m.task.in_({task for task, _ in counts}), m.outcome == Outcome.DIVERGED
+        )
+        for task, digest, count in connection.execute(diverged.group_by(*row)):
+            counts[task, digest]["diverged"] = count
         if store.version > 1:
             now = database.now(store.engine)
             held = and_(
