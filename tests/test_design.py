@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import reference
 from peppp.errors import BudgetError
-from peppp.learn.design import d_optimal, determines, least_squares, rank_one_update
+from peppp.learn.design import d_optimal, determines, least_squares
 
 
 def embeddings(d, k, seed=0):
@@ -42,14 +42,6 @@ def test_greedy_is_close_to_brute_force(seed):
     best = max(reference.log_determinant(Y, S) for S in combinations(range(9), 5))
     # The variance of an estimate, det^(-1/k), is at most a fifth above the smallest there is.
     assert reference.log_determinant(Y, d_optimal(Y, 5)) >= best - 2 * log(1.2)
-
-
-def test_a_rank_one_update_is_the_inverse_afresh():
-    rng = np.random.default_rng(0)
-    for k in range(1, 7):
-        factor, y = rng.normal(size=(k, k + 2)), rng.normal(size=k)
-        X = factor @ factor.T
-        assert_allclose(rank_one_update(np.linalg.inv(X), y), np.linalg.inv(X + np.outer(y, y)), rtol=1e-8)
 
 
 @pytest.mark.parametrize("count", range(8))

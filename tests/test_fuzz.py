@@ -531,7 +531,6 @@ TARGETS: dict[str, Target] = {
         small,
     ),
     "d_optimal": Target(design.d_optimal, fixed(embeddings=EMBEDDINGS, count=2, feasible=[True, True, True])),
-    "rank_one_update": Target(design.rank_one_update, fixed(inverse=np.eye(3), vector=np.ones(3))),
     "least_squares": Target(
         design.least_squares, fixed(embeddings=EMBEDDINGS, measured=[0, 2], errors=[0.4, 0.3])
     ),
@@ -901,7 +900,6 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     {"floor": 10**400}],
     "soft_impute": [{"shrinkage": math.nan}, {"tolerance": 10**400}, {"weights": np.full((4, 3), 1e308)}],
     "d_optimal": [{"embeddings": 0, "feasible": None}, {"embeddings": np.full((3, 2), math.nan)}],
-    "rank_one_update": [{"vector": []}, {"inverse": [0.0, 0.0, 0.0]}],
     "least_squares": [{"embeddings": 2}, {"measured": [0, 9]}],
     "determines": [{"measured": 7}, {"embeddings": [4, 2]}, {"measured": [10**400]},
     {"measured": np.array(4)}],

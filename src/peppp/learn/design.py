@@ -61,27 +61,13 @@ def d_optimal(
     while len(chosen) < count:
         best = int(leverage.argmax())
         chosen.append(best)
+        # The inverse of X + y y^T is X^-1 - u u^T / (1 + y^T u) with u = X^-1 y (Sherman and Morrison, 1950).
         u = X_inverse @ Y[:, best]
-        leverage -= (u @ Y) ** 2 / (1.0 + Y[:, best] @ u)  # the effect of the rank-one update of X^-1
+        grown = 1.0 + Y[:, best] @ u
+        leverage -= (u @ Y) ** 2 / grown
         leverage[best] = -np.inf
-        X_inverse = rank_one_update(X_inverse, Y[:, best])
+        X_inverse -= np.outer(u, u) / grown
     return np.asarray(allowed[order[chosen]])
-
-
-@checked
-def rank_one_update(inverse: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of X + y y^T, given the inverse of a symmetric X (Sherman and Morrison, 1950): [k, k].
-
-    >>> rank_one_update(np.eye(2), np.array([1.0, 0.0]))
-    array([[0.5, 0. ],
-           [0. , 1. ]])
-    """
-    if vector.ndim != 1 or inverse.shape != 2 * vector.shape:
-        raise ArgumentError(
-            f"the inverse is [k, k] and the vector [k], not {inverse.shape} and {vector.shape}"
-        )
-    u = inverse @ vector
-    return np.asarray(inverse - np.outer(u, u) / (1.0 + vector @ u))
 
 
 @checked
