@@ -13,6 +13,12 @@ settings.register_profile("peppp", deadline=None)  # a deadline is a timed asser
 settings.load_profile("peppp")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that an earlier run kept in the user's cache decides a test, and tests leave nothing there."""
+    os.environ["PEPPP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def empty_folder(request: pytest.FixtureRequest) -> None:
     """Pages of docs may write files; none of them stays."""

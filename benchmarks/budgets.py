@@ -23,7 +23,7 @@ from peppp.footprint.measuring import measure_step
 from peppp.lowprec.network.conversion import low_precision
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.tasks import networks
-from peppp.training.recompute import Planning
+from peppp.training.planning import Planning
 
 PAIR = "1-4-1/1-6-7"
 SHARES = (0.85, 0.7, 0.5, 0.3, 0.1, 0.0)

@@ -16,8 +16,9 @@ from peppp.precisions.known import parse_precision
 from peppp.records import Recipe
 from peppp.tasks.readers import load
 from peppp.training.checkpoint import train_in_folder
-from peppp.training.measurement import measure, with_resolution
+from peppp.training.measurement import measure
 from peppp.training.pretrained import named_with_digest
+from peppp.training.sizes import with_resolution
 
 FROM = "cifar10"
 TASKS = ("cifar100_vehicles_1", "flowers17", "eth80", "sign_digits", "monkeys10")

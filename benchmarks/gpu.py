@@ -39,7 +39,8 @@ from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training import exactness, loop
 from peppp.training import graphs as replay
-from peppp.training.measurement import footprint, provenance
+from peppp.training.measurement import provenance
+from peppp.training.sizes import footprint
 
 CONFIGURATION = Configuration.parse("1-4-1/1-6-7")
 RECIPE = Recipe(network="resnet18")

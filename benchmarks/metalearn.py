@@ -16,7 +16,7 @@ from peppp.learn.methods import PAPER_METHODS
 from peppp.learn.threads import single_thread
 from peppp.paper.convex import relaxed_d_optimal
 from peppp.paper.synthetic import synthetic_table
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 
 
 def timed(work, repeats: int = 1) -> float:

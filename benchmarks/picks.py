@@ -43,7 +43,8 @@ from peppp.learn.methods import Task, outcomes
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
 from peppp.precisions.known import MEASURED, PRECISIONS, is_of_formats
-from peppp.table.matrix import ErrorMatrix, error_matrix, placed
+from peppp.table.matrix import ErrorMatrix, placed
+from peppp.table.measured import error_matrix
 from peppp.table.select import SHIPPED_TABLE, read_current
 from peppp.table.slices import by_seed, known_part, largest_slice, one_run
 from peppp.tasks.dataset import Dataset, blank_images

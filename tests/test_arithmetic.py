@@ -18,7 +18,7 @@ from peppp.errors import TableError
 from peppp.lowprec.network.convolutions import holds_narrow
 from peppp.records import ARITHMETIC_VERSION
 from peppp.table.csv import write_table
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 from peppp.table.select import SHIPPED_TABLE, open_table, read_current, read_measurements
 from peppp.table.slices import largest_slice
 from peppp.table.store.schema import cells

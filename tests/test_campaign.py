@@ -19,8 +19,9 @@ from peppp.campaign.estimates import Estimates
 from peppp.campaign.local import local
 from peppp.campaign.processes import Processes
 from peppp.campaign.progress import Display
-from peppp.campaign.runner import TRIES, Summary
+from peppp.campaign.runner import TRIES
 from peppp.campaign.runner import run_campaign as run_on
+from peppp.campaign.summary import Summary
 from peppp.table.store.store import Store
 
 

@@ -399,7 +399,7 @@ def test_a_stopped_pick_says_whether_the_same_line_goes_on(tmp_path, images, tab
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peppp.advise.session.run_campaign", interrupted)
+    monkeypatch.setattr("peppp.campaign.runner.run_campaign", interrupted)
     line = (
         "pick",
         images,

@@ -17,7 +17,7 @@ from peppp.page.report import render
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.matrix import ErrorMatrix, Row
 from peppp.tasks.readers import load
-from peppp.training.measurement import training_operations
+from peppp.training.sizes import training_operations
 
 GRID = paper_grid()
 

@@ -6,7 +6,7 @@ from peppp.evaluate.leave_one_out import evaluate
 from peppp.paper import better_picks
 from peppp.paper.study import Study
 from peppp.paper.synthetic import synthetic_table
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from peppp.errors import PepppError
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.csv import write_table
 from peppp.table.matrices import write_matrix
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 from peppp.table.select import SHIPPED_TABLE
 
 

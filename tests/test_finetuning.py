@@ -16,9 +16,10 @@ from peppp.tasks import networks
 from peppp.tasks.readers import load
 from peppp.training.fitting import fitting
 from peppp.training.loop import Run
-from peppp.training.measurement import footprint, measure, with_resolution
+from peppp.training.measurement import measure
 from peppp.training.pretrained import freeze, load_into, named_with_digest
 from peppp.training.runs_here import lacking
+from peppp.training.sizes import footprint, with_resolution
 from peppp.training.snippets import snippet
 
 BEGUN, NEW = "digits:01234?train=320&test=300", "digits:56789?train=40&test=300"

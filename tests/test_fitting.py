@@ -19,7 +19,7 @@ from peppp.tasks.readers import load
 from peppp.training.checkpoint import train_in_folder
 from peppp.training.fitting import fitting
 from peppp.training.loop import Run
-from peppp.training.measurement import with_resolution
+from peppp.training.sizes import with_resolution
 
 COARSE = Configuration.parse("1-4-1/1-6-7")
 

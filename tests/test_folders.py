@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from peppp.cache import folder
 from peppp.errors import DataError
-from peppp.tasks import cache
 from peppp.tasks.catalog import find, imagenet_classes
 from peppp.tasks.images import decode, size_of
 from peppp.tasks.readers import load
@@ -46,7 +46,7 @@ def test_a_set_is_cut_out_of_imagenet(imagenet):
 
 def test_the_cache_is_used_and_changed_images_are_read_anew(imagenet, monkeypatch):
     first = load("imagenet-bag")
-    (kept,) = cache.folder().iterdir()
+    (kept,) = folder("images").iterdir()
     with monkeypatch.context() as patch:
         patch.setattr("peppp.tasks.folders.decoded", None)  # nothing is decoded the second time
         again = load("imagenet-bag")
@@ -67,7 +67,7 @@ def test_a_folder_of_many_images_is_decoded_once(parts, tmp_path, monkeypatch):
             for i in range(5):
                 photograph(root / part / name / f"{i}.jpg", 20 + i, 30)
     plain = load(f"folder:{root}")
-    assert not cache.folder().exists()
+    assert not folder("images").exists()
     monkeypatch.setattr("peppp.tasks.folders._MANY", 10)
     first = load(f"folder:{root}")
     with monkeypatch.context() as patch:
@@ -88,7 +88,7 @@ def test_nothing_is_cached_half_way(imagenet, monkeypatch):
 
     monkeypatch.setattr(np, "savez", broken)
     assert len(load("imagenet-bag").train_targets) == 15
-    assert list(cache.folder().iterdir()) == []
+    assert list(folder("images").iterdir()) == []
     path = imagenet / "train" / BAG[1] / f"{BAG[1]}_0.JPEG"
     path.write_bytes(path.read_bytes()[:2000])
     monkeypatch.undo()

@@ -24,8 +24,8 @@ from torch import nn
 
 import peppp
 from peppp import pareto
+from peppp.advise import limits
 from peppp.advise import pick as answers
-from peppp.advise import session
 from peppp.advise.advisor import Advisor
 from peppp.advise.costs import Cost
 from peppp.campaign import cells, runner
@@ -51,7 +51,7 @@ from peppp.learn import completion, design, softimpute
 from peppp.page import overview, report
 from peppp.precisions.known import parse_precision
 from peppp.records import Footprint, Measurement, Outcome, Recipe, RoundingModes
-from peppp.table import csv, labels, matrix
+from peppp.table import csv, labels, matrix, measured
 from peppp.table.store.store import Store
 from peppp.tasks import dataset, networks, readers
 from peppp.training import losses
@@ -475,7 +475,7 @@ TARGETS: dict[str, Target] = {
         fixed(weights=1, activations=2, gradients=3, states={"momentum": 3}, raw=0, working=0),
     ),
     "Measurement": Target(
-        lambda **a: (asked(measurement := Measurement(**a)), matrix.error_matrix([measurement])),
+        lambda **a: (asked(measurement := Measurement(**a)), measured.error_matrix([measurement])),
         lambda: {f.name: getattr(MEASURED, f.name) for f in dataclasses.fields(Measurement)},
         {"recipe": some_recipes(), "curve": either((), ((1, 2, 3),), [[1, 0.5]])},
     ),
@@ -582,7 +582,7 @@ TARGETS: dict[str, Target] = {
         SOME_MATRICES,
     ),
     "error_matrix": Target(
-        lambda **a: asked(matrix.error_matrix(**a)),
+        lambda **a: asked(measured.error_matrix(**a)),
         lambda: {
             "measurements": [MEASURED], "seed": 0, "learning_rates": (), "recipe_digest": None,
             "include_reference": True, "include_named": True,
@@ -671,7 +671,7 @@ TARGETS: dict[str, Target] = {
         },
     ),
     "footprints": Target(
-        session.footprints,
+        limits.footprints,
         lambda: {"dataset": NUMBERS, "recipe": MLP, "labels": GRID},
         {"recipe": some_recipes(), "labels": either(["amp-bf16"], ["mine"], [FP32_CONFIGURATION]),
          "dataset": either(DIGITS)},

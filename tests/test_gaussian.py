@@ -15,7 +15,8 @@ from peppp.learn.methods import Method, Task
 from peppp.learn.noise_free import NoiseFree, belief_of, coordinates, savings
 from peppp.learn.strategy import strategy
 from peppp.paper.synthetic import synthetic_table
-from peppp.table.matrix import ErrorMatrix, Row, error_matrix
+from peppp.table.matrix import ErrorMatrix, Row
+from peppp.table.measured import error_matrix
 
 
 def twin(runs, coordinates, groups, steps=30, shape_steps=8):

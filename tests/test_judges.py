@@ -13,7 +13,8 @@ from peppp.evaluate.leave_one_out import evaluate
 from peppp.learn.completion import learn
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.csv import write_table
-from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged, error_matrix
+from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged
+from peppp.table.measured import error_matrix
 from peppp.table.slices import by_seed, known_part, largest_slice, one_run
 
 ONE = largest_slice(synthetic_table(8, further=False))

@@ -17,12 +17,13 @@ from peppp.records import Recipe
 from peppp.table.csv import read_table, write_table
 from peppp.table.labels import parse_label
 from peppp.table.matrices import read_errors
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 from peppp.table.merge import merge
 from peppp.table.slices import largest_slice
 from peppp.table.store.store import Store
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint, measure
+from peppp.training.measurement import measure
+from peppp.training.sizes import footprint
 
 COSTS = {
     "fp32": 0.0,

@@ -13,18 +13,17 @@ from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.page.overview import overview, task_page
 from peppp.page.report import render
 from peppp.table.csv import write_table
-from peppp.table.matrix import footprint_at
+from peppp.table.measured import footprints_at
 
 
 @pytest.mark.parametrize("known", ["1-5-3/1-6-11", "1-4-3/1-7-9", "1-3-1/1-6-7"])
 def test_a_footprint_carries_over_to_other_formats_as_it_would_be_counted(known):
     source = measured("t", Configuration.parse(known), 0.5)
     slack = 0 if source.configuration.format_a.bits >= 8 else 2  # a byte of weights, one of activations
-    for configuration in [*paper_grid(), Configuration.parse("mx-1-2-1/32/1-6-7")]:
-        carried, counted = (
-            footprint_at({source.configuration: source.footprint}, configuration),
-            COUNTS.footprint(configuration),
-        )
+    configurations = [*paper_grid(), Configuration.parse("mx-1-2-1/32/1-6-7")]
+    at_each = footprints_at({source.configuration: source.footprint}, configurations)
+    for configuration, carried in zip(configurations, at_each, strict=True):
+        counted = COUNTS.footprint(configuration)
         assert abs(carried.total - counted.total) <= slack * 2
         assert carried.optimizer == counted.optimizer
 

@@ -16,9 +16,9 @@ from peppp.tasks.readers import load
 from peppp.training.checkpoint import train_in_folder
 from peppp.training.fitting import fitting
 from peppp.training.loop import Run
-from peppp.training.measurement import with_resolution
 from peppp.training.prepare import prepare
 from peppp.training.runs_here import lacking, runnable
+from peppp.training.sizes import with_resolution
 
 DATA = "digits:01234?train=320&test=300"
 HERE = [p.name for p in runnable() if p.optimizer != "adamw"]

@@ -17,7 +17,7 @@ from peppp.footprint.fakes import classification_loss
 from peppp.footprint.measuring import measure_step, measure_training
 from peppp.tasks.networks import build
 from peppp.training.blocks import coarse_blocks, compute_again, finer_blocks, observed
-from peppp.training.recompute import Planning
+from peppp.training.planning import Planning
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import budgets

@@ -16,7 +16,7 @@ from peppp.records import Recipe
 from peppp.table.select import SHIPPED_TABLE
 from peppp.tasks import folders
 from peppp.tasks.readers import load
-from peppp.training.measurement import footprint
+from peppp.training.sizes import footprint
 
 NETWORKS = """
 import sys

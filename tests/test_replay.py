@@ -12,7 +12,8 @@ from peppp.learn.methods import METHODS
 from peppp.learn.strategy import strategy
 from peppp.paper import newtasks
 from peppp.paper.synthetic import synthetic_table
-from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged, error_matrix
+from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged
+from peppp.table.measured import error_matrix
 from peppp.table.slices import by_seed, complete_block, known_part, largest_slice, main_seed, parse_where
 
 TABLE = synthetic_table(12, seed=3)  # invented errors

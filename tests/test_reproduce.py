@@ -19,7 +19,8 @@ from peppp.paper.scale import paper_scale
 from peppp.paper.study import Study
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.csv import write_table
-from peppp.table.matrix import Lacking, error_matrix
+from peppp.table.matrix import Lacking
+from peppp.table.measured import error_matrix
 from peppp.table.slices import largest_slice
 
 TABLE = synthetic_table(12)  # invented errors

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from peppp.advise import session as choice
+from peppp.advise import trials
 from peppp.errors import BudgetError
 from peppp.formats import paper_grid
 from peppp.records import Recipe
@@ -34,8 +35,8 @@ def lab(monkeypatch):
         state.rounds.append(len(cells))
         return [SimpleNamespace(key=c.key, test_error=truth[c.configuration], seconds=10.0) for c in cells]
 
-    monkeypatch.setattr(choice, "measure_cells", measure_cells)
-    monkeypatch.setattr(choice, "monotonic", lambda: state.now)
+    monkeypatch.setattr(trials, "measure_cells", measure_cells)
+    monkeypatch.setattr(trials, "monotonic", lambda: state.now)
     return state
 
 
@@ -114,7 +115,7 @@ def test_a_time_that_is_none_is_refused(lab):
 def test_trainings_that_learned_nothing_are_said_first(lab, monkeypatch):
     chance = 0.5  # of two digits
     monkeypatch.setattr(
-        choice,
+        trials,
         "measure_cells",
         lambda cells, **_: [SimpleNamespace(key=c.key, test_error=chance, seconds=1.0) for c in cells],
     )

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from peppp import Configuration, Footprint, Measurement, Outcome, Recipe
 from peppp.errors import PepppError, StoreError, TableError
 from peppp.table.columns import COLUMNS, from_record, to_record
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 from peppp.table.store import database, schema
 from peppp.table.store.store import SCHEMA_VERSION, Store
 

@@ -12,7 +12,9 @@ from helpers import MEASURED, measured
 from peppp import Configuration, Footprint, Outcome, Recipe, paper_grid
 from peppp.errors import StoreError, TableError
 from peppp.table.columns import COLUMNS, check, from_record, to_record
-from peppp.table.matrix import ErrorMatrix, Row, error_matrix, read_table, write_table
+from peppp.table.csv import read_table, write_table
+from peppp.table.matrix import ErrorMatrix, Row
+from peppp.table.measured import error_matrix
 
 # --- the text table
 

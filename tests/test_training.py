@@ -15,7 +15,8 @@ from peppp.tasks.readers import load
 from peppp.training.batches import flip_crop
 from peppp.training.loop import run_seed, train
 from peppp.training.losses import find_loss
-from peppp.training.measurement import footprint, measure
+from peppp.training.measurement import measure
+from peppp.training.sizes import footprint
 
 RECIPE = Recipe(network="resnet8-w4", epochs=2)
 COARSE = Configuration.parse("1-4-1/1-6-7")

@@ -10,7 +10,7 @@ from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.learn.methods import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 from peppp.table.select import alike, taught_by
 
 GRID = paper_grid()[:33]
@@ -40,7 +40,7 @@ def transferred(measurements, recipe, method="ed-mf", count=6, budget=np.inf):
     matrix = error_matrix(measurements)
     memory = np.arange(1.0, 1.0 + len(matrix.columns))
     fits = memory <= budget
-    return transfers(matrix, matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
+    return transfers(matrix, lambda: matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
 
 
 def asked(**fields):

@@ -13,7 +13,7 @@ from peppp.precisions.known import PRECISIONS
 from peppp.records import Footprint, Measurement, Outcome
 from peppp.table.csv import write_table
 from peppp.table.labels import TunedConfiguration, parse_label, parse_rates
-from peppp.table.matrix import error_matrix
+from peppp.table.measured import error_matrix
 
 A, B = Configuration.parse("1-4-3/1-6-7"), Configuration.parse("1-5-2/1-6-7")
 ERRORS = {(A, 0.1): 0.2, (A, 0.001): 0.6, (B, 0.1): 0.4, (B, 0.001): 0.5}

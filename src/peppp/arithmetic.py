@@ -11,9 +11,10 @@ with these errors remain in use. Version 2 changed three things:
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 
+from peppp.arguments import trusted
 from peppp.floats import FloatFormat
 from peppp.formats import parse_format
 from peppp.precisions.known import Precision
@@ -51,7 +52,10 @@ def older_recipes(recipe: Recipe) -> list[Recipe]:
 def current(measurement: Measurement) -> Measurement:
     """Return the measurement with its recipe passed through :func:`current_recipe`."""
     recipe = current_recipe(measurement.recipe, measurement.configuration)
-    return measurement if recipe is measurement.recipe else replace(measurement, recipe=recipe)
+    if recipe.arithmetic_version == measurement.recipe.arithmetic_version:
+        return measurement
+    parts = {field.name: getattr(measurement, field.name) for field in fields(Measurement)}
+    return trusted(Measurement, **(parts | {"recipe": recipe}))
 
 
 def outdated(measurements: Iterable[Measurement]) -> int:

@@ -1,10 +1,13 @@
 """Warn about learning from rows of another network, resolution or rounding, and say how well it works."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from peppp.cache import kept
 from peppp.errors import BudgetError
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
@@ -13,6 +16,7 @@ from peppp.learn.methods import Task, run
 from peppp.learn.strategy import strategy
 from peppp.records import Recipe
 from peppp.table.matrix import ErrorMatrix
+from peppp.tasks.dataset import digest
 
 FIELDS = ("network", "learning_rate", "resolution", "rounding", "error_format", "accumulator")
 _FEWEST_ROWS, _FEWEST_ERRORS = 3, 10
@@ -60,27 +64,55 @@ class Transfer:
         )
 
 
-def transfers(taught: ErrorMatrix, matrix: ErrorMatrix, recipe: Recipe, asked: Asked) -> tuple[Transfer, ...]:
+def transfers(
+    taught: ErrorMatrix, everything: Callable[[], ErrorMatrix], recipe: Recipe, asked: Asked
+) -> tuple[Transfer, ...]:
     """Each of :data:`FIELDS` in which no row ``taught`` has the value of ``recipe``, with its leave-one-out.
 
-    The leave-one-out is over all rows of ``matrix``, whose columns are those of the new task.
+    ``everything`` makes the matrix of all rows, whose columns are those of the new task. The leave-one-out
+    over its rows takes seconds, so its result is kept in the user's cache.
     """
-    found = []
+    lacking = {}
     for field in FIELDS:
-        values = [getattr(row.recipe, field, None) for row in matrix.rows]
-        value = getattr(recipe, field)
         known = {getattr(row.recipe, field) for row in taught.rows if row.recipe is not None}
-        if known and value not in known:
-            texts = tuple(str(one) for one in sorted(known))
-            found.append(Transfer(field, str(value), texts, *_leave_one_out(matrix, values, asked), asked))
+        if known and getattr(recipe, field) not in known:
+            lacking[field] = tuple(str(one) for one in sorted(known))
+    if not lacking:
+        return ()
+    matrix = everything()
+    found = []
+    for field, known_texts in lacking.items():
+        values = [str(getattr(row.recipe, field, None)) for row in matrix.rows]
+        regrets = kept(
+            "transfers",
+            (_digest(matrix, asked), asked.method, asked.measurements, asked.rank, values),
+            partial(_leave_one_out, matrix, values, asked),
+            to_plain=list,
+            from_plain=lambda parts: (parts[0], parts[1], parts[2]),
+        )
+        found.append(Transfer(field, str(getattr(recipe, field)), known_texts, *regrets, asked))
     return tuple(found)
 
 
+def _digest(matrix: ErrorMatrix, asked: Asked) -> str:
+    """A digest of everything in a matrix and a task that a leave-one-out looks at."""
+    arrays = (
+        matrix.values,
+        matrix.counts,
+        matrix.squares,
+        asked.task.memory,
+        asked.task.feasible,
+        asked.task.measurable,
+    )
+    parts = [part for part in arrays if part is not None]
+    return digest(*parts, repr((matrix.labels, matrix.keys, matrix.families, list(matrix.chance))))
+
+
 def _leave_one_out(
-    matrix: ErrorMatrix, values: list[object], asked: Asked
+    matrix: ErrorMatrix, values: list[str], asked: Asked
 ) -> tuple[int, float | None, float | None]:
     """Number of tasks, and mean regrets of picks learned from rows with other values and with the same."""
-    own = np.array(list(map(str, values)))
+    own = np.array(values)
     families = np.array(matrix.families)
     apart = families[:, None] != families
     across, within = (

@@ -11,7 +11,8 @@ from peppp.precisions.known import is_of_formats
 from peppp.precisions.named import NamedPrecision
 from peppp.records import Measurement, Recipe
 from peppp.table.labels import Label, TunedConfiguration
-from peppp.table.matrix import ErrorMatrix, error_matrix
+from peppp.table.matrix import ErrorMatrix
+from peppp.table.measured import error_matrix
 from peppp.table.select import alike, taught_by
 from peppp.tasks import networks
 from peppp.tasks.dataset import Dataset

@@ -22,7 +22,7 @@ class Steps:
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, **how: Any) -> None:
-        self._dataset, self._recipe, self._how = dataset, recipe, how
+        self.dataset, self.recipe, self._how = dataset, recipe, how
         self._ways: dict[str, Fitting] = {}
 
     @staticmethod
@@ -42,7 +42,7 @@ class Steps:
         """How a step fits. Raises BudgetError if it does not."""
         storage = self.storage(precision)
         if storage not in self._ways:
-            self._ways[storage] = fitting(self._dataset, self._recipe, storage)
+            self._ways[storage] = fitting(self.dataset, self.recipe, storage)
         pair = precision if is_of_formats(precision) else None
         return self._ways[storage].within(budget, pair, **self._how)
 

@@ -4,45 +4,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import monotonic
 from typing import Any
 
-import numpy as np
-
-from peppp.advise.advisor import Advisor, check_limit, check_request
+from peppp.advise.advisor import Advisor, check_request
 from peppp.advise.caution import Asked, transfers
-from peppp.advise.choices import CHOICES, choosable, known_errors, shipped
+from peppp.advise.choices import CHOICES, choosable
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
-from peppp.advise.peaks import Steps, bytes_counted, of_peaks, of_trials, plain_step
+from peppp.advise.learned import learned_from
+from peppp.advise.limits import Limits
+from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick, Reference
 from peppp.advise.running import text_of, train_line
+from peppp.advise.trials import Trials, make_trials, training_of
 from peppp.arguments import checked
-from peppp.arithmetic import current
-from peppp.campaign.cells import Cell
-from peppp.campaign.local import local
-from peppp.campaign.runner import Progress, run_campaign
-from peppp.campaign.worker import measure_cell, source
-from peppp.errors import BudgetError, PepppError, TableError
-from peppp.formats import FP32_CONFIGURATION, paper_grid
-from peppp.learn.belief import counted
-from peppp.learn.methods import DEFAULT_METHOD, Method
+from peppp.campaign.summary import Progress
+from peppp.campaign.worker import source
+from peppp.errors import BudgetError, TableError
+from peppp.formats import FP32_CONFIGURATION
+from peppp.learn.methods import DEFAULT_METHOD
 from peppp.learn.noise_free import TOLERANCE
-from peppp.precisions.known import Precision
-from peppp.records import Footprint, Measurement, Recipe
+from peppp.records import Measurement, Recipe
 from peppp.table.labels import Label, TunedConfiguration, plain
-from peppp.table.matrix import ErrorMatrix, error_matrix
-from peppp.table.select import alike, taught_by
-from peppp.table.store.store import Store, fingerprints_in
+from peppp.table.matrix import ErrorMatrix
 from peppp.tasks import networks
-from peppp.tasks.dataset import Dataset, blank_images, under
+from peppp.tasks.dataset import Dataset, under
 from peppp.tasks.readers import load
+from peppp.training.fitting import Fit
 from peppp.training.loop import fitted_weights
-from peppp.training.measurement import footprint, training_operations, with_resolution
+from peppp.training.sizes import footprint, training_operations, with_resolution
 from peppp.training.snippets import snippet
-from peppp.units import parse_bytes
 
-COUNTS = ("peak", "kept")
 _AT_CHANCE = 0.95  # of the error of guessing: a training with a higher error has learned nothing
 
 
@@ -118,162 +109,127 @@ def pick(
     so, and how well picks from such rows did on the table's tasks. A ``dry_run`` trains nothing: ``planned``
     lists what it would train, and everything else is what is believed before any training.
     """
-    budget, cap = parse_bytes(budget), parse_bytes(budget if cap is None else cap)
+    limits = Limits.of(budget, cap, count, recompute=recompute, micro_batch=micro_batch)
     if spend is not None and not 0 < spend < float("inf"):
         raise BudgetError(f"spend is {spend} seconds; give a positive time, such as 90s, 10min or 2h")
-    check_request(method or DEFAULT_METHOD, until_sure, noise)
+    method = method or DEFAULT_METHOD
+    check_request(method, until_sure, noise)
     check_costs(costs)
     networks.check_name(network)
-    how: dict[str, Any] = {"recompute": recompute, "micro_batch": micro_batch}
     if choices not in CHOICES:
         raise TableError(f"unknown choices {choices!r}; known: {', '.join(CHOICES)}")
-    if count not in COUNTS:
-        raise BudgetError(f"unknown count {count!r}; known: {', '.join(COUNTS)}")
-    if count == "kept" and micro_batch is not None:
-        raise BudgetError("micro-batches lower the peak, not what is kept; leave them out, or count the peak")
-
-    def seen(classes: int, side: int, images: int) -> None:
-        """Refuse limits below every size of the shipped table, before pixels are decoded."""
-        if table is not None:
-            return
-        stand_in = blank_images(classes, side, images)
-        asked = with_resolution(replace(recipe or Recipe(), network=network), stand_in)
-        steps = Steps(stand_in, asked, **how)
-        for find in (paper_grid, partial(shipped, choices, stand_in, asked, device)):
-            columns = list[Label](find())
-            if count == "kept":
-                sizes = {c: size.total for c, size in footprints(stand_in, asked, columns).items()}
-            else:
-                sizes = bytes_counted(steps.all_within(budget, columns), budget)
-            if min(sizes.values()) <= min(budget, cap):
-                return
-        for limit, name in ((budget, "a budget"), (cap, "a cap")):
-            check_limit(limit, name, sizes, "peak" if count == "peak" else "footprint")
-
-    dataset = under(load(str(data), resolution=resolution, seen=seen), fingerprints_in(store))
-    recipe = with_resolution(replace(recipe or Recipe(), network=network), dataset)
+    recipe = replace(recipe or Recipe(), network=network)
     if len(learning_rates) == 1:
         recipe = replace(recipe, learning_rate=learning_rates[0])
-    known: list[Measurement] = []
-    every = choices != "paper"
-    unused, rates = "", learning_rates if len(learning_rates) > 1 else ()
-    if not isinstance(table, ErrorMatrix):
-        known, unused = alike(table, recipe, without=(dataset.fingerprint, dataset.former))
-    if isinstance(table, ErrorMatrix):
-        errors = table.without(dataset.name)
-        if rates and not any(isinstance(c, TunedConfiguration) for c in errors.columns):
-            raise TableError("an error matrix has no learning rates; give one, or a store or a table")
-    else:
-        # The errors of fp32 say much about the others, but the paper's methods do not use them.
-        fp32 = Method.parse(method or DEFAULT_METHOD).design == DEFAULT_METHOD
-        taught = taught_by(known, recipe, every_rate=bool(rates))
-        errors = known_errors(taught, choices, rates=rates, with_fp32=fp32)
-    # If no row states its chance error, errors are compared as they are.
-    stated = any(row.chance_error != 1.0 for row in errors.rows)
-    chance_error = dataset.chance_error if stated else None
-    sizes = footprints(dataset, recipe, choosable(errors.columns, choices, dataset, recipe, device))
-    steps = Steps(dataset, recipe, **how)
-    fits = steps.all_within(budget, list(sizes)) if count == "peak" else {}
-    peaks = bytes_counted(fits, budget) or None
-    counted_bytes = peaks or {label: size.total for label, size in sizes.items()}
-    priced = [_cost(name, counted_bytes, dataset, recipe, known) for name in dict.fromkeys(costs)]
+    rates = learning_rates if len(learning_rates) > 1 else ()
+
+    refuse_small = partial(limits.refuse_small, recipe, choices, device) if table is None else None
+    dataset = under(load(str(data), resolution=resolution, seen=refuse_small), _fingerprints_in(store))
+    recipe = with_resolution(recipe, dataset)
+    learned = learned_from(table, dataset, recipe, choices, rates, method)
+    steps = Steps(dataset, recipe, **limits.how)
+    sizes = limits.sizes(steps, choosable(learned.errors.columns, choices, dataset, recipe, device))
+    priced = [_cost(name, sizes.counted, dataset, recipe, learned.known) for name in dict.fromkeys(costs)]
+
     stops = spend is not None or until_sure is not None
     one_more = measurements is None and not stops
     if measurements is None:
         usual = 7 if recipe.pretrained else 6  # the table has only trainings from scratch
-        measurements = sum(size <= cap for size in counted_bytes.values()) if stops else usual
+        measurements = sum(size <= limits.cap for size in sizes.counted.values()) if stops else usual
+    fp32_is_column = FP32_CONFIGURATION in sizes.footprints
     advisor = Advisor(
-        errors,
-        sizes,
-        budget,
+        learned.errors,
+        sizes.footprints,
+        limits.budget,
         measurements=measurements,
-        cap=cap,
+        cap=limits.cap,
         rank=rank,
-        chance_error=chance_error,
+        chance_error=learned.chance_error,
         task=dataset.name,
         network=network,
-        method=method or DEFAULT_METHOD,
+        method=method,
         until_sure=until_sure,
         tolerance=tolerance,
-        fp32_error=None if FP32_CONFIGURATION in sizes else fp32_error,
+        fp32_error=None if fp32_is_column else fp32_error,
         noise=noise,
-        peaks=peaks,
+        peaks=sizes.peaks,
     )
-    if FP32_CONFIGURATION in sizes and fp32_error is not None:
+    if fp32_is_column and fp32_error is not None:
         advisor.tell(FP32_CONFIGURATION, fp32_error)
-    everything = (
-        error_matrix(known, learning_rates=rates, include_reference=every, include_named=every)
-        if known
-        else errors
-    )
-    of_weights = _of_weights(dataset, recipe, one_more=one_more)
-    notes = (*([unused] if unused else ()), *of_weights, *_notes(errors, everything, recipe, advisor, rank))
-    task = source(str(data), dataset)
+    notes = [*learned.notes, *_of_weights(dataset, recipe, one_more=one_more)]
+    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
+    notes += map(str, transfers(learned.errors, partial(learned.all_rows, advisor), recipe, asked))
     if progress is not None:
         progress.read(dataset)
-    started, longest, stopped = monotonic(), 0.0, ""
-    seconds: dict[Label, float] = {}
-    planned = advisor.plan if dry_run else ()
-    at_once = max(1, workers) if stops or advisor.sequential else measurements
-    while not dry_run and (wanted := advisor.batch(at_once)):
-        begun = monotonic()
-        if spend is not None and begun - started + longest > spend:
-            stopped = _spent(len(advisor.observed), spend)
-            break
-        plan = {task.cell(*training_of(c, recipe), seed): c for c in wanted}
-        asked = {cell.key: configuration for cell, configuration in plan.items()}
-        for measurement in measure_cells(
-            list(plan), store=store, workers=workers, device=device, progress=progress
-        ):
-            configuration = asked[measurement.key]
-            advisor.tell(configuration, measurement.test_error)
-            seconds[configuration] = measurement.seconds
-        longest = max(longest, monotonic() - begun)
+
+    planned, trials = advisor.plan if dry_run else (), Trials({}, "")
+    if not dry_run:
+        trials = make_trials(
+            advisor,
+            source(str(data), dataset),
+            recipe,
+            seed=seed,
+            at_once=max(1, workers) if stops or advisor.sequential else measurements,
+            spend=spend,
+            store=store,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
     chosen = advisor.recommend()
     if advisor.observed and min(advisor.observed.values()) >= _AT_CHANCE * dataset.chance_error:
         chosen = replace(chosen, warning=_untrained(dataset.chance_error))
-    in_fp32 = plain_step(dataset, recipe, budget, **how) if count == "peak" else None
-    own = next((p for p in chosen.predictions if p.configuration == FP32_CONFIGURATION), None)
-    if own is not None and chosen.configuration != FP32_CONFIGURATION:
-        chosen = replace(chosen, reference=Reference(own.error, own.interval, own.source))
-    if chosen.reference is not None:
-        total = in_fp32 or footprint(dataset, FP32_CONFIGURATION, recipe).total
-        chosen = replace(chosen, reference=replace(chosen.reference, total=total))
-    if peaks is not None and in_fp32 is not None:
-        fit = fits[chosen.configuration]
-        chosen = replace(
-            chosen,
-            step_peak=fit.peak,
-            recomputed=fit.recomputation.blocks,
-            micro_batch=fit.micro_batch,
-            fitted=f"{fit}; {steps.stored(*plain([chosen.configuration]))}, estimated",
-        )
-        notes = (*notes, *of_peaks(fits, in_fp32, budget))
+    if sizes.fits is not None:
+        chosen = _fitted(chosen, sizes.fits[chosen.configuration], steps)
+        in_fp32 = plain_step(dataset, recipe, limits.budget, **limits.how)
+        notes += of_peaks(sizes.fits, in_fp32, limits.budget)
         if advisor.observed:
-            notes = (*notes, *of_trials(dataset, recipe, cap))
+            notes += of_trials(dataset, recipe, limits.cap)
+    else:
+        in_fp32 = footprint(dataset, FP32_CONFIGURATION, recipe).total
     (picked,) = plain([chosen.configuration])
     _, as_picked = training_of(chosen.configuration, recipe)
     parts: dict[str, Any] = {"recomputed": chosen.recomputed, "micro_batch": chosen.micro_batch}
-    found = [cost.anchored(seconds) if cost.name == "time" else cost for cost in priced]
+    place: dict[str, Any] = {"budget": limits.budget, "seed": seed, "device": device}
     return replace(
-        chosen,
-        stopped=stopped or chosen.stopped,
-        costs=tuple(found),
+        _beside_fp32(chosen, in_fp32),
+        stopped=trials.stopped or chosen.stopped,
+        costs=tuple(cost.anchored(trials.seconds) if cost.name == "time" else cost for cost in priced),
         notes=(*chosen.notes, *notes),
         planned=planned,
         precision=text_of(picked),
-        line=train_line(
-            str(data),
-            picked,
-            as_picked,
-            resolution=resolution,
-            budget=budget,
-            seed=seed,
-            device=device,
-            **parts,
-        ),
+        line=train_line(str(data), picked, as_picked, resolution=resolution, **place, **parts),
         snippet=snippet(picked, as_picked, of_tokens=dataset.kind == "text", **parts),
     )
+
+
+def _fitted(chosen: Pick, fit: Fit, steps: Steps) -> Pick:
+    """Say how the step of a pick fits its budget."""
+    (picked,) = plain([chosen.configuration])
+    return replace(
+        chosen,
+        step_peak=fit.peak,
+        recomputed=fit.recomputation.blocks,
+        micro_batch=fit.micro_batch,
+        fitted=f"{fit}; {steps.stored(picked)}, estimated",
+    )
+
+
+def _beside_fp32(chosen: Pick, in_fp32: int) -> Pick:
+    """Say what fp32 is expected to reach, and how many bytes it takes."""
+    reference = chosen.reference
+    own = next((p for p in chosen.predictions if p.configuration == FP32_CONFIGURATION), None)
+    if own is not None and chosen.configuration != FP32_CONFIGURATION:
+        reference = Reference(own.error, own.interval, own.source)
+    return chosen if reference is None else replace(chosen, reference=replace(reference, total=in_fp32))
+
+
+def _fingerprints_in(store: str | Path | None) -> set[str]:
+    if store is None:
+        return set()
+    from peppp.table.store.store import fingerprints_in  # SQLAlchemy takes time to load
+
+    return fingerprints_in(store)
 
 
 def _cost(
@@ -297,16 +253,6 @@ def _cost(
     return column_cost(name, plain(sizes))
 
 
-def _notes(
-    errors: ErrorMatrix, everything: ErrorMatrix, recipe: Recipe, advisor: Advisor, rank: int
-) -> tuple[str, ...]:
-    """Notes on what the rows learned from lack for this training, and how well picks work without it."""
-    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
-    own = [everything.columns.index(label) for label in advisor.configurations]
-    known = everything.take(np.arange(len(everything.rows)), own)
-    return tuple(map(str, transfers(errors, known, recipe, asked)))
-
-
 def _of_weights(dataset: Dataset, recipe: Recipe, *, one_more: bool) -> tuple[str, ...]:
     """Notes on a pick for a training that begins from weights."""
     if not recipe.pretrained:
@@ -323,42 +269,3 @@ def _untrained(chance: float) -> str:
         f"no training got below the error of guessing, {chance:.3f}, so this pick means little; train longer "
         "(--min-steps 1000) or at another --learning-rate"
     )
-
-
-def _spent(count: int, seconds: float) -> str:
-    return f"after {counted(count)} another one would exceed the limit of {seconds:.0f} s"
-
-
-def training_of(label: Label, recipe: Recipe) -> tuple[Precision, Recipe]:
-    """The precision and recipe to train for a column, with the column's learning rate if it has one."""
-    (configuration,) = plain([label])
-    if isinstance(label, TunedConfiguration):
-        return configuration, replace(recipe, learning_rate=label.learning_rate)
-    return configuration, recipe
-
-
-def measure_cells(
-    cells: Sequence[Cell],
-    *,
-    store: str | Path | None = None,
-    workers: int = 0,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> list[Measurement]:
-    """Measurements of all cells, made or found in the store. Raises PepppError if one fails."""
-    with TemporaryDirectory() as folder, Store.open(store or Path(folder) / "measurements.db") as kept:
-        engine = local(partial(measure_cell, device=device), workers)
-        summary = run_campaign(kept, cells, engine, progress=progress)
-        if summary.interrupted:
-            raise KeyboardInterrupt
-        for cell, failure in (*summary.failed, *summary.lost):
-            raise PepppError(f"{cell.configuration} on {cell.task} could not be measured: {failure.message}")
-        wanted = {cell.key for cell in cells}
-        return [m for m in map(current, kept) if m.key in wanted]
-
-
-@checked
-def footprints(dataset: Dataset, recipe: Recipe, labels: Sequence[Label]) -> dict[Label, Footprint]:
-    """The footprint of a training on ``dataset`` at each of ``labels``, which must not be plain text."""
-    plain_ones = plain(labels)
-    return {label: footprint(dataset, c, recipe) for label, c in zip(labels, plain_ones, strict=True)}

@@ -9,7 +9,7 @@ from rich.progress import Progress as RichProgress
 
 from peppp.campaign.cells import Cell
 from peppp.campaign.engines import Failure, Result
-from peppp.campaign.runner import Summary
+from peppp.campaign.summary import Summary
 from peppp.records import Outcome
 from peppp.tasks.dataset import Dataset, described
 

@@ -9,13 +9,12 @@ import typer
 from peppp.cli.options import print_json, reading
 from peppp.errors import BudgetError, DataError
 from peppp.precisions.known import Precision
-from peppp.precisions.named import NamedPrecision
 from peppp.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from peppp.campaign.cells import Cell, Row
     from peppp.campaign.engines import Engine, Limit
-    from peppp.campaign.runner import Summary
+    from peppp.campaign.summary import Summary
     from peppp.records import Recipe
     from peppp.tasks.catalog import Entry
     from peppp.tasks.dataset import Dataset
@@ -83,18 +82,11 @@ def find_rows(
 
 def _size(data: "Dataset | Entry", recipe: "Recipe", configuration: Precision) -> int:
     from peppp.tasks.dataset import Dataset, blank_images
-    from peppp.training.measurement import footprint, network_counts
+    from peppp.training.sizes import footprint
 
-    if isinstance(data, Dataset):
-        return footprint(data, configuration, recipe).total
-    if isinstance(configuration, NamedPrecision):
-        stand_in = blank_images(data.classes or 10, data.resolution, recipe.batch_size)
-        return footprint(stand_in, configuration, recipe).total
-    shape = (3, data.resolution, data.resolution)
-    counts = network_counts(
-        recipe.network, data.classes or 10, 3, shape, False, (), False, recipe.loss, recipe.batch_size
-    )
-    return counts.footprint(configuration, optimizer=recipe.optimizer, accumulator=recipe.accumulator).total
+    if not isinstance(data, Dataset):
+        data = blank_images(data.classes or 10, data.resolution, recipe.batch_size)
+    return footprint(data, configuration, recipe).total
 
 
 def size_matrix(rows: list["Row"], configurations: list[Any], sizes: dict[Any, int]) -> Any:

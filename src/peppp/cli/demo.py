@@ -33,7 +33,8 @@ def command(
     from shutil import rmtree
     from statistics import median
 
-    from peppp.advise.session import measure_cells, pick, training_of
+    from peppp.advise.session import pick
+    from peppp.advise.trials import measure_cells, training_of
     from peppp.campaign.progress import Display
     from peppp.campaign.worker import source
     from peppp.cli.train import storage_of
@@ -45,7 +46,7 @@ def command(
     from peppp.tasks.readers import load
     from peppp.training.checkpoint import train_in_folder
     from peppp.training.fitting import fitting
-    from peppp.training.measurement import with_resolution
+    from peppp.training.sizes import with_resolution
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

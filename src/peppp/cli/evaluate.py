@@ -187,7 +187,8 @@ def known_from(
 
     Raises TableError for options that exclude each other.
     """
-    from peppp.table.matrix import averaged, error_matrix
+    from peppp.table.matrix import averaged
+    from peppp.table.measured import error_matrix
     from peppp.table.slices import by_seed, known_part
 
     if table is not None and (errors or memory is not None):

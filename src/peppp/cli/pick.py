@@ -285,7 +285,7 @@ def command(
     if train and not dry_run:
         from dataclasses import replace
 
-        from peppp.advise.session import training_of
+        from peppp.advise.trials import training_of
         from peppp.cli.train import run, storage_of
         from peppp.tasks.readers import load
 

@@ -174,7 +174,7 @@ def matrix(
     Example: peppp table matrix runs.db E.csv
     """
     from peppp.table.matrices import write_matrix
-    from peppp.table.matrix import error_matrix
+    from peppp.table.measured import error_matrix
     from peppp.table.select import read_current
 
     found = error_matrix(read_current(table), recipe_digest=recipe)

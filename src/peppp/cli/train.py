@@ -180,8 +180,8 @@ def run(
     from peppp.tasks.dataset import described
     from peppp.training.checkpoint import to_plain, train_in_folder
     from peppp.training.loop import check_recipe, fitted_weights
-    from peppp.training.measurement import with_resolution
     from peppp.training.runs_here import lacking, wants_another_optimizer
+    from peppp.training.sizes import with_resolution
 
     recipe = with_resolution(recipe, dataset)
     check_recipe(recipe, dataset)

@@ -20,7 +20,7 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
 
     >>> from peppp.evaluate.leave_one_out import evaluate
     >>> from peppp.paper.synthetic import synthetic_table
-    >>> from peppp.table.matrix import error_matrix
+    >>> from peppp.table.measured import error_matrix
     >>> known = error_matrix(synthetic_table(8, further=False))  # invented errors
     >>> record, = compare(evaluate(known, methods=("ed-mf", "zero"), counts=(5,)), "ed-mf", ["convergence"])
     >>> record["method"], record["ratio"] > 1

@@ -78,7 +78,7 @@ def coverage(
     the table is too small.
 
     >>> from peppp.paper.synthetic import synthetic_table
-    >>> from peppp.table.matrix import error_matrix
+    >>> from peppp.table.measured import error_matrix
     >>> known = error_matrix(synthetic_table(15, further=False))  # invented errors
     >>> found = coverage(known, settings=("I",), counts=(3,)).interval("covered", "I", 3)
     >>> bool(found.mean > 0.6)

@@ -256,7 +256,7 @@ def evaluate(
     count or share, and BudgetError for a cap below every footprint.
 
     >>> from peppp.paper.synthetic import synthetic_table
-    >>> from peppp.table.matrix import error_matrix
+    >>> from peppp.table.measured import error_matrix
     >>> known = error_matrix(synthetic_table(11, further=False))  # invented errors
     >>> found = evaluate(known, methods=("ed-mf", "zero"), counts=(4,))
     >>> bool(found.interval("relative_error", "I", "ed-mf", 4).mean < 0.5)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from peppp.errors import NetworkError
 
@@ -28,6 +27,8 @@ def count_multiply_adds(
     """
     inputs = torch.empty(batch_size, *input_shape, dtype=dtype, device="meta")
     labels = torch.zeros(batch_size, dtype=torch.int64, device="meta")
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton where it is installed
+
     counter = FlopCounterMode(display=False)
     try:
         with counter:

@@ -7,7 +7,7 @@ expressions.
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -42,6 +42,17 @@ class Rehearsal:
     def peak(self, configuration: Configuration) -> int:
         """Return the bytes of the highest moment at a configuration."""
         return max(moment.bytes(configuration) for moment in self.highest)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The rehearsal as data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, data: Any) -> "Rehearsal":
+        """Read what :meth:`to_plain` made."""
+        highest = tuple(Moment(**moment) for moment in data["highest"])
+        cut = None if data["cut"] is None else Cut.from_plain(data["cut"])
+        return cls(Moment(**data["at_rest"]), Moment(**data["kept"]), highest, cut)
 
 
 def rehearse(

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import flop_registry
 
 from peppp.footprint.fakes import tensors
 from peppp.footprint.moment import Moment
@@ -32,6 +31,14 @@ class Cut:
     operations: tuple[int, ...]
     step_operations: int
 
+    @classmethod
+    def from_plain(cls, data: Any) -> "Cut":
+        """Read what :func:`dataclasses.asdict` made of a cut, also after it was JSON."""
+        highest = {int(at): tuple(Moment(**m) for m in moments) for at, moments in data["highest"].items()}
+        left_behind = tuple(Moment(**moment) for moment in data["left_behind"])
+        blocks, operations = tuple(data["blocks"]), tuple(data["operations"])
+        return cls(blocks, highest, left_behind, operations, data["step_operations"])
+
 
 class Segments:
     """Follows a step through its blocks, inside ``following(module)``; ``now`` is the position."""
@@ -50,6 +57,8 @@ class Segments:
     def count(self, operation: Any, args: tuple[Any, ...], result: Any) -> None:
         """Count the operations of a call, if the step is recorded."""
         if self.recorded and self._blocks:
+            from torch.utils.flop_counter import flop_registry  # loads triton where it is installed
+
             counts = flop_registry.get(operation._overloadpacket)
             found = sum(x.numel() for x in tensors((result,)))
             found += counts(*args, out_val=result) if counts is not None else 0

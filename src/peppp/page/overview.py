@@ -16,7 +16,8 @@ from peppp.page.bits import page_format
 from peppp.records import Measurement, Recipe
 from peppp.table.differences import unlike_most
 from peppp.table.labels import pairs
-from peppp.table.matrix import ErrorMatrix, error_matrix, footprint_at
+from peppp.table.matrix import ErrorMatrix
+from peppp.table.measured import error_matrix, footprints_at
 from peppp.units import format_bytes, parse_bytes
 
 _LEAST_OF_A_TASK, _LEAST_OF_A_CONFIGURATION = 6, 3
@@ -60,7 +61,7 @@ def overview(measurements: Iterable[Measurement], *, budget: int | str | None = 
     for i, row in enumerate(matrix.rows):
         own = of_row[row.fingerprint, row.recipe_digest]
         known = {m.configuration: m.footprint for m in own}
-        totals = [footprint_at(known, pair).total for pair in formats]
+        totals = [size.total for size in footprints_at(known, formats)]
         reference = [m.test_error for m in own if m.configuration.is_fp32]
         tasks.append(
             {
@@ -139,13 +140,13 @@ def task_page(page: dict[str, Any], measurements: Iterable[Measurement], name: s
     own = [m for m in measurements if m.task == name]
     sizes = {m.configuration: m.footprint for m in own}
     rows = []
-    for j, text in enumerate(page["configurations"]):
-        configuration = Configuration.parse(text)
-        size = footprint_at(sizes, configuration)
+    configurations = [Configuration.parse(text) for text in page["configurations"]]
+    at_each = footprints_at(sizes, configurations)
+    for j, (configuration, size) in enumerate(zip(configurations, at_each, strict=True)):
         seen = task["observed"][j] == "1"
         rows.append(
             {
-                "configuration": text,
+                "configuration": str(configuration),
                 "format_a": page_format(configuration.format_a),
                 "format_b": page_format(configuration.format_b),
                 "estimated": task["errors"][j],

@@ -10,7 +10,8 @@ import numpy as np
 from peppp.evaluate.judges import Judge, noise_free
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Measurement, Recipe
-from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
+from peppp.table.matrix import ErrorMatrix, Lacking, placed
+from peppp.table.measured import error_matrix
 from peppp.table.slices import known_part, largest_slice, main_seed, meets
 
 

@@ -19,7 +19,8 @@ from peppp.paper.frontiers import frontier_counts
 from peppp.paper.matrix_figures import EXAMPLE, MB
 from peppp.paper.study import Study
 from peppp.records import Measurement
-from peppp.table.matrix import Lacking, error_matrix
+from peppp.table.matrix import Lacking
+from peppp.table.measured import error_matrix
 from peppp.table.slices import known_part, main_seed
 
 

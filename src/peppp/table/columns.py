@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, get_origin
 
 from peppp.arguments import trusted
 from peppp.errors import FormatError, TableError
-from peppp.precisions.known import parse_precision
+from peppp.precisions.known import Precision, parse_precision
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 
 LONGEST_TEXT = 200
@@ -91,12 +92,19 @@ def _curve(text: str) -> tuple[tuple[int, float], ...]:
     return _pairs(_json(text))
 
 
-def _states(text: str) -> dict[str, int]:
-    return _sizes(_json(text))
+@lru_cache(maxsize=4096)  # the rows of a campaign share them
+def _states(text: str) -> Mapping[str, int]:
+    return MappingProxyType(_sizes(_json(text)))
 
 
-def _provenance(text: str) -> dict[str, str]:
-    return _texts(_json(text))
+@lru_cache(maxsize=4096)
+def _provenance(text: str) -> Mapping[str, str]:
+    return MappingProxyType(_texts(_json(text)))
+
+
+@lru_cache(maxsize=4096)
+def _precision(text: str) -> Precision:
+    return parse_precision(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,7 @@ COLUMNS: Mapping[str, Column] = {
     "configuration": Column(
         "Format A / Format B, or a name",
         "two formats, such as 1-4-1/1-6-7, or the name of a precision, such as amp-bf16",
-        parse_precision,
+        _precision,
     ),
     "recipe_digest": Column("digest of the recipe", "16 hexadecimal digits", _name),
     "seed": Column("seed of the run", _A_COUNT, _count),

@@ -1,26 +1,17 @@
 """The error matrix: errors of tasks (rows) at configurations (columns); few may be observed."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from fractions import Fraction
 from functools import cached_property
-from math import ceil, floor
-from statistics import fmean
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from peppp.arguments import checked, indices
-from peppp.arithmetic import current
 from peppp.errors import ArgumentError, TableError
-from peppp.formats import Configuration, Format
-from peppp.precisions.known import Precision, is_of_formats
-from peppp.records import Footprint, Measurement, Recipe
-from peppp.table.csv import read_table, write_table
-from peppp.table.labels import Label, TunedConfiguration, in_order, pairs
-
-__all__ = ["ErrorMatrix", "Lacking", "Row", "error_matrix", "read_table", "write_table"]
+from peppp.formats import Configuration
+from peppp.records import Recipe
+from peppp.table.labels import Label, pairs
 
 
 class Lacking(TableError):  # noqa: N818  "table lacking" reads better than "lacking error"
@@ -209,116 +200,6 @@ class ErrorMatrix:
         return self
 
 
-@checked
-def error_matrix(
-    measurements: Iterable[Measurement],
-    *,
-    seed: int | None = None,
-    learning_rates: Sequence[float] = (),
-    recipe_digest: str | None = None,
-    include_reference: bool = False,
-    include_named: bool = False,
-) -> ErrorMatrix:
-    """Make an error matrix: a row for each data set and recipe, and a column for each configuration.
-
-    An entry is the mean over repeats and seeds, or over the repeats of one ``seed``. Columns follow the order
-    of the paper's grid, and other columns come after it by text; rows are sorted by task. With
-    ``learning_rates``, each column is a configuration at one of these rates, and rows ignore the rate of
-    their recipes. ``recipe_digest`` keeps the rows of one recipe. The reference fp32/fp32 is a column only
-    with ``include_reference``, and named precisions are only with ``include_named``; the matrix then has no
-    memory.
-
-    Measurements of different arithmetic versions get different rows, unless :mod:`peppp.arithmetic` knows
-    that both versions give the same bits. The result does not depend on the order of the measurements. Memory
-    comes from the measured footprints; for entries that were not measured it is computed from the footprint
-    of the same row at another configuration.
-
-    Raises TableError for a learning rate or recipe that the measurements lack, and Lacking if none are left.
-
-    >>> from peppp import Footprint, Outcome, Recipe
-    >>> def measured(seed, configuration, error):
-    ...     return Measurement("digits", "d1", "digits", Configuration.parse(configuration), Recipe(), seed,
-    ...         0.9, error, error, (), Footprint(1, 1, 1, {}), Outcome.FINISHED, 1.0)
-    >>> matrix = error_matrix([measured(0, "1-4-1/1-6-7", 0.25), measured(1, "1-4-1/1-6-7", 0.75)])
-    >>> matrix.rows[0].task, matrix.values
-    ('digits', array([[0.5]]))
-    """
-    everything = [
-        current(m)
-        for m in measurements
-        if is_of_formats(m.configuration) or (include_reference if m.configuration.is_fp32 else include_named)
-    ]
-    kept = [
-        m
-        for m in everything
-        if (seed is None or m.seed == seed)
-        and (not learning_rates or m.recipe.learning_rate in learning_rates)
-        and (recipe_digest is None or m.recipe.digest == recipe_digest)
-    ]
-    _refuse_nothing(kept, everything, learning_rates, recipe_digest)
-    rows: dict[tuple[str, str], Row] = {}
-    cells: defaultdict[tuple[tuple[str, str], Label], list[float]] = defaultdict(list)
-    sizes: defaultdict[tuple[str, str], dict[Precision, Footprint]] = defaultdict(dict)
-    for m in kept:
-        recipe = m.recipe
-        label: Label = m.configuration
-        if learning_rates:
-            recipe = replace(m.recipe, learning_rate=0.0)
-            label = TunedConfiguration(m.configuration, m.recipe.learning_rate)
-        key = (m.fingerprint, recipe.digest)
-        row = Row(m.task, recipe.digest, m.group, m.chance_error, m.fingerprint, recipe)
-        # Two groups may have given one data set different names; the first in alphabetical order is kept.
-        rows[key] = min(rows.get(key, row), row, key=lambda row: (row.task, row.group, row.chance_error))
-        cells[key, label].append(m.test_error)
-        sizes[key].setdefault(m.configuration, m.footprint)
-    keys = sorted(rows, key=lambda key: (rows[key].task, key))
-    columns = in_order({label for _, label in cells}, learning_rates)
-    values = [[fmean(cells[key, c]) if (key, c) in cells else np.nan for c in columns] for key in keys]
-    counts = np.array([[len(cells.get((key, c), ())) for c in columns] for key in keys], dtype=np.float64)
-    squares = np.array(
-        [
-            [
-                sum((y - mean) ** 2 for y in cells.get((key, c), ()))
-                for c, mean in zip(columns, means, strict=True)
-            ]
-            for key, means in zip(keys, values, strict=True)
-        ]
-    )
-    memory = None
-    if not include_reference and not include_named:  # footprint_at converts between pairs of formats only
-        memory = np.array([[footprint_at(sizes[key], c).total for c in pairs(columns)] for key in keys])
-    return ErrorMatrix(
-        np.array(values),
-        tuple(rows[key] for key in keys),
-        tuple(columns),
-        memory if memory is not None and memory.min() > 0 else None,
-        counts,
-        squares,
-    )
-
-
-def _refuse_nothing(
-    kept: Sequence[Measurement],
-    everything: Sequence[Measurement],
-    learning_rates: Sequence[float],
-    recipe_digest: str | None,
-) -> None:
-    for rate in learning_rates:
-        if not any(m.recipe.learning_rate == rate for m in kept):
-            there = sorted({m.recipe.learning_rate for m in everything})
-            raise TableError(
-                f"the table has no measurement at the learning rate {rate:g}; it has "
-                f"{', '.join(f'{r:g}' for r in there) or 'none'}"
-            )
-    if recipe_digest is not None and not kept:
-        raise TableError(
-            f"no measurement has the recipe {recipe_digest!r}; there are "
-            f"{', '.join(sorted({m.recipe.digest for m in everything})) or 'no measurements at all'}"
-        )
-    if not kept:
-        raise Lacking("an error matrix needs at least one measurement at low precision; the table has none")
-
-
 def averaged(matrices: Sequence[ErrorMatrix]) -> ErrorMatrix:
     """Average matrices, such as those of several seeds, each entry over the matrices that observed it.
 
@@ -367,32 +248,3 @@ def placed(
     wider[:-1, :-1] = array
     rows, places = [at_row.get(key, -1) for key in keys], [at_column.get(column, -1) for column in columns]
     return np.asarray(wider[np.ix_(rows, places)])
-
-
-def footprint_at(known: Mapping[Precision, Footprint], configuration: Configuration) -> Footprint:
-    """Compute the footprint of a training at one configuration from footprints of it at others.
-
-    Only the bits per number change, and the counts of numbers are recovered from the packed bytes. The result
-    is exact if a ``known`` configuration has 8 bits or more, and else within a byte for each part. At least
-    one of ``known`` must be at low precision.
-    """
-    if configuration in known:
-        return known[configuration]
-    source = max(
-        (c for c in known if isinstance(c, Configuration) and not c.is_fp32),
-        key=lambda c: (c.format_a.bits, c.format_b.bits, str(c)),
-    )
-    sizes, (old_a, old_b) = known[source], (source.format_a, source.format_b)
-    new_a, new_b = configuration.format_a, configuration.format_b
-    return Footprint(
-        weights=_carried(sizes.weights, old_a, new_a),
-        activations=_carried(sizes.activations, old_a, new_a),
-        gradients=_carried(sizes.gradients, old_b, new_b),
-        states={name: _carried(size, old_b, new_b) for name, size in sizes.states.items()},
-        raw=sizes.raw,
-    )
-
-
-def _carried(size: int, old: Format, new: Format) -> int:
-    count = floor(Fraction(8 * size) / old.bits)  # down, because packing rounded the bytes up
-    return ceil(Fraction(count) * new.bits / 8)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from peppp.arguments import checked
@@ -11,8 +12,8 @@ from peppp.errors import StoreError, TableError
 from peppp.precisions.known import is_of_formats
 from peppp.records import ARITHMETIC_VERSION, Measurement, Recipe
 from peppp.table.csv import read_table
-from peppp.table.matrix import ErrorMatrix, error_matrix
-from peppp.table.store.store import Store
+from peppp.table.matrix import ErrorMatrix
+from peppp.table.measured import error_matrix
 
 SHIPPED_TABLE = Path(__file__).parents[1] / "data" / "table.csv.gz"
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -32,6 +33,7 @@ def taught_by(
     are returned if the selected recipe has fewer than three data sets or ten configurations.
     """
 
+    @cache  # a table has many rows and few recipes
     def way(r: Recipe) -> Recipe:
         return replace(r, resolution=0, learning_rate=0.0 if every_rate else r.learning_rate)
 
@@ -130,5 +132,7 @@ def read_measurements(place: str | Path) -> list[Measurement]:
             is_store = file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
         if not is_store:
             return read_table(path)
+    from peppp.table.store.store import Store  # most tables are text, and SQLAlchemy takes time to load
+
     with Store.open(place, create=False) as store:
         return store.measurements()

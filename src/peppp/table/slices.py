@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from peppp.errors import PepppError, TableError
 from peppp.precisions.known import is_of_formats
 from peppp.records import Measurement, Recipe
-from peppp.table.matrix import ErrorMatrix, Lacking, error_matrix, placed
+from peppp.table.matrix import ErrorMatrix, Lacking, placed
+from peppp.table.measured import error_matrix
 
 _SMALLEST = 3  # rows and columns that a complete block needs
 _FEWEST = 10  # configurations that a partly observed row needs

@@ -1,23 +1,14 @@
 """Keep decoded and resized images as .npz files in the user's cache, so that they are decoded only once."""
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from peppp.cache import folder
 from peppp.files import whole
 from peppp.tasks.dataset import Dataset
-
-
-def folder() -> Path:
-    """Return the folder for decoded images: below PEPPP_CACHE if it is set, else in the user's cache."""
-    if os.environ.get("PEPPP_CACHE"):
-        return Path(os.environ["PEPPP_CACHE"]) / "images"
-    from platformdirs import user_cache_path  # may be missing where only torch and numpy are installed
-
-    return user_cache_path("peppp") / "images"
 
 
 def kept(key: str, read: Callable[[], Dataset]) -> Dataset:
@@ -26,7 +17,7 @@ def kept(key: str, read: Callable[[], Dataset]) -> Dataset:
     A file is written under a temporary name and then renamed, so that other processes never see part of it.
     An unreadable file is written again. If writing fails, the data set is returned without being cached.
     """
-    path = folder() / f"{key}.npz"
+    path = folder("images") / f"{key}.npz"
     with suppress(Exception):  # a missing, truncated or outdated file is replaced below
         return _opened(path)
     dataset = read()

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from peppp.arguments import checked
 from peppp.errors import NetworkError
@@ -83,12 +85,23 @@ def build(name: str, *, classes: int, channels: int = 3, device: str = "cpu") ->
             if ":" in name:
                 return _made(name, classes, channels)
             known, width = _known(name)
-            return known.make(width, classes, channels)
+            with _NotDrawn() if device == "meta" else nullcontext():
+                return known.make(width, classes, channels)
     except (RuntimeError, TypeError) as problem:  # no such device, or more numbers than it can count
         reason = (str(problem).splitlines() or [""])[0]
         raise NetworkError(
             f"{name} with classes={classes}, channels={channels} cannot be made on {device}: {reason}"
         ) from problem
+
+
+class _NotDrawn(TorchFunctionMode):
+    """Leaves weights on the meta device undrawn: for its first draw there, torch loads 900 modules."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def build_for(name: str, dataset: Dataset, *, device: str = "cpu") -> nn.Module:

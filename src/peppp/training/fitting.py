@@ -3,25 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from peppp.errors import BudgetError, NetworkError
 from peppp.footprint.fakes import tensors
-from peppp.footprint.recipes import MakesOptimizer
-from peppp.footprint.training_memory import rehearse_training
 from peppp.formats import Configuration
 from peppp.precisions.known import PRECISIONS
-from peppp.records import Footprint, Recipe
-from peppp.tasks import networks
+from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training.losses import find_loss
-from peppp.training.pretrained import freeze
-from peppp.training.recompute import Planning, Recomputation
+from peppp.training.planning import Planning, Recomputation
+from peppp.training.step import StepKey, step_key, step_loss, step_of, step_optimizer
 from peppp.units import format_bytes
 
 
@@ -64,7 +58,7 @@ class Fitting:
     """Finds how a training step of ``module`` on ``batch`` inputs fits a budget.
 
     ``inputs(count)`` makes ``count`` example inputs. ``beside`` is the number of bytes that the training
-    keeps in addition to its steps. ``precision`` and ``options`` are those of :class:`Planning`.
+    keeps in addition to its steps. ``precision``, ``kept_as`` and ``options`` are those of :class:`Planning`.
     """
 
     def __init__(
@@ -75,9 +69,10 @@ class Fitting:
         *,
         beside: int = 0,
         precision: str | None = None,
+        kept_as: StepKey | None = None,
         **options: Any,
     ) -> None:
-        self.batch, self._beside = batch, beside
+        self.batch, self._beside, self._kept_as = batch, beside, kept_as
         self._module, self._inputs, self._precision, self._options = module, inputs, precision, options
         self._is_pair = precision is not None and "/" in precision
         self._planned: dict[int, Planning] = {}
@@ -162,6 +157,7 @@ class Fitting:
                 self._inputs(self.batch // passes),
                 precision=self._precision,
                 beside=self._beside + whole * (passes - 1) // passes,  # inputs of the other micro-batches
+                kept_as=self._kept_as,
                 **options,
             )
         return self._planned[passes]
@@ -182,11 +178,12 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
     ``storage`` is ``packed`` or ``simulated`` for pairs of formats, and ``fp32`` or the name of a precision
     for steps in plain PyTorch.
     """
-    module, inputs, loss = _step(dataset, recipe)
+    module, inputs = step_of(dataset, recipe)
     targets = dataset.train_targets
     batch = min(recipe.batch_size, len(targets))
     # The order of an epoch, and the indices and targets of a batch.
     beside = 8 * len(targets) + batch * (8 + targets[:1].nbytes)
+    key, loss = step_key(dataset, recipe, batch), step_loss(dataset, recipe.network)
     if storage not in ("packed", "simulated"):
         if storage in PRECISIONS and PRECISIONS[storage].is_narrow and dataset.kind != "text":
             beside += 4 * batch * math.prod(dataset.input_shape)  # the batch, before it is cast
@@ -195,9 +192,10 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
             inputs,
             batch,
             beside=beside,
-            optimizer=_optimizer(recipe, storage),
+            optimizer=step_optimizer(recipe, storage),
+            precision=None if storage == "fp32" else storage,
+            kept_as=key,
             loss=loss,
-            **({} if storage == "fp32" else {"precision": storage}),
         )
     return Fitting(
         module,
@@ -208,78 +206,6 @@ def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
         optimizer=recipe.optimizer,
         accumulator=recipe.accumulator,
         storage=storage,
+        kept_as=key,
         loss=loss,
     )
-
-
-# Footprints of rehearsed steps, cached because a campaign asks once for each of its cells.
-_KEPT: dict[Any, Footprint] = {}
-
-
-def footprint_of(dataset: Dataset, recipe: Recipe, precision: str) -> Footprint:
-    """Estimate the footprint of a training in plain PyTorch at a precision by name.
-
-    Activations include everything that the forward pass adds, such as the copies of weights that autocast
-    makes.
-    """
-    batch = recipe.batch_size
-    how = (
-        recipe.network,
-        recipe.freeze,
-        recipe.optimizer,
-        recipe.optimizer_options,
-        dataset.loss,
-        precision,
-        batch,
-    )
-    targets = dataset.train_targets
-    of_data = (dataset.kind, dataset.input_shape, dataset.outputs, targets.shape[1:], targets.dtype)
-    if (how, of_data) not in _KEPT:
-        _KEPT[how, of_data] = _rehearsed(dataset, recipe, precision, batch)
-    return _KEPT[how, of_data]
-
-
-def _rehearsed(dataset: Dataset, recipe: Recipe, precision: str, batch: int) -> Footprint:
-    module, inputs, loss = _step(dataset, recipe)
-    found, _ = rehearse_training(
-        module, inputs(batch), optimizer=_optimizer(recipe, precision), precision=precision, loss=loss
-    )
-    return Footprint(
-        weights=found.weights,
-        activations=found.activations,
-        gradients=found.gradients,
-        states={"states": found.states},
-        raw=found.buffers + found.inputs,
-    )
-
-
-def _step(
-    dataset: Dataset, recipe: Recipe
-) -> tuple[nn.Module, Callable[[int], Tensor], Callable[[Tensor], Tensor]]:
-    """A recipe's network on the meta device, a function that makes inputs for it, and its loss."""
-    module = networks.build_for(recipe.network, dataset, device="meta")
-    freeze(module, recipe.freeze)
-    if dataset.kind == "images":
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    targets = dataset.train_targets
-    kind = torch.float32 if targets.dtype.kind == "f" else torch.int64
-
-    def inputs(count: int) -> Tensor:
-        dtype = torch.int64 if dataset.kind == "text" else torch.float32
-        x = torch.empty(count, *dataset.input_shape, dtype=dtype, device="meta")
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
-    def loss(results: Tensor) -> Tensor:
-        wanted = torch.zeros(len(results), *targets.shape[1:], dtype=kind)
-        return find_loss(dataset.loss).function(results, wanted)
-
-    return module, inputs, loss
-
-
-def _optimizer(recipe: Recipe, precision: str) -> str | MakesOptimizer:
-    """A function that makes a recipe's optimizer, or its name if the precision replaces torch's optimizer."""
-    named = PRECISIONS.get(precision)
-    if named is not None and (named.optimizer or named.update != "nearest"):
-        return recipe.optimizer
-    makes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return partial(makes, lr=recipe.learning_rate, **dict(recipe.optimizer_options))

@@ -259,7 +259,9 @@ def check_recipe(recipe: Recipe, dataset: Dataset) -> None:
         freeze(networks.build_for(recipe.network, dataset, device="meta"), recipe.freeze)
     check_augmentation(recipe.augmentation, dataset)
     find_loss(recipe.loss)
-    make_optimizer([nn.Parameter(torch.zeros(1))], recipe)
+    usual = Recipe()
+    if (recipe.optimizer, recipe.optimizer_options) != (usual.optimizer, usual.optimizer_options):
+        make_optimizer([nn.Parameter(torch.zeros(1))], recipe)  # for the first, torch loads 900 modules
 
 
 def evaluate(network: Callable[[Tensor], Tensor], part: Batches, loss: Loss) -> float:

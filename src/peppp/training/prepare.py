@@ -20,7 +20,7 @@ from peppp.lowprec.optimizers.stochastic import StochasticWeights
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
 from peppp.precisions.named import BF16, FP16, NamedPrecision
 from peppp.training.blocks import compute_again
-from peppp.training.recompute import Recomputation
+from peppp.training.planning import Recomputation
 from peppp.training.runs_here import lacking
 
 _TYPES: dict[Format, torch.dtype] = {BF16: torch.bfloat16, FP16: torch.float16}
