@@ -340,13 +340,9 @@ def campaign(cells, store, **options):
 
 
 def forward(module, **options):
-    runs = True
-    try:
-        module(torch.ones(1, 2))
-    except Exception:  # no fault of ours
-        runs = False
+    runs = runs_alone(module)
     converted = peppp.low_precision(module, **options)
-    return converted(torch.ones(1, 2)) if runs else None
+    return converted(torch.ones(3, 2)) if runs else None
 
 
 def trained(optimizer, module, **options):
@@ -360,11 +356,24 @@ def trained(optimizer, module, **options):
 
 
 def prepared(module, optimizer, **options):
+    runs = runs_alone(module)
     if isinstance(optimizer, tuple) and callable(optimizer[0]) and isinstance(module, nn.Module):
-        optimizer = optimizer_of(module, optimizer[0], **optimizer[1])
+        some = [*module.parameters()] or [nn.Parameter(torch.ones(2))]
+        optimizer = optimizer[0](some, **({"lr": 0.1} | optimizer[1]))
     ready = peppp.prepare(module, optimizer, **options)
-    ready.backward(ready.forward(torch.ones(3, 2)).square().mean())
-    ready.step()
+    if runs:
+        ready.backward(ready.forward(torch.ones(3, 2)).square().mean())
+        ready.step()
+
+
+def runs_alone(module):
+    """Whether a module takes what it is given here; where it does not, that is no fault of ours."""
+    try:
+        module(torch.ones(3, 2)).square().mean().backward()
+    except Exception:
+        return False
+    module.zero_grad()
+    return True
 
 
 def a_net():
@@ -917,7 +926,8 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     "quantize": [{"out": torch.zeros(1, 2).expand(2, 2)}],
     "rounding_points": [{"inputs": [torch.ones(1, 3)]}, {"inputs": []}],
     "plan": [{"sampling_seed": -1}],
-    "prepare": [{"recompute": ["9"]}, {"precision": "fp32", "optimizer": (torch.optim.LBFGS, {})}],
+    "prepare": [{"module": nn.Linear(2, 2, device="meta")}, {"module": nn.Identity()}, {"recompute": ["9"]},
+    {"precision": "fp32", "optimizer": (torch.optim.LBFGS, {})}],
     "Dataset": [{"train_inputs": 1}, {"test_inputs": [[]], "test_targets": [[]]}],
     "digest": [{"parts": ["\udcff"]}],
     "blank_images": [{"side": True}, {"count": -1}],

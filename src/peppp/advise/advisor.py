@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp import pareto
-from peppp.advise.pick import Pick, Prediction, Reference
+from peppp.advise.pick import Pick
+from peppp.advise.predictions import Prediction, Reference
 from peppp.arguments import checked
 from peppp.errors import BudgetError, TableError
 from peppp.formats import FP32_CONFIGURATION, Configuration

@@ -224,3 +224,14 @@ def _machine(measurement: Measurement) -> str:
     provenance = measurement.provenance
     device = provenance.get("device", "cpu")
     return provenance.get("processor", "an unnamed processor") if device == "cpu" else device
+
+
+def cost_lines(costs: Sequence[Cost], picked: Label, frontier: Sequence[Label]) -> list[str]:
+    """The printed lines on the costs of a pick, and on what is Pareto optimal in error and all of them."""
+    *most, last = [cost.name for cost in costs]
+    names = f"{', '.join(most)} and {last}" if most else last
+    return [
+        "costs     " + ", ".join(f"{cost.name} {cost.shown(picked)}" for cost in costs),
+        f"          Pareto optimal in error and {names}: {', '.join(map(str, frontier))}",
+        *(f"          {cost.name}: {cost.source}" for cost in costs),
+    ]

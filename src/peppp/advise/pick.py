@@ -1,9 +1,8 @@
-"""The answer of an advisor: a prediction for each configuration, and the pick with its reasons."""
+"""The answer of an advisor: the pick with its reasons."""
 
-import html
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,60 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from peppp.advise.costs import Cost
+from peppp.advise.costs import Cost, cost_lines
+from peppp.advise.predictions import Prediction, Reference, kept_in_words
 from peppp.advise.running import run_lines
 from peppp.arguments import checked
 from peppp.errors import TableError
-from peppp.formats import Format
-from peppp.page.bits import page_format
 from peppp.records import Footprint
-from peppp.table.labels import Label, formats_of, plain
+from peppp.table.labels import Label, formats_of
 from peppp.units import format_bytes
-
-
-@checked
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What is believed about one configuration: its error in [0, 1], measured or only estimated.
-
-    ``estimated_error`` is given for measured configurations, too. ``error`` is what the pick goes by: the
-    measured error if there is one and it replaces the estimate (``settled``), else the estimate.
-    ``permissible`` says whether the memory is within the budget (inclusive). That memory is ``peak``, the
-    bytes of a step's peak (the whole budget if blocks are recomputed to fit it), if known, else the
-    footprint.
-
-    ``interval`` contains the noise-free error with probability 0.9. ``on_frontier`` is the probability of
-    being Pareto optimal within the budget, and ``near_best`` the probability of an error at most the
-    tolerance above the best within the budget. All three are None if the method has no probabilities, or the
-    table too few rows.
-    """
-
-    configuration: Label
-    estimated_error: float
-    measured_error: float | None
-    footprint: Footprint
-    permissible: bool
-    interval: tuple[float, float] | None = None
-    on_frontier: float | None = None
-    near_best: float | None = None
-    settled: bool = True
-    peak: int | None = None
-
-    @property
-    def memory(self) -> int:
-        """The bytes that the budget bounds."""
-        return self.footprint.total if self.peak is None else self.peak
-
-    @property
-    def error(self) -> float:
-        """The error that the pick goes by."""
-        measured = self.measured_error if self.settled else None
-        return self.estimated_error if measured is None else measured
-
-    @property
-    def source(self) -> str:
-        """The source of :attr:`error`: "measured" or "estimated"."""
-        return "measured" if self.settled and self.measured_error is not None else "estimated"
 
 
 @checked
@@ -111,7 +64,7 @@ class Pick:
     notes: tuple[str, ...] = ()
     planned: tuple[Label, ...] = ()
     tolerance: float = 0.0
-    reference: "Reference | None" = None
+    reference: Reference | None = None
     run_interval: tuple[float, float] | None = None
     saving: float | None = None
     warning: str = ""
@@ -174,14 +127,7 @@ class Pick:
             planned = ", ".join(f"{c} {format_bytes(total[c])}" for c in self.planned)
             lines.append(f"planned   {planned}")
         if self.costs:
-            lines.append(
-                "costs     " + ", ".join(f"{c.name} {c.shown(self.configuration)}" for c in self.costs)
-            )
-            lines.append(
-                f"          Pareto optimal in error and {_listed(c.name for c in self.costs)}: "
-                + ", ".join(map(str, self.cost_frontier))
-            )
-            lines += [f"          {cost.name}: {cost.source}" for cost in self.costs]
+            lines += cost_lines(self.costs, self.configuration, self.cost_frontier)
         if self.reference is not None:
             lines.append(f"fp32      {self.reference.in_words(self.predicted_error, self.budget)}")
         if self.saving is not None and not self.stopped:
@@ -205,8 +151,7 @@ class Pick:
 
     def _memory_lines(self) -> list[str]:
         """The printed lines on the peak, if the budget bounds it, and on kept memory by part."""
-        parts = [f"{name} {format_bytes(size)}" for name, size in _memory(self.footprint).items() if size]
-        kept = f"{format_bytes(self.footprint.total)}: {', '.join(parts)}"
+        kept = kept_in_words(self.footprint)
         if self.peak is None:
             return [f"memory    {kept}"]
         peak = self.fitted or f"peak {format_bytes(self.peak)}, estimated"
@@ -299,7 +244,7 @@ class Pick:
             "costs": [{"name": cost.name, "unit": cost.unit, "source": cost.source} for cost in self.costs],
             "cost_frontier": [str(configuration) for configuration in self.cost_frontier],
             "predictions": [
-                _row(p)
+                p.row()
                 | {"costs": {cost.name: cost.values.get(p.configuration) for cost in self.costs}}
                 | {"permissible": p.permissible, "on_frontier": p.on_frontier, "near_best": p.near_best}
                 for p in self.predictions
@@ -324,7 +269,7 @@ class Pick:
             "counts": "kept" if self.peak is None else "peak",
             # The page draws an interval around the estimate; a measured error that replaces it needs none.
             "rows": [
-                _row(p)
+                p.row()
                 | {"settled": p.settled, "total": p.memory, "kept": p.footprint.total}
                 | ({"interval": None} if p.settled and p.measured_error is not None else {})
                 for p in self.predictions
@@ -352,80 +297,6 @@ class Pick:
         write_report(path, self.page_data())
 
     def _repr_html_(self) -> str:
-        from peppp.page.report import render
+        from peppp.page.report import framed
 
-        # The frame separates the styles of the page from those of the notebook.
-        page = html.escape(render(self.page_data()), quote=True)
-        return (
-            f'<iframe srcdoc="{page}" title="{html.escape(str(self.configuration))}" '
-            'sandbox="allow-scripts" style="width: 100%; height: 46em; border: 0"></iframe>'
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """fp32 on the same task: its error, 90 % interval (if known), and bytes.
-
-    ``source`` is "given", "measured" or "estimated". ``total`` is the peak of its step in bytes if the budget
-    bounds peaks (with recomputation and micro-batches where these are allowed and needed), else its
-    footprint.
-    """
-
-    error: float
-    interval: tuple[float, float] | None
-    source: str
-    total: int | None = None
-
-    def in_words(self, picked: float, budget: int) -> str:
-        """Describe the error, whether fp32 fits, and how much worse the pick is expected to be."""
-        interval = "" if self.interval is None else " {:.3f} to {:.3f}".format(*self.interval)
-        text = f"error {self.error:.3f}, {self.source}{interval}"
-        if self.total is not None:
-            fits = self.total <= budget
-            needs = f"{'' if fits else 'at least '}{format_bytes(self.total)}"
-            text += f"; needs {needs}, which {'fits the budget' if fits else 'does not fit'}"
-        lost = picked - self.error
-        return f"{text}; the pick is expected to " + (
-            f"lose {lost:.3f}" if lost >= 0.0005 else "lose nothing"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "error": self.error,
-            "interval": self.interval and list(self.interval),
-            "source": self.source,
-            "total": self.total,
-        }
-
-
-def _listed(names: Iterable[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _memory(footprint: Footprint) -> dict[str, int]:
-    """The parts of a footprint's total."""
-    return {part: getattr(footprint, part) for part in ("weights", "activations", "optimizer", "raw")}
-
-
-def _sides(label: Label) -> tuple[Format | str, Format | str]:
-    """What a page shows as Formats A and B; a plain text is shown as it is."""
-    return (label, "") if isinstance(label, str) else plain([label])[0].sides
-
-
-def _row(prediction: Prediction) -> dict[str, Any]:
-    label, sides = prediction.configuration, _sides(prediction.configuration)
-    return {
-        "configuration": str(label),
-        "named": formats_of(label) is None,
-        "format_a": page_format(sides[0]),
-        "format_b": page_format(sides[1]),
-        "estimated": prediction.estimated_error,
-        "measured": prediction.measured_error,
-        "interval": prediction.interval and list(prediction.interval),
-        "memory": _memory(prediction.footprint),
-        "total": prediction.footprint.total,
-        "peak": prediction.peak,
-    }
+        return framed(self.page_data())

@@ -13,7 +13,8 @@ from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memo
 from peppp.advise.learned import learned_from
 from peppp.advise.limits import Limits
 from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
-from peppp.advise.pick import Pick, Reference
+from peppp.advise.pick import Pick
+from peppp.advise.predictions import Reference
 from peppp.advise.running import text_of, train_line
 from peppp.advise.trials import Trials, make_trials, training_of
 from peppp.arguments import checked

@@ -1,6 +1,7 @@
 """The report of a pick: turns plain data into one HTML document that works from disk and loads nothing."""
 
 import hashlib
+import html
 import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,15 @@ def write_report(path: str | os.PathLike[str], page: Mapping[str, Any]) -> None:
             unfinished.write_bytes(content)
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror}; name another file or folder") from error
+
+
+def framed(page: Mapping[str, Any]) -> str:
+    """Return the page of a notebook's cell; the frame separates its styles from those of the notebook."""
+    source, title = html.escape(render(page)), html.escape(page["title"])
+    return (
+        f'<iframe srcdoc="{source}" title="{title}" sandbox="allow-scripts" '
+        'style="width: 100%; height: 46em; border: 0"></iframe>'
+    )
 
 
 def _asset(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from peppp.errors import DataError
-from peppp.tasks import cache
+from peppp.tasks import resized
 from peppp.tasks.catalog import Entry, imagenet_classes
 from peppp.tasks.dataset import Dataset, Images, Labels, digest, split
 from peppp.tasks.fingerprint import ADJUSTED, Fingerprint
@@ -107,7 +107,7 @@ def read_folder(
             return _read(path, parts, classes, side)
         stamps = (_stamp(part) for part in parts)
         key = digest(ADJUSTED, str(path.resolve()), str(side), *classes, *stamps, *_notes(parts))
-        return cache.kept(key, lambda: _read(path, parts, classes, side))
+        return resized.kept(key, lambda: _read(path, parts, classes, side))
 
 
 def _class_folders(
@@ -176,7 +176,7 @@ def read_imagenet(path: Path, entry: Entry, resolution: int) -> Dataset:
 
     listing = digest(*(_stamp(part) for part in (_listed(tree, train, ids), _listed(tree, test, ids))))
     key = digest(ADJUSTED, entry.slug, entry.definition, f"{resolution}", str(path.resolve()), listing)
-    found = cache.kept(key, read)
+    found = resized.kept(key, read)
     return replace(found, name=entry.slug, group=entry.family, classes=tuple(one.name for one in wanted))
 
 

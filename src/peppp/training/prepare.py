@@ -110,6 +110,10 @@ def prepare(
     if next(module.parameters(), None) is None:
         raise NetworkError(f"{type(module).__name__} has no parameters to train")
     device = str(next(module.parameters()).device)
+    if device == "meta":
+        raise NetworkError(
+            f"{type(module).__name__} is on the meta device and has no numbers; build it on the CPU or a GPU"
+        )
     if lack := lacking(precision, module, device=device):
         raise NetworkError(lack)
     if isinstance(optimizer, torch.optim.LBFGS):

@@ -1,5 +1,6 @@
 """A recipe's training step without data, and where what was found out about it is kept."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -88,24 +89,25 @@ def step_loss(dataset: Dataset, network: str, batch: int | None = None) -> Calla
     kind = torch.float32 if targets.dtype.kind == "f" else torch.int64
 
     def loss(results: Any) -> Tensor:
-        wanted = torch.zeros(batch or len(results), *targets.shape[1:], dtype=kind)
+        if not isinstance(results, Tensor):
+            raise NetworkError(f"{network} returns a {type(results).__name__}; it must return one tensor")
+        shape = (batch or len(results), *targets.shape[1:])
         if batch:
-            _check_results(results, wanted, network, dataset)
+            _check_shape(results, shape, network, dataset)
+        wanted = torch.zeros(shape, dtype=kind, device=results.device)
         return find_loss(dataset.loss).function(results, wanted)
 
     return loss
 
 
-def _check_results(results: Any, targets: Tensor, network: str, dataset: Dataset) -> None:
-    if not isinstance(results, Tensor):
-        raise NetworkError(f"{network} returns a {type(results).__name__}; it must return one tensor")
-    leading, shape = list(targets.shape), list(results.shape)
-    if dataset.loss == "cross_entropy" and (shape[:-1] != leading or shape[-1] < dataset.outputs):
+def _check_shape(results: Tensor, targets: tuple[int, ...], network: str, dataset: Dataset) -> None:
+    shape, leading, classes = list(results.shape), list(targets), dataset.outputs
+    if dataset.loss == "cross_entropy" and (shape[:-1] != leading or shape[-1] < classes):
         raise NetworkError(
-            f"{network} returns {shape} for a batch of {leading[0]}; classification into {dataset.outputs} "
-            f"classes needs logits {[*leading, dataset.outputs]}"
+            f"{network} returns {shape} for a batch of {leading[0]}; classification into {classes} classes "
+            f"needs logits {[*leading, classes]}"
         )
-    if dataset.loss == "squared_error" and results.numel() != targets.numel():
+    if dataset.loss == "squared_error" and results.numel() != math.prod(targets):
         raise NetworkError(f"{network} returns {shape}; regression needs a number an example, {leading}")
 
 
