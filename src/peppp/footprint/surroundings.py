@@ -4,6 +4,7 @@ import os
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -21,8 +22,18 @@ def _versions() -> tuple[str, ...]:
         torch.__version__,
         platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
+        _instructions(),
         *(f"{name} {_version(name)}" for name in _LIBRARIES),
     )
+
+
+def _instructions() -> str:
+    """The instructions of the processor where Linux lists them: kernels with bfloat16's allocate less."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
 def _version(name: str) -> str:
