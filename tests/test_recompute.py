@@ -164,7 +164,7 @@ def test_the_planner_s_peak_of_any_choice_is_that_of_its_rehearsal(storage):
     every = chain.from_iterable(combinations(planner.blocks, n) for n in range(len(planner.blocks) + 1))
     peaks = {}
     for chosen in every:
-        found = plans._rehearse(change=plans._change(chosen))
+        found = plans._rehearsal(chosen)
         peaks[chosen] = found.peak(plans._configuration)
         assert planner.peak(chosen) == peaks[chosen]
     assert planner.lowest().peak == min(peaks.values())
