@@ -248,6 +248,26 @@ def test_the_slider_spans_all_memories_in_whole_bytes(budget):
         assert (span["high"] - span["low"]) % span["step"] == 0
 
 
+def test_few_rows_that_need_far_more_lie_beyond_the_axis_unless_the_budget_reaches_them():
+    rows = [{"total": 10**6 + 1000 * i, "configuration": f"c{i}"} for i in range(100)]
+    rows += [{"total": total, "configuration": f"far{total}"} for total in (1_500_000, 2_000_000)]
+
+    def high(budget, some=rows):
+        return run_node("report.memoryRange(data[0], data[1])", [some, budget])["high"]
+
+    def said(budget, some=rows):
+        line = "report.beyondAxis(data[0], data[1], {megabytes: 2})"
+        return run_node(line, [some, high(budget, some)])
+
+    assert high(1_050_000) < 1_200_000
+    assert said(1_050_000) == "far1500000 1.50 MB, far2000000 2.00 MB \u2192"
+    assert said(1_050_000, [*rows, rows[-1]]) == "3 more, up to 2.00 MB \u2192"
+    assert high(1_600_000) > 2_000_000  # the budget reaches them
+    assert said(1_600_000) == ""
+    assert high(1_050_000, rows[:100]) > 1_099_000
+    assert high(1_050_000, [rows[0], *rows[100:]]) > 2_000_000  # not few
+
+
 @pytest.mark.parametrize(("low", "high"), [(80.2, 143), (0.001, 0.0042), (12, 91.5), (-3, 4)])
 def test_ticks_are_few_round_and_inside(low, high):
     ticks = run_node("report.ticks(data[0], data[1], 8)", [low, high])

@@ -48,11 +48,16 @@ function ticks(low, high, count) {
   });
 }
 
-/** The slider's range, in whole steps, a little wider than the range of memory; a distant budget is excluded. */
+/** The slider's range, in whole steps, a little wider than the range of memory; a distant budget is excluded.
+    A few rows that need far more than all others lie beyond it, unless the budget reaches them. */
 function memoryRange(rows, budget) {
-  const totals = rows.map((row) => row.total);
-  let low = Math.min(...totals);
-  let high = Math.max(...totals);
+  const totals = rows.map((row) => row.total).sort((a, b) => a - b);
+  let low = totals[0];
+  let high = totals.at(-1);
+  const few = Math.ceil(0.9 * totals.length) - 1; // the rows up to this one stay
+  const isGap = (total, i) => i >= few && i > 0 && totals[i + 1] - total > 0.4 * (total - low);
+  const last = totals.findIndex(isGap);
+  if (last > 0 && budget <= totals[last]) high = totals[last];
   const span = high - low || Math.max(1, high / 10);
   if (budget > low - span / 2 && budget < high + span / 2) {
     low = Math.min(low, budget);
@@ -62,6 +67,16 @@ function memoryRange(rows, budget) {
   const outwards = (value, round) => Math.max(0, round(value / step) * step);
   const margin = 0.05 * span;
   return { low: outwards(low - margin, Math.floor), high: outwards(high + margin, Math.ceil), step };
+}
+
+/** What is said about the rows that lie beyond the memory axis; empty if there are none. */
+function beyondAxis(rows, high, digits) {
+  const beyond = rows.filter((row) => row.total > high).sort((a, b) => a.total - b.total);
+  if (!beyond.length) return "";
+  if (beyond.length > 2) {
+    return `${beyond.length} more, up to ${megabytes(beyond.at(-1).total, digits)} \u2192`;
+  }
+  return `${beyond.map((row) => `${row.configuration} ${megabytes(row.total, digits)}`).join(", ")} \u2192`;
 }
 
 /** The range of the error axis, in percent: it holds all points and the intervals of the frontier. */
@@ -134,7 +149,7 @@ function add(parent, name, attributes = {}, text = "") {
 function drawChart(page, range) {
   const width = find("#plot").clientWidth;
   const height = Math.round(Math.min(500, Math.max(320, 0.72 * width)));
-  const box = { left: 44, right: width - 12, top: 46, bottom: height - 50, middle: (44 + width - 12) / 2 };
+  const box = { left: 44, right: width - 12, top: 46, bottom: height - 50 };
   const errors = errorRange(page);
   const along = (share, from, to) => from + share * (to - from);
   const chart = {
@@ -164,25 +179,29 @@ function drawAxes(layer, { box, range, errors, label, x, y }) {
     add(layer, "text", { x: box.left - 8, y: at + 4, class: "end" }, `${text}%`);
   }
   add(layer, "path", { class: "axis", d: `M${box.left} ${box.bottom}H${box.right}` });
-  add(layer, "text", { x: box.middle, y: box.bottom + 44, class: "middle" }, label);
+  add(layer, "text", { x: box.left, y: box.bottom + 44 }, label);
   add(layer, "text", { x: 0, y: 14 }, "test error, estimated or measured");
 }
 
 /** Draw the fp32 line, the frontier, then the points; measured and frontier points come last, so lie on top. */
-function drawPoints(layer, page, { box, x, y }) {
+function drawPoints(layer, page, { box, range, x, y }) {
   layer.replaceChildren();
   const reference = page.proof?.fp32_error ?? null;
   if (reference !== null) {
     add(layer, "path", { class: "reference", d: `M${box.left} ${y(reference)}H${box.right}` });
-    const place = { x: box.left + 6, y: y(reference) - 5 };
+    const place = { x: box.left + 6, y: y(reference) + 14 }; // few points lie below it on the left
     add(layer, "text", place, `fp32, measured ${percent(reference, page.digits)}`);
   }
-  const steps = page.frontier.map((index) => page.rows[index]); // by ascending memory
+  const beyond = beyondAxis(page.rows, range.high, page.digits);
+  add(layer, "text", { x: box.right, y: box.bottom + 44, class: "end" }, beyond);
+  // By ascending memory.
+  const steps = page.frontier.map((index) => page.rows[index]).filter((row) => row.total <= range.high);
   const start = `M${x(steps[0].total)} ${y(errorOf(steps[0]))}`;
   const path = steps.map((row) => `H${x(row.total)}V${y(errorOf(row))}`).join("");
   add(layer, "path", { class: "frontier", d: `${start}${path}H${box.right}` });
   const weight = (row, index) => 2 * (row.measured !== null) + page.frontier.includes(index);
-  for (const index of sortedRows(page.rows, weight, false)) {
+  const drawn = (index) => page.rows[index].total <= range.high;
+  for (const index of sortedRows(page.rows, weight, false).filter(drawn)) {
     const best = page.frontier.includes(index) ? " best" : "";
     const point = add(layer, "g", { class: `point${best}`, "data-row": index });
     drawPoint(point, page.rows[index], best, x(page.rows[index].total), y, box);
@@ -212,7 +231,7 @@ function drawPoint(point, row, best, at, y, box) {
 }
 
 /** Draw the budget line, the hatched region beyond it, and the ring around the pick. */
-function drawBudget(page, { box, x, y }, budget, picked) {
+function drawBudget(page, { box, range, x, y }, budget, picked) {
   const marks = find("#marks");
   const at = Math.min(box.right, Math.max(box.left, x(budget)));
   find("#over").setAttribute("d", `M${at} ${box.top}H${box.right}V${box.bottom}H${at}Z`);
@@ -225,6 +244,7 @@ function drawBudget(page, { box, x, y }, budget, picked) {
   add(marks, "text", { x: at, y: box.top - 14, class: `strong ${anchor}` }, megabytes(budget, page.digits));
   if (picked === null) return;
   const row = page.rows[picked];
+  if (row.total > range.high) return;
   const [cx, cy] = [x(row.total), y(errorOf(row))];
   add(marks, "circle", { class: "ring", cx, cy, r: 9.5 });
   // The area left of and below the pick has no points: they would have been picked instead.
@@ -279,9 +299,9 @@ function showMemory(memory, budget, digits) {
 
 function showTip(page, chart, index) {
   const tip = find("#tip");
-  tip.hidden = index === null;
+  tip.hidden = index === null || page.rows[index].total > chart.range.high;
   find("#active").replaceChildren();
-  if (index === null) return;
+  if (index === null || page.rows[index].total > chart.range.high) return;
   const row = page.rows[index];
   const digits = page.digits;
   const [cx, cy] = [chart.x(row.total), chart.y(errorOf(row))];
@@ -396,7 +416,7 @@ function main() {
 }
 
 if (typeof document === "undefined") {
-  module.exports = { pickWithin, smallest, standing, ticks, memoryRange, sortedRows, asideOf, fixed, enough };
+  module.exports = { pickWithin, smallest, standing, ticks, memoryRange, beyondAxis, sortedRows, asideOf, fixed, enough };
 } else if (find("#page")) {
   main();
 }
