@@ -158,7 +158,7 @@ def _memory_table() -> list[str]:
         *(f"| `{name}` | {' | '.join(cells)} |" for name, cells in rows.items()),
         "",
         "Megabytes kept at the end of the forward pass / at a step's highest moment, estimated for batches",
-        f"of 32 on a CPU with {torch.backends.cpu.get_cpu_capability()}. What kernels of bfloat16 need besides",
-        "differs from processor to processor.",
+        f"of 32 on a CPU with {torch.backends.cpu.get_cpu_capability()}. What kernels of bfloat16 take in",
+        "addition differs from processor to processor.",
         "Recipes in FP8 and MX keep what autocast keeps: they buy speed, not memory.",
     ]
