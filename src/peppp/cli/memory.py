@@ -209,9 +209,11 @@ def _print_rows(rows: list[tuple[Configuration, Footprint, int | None]], title: 
         console.print(f"{share} % of what is kept for the backward pass stays float32 whatever the format.")
     if measured:
         console.print(
-            "optimizer: gradient, states, accumulator, all in Format B. raw: what stays, as statistics.\n"
-            "peak: the highest moment of a real step, working memory included. It keeps what --storage,\n"
-            "--gradients and --weights say, and so can lie below the total.",
+            "optimizer: gradient, states and accumulator, all in Format B. raw: what stays\n"
+            "float32, such as statistics. peak: the highest moment of a real step, working\n"
+            "memory included. It keeps what --storage, --gradients and --weights say, so it\n"
+            "can lie below the total.",
+            soft_wrap=True,
             style="dim",
         )
 

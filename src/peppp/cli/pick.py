@@ -304,4 +304,5 @@ def command(
             recompute=not no_recompute,
             micro_batch=parts,
             strict=count == "peak",
+            say_read=False,
         )

@@ -30,6 +30,7 @@ from peppp.cli.options import (
     print_json,
     reading,
     refuse_unused,
+    wrapped,
 )
 from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
@@ -170,10 +171,12 @@ def run(
     recompute: bool = False,
     micro_batch: int | str | None = None,
     strict: bool = True,
+    say_read: bool = True,
 ) -> None:
     """Train, within ``budget`` bytes if it is given, and print the estimated and the measured memory.
 
-    If no way to train fits the budget, this raises BudgetError if ``strict``, or else prints a warning.
+    ``say_read`` prints what was read of the data. If no way to train fits the budget, this raises BudgetError
+    if ``strict``, or else prints a warning.
     """
     from peppp.lowprec.storage.packed_network import packable
     from peppp.tasks import networks
@@ -210,7 +213,8 @@ def run(
         if not json:
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
-    typer.echo(f"read      {described(dataset)}", err=True)
+    if say_read:
+        typer.echo(wrapped(f"read      {described(dataset)}"), err=True)
     begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
     for line in begins if not json else []:
         typer.echo(f"begins    {line}")

@@ -60,7 +60,7 @@ def decoded(data: bytes, where: str) -> tuple[Images, bool]:
                 return np.asarray(image.convert("RGB")), turned
             mode = image.mode
     except _BROKEN as error:
-        raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
+        raise DataError(f"{where} is not an image that can be decoded: {_why(error)}") from None
     kind = "floating-point numbers" if mode == "F" else "32-bit numbers"
     raise DataError(f"{where} holds {kind}, where white is not defined; save it with 8 or 16 bits")
 
@@ -88,7 +88,14 @@ def size_of(source: Path | bytes, where: str) -> tuple[int, int]:
     except PermissionError as error:
         raise DataError(f"cannot read {where}: {error.strerror}") from None
     except _BROKEN as error:
-        raise DataError(f"{where} is not an image that can be decoded: {type(error).__name__}") from None
+        raise DataError(f"{where} is not an image that can be decoded: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """Pillow's reason in words; what it says of an unknown format names an object in memory."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it has no known image format"
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def own_resolution(sizes: Iterable[tuple[int, int]]) -> int:
