@@ -1,7 +1,8 @@
 """The border of public functions: their arguments are of the kinds that they are annotated with.
 
 ``@checked`` above a function or a dataclass refuses everything else with an ArgumentError. What only a
-function itself can know of its arguments (shapes, limits), it checks itself.
+function itself can know of its arguments (shapes, limits), it checks itself. Libraries that check annotations
+(beartype, typeguard) refuse arguments, too, but do not make arrays of what they are given.
 """
 
 import functools
