@@ -7,7 +7,8 @@ import pytest
 
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.evaluate.bootstrap import family_mean, family_ratio
-from peppp.evaluate.leave_one_out import evaluate, held_together, leave_one_out, new_task
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import held_together, leave_one_out, new_task
 from peppp.learn.methods import METHODS
 from peppp.learn.strategy import strategy
 from peppp.paper import newtasks

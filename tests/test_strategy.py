@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from peppp import Advisor
-from peppp.evaluate.leave_one_out import SETTINGS, evaluate, held_together, leave_one_out, new_task
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import SETTINGS, held_together, leave_one_out, new_task
 from peppp.learn.methods import Task, run
 from peppp.learn.strategy import strategy
 from peppp.table.measured import error_matrix

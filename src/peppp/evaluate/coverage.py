@@ -74,7 +74,7 @@ def coverage(
     """Replay how often the 90 % intervals of the default method contain the noise-free error.
 
     The ``judge`` supplies the noise-free errors (default: the means of the table's runs). For the other
-    arguments see :func:`peppp.evaluate.leave_one_out.evaluate`; everything is as in a pick. Raises Lacking if
+    arguments see :func:`peppp.evaluate.evaluation.evaluate`; everything is as in a pick. Raises Lacking if
     the table is too small.
 
     >>> from peppp.paper.synthetic import synthetic_table

@@ -1,7 +1,7 @@
 """A strategy: one method for one completed table and one new task. Advice and evaluation use the same ones.
 
 :class:`peppp.advise.advisor.Advisor` wraps a strategy and gets errors from its caller; an evaluation
-(:mod:`peppp.evaluate.leave_one_out`) wraps the same strategy and gets them from a table of known errors.
+(:mod:`peppp.evaluate.evaluation`) wraps the same strategy and gets them from a table of known errors.
 """
 
 from collections.abc import Sequence

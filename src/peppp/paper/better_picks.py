@@ -4,7 +4,8 @@ from typing import Any
 
 from peppp.evaluate.bootstrap import family_mean, family_ratio
 from peppp.evaluate.coverage import coverage
-from peppp.evaluate.leave_one_out import Leave, evaluate
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import Leave
 from peppp.paper.figure import Figure, Panel
 from peppp.paper.study import Study
 

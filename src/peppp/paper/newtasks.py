@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.evaluate.bootstrap import family_ratio
+from peppp.evaluate.evaluation import Evaluation, evaluate
 from peppp.evaluate.judges import noise_free
-from peppp.evaluate.leave_one_out import SETTINGS, Evaluation, Leave, evaluate, leave_one_out, new_task
+from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
 from peppp.learn.methods import PAPER_METHODS, run
 from peppp.learn.strategy import strategy
 from peppp.paper.figure import Figure, Panel, above, every, leads, no_worse
