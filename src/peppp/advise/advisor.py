@@ -19,9 +19,10 @@ from peppp.arguments import checked
 from peppp.formats import Configuration
 from peppp.learn.belief import GAUSSIAN_90, Belief
 from peppp.learn.completion import complete
-from peppp.learn.methods import DEFAULT_METHOD, Task
+from peppp.learn.methods import DEFAULT_METHOD
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task
 from peppp.records import Footprint
 from peppp.table.labels import Label, as_label
 from peppp.table.matrix import ErrorMatrix

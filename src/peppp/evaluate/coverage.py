@@ -17,8 +17,9 @@ from peppp.evaluate.bootstrap import Interval, family_mean
 from peppp.evaluate.judges import Judge, noise_free
 from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
 from peppp.learn.belief import GAUSSIAN_90
-from peppp.learn.methods import DEFAULT_METHOD, run
+from peppp.learn.methods import DEFAULT_METHOD
 from peppp.learn.strategy import strategy
+from peppp.learn.task import run
 from peppp.learn.threads import single_thread
 from peppp.table.matrix import ErrorMatrix
 

@@ -16,8 +16,9 @@ from peppp.evaluate.bootstrap import Interval, family_mean
 from peppp.evaluate.judges import Judge, fixed
 from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
 from peppp.evaluate.scores import METRICS, scores
-from peppp.learn.methods import DRAWN, PAPER_METHODS, Measured, Method, Task, outcomes
+from peppp.learn.methods import DRAWN, PAPER_METHODS, Method
 from peppp.learn.strategy import Strategy, strategy
+from peppp.learn.task import Measured, Task, outcomes
 from peppp.learn.threads import single_thread
 from peppp.table.matrix import ErrorMatrix
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from peppp.errors import TableError
 from peppp.learn.completion import Completion, inverse_propensity, learn
-from peppp.learn.methods import Task
+from peppp.learn.task import Task
 from peppp.table.matrix import ErrorMatrix, Lacking
 from peppp.table.sampling import nonuniform, uniform
 

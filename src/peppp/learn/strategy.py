@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from peppp.errors import TableError
 from peppp.learn.belief import Belief
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Measured, Method, Seed, Task, kept, rule_of
+from peppp.learn.methods import Method, Seed, rule_of
 from peppp.learn.noise_free import TOLERANCE, NoiseFree
 from peppp.learn.points import PointStrategy
+from peppp.learn.task import Measured, Task, kept
 from peppp.learn.threads import single_thread
 from peppp.learn.two_best import TwoBest
 

@@ -12,8 +12,9 @@ from peppp.evaluate.bootstrap import family_ratio
 from peppp.evaluate.evaluation import Evaluation, evaluate
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
-from peppp.learn.methods import PAPER_METHODS, run
+from peppp.learn.methods import PAPER_METHODS
 from peppp.learn.strategy import strategy
+from peppp.learn.task import run
 from peppp.paper.figure import Figure, Panel, above, every, leads, no_worse
 from peppp.paper.matrix_figures import MB, example_row
 from peppp.paper.study import Study
