@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from peppp.precisions.known import parse_precision
 from peppp.records import Recipe
 from peppp.tasks.readers import load
-from peppp.training.checkpoint import train_in_folder
+from peppp.training.kept_training import train_in_folder
 from peppp.training.measurement import measure
 from peppp.training.pretrained import named_with_digest
 from peppp.training.sizes import with_resolution

@@ -37,8 +37,7 @@ from peppp.lowprec.packing.packed_tensor import PackedTensor, pack_into, unpack_
 from peppp.lowprec.rounding.quantize import quantize, quantize_eagerly, seed_key
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training import exactness, loop
-from peppp.training import graphs as replay
+from peppp.training import exactness, graphs, loop, replay
 from peppp.training.measurement import provenance
 from peppp.training.sizes import footprint
 
@@ -191,15 +190,15 @@ def steps(setting: Setting) -> dict[str, Any]:
     return facts
 
 
-def captured(setting: Setting, dataset: Dataset) -> replay._Replay:
+def captured(setting: Setting, dataset: Dataset) -> graphs.Replay:
     """A network of its own, captured; call it within ``exact_arithmetic``."""
-    padded = replay._with_whole_test_batches(dataset)
-    made = replay._Replay(padded, setting.recipe, setting.device, rare=False)
+    padded = graphs.with_whole_test_batches(dataset)
+    made = graphs.Replay(padded, setting.recipe, setting.device, rare=False)
     made.train(dataset, CONFIGURATION, setting.recipe, 0, None)
     return made
 
 
-def step_of(replayed: replay._Replay) -> None:
+def step_of(replayed: graphs.Replay) -> None:
     """The first step of an epoch again."""
     replayed.position.zero_()
     replayed.train_step()

@@ -9,7 +9,8 @@ import argparse
 import json
 from time import process_time
 
-from peppp.evaluate.leave_one_out import SETTINGS, evaluate
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import SETTINGS
 from peppp.learn.completion import factorise
 from peppp.learn.design import d_optimal
 from peppp.learn.methods import PAPER_METHODS

@@ -39,9 +39,9 @@ from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
 from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.learn.belief import GAUSSIAN_90
-from peppp.learn.methods import Task, outcomes
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, outcomes
 from peppp.precisions.known import MEASURED, PRECISIONS, is_of_formats
 from peppp.table.matrix import ErrorMatrix, placed
 from peppp.table.measured import error_matrix

@@ -44,9 +44,9 @@ from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
 from peppp.learn.completion import Completion
 from peppp.learn.gaussian import Array
-from peppp.learn.methods import Task, outcomes
 from peppp.learn.noise_free import coordinates
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, outcomes
 from peppp.table.matrix import ErrorMatrix, Row
 
 COUNTS = range(7)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from peppp.evaluate.coverage import coverage
-from peppp.evaluate.leave_one_out import evaluate
+from peppp.evaluate.evaluation import evaluate
 from peppp.paper import better_picks
 from peppp.paper.study import Study
 from peppp.paper.synthetic import synthetic_table

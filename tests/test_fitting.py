@@ -16,8 +16,8 @@ from peppp.formats import FP32_CONFIGURATION, Configuration, paper_grid
 from peppp.records import Recipe
 from peppp.tasks.dataset import Dataset, blank_images
 from peppp.tasks.readers import load
-from peppp.training.checkpoint import train_in_folder
 from peppp.training.fitting import fitting
+from peppp.training.kept_training import train_in_folder
 from peppp.training.loop import Run
 from peppp.training.sizes import with_resolution
 

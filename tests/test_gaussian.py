@@ -11,9 +11,10 @@ from peppp import FP32_CONFIGURATION, Advisor, paper_grid
 from peppp.errors import TableError
 from peppp.learn.completion import learn as complete
 from peppp.learn.gaussian import Gaussian, Runs, learn
-from peppp.learn.methods import Method, Task
+from peppp.learn.methods import Method
 from peppp.learn.noise_free import NoiseFree, belief_of, coordinates, savings
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.matrix import ErrorMatrix, Row
 from peppp.table.measured import error_matrix

@@ -19,8 +19,7 @@ from peppp.lowprec.rounding.streams import Clock, PathKey, mix, mix_words, signe
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import cut
 from peppp.tasks.readers import load
-from peppp.training import exactness, loop
-from peppp.training import graphs as replay
+from peppp.training import exactness, graphs, loop, replay
 
 RECIPE = Recipe(network="resnet8-w8", epochs=3, batch_size=32, learning_rate=0.05)
 
@@ -154,7 +153,7 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: within(f"capture {stream is aside}"))
     aside = Stream()
-    monkeypatch.setattr(replay, "_stream", lambda device: aside)
+    monkeypatch.setattr(graphs, "_stream", lambda device: aside)
     monkeypatch.setattr(replayed, "device", "cuda")
     for name, keys in (("train", "keys"), ("test", "test_keys")):
         known = getattr(replayed, keys).shape[1]
@@ -172,9 +171,9 @@ def test_capture_rehearses_aside_and_runs_the_step_once_while_it_captures(digits
         again = replayed._captured(
             step, getattr(replayed, {"train": "_reserve_keys", "test": "_reserve_test_keys"}[name])
         )
-        rehearsed = ["wait", "begin aside", *["step"] * replay._REHEARSALS, "end aside", "wait"]
+        rehearsed = ["wait", "begin aside", *["step"] * graphs._REHEARSALS, "end aside", "wait"]
         assert events == [*rehearsed, "begin capture True", "step", "end capture True"]
-        assert columns == [0, *[known] * replay._REHEARSALS]  # what is captured has run before, as it is
+        assert columns == [0, *[known] * graphs._REHEARSALS]  # what is captured has run before, as it is
         assert again.__func__ is Graph.replay
         monkeypatch.setattr(replayed, f"{name}_step", captured[-1])
     monkeypatch.setattr(replayed, "device", "cpu")
@@ -356,7 +355,7 @@ def test_a_step_waits_for_nothing_and_makes_nothing_on_the_host(
         dataset = replace(dataset, train_inputs=wide[0], test_inputs=wide[1])
     recipe = Recipe(network=network, batch_size=5, rounding=rounding)
     configuration = Configuration.parse(text)
-    replayed = replay._Replay(dataset, recipe, "cpu", rare="@" in text)
+    replayed = graphs.Replay(dataset, recipe, "cpu", rare="@" in text)
     for error_format in "AB":
         formats = exactness.formats_of(configuration, replace(recipe, error_format=error_format))
         for slot, fmt in zip(replayed.slots, formats, strict=True):

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from peppp.cli import app
 from peppp.errors import TableError
+from peppp.evaluate.evaluation import evaluate
 from peppp.evaluate.judges import judge, repeated
-from peppp.evaluate.leave_one_out import evaluate
 from peppp.learn.completion import learn
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.csv import write_table

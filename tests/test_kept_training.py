@@ -17,7 +17,7 @@ from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.lowprec.rounding.quantize import quantize
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training.checkpoint import CHECKPOINT, train_in_folder
+from peppp.training.kept_training import CHECKPOINT, train_in_folder
 from peppp.training.loop import Run, train
 
 COARSE = Configuration.parse("1-4-1/1-6-7")
@@ -115,7 +115,7 @@ def test_elsewhere_than_on_the_cpu_its_arithmetic_is_that_of_a_measurement(datas
 def test_a_folder_is_for_one_training_at_a_time(tmp_path):
     from filelock import FileLock
 
-    from peppp.training.checkpoint import LOCK
+    from peppp.training.kept_training import LOCK
 
     (tmp_path / "run").mkdir()
     line = ["train", "digits:01", "--network", "resnet8-w4", "--precision", "fp32", "--epochs", 1]

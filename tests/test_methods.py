@@ -15,8 +15,9 @@ from peppp.learn.additive import additive_model
 from peppp.learn.bayesopt import GaussianProcess, expected_improvement
 from peppp.learn.completion import complete_values
 from peppp.learn.effects import row_and_column_effects
-from peppp.learn.methods import METHODS, Method, Task, outcomes, rule_of
+from peppp.learn.methods import METHODS, Method, rule_of
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, outcomes
 from peppp.paper.convex import relaxed_d_optimal
 from reference import log_determinant
 

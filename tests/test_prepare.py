@@ -13,8 +13,8 @@ from peppp.errors import NetworkError, StoreError
 from peppp.precisions.known import PRECISIONS, parse_precision
 from peppp.records import Recipe
 from peppp.tasks.readers import load
-from peppp.training.checkpoint import train_in_folder
 from peppp.training.fitting import fitting
+from peppp.training.kept_training import train_in_folder
 from peppp.training.loop import Run
 from peppp.training.prepare import prepare
 from peppp.training.runs_here import lacking, runnable

@@ -7,10 +7,11 @@ import pytest
 
 from peppp.errors import BudgetError, PepppError, TableError
 from peppp.evaluate.bootstrap import family_mean, family_ratio
-from peppp.evaluate.leave_one_out import evaluate, held_together, leave_one_out, new_task
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import held_together, leave_one_out, new_task
 from peppp.learn.methods import METHODS
 from peppp.learn.strategy import strategy
-from peppp.paper import newtasks
+from peppp.paper.pooled import merged
 from peppp.paper.synthetic import synthetic_table
 from peppp.table.matrix import ErrorMatrix, Lacking, Row, averaged
 from peppp.table.measured import error_matrix
@@ -251,7 +252,7 @@ def test_the_block_is_all_known_and_large():
 
 
 def test_columns_that_differ_in_format_b_pool_to_those_of_format_a(known):
-    pooled = newtasks._pooled(known)
+    pooled = merged(known)
     assert pooled.values.shape == (12, 11)
     for j, column in enumerate(pooled.configurations):
         same = [k for k, c in enumerate(known.configurations) if c.format_a == column.format_a]

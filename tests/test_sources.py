@@ -20,7 +20,7 @@ from peppp.table.store.store import Store
 from peppp.tasks.dataset import described, under
 from peppp.tasks.folders import read_folder
 from peppp.tasks.readers import load, names_in
-from peppp.training.checkpoint import CHECKPOINT, train_in_folder
+from peppp.training.kept_training import CHECKPOINT, train_in_folder
 
 DRAW = np.random.default_rng(0)
 CLASSES = ("cat", "dog")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from peppp.learn.completion import complete_values
-from peppp.learn.methods import Task, run
+from peppp.learn.task import Task, run
 
 ROOT = Path(__file__).parents[1]
 

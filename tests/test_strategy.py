@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from peppp import Advisor
-from peppp.evaluate.leave_one_out import SETTINGS, evaluate, held_together, leave_one_out, new_task
-from peppp.learn.methods import Task, run
+from peppp.evaluate.evaluation import evaluate
+from peppp.evaluate.leave_one_out import SETTINGS, held_together, leave_one_out, new_task
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, run
 from peppp.table.measured import error_matrix
 from peppp.table.select import SHIPPED_TABLE, read_measurements
 from peppp.table.slices import known_part, largest_slice

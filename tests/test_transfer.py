@@ -7,7 +7,7 @@ import pytest
 
 from peppp.advise.caution import Asked, transfers
 from peppp.formats import FP32_CONFIGURATION, paper_grid
-from peppp.learn.methods import Task
+from peppp.learn.task import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
 from peppp.table.measured import error_matrix

@@ -7,26 +7,26 @@ training, so nothing here needs torch.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from peppp import pareto
+from peppp.advise import requests
 from peppp.advise.pick import Pick
 from peppp.advise.predictions import Prediction, Reference
 from peppp.arguments import checked
-from peppp.errors import BudgetError, TableError
-from peppp.formats import FP32_CONFIGURATION, Configuration
+from peppp.formats import Configuration
 from peppp.learn.belief import GAUSSIAN_90, Belief
 from peppp.learn.completion import complete
-from peppp.learn.methods import DEFAULT_METHOD, Method, Task
+from peppp.learn.methods import DEFAULT_METHOD
 from peppp.learn.noise_free import TOLERANCE
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task
 from peppp.records import Footprint
 from peppp.table.labels import Label, as_label
 from peppp.table.matrix import ErrorMatrix
-from peppp.units import format_bytes, parse_bytes
+from peppp.units import parse_bytes
 
 
 class Advisor:
@@ -93,29 +93,13 @@ class Advisor:
         noise: float | None = None,
         peaks: Mapping[Configuration, int] | Mapping[Label, int] | None = None,
     ) -> None:
-        chosen = check_request(method, until_sure, noise)
-        if fp32_error is not None and chosen.design != DEFAULT_METHOD:
-            raise TableError(f"{chosen} does not learn from the error of fp32; leave it out, or use gaussian")
-        if fp32_error is not None and not 0 <= fp32_error <= 1:
-            raise TableError(f"the error of fp32 is {fp32_error}; give a fraction between 0 and 1")
-        if chance_error is not None and not 0 < chance_error <= 1:
-            raise TableError(
-                f"the chance error is {chance_error}; give a number in (0, 1], e.g. 1 - 1/classes"
-            )
-        if not 0 <= tolerance < 1:
-            raise TableError(f"the tolerance is {tolerance}; give a difference of errors such as 0.002")
-        columns = [j for j, label in enumerate(table.columns) if label in footprints]
-        if not columns:
-            raise TableError("no configuration of the table has a footprint; give footprints for its columns")
-        self.configurations = tuple(table.columns[j] for j in columns)
-        sizes: Mapping[Any, Footprint | int] = footprints
-        self.footprints = {c: _footprint(sizes[c]) for c in self.configurations}
+        chosen = requests.check_request(method, until_sure, noise)
+        requests.check_numbers(chosen, fp32_error, chance_error, tolerance)
+        self.footprints = requests.footprints_of(table.columns, footprints)
+        self.configurations = tuple(self.footprints)
         self.budget, self.measurements = parse_bytes(budget), measurements
         self.task, self.network = task, network
-        highest: Mapping[Any, int] | None = peaks
-        if highest is not None and not set(self.configurations) <= set(highest):
-            raise TableError("peaks are of all configurations that have a footprint, and some have none")
-        self._peaks = None if highest is None else {c: highest[c] for c in self.configurations}
+        self._peaks = None if peaks is None else requests.peaks_of(self.configurations, peaks)
         self._memory = np.array(  # [d] bytes
             [f.total for f in self.footprints.values()] if self._peaks is None else [*self._peaks.values()]
         )
@@ -123,29 +107,21 @@ class Advisor:
         measurable = self._permissible if cap is None else self._within(parse_bytes(cap), "a cap")
         if chosen.design == DEFAULT_METHOD:  # for which measurements is only a maximum
             measurements = self.measurements = min(measurements, int(measurable.sum()))
-        if not 0 <= measurements <= measurable.sum():
-            raise BudgetError(
-                f"{measurements} measurements were asked for, but {measurable.sum()} configurations fit in "
-                f"the memory; ask for 0 to {measurable.sum()} or allow more memory"
-            )
+        requests.check_count(measurements, int(measurable.sum()))
         # Learn from the whole table, including the columns without a footprint.
         learned = complete(table, rank=rank, shrinkage=shrinkage, relative_to_chance=chance_error is not None)
+        columns = [j for j, label in enumerate(table.columns) if label in self.footprints]
         self._learned = learned.take(columns)
         scale = 1.0 if chance_error is None else chance_error
         self.new_task = Task(self._memory, self._permissible, measurable, scale)
-        self._reference = self._place_of_fp32(table)
-        if fp32_error is not None and self._reference is None:
-            raise TableError(
-                "the error of fp32 needs a column fp32/fp32 in the table, without a footprint; leave it out, "
-                "or tell it as a measured error"
-            )
+        self._reference = requests.fp32_column(table.columns, self.footprints, fp32_error)
         self._fp32_error = fp32_error
         beyond = {} if fp32_error is None or self._reference is None else {self._reference: fp32_error}
         self._strategy = strategy(
             chosen, learned, self.new_task, measurements, tolerance=tolerance, columns=columns, beyond=beyond,
             noise=noise,
         )  # fmt: skip
-        self._notes = _of_noise(noise, table) if chosen.design == DEFAULT_METHOD else ()
+        self._notes = requests.noise_notes(noise, table) if chosen.design == DEFAULT_METHOD else ()
         self._until_sure, self._tolerance = until_sure, tolerance
         self._column = {configuration: j for j, configuration in enumerate(self.configurations)}
         self._measured: dict[Label, float] = {}
@@ -205,21 +181,8 @@ class Advisor:
         for the same configuration.
         """
         configuration, error = as_label(configuration), float(error)
-        if configuration not in self._column:
-            raise TableError(
-                f"{configuration} is not among the {len(self._column)} configurations that have a "
-                "column in the table and a footprint; tell the error of one of those"
-            )
-        if not 0 <= error <= 1:  # refuses NaN as well
-            raise TableError(
-                f"the error of {configuration} is {error}; give a fraction between 0 and 1; "
-                "for a diverged training, give the error of guessing"
-            )
-        known = self._measured.setdefault(configuration, error)
-        if known != error:
-            raise TableError(
-                f"the error of {configuration} was {known} before and is {error} now; tell one error for it"
-            )
+        requests.check_error(configuration, error, self._column, self.observed)
+        self._measured.setdefault(configuration, error)
 
     def predictions(self) -> tuple[Prediction, ...]:
         """What is believed about each configuration, in the table's order; errors are clipped to [0, 1].
@@ -308,11 +271,6 @@ class Advisor:
             f"{errors[k] - errors[j]:.3f} higher; the estimates cannot distinguish the two",
         )
 
-    def _place_of_fp32(self, table: ErrorMatrix) -> int | None:
-        """The table's column of fp32; None if there is none, or it has a footprint."""
-        found = [j for j, label in enumerate(table.columns) if label == FP32_CONFIGURATION]
-        return found[0] if found and FP32_CONFIGURATION not in self.footprints else None
-
     def _labels(self, columns: Sequence[int]) -> tuple[Label, ...]:
         return tuple(self.configurations[j] for j in columns)
 
@@ -335,50 +293,5 @@ class Advisor:
 
     def _within(self, limit: int, name: str) -> NDArray[np.bool_]:
         sizes = dict(zip(self.configurations, self._memory.tolist(), strict=True))
-        check_limit(limit, name, sizes, "footprint" if self._peaks is None else "peak")
+        requests.check_limit(limit, name, sizes, "footprint" if self._peaks is None else "peak")
         return np.asarray(self._memory <= limit)  # [d]
-
-
-def _of_noise(noise: float | None, table: ErrorMatrix) -> tuple[str, ...]:
-    """A note on the noise that a pick assumes, where one is needed."""
-    if noise is not None:
-        return (f"the noise of a training, {noise:g}, was given, not learned from the table",)
-    repeated = table.counts is not None and bool((table.counts > 1).any())
-    if repeated or not any(isinstance(label, str) for label in table.columns):
-        return ()
-    return (
-        "the table has one run for each entry, so the noise of a training is a guess; state it with --noise",
-    )
-
-
-def check_request(method: str, until_sure: float | None, noise: float | None = None) -> Method:
-    """The method named by a text, after checks that an Advisor would also make, before anything is read.
-
-    Raises TableError for an unknown method, an unusable ``noise``, or an option that the method does not
-    have. Raises BudgetError if ``until_sure`` is not a probability.
-    """
-    chosen = Method.parse(method)
-    if noise is not None and not 0 < noise < 0.5:
-        raise TableError(f"the noise of a training is {noise:g}; give a standard deviation between 0 and 0.5")
-    if noise is not None and chosen.design != DEFAULT_METHOD:
-        raise TableError(f"{chosen} takes a training's error as it is; leave the noise out, or use gaussian")
-    if until_sure is not None and not 0 < until_sure < 1:
-        raise BudgetError(f"until-sure is {until_sure}; give a probability between 0 and 1, such as 0.9")
-    if until_sure is not None and chosen.design != DEFAULT_METHOD:
-        raise TableError(f"{chosen} does not know how sure it is; leave until-sure out, or use gaussian")
-    return chosen
-
-
-def check_limit(limit: int, name: str, sizes: Mapping[Any, int], kind: str = "footprint") -> None:
-    """Raise BudgetError if ``limit`` bytes, called ``name`` in the message, are below all ``sizes``."""
-    cheapest = min(sizes, key=lambda configuration: sizes[configuration])
-    smallest = sizes[cheapest]
-    if smallest > limit:
-        raise BudgetError(
-            f"{name} of {format_bytes(limit)} is below every {kind}; the smallest that works is "
-            f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
-        )
-
-
-def _footprint(size: Footprint | int) -> Footprint:
-    return size if isinstance(size, Footprint) else Footprint(0, 0, 0, {}, raw=int(size))

@@ -12,8 +12,8 @@ from peppp.errors import BudgetError
 from peppp.evaluate.judges import noise_free
 from peppp.evaluate.leave_one_out import leave_one_out
 from peppp.learn.belief import counted
-from peppp.learn.methods import Task, run
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, run
 from peppp.records import Recipe
 from peppp.table.matrix import ErrorMatrix
 from peppp.tasks.dataset import digest

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from peppp.advise.advisor import check_limit
 from peppp.advise.choices import shipped
 from peppp.advise.peaks import Steps, bytes_counted
+from peppp.advise.requests import check_limit
 from peppp.arguments import checked
 from peppp.errors import BudgetError
 from peppp.formats import paper_grid

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from peppp.advise.advisor import Advisor, check_request
+from peppp.advise.advisor import Advisor
 from peppp.advise.caution import Asked, transfers
 from peppp.advise.choices import CHOICES, choosable
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
@@ -15,6 +15,7 @@ from peppp.advise.limits import Limits
 from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick
 from peppp.advise.predictions import Reference
+from peppp.advise.requests import check_request
 from peppp.advise.running import text_of, train_line
 from peppp.advise.trials import Trials, make_trials, training_of
 from peppp.arguments import checked

@@ -44,8 +44,8 @@ def command(
     from peppp.records import Recipe
     from peppp.table.select import open_table
     from peppp.tasks.readers import load
-    from peppp.training.checkpoint import train_in_folder
     from peppp.training.fitting import fitting
+    from peppp.training.kept_training import train_in_folder
     from peppp.training.sizes import with_resolution
 
     try:

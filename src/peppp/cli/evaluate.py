@@ -111,9 +111,9 @@ def command(
     Example: peppp evaluate runs.db --setting I,IV --method ed-mf,zero --measurements 1,3,6 --seeds 20
     """
     from peppp.evaluate.comparison import compare
+    from peppp.evaluate.evaluation import evaluate
     from peppp.evaluate.judges import judge as judge_of
     from peppp.evaluate.judges import repeated
-    from peppp.evaluate.leave_one_out import evaluate
     from peppp.files import check_place, writing
     from peppp.learn.methods import Method
     from peppp.table.slices import one_run

@@ -198,8 +198,8 @@ def command(
     parse_bytes(budget)  # what is wrong with these is said before torch is imported, not seconds later
     parse_bytes(cap or budget)
     seconds = None if spend is None else parse_seconds(spend, "--spend")
-    from peppp.advise.advisor import check_request
     from peppp.advise.costs import check_costs
+    from peppp.advise.requests import check_request
     from peppp.learn.methods import DEFAULT_METHOD
 
     check_request(method or DEFAULT_METHOD, until_sure, noise)

@@ -181,7 +181,7 @@ def run(
     from peppp.lowprec.storage.packed_network import packable
     from peppp.tasks import networks
     from peppp.tasks.dataset import described
-    from peppp.training.checkpoint import to_plain, train_in_folder
+    from peppp.training.kept_training import to_plain, train_in_folder
     from peppp.training.loop import check_recipe, fitted_weights
     from peppp.training.runs_here import lacking, wants_another_optimizer
     from peppp.training.sizes import with_resolution

@@ -5,7 +5,7 @@ from typing import Any
 
 from peppp.errors import TableError
 from peppp.evaluate.bootstrap import family_mean, family_ratio
-from peppp.evaluate.leave_one_out import Evaluation
+from peppp.evaluate.evaluation import Evaluation
 
 METRICS = ("hyperdiff", "hyperdiff_true", "convergence", "regret")
 
@@ -18,7 +18,7 @@ def compare(found: Evaluation, against: str, metrics: Sequence[str] = METRICS) -
     difference below 0, means that the method is better than ``against``. Raises TableError if ``against``
     was not evaluated.
 
-    >>> from peppp.evaluate.leave_one_out import evaluate
+    >>> from peppp.evaluate.evaluation import evaluate
     >>> from peppp.paper.synthetic import synthetic_table
     >>> from peppp.table.measured import error_matrix
     >>> known = error_matrix(synthetic_table(8, further=False))  # invented errors

@@ -17,8 +17,9 @@ from peppp.evaluate.bootstrap import Interval, family_mean
 from peppp.evaluate.judges import Judge, noise_free
 from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
 from peppp.learn.belief import GAUSSIAN_90
-from peppp.learn.methods import DEFAULT_METHOD, run
+from peppp.learn.methods import DEFAULT_METHOD
 from peppp.learn.strategy import strategy
+from peppp.learn.task import run
 from peppp.learn.threads import single_thread
 from peppp.table.matrix import ErrorMatrix
 
@@ -74,7 +75,7 @@ def coverage(
     """Replay how often the 90 % intervals of the default method contain the noise-free error.
 
     The ``judge`` supplies the noise-free errors (default: the means of the table's runs). For the other
-    arguments see :func:`peppp.evaluate.leave_one_out.evaluate`; everything is as in a pick. Raises Lacking if
+    arguments see :func:`peppp.evaluate.evaluation.evaluate`; everything is as in a pick. Raises Lacking if
     the table is too small.
 
     >>> from peppp.paper.synthetic import synthetic_table

@@ -18,7 +18,8 @@ from peppp.learn.belief import GAUSSIAN_90, Belief, near_best, on_frontier
 from peppp.learn.completion import Completion
 from peppp.learn.descriptors import describe
 from peppp.learn.gaussian import Gaussian, Runs, learn
-from peppp.learn.methods import Measured, Method, Task
+from peppp.learn.methods import Method
+from peppp.learn.task import Measured, Task
 from peppp.precisions.named import NamedPrecision
 from peppp.table.labels import Label, TunedConfiguration, plain
 

@@ -1,7 +1,8 @@
 """The common part of strategies that predict errors without intervals, such as the paper's methods."""
 
 from peppp.learn.belief import Belief
-from peppp.learn.methods import Measured, Method, Task
+from peppp.learn.methods import Method
+from peppp.learn.task import Measured, Task
 
 
 class PointStrategy:

@@ -1,7 +1,7 @@
 """A strategy: one method for one completed table and one new task. Advice and evaluation use the same ones.
 
 :class:`peppp.advise.advisor.Advisor` wraps a strategy and gets errors from its caller; an evaluation
-(:mod:`peppp.evaluate.leave_one_out`) wraps the same strategy and gets them from a table of known errors.
+(:mod:`peppp.evaluate.evaluation`) wraps the same strategy and gets them from a table of known errors.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from peppp.errors import TableError
 from peppp.learn.belief import Belief
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Measured, Method, Seed, Task, kept, rule_of
+from peppp.learn.methods import Method, Seed, rule_of
 from peppp.learn.noise_free import TOLERANCE, NoiseFree
 from peppp.learn.points import PointStrategy
+from peppp.learn.task import Measured, Task, kept
 from peppp.learn.threads import single_thread
 from peppp.learn.two_best import TwoBest
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Measured, Method, Task
+from peppp.learn.methods import Method
 from peppp.learn.points import PointStrategy
+from peppp.learn.task import Measured, Task
 
 
 class TwoBest(PointStrategy):

@@ -4,7 +4,7 @@ from typing import Any
 
 from peppp.evaluate.bootstrap import family_mean, family_ratio
 from peppp.evaluate.coverage import coverage
-from peppp.evaluate.leave_one_out import Leave, evaluate
+from peppp.evaluate.evaluation import evaluate
 from peppp.paper.figure import Figure, Panel
 from peppp.paper.study import Study
 
@@ -19,7 +19,7 @@ NOT_INFERIOR = 1.15
 def better_picks(study: Study) -> Figure:
     """Compare methods with ED-MF for each number of measurements, and measure the coverage of intervals."""
     known = study.known
-    leave: Leave = "row" if study.leave == "row" or len(set(known.families)) < 2 else "family"
+    leave = study.held_out(known)
     study.say("better-picks: methods")
     found = evaluate(
         known, settings=SETTINGS, methods=METHODS, counts=COUNTS, seeds=range(study.seeds), cap=study.cap,

@@ -16,9 +16,9 @@ from peppp.evaluate.leave_one_out import leave_one_out, new_task
 from peppp.learn.bayesopt import GaussianProcess
 from peppp.learn.completion import Completion
 from peppp.learn.design import least_squares
-from peppp.learn.methods import Measured, Task, outcomes
 from peppp.learn.noise_free import belief_of
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Measured, Task, outcomes
 from peppp.learn.threads import single_thread
 from peppp.paper.figure import Figure, Panel
 from peppp.paper.head_to_head import BUDGETS

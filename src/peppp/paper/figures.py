@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from peppp.errors import TableError
-from peppp.paper import better_picks, designs, frontiers, head_to_head, newtasks, scale
+from peppp.paper import better_picks, designs, frontiers, head_to_head, newtasks, pooled, scale
 from peppp.paper import matrix_figures as matrix
 from peppp.paper import network_figures as transfer
 from peppp.paper import sampling_figures as sampling
@@ -39,7 +39,7 @@ FIGURES: dict[str, Callable[[Study], Figure]] = {
     "26": transfer.figure_26,
     "D": frontiers.appendix_d,
     "settings": newtasks.settings_table,
-    "pooled": newtasks.pooled,
+    "pooled": pooled.pooled,
     "variance": matrix.variance,
     "rounding": training.rounding,
     "designs": designs.designs,

@@ -17,8 +17,8 @@ from peppp.errors import PepppError
 from peppp.evaluate.bootstrap import family_mean
 from peppp.evaluate.leave_one_out import leave_one_out, new_task
 from peppp.learn.completion import Completion
-from peppp.learn.methods import Task, outcomes
 from peppp.learn.strategy import strategy
+from peppp.learn.task import Task, outcomes
 from peppp.paper.figure import Figure, Panel, below, every
 from peppp.paper.study import Study
 from peppp.table.matrix import ErrorMatrix, Lacking

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from peppp.evaluate.bootstrap import family_ratio
 from peppp.evaluate.leave_one_out import Leave, leave_one_out, new_task
 from peppp.evaluate.scores import scores
-from peppp.learn.methods import PAPER_METHODS, outcomes
+from peppp.learn.methods import PAPER_METHODS
 from peppp.learn.strategy import strategy
+from peppp.learn.task import outcomes
 from peppp.paper.figure import Figure, Panel, below, every, leads, no_worse
 from peppp.paper.newtasks import PAPER, RANK
 from peppp.paper.study import Study

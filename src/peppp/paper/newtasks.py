@@ -1,7 +1,6 @@
-"""Meta-test figures, predicting a new task from a few measurements: 7, 11, 12, 18, 24, settings, pooled."""
+"""Meta-test figures, predicting a new task from a few measurements: 7, 11, 12, 18, 24, settings."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,12 @@ from numpy.typing import NDArray
 
 from peppp import pareto
 from peppp.evaluate.bootstrap import family_ratio
+from peppp.evaluate.evaluation import Evaluation, evaluate
 from peppp.evaluate.judges import noise_free
-from peppp.evaluate.leave_one_out import SETTINGS, Evaluation, Leave, evaluate, leave_one_out, new_task
-from peppp.learn.methods import PAPER_METHODS, run
+from peppp.evaluate.leave_one_out import SETTINGS, Leave, leave_one_out, new_task
+from peppp.learn.methods import PAPER_METHODS
 from peppp.learn.strategy import strategy
+from peppp.learn.task import run
 from peppp.paper.figure import Figure, Panel, above, every, leads, no_worse
 from peppp.paper.matrix_figures import MB, example_row
 from peppp.paper.study import Study
@@ -92,7 +93,7 @@ def _compared(
     study.say(f"figure {name}: settings {', '.join(settings)}")
     found = evaluate(
         known, settings=settings, methods=methods, counts=counts, seeds=range(study.seeds),
-        **PAPER, cap=study.cap, leave=_leave(study, known),
+        **PAPER, cap=study.cap, leave=study.held_out(known),
         judge=study.judge if known is study.known else noise_free(known),
     )  # fmt: skip
     metrics = ("convergence", "hyperdiff", "hyperdiff_true", "regret", "memory_used")
@@ -145,11 +146,6 @@ def _everywhere(found: Evaluation, method: str, metric: str, count: int | None =
     return np.asarray(np.nanmean(values, axis=0))
 
 
-def _leave(study: Study, known: ErrorMatrix) -> Leave:
-    """Leave out families if the study does and there are at least two, else rows."""
-    return "family" if study.leave == "family" and len(set(known.families)) > 1 else "row"
-
-
 def figure_11(study: Study) -> Figure:
     """Compare the methods in Settings I and IV."""
     return _compared(study, study.known, "11", "Meta-test, Settings I and IV", ("I", "IV"))
@@ -175,7 +171,7 @@ def figure_12(study: Study) -> Figure:
     methods = ("ed-mf", "bo-mf", "bo-full", "random-mf", "high-memory")
     found = evaluate(
         known, settings=("IV",), methods=methods, counts=(3,), seeds=range(study.seeds),
-        **PAPER, cap=study.cap, leave=_leave(study, known), judge=study.judge,
+        **PAPER, cap=study.cap, leave=study.held_out(known), judge=study.judge,
     )  # fmt: skip
     ours = found.of("pick_error", "IV", "ed-mf", 3)
     records, shown, ratios_of = [], [], []
@@ -221,7 +217,7 @@ def settings_table(study: Study) -> Figure:
     records: list[dict[str, Any]] = []
     parts: list[str] = []
     best = []
-    ways: tuple[Leave, ...] = ("family", "row") if _leave(study, known) == "family" else ("row",)
+    ways: tuple[Leave, ...] = ("family", "row") if study.held_out(known) == "family" else ("row",)
     for leave in ways:
         study.say(f"settings: all methods, Settings I to VI, each {leave} held out")
         found = evaluate(
@@ -275,43 +271,3 @@ def _best_everywhere(found: Evaluation, count: int) -> bool | None:
         )
         for metric in ("hyperdiff", "regret")
     )
-
-
-def pooled(study: Study) -> Figure:
-    """Evaluate methods after merging the columns that differ only in Format B."""
-    known = study.known
-    small = _pooled(known).require()
-    records: list[dict[str, Any]] = []
-    shown = []
-    for title, table in ((f"{len(known.labels)} columns", known), (f"{len(small.labels)} pooled", small)):
-        found = evaluate(
-            table, settings=("I", "II"), methods=("ed-mf", "random-mf", "zero"), counts=(3,),
-            seeds=range(study.seeds), **PAPER, cap=study.cap,
-            leave=_leave(study, table),
-        )  # fmt: skip
-        records += [{"columns": title} | r for r in found.summary(("hyperdiff", "relative_error", "regret"))]
-        values = {m: found.interval("hyperdiff", "I", m, 3).mean for m in found.methods}
-        shown.append(f"{title}: " + ", ".join(f"{m} {v:.3f}" for m, v in values.items()))
-    return Figure(
-        "pooled",
-        "Columns that differ only in Format B merged into one",
-        "not examined in the paper: whether choosing Format B is part of the advantage",
-        f"HyperDiff in Setting I with 3 measurements, {'; '.join(shown)}",
-        None,
-        tuple(records),
-        (Panel("bars", "method", "hyperdiff", "columns", where=(("setting", "I"),)),),
-        {"seeds": study.seeds},
-        claims=False,
-    )
-
-
-def _pooled(known: ErrorMatrix) -> ErrorMatrix:
-    """Merge columns that differ only in Format B: their mean error, at the memory of the smallest of them."""
-    of = np.unique([str(c.format_a) for c in known.configurations], return_inverse=True)[1]
-    # A merged column keeps the name and the memory of its column of least memory.
-    groups = [np.flatnonzero(of == number) for number in dict.fromkeys(of.tolist())]
-    kept = [int(min(group, key=lambda j: (known.bytes[:, j].sum(), j))) for group in groups]
-    counts = np.column_stack([known.observed[:, group].sum(axis=1) for group in groups])
-    sums = np.column_stack([np.nansum(known.values[:, group], axis=1) for group in groups])
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-    return replace(known.take(np.arange(len(known.rows)), kept), values=means)

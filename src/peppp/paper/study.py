@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from peppp.evaluate.judges import Judge, noise_free
+from peppp.evaluate.leave_one_out import Leave
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Measurement, Recipe
 from peppp.table.matrix import ErrorMatrix, Lacking, placed
@@ -81,6 +82,10 @@ class Study:
         values, counts = (placed(x, every, known.keys, known.columns) for x in (every.values, runs))
         values = np.where(known.observed, values, np.nan)
         return noise_free(replace(known, values=values, counts=np.nan_to_num(counts)), seen=known)
+
+    def held_out(self, table: ErrorMatrix) -> Leave:
+        """What an evaluation holds out: families if the study does and the table has two, else rows."""
+        return "family" if self.leave == "family" and len(set(table.families)) > 1 else "row"
 
     def other_seeds(self) -> list[ErrorMatrix]:
         """The known part of the same way of training on every other seed, one matrix per seed."""

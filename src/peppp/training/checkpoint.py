@@ -1,172 +1,29 @@
-"""Train in a folder: the training can resume after any epoch, and it leaves its weights there.
+"""The state of a training in a file, from which the training continues bit for bit.
 
 The files are safetensors files with one line of JSON, so reading them executes nothing.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from peppp.errors import StoreError
 from peppp.files import whole
-from peppp.footprint.measuring import AllocatorTrace
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
-from peppp.precisions.known import Precision
-from peppp.precisions.named import NamedPrecision
-from peppp.records import Outcome, Recipe
-from peppp.tasks.dataset import Dataset, under
-from peppp.training.exactness import exact_arithmetic
-from peppp.training.fitting import Fit
 from peppp.training.loop import Run
 
-CHECKPOINT, WEIGHTS, LOCK = "checkpoint.safetensors", "weights.safetensors", ".lock"
-_Curve = list[tuple[int, float]]
+Curve = list[tuple[int, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTraining:
-    """The result of a training in a folder; ``peak`` is a step's measured peak in bytes, 0 if unknown."""
-
-    configuration: Precision
-    test_error: float
-    curve: tuple[tuple[int, float], ...]
-    outcome: Outcome
-    epochs: int
-    resumed_after: int
-    peak: int
-    weights: Path
-
-
-def train_in_folder(
-    dataset: Dataset,
-    configuration: Precision,
-    recipe: Recipe,
-    seed: int,
-    folder: Path,
-    *,
-    storage: str = "packed",
-    device: str = "cpu",
-    fit: Fit | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> KeptTraining:
-    """Train as :func:`peppp.training.loop.train` does, bit for bit, and keep the state in ``folder``.
-
-    ``storage`` is packed, simulated, or real (see :class:`peppp.training.loop.Run`). ``fit`` gives the blocks
-    to recompute, which changes no results, and the size of micro-batches.
-
-    After each epoch the state is written to ``folder``, and a second call continues from it. Raises
-    StoreError if the folder holds the state of another training or cannot be made. The peak is measured
-    during the second step of this call.
-    """
-    dataset = under(dataset, _fingerprints_in(folder / CHECKPOINT))
-    identity = {
-        "configuration": str(configuration),
-        "recipe": recipe.to_json(),
-        "fingerprint": dataset.fingerprint,
-        "seed": seed,
-        "micro_batch": fit.micro_batch if fit else None,
-    }
-    if isinstance(configuration, NamedPrecision):  # packed and simulated pairs have the same bits
-        identity["storage"] = storage
-    trace = AllocatorTrace(device)
-    with trace.stretch("build"):
-        run = Run(dataset, configuration, recipe, seed, device=device, storage=storage, fit=fit)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}; name another") from None
-    with _alone_in(folder):
-        done, curve = _resume(folder / CHECKPOINT, identity, run)
-        outcome, resumed_after = Outcome.FINISHED, done
-
-        @contextmanager
-        def traced(step: int) -> Iterator[None]:
-            if step > 2:
-                yield
-                return
-            with trace.stretch(f"step {step}"):
-                yield
-            if step == 1:  # a warm-up; what it leaves allocated counts as memory at rest
-                trace.peak = 0
-
-        with nullcontext() if device == "cpu" else exact_arithmetic(configuration, recipe):
-            for epoch in range(done + 1, run.epochs + 1):
-                if run.train_epoch(traced) is None:
-                    curve.append((epoch, dataset.chance_error))
-                    outcome = Outcome.DIVERGED
-                    break
-                curve.append((epoch, run.test()))
-                tensors, data = _state(run, identity, epoch, curve)
-                _write(folder / CHECKPOINT, tensors, data | {"peak": trace.peak})
-                if progress is not None:
-                    progress(epoch, run.epochs)
-        peak = trace.peak if run.steps > 1 else _known_peak(folder / CHECKPOINT)
-        about = identity | {
-            "test_error": curve[-1][1],
-            "outcome": str(outcome),
-            "classes": list(dataset.classes),
-            "inputs": _inputs(dataset, run),
-        }
-        _write(folder / WEIGHTS, _contiguous(run.network.state_dict()), about)
-        return KeptTraining(
-            configuration,
-            curve[-1][1],
-            tuple(curve),
-            outcome,
-            curve[-1][0],
-            resumed_after,
-            peak,
-            folder / WEIGHTS,
-        )
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises StoreError where another process holds it."""
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise StoreError(
-            f"another training is at work in the folder {folder}; wait for it, or name another --out"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot write to the folder {folder}: {error.strerror}; name another") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _known_peak(path: Path) -> int:
-    """The peak that a checkpoint records; 0 if it records none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return int(json.loads(file.metadata()["peppp"]).get("peak", 0))
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
-        return 0
-
-
-def _inputs(dataset: Dataset, run: Run) -> dict[str, Any]:
-    """What predictions need to know about the inputs."""
-    found: dict[str, Any] = {"kind": dataset.kind, "channels": dataset.channels}
-    if run.part.normalise:
-        normal = run.part.normal
-        found |= {"shift": normal.shift.tolist(), "scale": normal.scale.tolist()}
-    return found
-
-
-def _state(
-    run: Run, identity: Mapping[str, Any], epoch: int, curve: _Curve
+def state_of(
+    run: Run, identity: Mapping[str, Any], epoch: int, curve: Curve
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Everything needed to continue bit for bit: tensors, and plain data."""
     state = run.optimizer.state_dict()
@@ -196,7 +53,7 @@ def _state(
         "clock": state.get("clock"),
         "scaler": run.ready.scaler.state_dict(),
     }
-    return _contiguous(tensors), data
+    return contiguous(tensors), data
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,18 +75,28 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
         values[outer] = value
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the tensors on the CPU, as a file takes them."""
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def _fingerprints_in(path: Path) -> set[str]:
+def fingerprints_in(path: Path) -> set[str]:
     """The fingerprint of the data of a checkpoint, if there is one to read."""
     with suppress(OSError, KeyError, ValueError, SafetensorError), safe_open(path, framework="pt") as file:
         return {str(json.loads(file.metadata()["peppp"])["fingerprint"])}
     return set()
 
 
-def _resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, _Curve]:
+def known_peak(path: Path) -> int:
+    """The peak that a checkpoint records; 0 if it records none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(json.loads(file.metadata()["peppp"]).get("peak", 0))
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError):
+        return 0
+
+
+def resume(path: Path, identity: Mapping[str, Any], run: Run) -> tuple[int, Curve]:
     """Load the state in a file into ``run``; return (epochs done, curve), or (0, []) without a file."""
     if not path.exists():
         return 0, []
@@ -296,7 +163,7 @@ def _as_network(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
 
 
-def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
+def write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> None:
     """Write a file whole or not at all. Raises StoreError where the disk is full or cannot be written."""
     try:
         with whole(path) as unfinished:
@@ -309,9 +176,3 @@ def _write(path: Path, tensors: dict[str, Tensor], data: Mapping[str, Any]) -> N
         raise StoreError(
             f"cannot write {path}: {reason}; make room, and the same line again goes on from what is kept"
         ) from None
-
-
-def to_plain(training: KeptTraining) -> dict[str, Any]:
-    """The result of a training as plain data for JSON."""
-    data = asdict(training)
-    return data | {"configuration": str(training.configuration), "weights": str(training.weights)}

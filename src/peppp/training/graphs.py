@@ -1,109 +1,43 @@
-"""Train on a GPU by capturing a step once as a CUDA graph and replaying it for all configurations.
+"""Steps captured once as CUDA graphs, and replayed for all configurations.
 
 THE CUDA PATH HAS NOT BEEN RUN ON A GPU YET. The tests run the same code on the CPU, where a step is called
 instead of replayed, and get the same bits as training/loop.py.
 
 Everything that differs between trainings of a network lives on the device, where a replayed step reads it:
 formats, keys of the random bits, learning rate, data and their order. Weights and optimizer states are reset
-for each training. Within an epoch nothing waits for the device. Convolutions run in TF32 if that is exact for
-their inputs, and everything else in float32.
+for each training. Within an epoch nothing waits for the device.
 """
 
 import gc
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from peppp.formats import FloatFormat, Format
-from peppp.lowprec.gpu.device import FormatSlot, is_rare
+from peppp.lowprec.gpu.device import FormatSlot
 from peppp.lowprec.gpu.keytable import ReplayClock, evaluation_roots, training_roots
 from peppp.lowprec.network.conversion import low_precision, low_precision_state
 from peppp.lowprec.optimizers.low_precision import low_precision_optimizer
 from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.lowprec.rounding.roundings import Roundings
 from peppp.precisions.known import Precision
-from peppp.precisions.named import NamedPrecision
 from peppp.records import Outcome, Recipe
 from peppp.tasks.dataset import Dataset
 from peppp.training import loop
 from peppp.training.batches import Batches
-from peppp.training.exactness import exact_arithmetic, formats_of, is_exact_in_tf32
+from peppp.training.exactness import formats_of
 from peppp.training.losses import find_loss
 
-_KEPT = 4  # captured networks to keep, since each holds its memory until it is dropped
 _REHEARSALS = 3  # runs before a capture, in which libraries choose their algorithms and reserve memory
 
 
-def serves(dataset: Dataset, configuration: Precision, recipe: Recipe) -> bool:
-    """Whether a training can be replayed.
-
-    It needs a pair of floating-point formats, SGD with at most momentum and weight decay, no augmentation
-    (which is drawn on the CPU), no pretrained or frozen weights, and a network and a loss of this package,
-    which are known not to read values back to the CPU during a step.
-
-    >>> from peppp import Configuration
-    >>> from peppp.tasks.readers import load
-    >>> configuration = Configuration.parse("1-4-1/1-6-7")
-    >>> [serves(load("digits"), configuration, Recipe(optimizer=name)) for name in ("sgd", "adam")]
-    [True, False]
-    """
-    known = {name for name, _ in recipe.optimizer_options} <= {"momentum", "weight_decay"}
-    formats = all(isinstance(fmt, FloatFormat) for fmt in formats_of(configuration, recipe))
-    named = isinstance(configuration, NamedPrecision)
-    ours = not (named or recipe.pretrained or recipe.freeze) and ":" not in recipe.network + recipe.loss
-    return recipe.optimizer == "sgd" and known and formats and recipe.augmentation == "none" and ours
-
-
-def train(
-    dataset: Dataset,
-    configuration: Precision,
-    recipe: Recipe,
-    seed: int,
-    *,
-    device: str = "cuda",
-    progress: Callable[[int, int], None] | None = None,
-) -> loop.Training:
-    """Train as :func:`peppp.training.loop.train` does, by replaying; :func:`serves` says if that is possible.
-
-    The first training of a kind captures its steps, which takes seconds; later ones replay them. A loss that
-    is not finite is noticed at the end of its epoch. The same call on the same GPU and with the same versions
-    gives the same result. It differs from the CPU's result by the order of summation.
-    """
-    loop.check_recipe(recipe, dataset)
-    on_device = nullcontext() if torch.device(device).type == "cpu" else torch.cuda.device(device)
-    with on_device, exact_arithmetic(configuration, recipe):
-        return _replay(dataset, configuration, recipe, device).train(
-            dataset, configuration, recipe, seed, progress
-        )
-
-
-_replays: dict[Any, "_Replay"] = {}
-
-
-def _replay(dataset: Dataset, configuration: Precision, recipe: Recipe, device: str) -> "_Replay":
-    """The captured steps for a network and shapes; they are captured first if there are none."""
-    rare = any(is_rare(cast(FloatFormat, fmt)) for fmt in formats_of(configuration, recipe))
-    padded = _with_whole_test_batches(dataset)
-    arrays = (padded.train_inputs, padded.train_targets, padded.test_inputs, padded.test_targets)
-    shapes = tuple((array.shape, array.dtype.str) for array in arrays)
-    same = replace(recipe, learning_rate=0.0, epochs=1, min_steps=0, error_format="A")
-    tf32 = is_exact_in_tf32(configuration, recipe)
-    key = (device, same, dataset.outputs, dataset.channels, shapes, tf32, rare)
-    if key not in _replays:
-        while len(_replays) >= _KEPT:
-            del _replays[next(iter(_replays))]
-        _replays[key] = _Replay(padded, recipe, device, rare)
-    return _replays[key]
-
-
-class _Replay:
+class Replay:
     """A network, its optimizer and a data set in memory that does not move, and the steps captured on it."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, device: str, rare: bool) -> None:
@@ -208,7 +142,7 @@ class _Replay:
         """Load the initial weights, optimizer state, learning rate and data of a training."""
         if dataset.fingerprint != self.fingerprint:
             for mine, part in ((self.part, "train"), (self.test, "test")):
-                theirs = Batches(_with_whole_test_batches(dataset), part, "cpu")
+                theirs = Batches(with_whole_test_batches(dataset), part, "cpu")
                 mine.inputs.copy_(theirs.inputs)
                 mine.targets.copy_(theirs.targets)
                 if mine.normalise:
@@ -233,7 +167,7 @@ class _Replay:
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> loop.Training:
-        """See :func:`train`."""
+        """See :func:`peppp.training.replay.train`."""
         key = loop.run_seed(seed, dataset.fingerprint, configuration)
         network, optimizer = loop.prepared(dataset, configuration, recipe, key, self.device)
         self._load(dataset, network, optimizer, recipe.learning_rate)
@@ -286,7 +220,7 @@ def _stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _with_whole_test_batches(dataset: Dataset) -> Dataset:
+def with_whole_test_batches(dataset: Dataset) -> Dataset:
     """Repeat the last test example until the last test batch is full.
 
     The copies come after all real examples, so they do not change the random bits of any. Data sets of nearly

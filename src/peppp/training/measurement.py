@@ -14,7 +14,7 @@ from peppp.arguments import checked
 from peppp.precisions.known import Precision
 from peppp.records import Measurement, Recipe
 from peppp.tasks.dataset import Dataset
-from peppp.training import graphs as replay
+from peppp.training import replay
 from peppp.training.exactness import exact_arithmetic
 from peppp.training.loop import Training, train
 from peppp.training.runs_here import check_device

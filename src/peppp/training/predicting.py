@@ -14,7 +14,7 @@ from peppp.records import Recipe
 from peppp.tasks import networks
 from peppp.tasks.dataset import Images
 from peppp.training.batches import Normal
-from peppp.training.checkpoint import WEIGHTS
+from peppp.training.kept_training import WEIGHTS
 
 _BATCH = 250
 

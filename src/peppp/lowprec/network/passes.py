@@ -22,6 +22,7 @@ from peppp.lowprec.network.memory import write_note
 from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
 from peppp.lowprec.network.parameters import Parameters, round_gradients
 from peppp.lowprec.network.replicas import agree
+from peppp.lowprec.network.sequences import is_run_by_hand, note_children, sequence_around
 from peppp.lowprec.network.state import LowPrecision, Pass, Scope
 from peppp.lowprec.rounding.functions import round_copy
 from peppp.lowprec.rounding.streams import Key, mix, mix_text
@@ -49,12 +50,8 @@ def install(module: nn.Module, state: LowPrecision, parameters: Parameters) -> N
             entry = Entry(state, parameters, module, submodule, path, name, is_wrapper=is_wrapper)
             object.__setattr__(submodule, name, entry)
         if isinstance(submodule, nn.Sequential) and submodule is not module:
-            for number, child in enumerate(submodule.children()):
-                child = getattr(child, _WRAPPED, child)
-                child.__dict__.setdefault(_PLACE, (submodule, path, number))
-
-
-_PLACE = "_peppp_place"  # attribute of an nn.Sequential's child: its parent, the parent's path, its number
+            children = [getattr(child, _WRAPPED, child) for child in submodule.children()]
+            note_children(submodule, path, children)
 
 
 def _is_empty(module: nn.Module) -> bool:
@@ -117,8 +114,8 @@ class Entry:
         if not self.is_forward:
             return self._run(args, kwargs)
         running = state.passes[-1]
-        if _by_hand(running, self.module):
-            scope = _sequence(running.scope(), *self.module.__dict__[_PLACE])
+        if is_run_by_hand(running, self.module):
+            scope = sequence_around(running.scope(), self.module)
             running.scopes.append(scope)
             try:
                 return self._within(running, args, kwargs)
@@ -221,54 +218,6 @@ def running_mode(state: LowPrecision) -> ExitStack:
         RUNNING.append(state)
         stack.callback(RUNNING.pop)
         return stack.pop_all()
-
-
-def _by_hand(running: Pass, child: nn.Module) -> bool:
-    """Whether a checkpointed function runs children of an nn.Sequential one by one, without calling it.
-
-    Children that it leaves for later, such as the last ones in checkpoint_sequential, count as well.
-    """
-    scope = running.scopes[-1]
-    place = child.__dict__.get(_PLACE)
-    if place is None or scope.owner is place[0]:
-        return False
-    return running.by_hand > 0 or _goes_on(scope, *place)
-
-
-def _goes_on(scope: Scope, module: nn.Module, path: str, number: int) -> bool:
-    """Whether earlier children of an nn.Sequential, or of one around it, ran by hand in a scope."""
-    if path in scope.sequences:
-        return scope.sequences[path][1] < number
-    above = module.__dict__.get(_PLACE)
-    if above is None:
-        return False
-    if above[1] not in scope.sequences:
-        return _goes_on(scope, *above)
-    inner, last = scope.sequences[above[1]]
-    return last < above[2] or (last == above[2] and _goes_on(inner, module, path, number))
-
-
-def _sequence(outer: Scope, module: nn.Module, path: str, number: int) -> Scope:
-    """Return the scope of an nn.Sequential whose children are run by hand, as if it had been called.
-
-    It may itself be a child of an nn.Sequential that is run by hand; that one's scope is then the outer one.
-    """
-    above = module.__dict__.get(_PLACE)
-    if above is not None and outer.owner is not above[0]:
-        known = outer.sequences.get(above[1])
-        if known is not None and known[1] == above[2] and _goes_on(known[0], module, path, number):
-            outer = known[0]
-        else:
-            outer = _sequence(outer, *above)
-    known = outer.sequences.get(path)
-    if known is None or known[1] >= number:
-        assert outer.key is not None
-        scope = Scope(mix(mix(outer.key, mix_text(0, path)), outer.calls), owner=module)
-        outer.calls += 1
-    else:
-        scope = known[0]
-    outer.sequences[path] = scope, number
-    return scope
 
 
 def is_compiled() -> bool:

@@ -7,7 +7,8 @@ from peppp.arguments import checked
 from peppp.errors import NetworkError
 from peppp.lowprec.network.conversion import low_precision_state, parameters_of
 from peppp.lowprec.network.state import LowPrecision
-from peppp.lowprec.optimizers.packed import PackedOptimizer, PackedSGD
+from peppp.lowprec.optimizers.packed import PackedOptimizer
+from peppp.lowprec.optimizers.packed_sgd import PackedSGD
 from peppp.lowprec.optimizers.simulated import KahanOptimizer, LowPrecisionOptimizer, LowPrecisionSGD
 
 

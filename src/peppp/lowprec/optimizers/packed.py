@@ -1,7 +1,7 @@
 """Optimizers whose accumulator, states, gradients and weights are packed: the same numbers in fewer bytes.
 
 A parameter can step in the backward pass as soon as its gradient is complete, so that no two gradients are
-kept at once. SGD steps in segments, so that little of a parameter is unpacked at a time.
+kept at once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,18 +18,16 @@ from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.parameters import SPARSE, known
 from peppp.lowprec.network.state import round_gradient
 from peppp.lowprec.optimizers.scalers import refuse_scaled_losses
-from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer, LowPrecisionSGD, sgd_step
+from peppp.lowprec.optimizers.simulated import LowPrecisionOptimizer
 from peppp.lowprec.packing.packed_tensor import PackedTensor, is_dense
-from peppp.lowprec.rounding import backend, kernels
-from peppp.lowprec.rounding.shape_only import is_shape_only
 from peppp.lowprec.rounding.streams import GRADIENT, WEIGHT, Key, mix
 from peppp.lowprec.storage.packed_network import PackedStorage, packable
 from peppp.lowprec.storage.placeholders import UsedGradient, give
-from peppp.lowprec.storage.weights import flat_rows, rows, segment_length
+from peppp.lowprec.storage.weights import segment_length
 
 GRADIENTS = ("fp32", "packed", "in_backward")
 WEIGHTS = ("packed", "recomputed")
-_ACCUMULATOR, _MOMENTUM = "accumulator", "momentum_buffer"
+ACCUMULATOR = "accumulator"  # its name among the packed states of a parameter
 
 
 class PackedOptimizer(LowPrecisionOptimizer):
@@ -113,10 +111,10 @@ class PackedOptimizer(LowPrecisionOptimizer):
             super()._begin(parameter, accumulator, weight_key)
             return
         self.packed[parameter] = {
-            name: state for name, state in self.packed.get(parameter, {}).items() if name != _ACCUMULATOR
+            name: state for name, state in self.packed.get(parameter, {}).items() if name != ACCUMULATOR
         }
         if accumulator is not None:
-            self._keep(parameter, _ACCUMULATOR, accumulator)
+            self._keep(parameter, ACCUMULATOR, accumulator)
             if isinstance(weight_key, int):
                 self._set_key(parameter, weight_key)
 
@@ -134,7 +132,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
         if self.recompute:
             weights, stochastic = self.storage.weights, self.roundings.modes.values == "stochastic"
             weights.recomputed[parameter] = (
-                self.packed[parameter][_ACCUMULATOR],
+                self.packed[parameter][ACCUMULATOR],
                 weight_key if stochastic else None,
             )
             weights.packed.pop(parameter, None)
@@ -223,21 +221,21 @@ class PackedOptimizer(LowPrecisionOptimizer):
         if not self.storage.weights.pack(parameter):
             self.storage.weights.spoiled.add(parameter)
             self.storage.weights.empty(parameter)
-        if _ACCUMULATOR in self.packed[parameter]:
+        if ACCUMULATOR in self.packed[parameter]:
             self._set_key(parameter, mix(mix(update_key, number), WEIGHT))
         for other, values in others.items():
             other.grad = values
 
     def _unpack_states(self, parameter: Tensor) -> None:
         unpacked = {name: packed.unpack() for name, packed in self.packed[parameter].items()}
-        if _ACCUMULATOR in unpacked:
-            self.accumulators[parameter] = unpacked.pop(_ACCUMULATOR)
+        if ACCUMULATOR in unpacked:
+            self.accumulators[parameter] = unpacked.pop(ACCUMULATOR)
         self.state[parameter] = self.state[parameter] | unpacked
 
     def _pack_states(self, parameter: Tensor) -> None:
         accumulator = self.accumulators.pop(parameter, None)
         if accumulator is not None:
-            self._keep(parameter, _ACCUMULATOR, accumulator)
+            self._keep(parameter, ACCUMULATOR, accumulator)
         for name, value in list(self.state[parameter].items()):
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.is_floating_point():
                 self._keep(parameter, name, self.state[parameter].pop(name))
@@ -284,69 +282,3 @@ class PackedOptimizer(LowPrecisionOptimizer):
         for parameter in self.packed:
             self.packed[parameter] = {}
             self._pack_states(parameter)
-
-
-class PackedSGD(PackedOptimizer, LowPrecisionSGD):
-    """SGD over packed parameters, one segment at a time."""
-
-    def _step_packed(self, parameter: Tensor, gradient: Tensor, update_key: int) -> None:
-        weights = self.storage.weights
-        if parameter in weights.spoiled:
-            return
-        if not (kernels.available() and gradient.is_cpu) and not is_shape_only(gradient):
-            super()._step_packed(parameter, gradient, update_key)
-            return
-        group = next(g for g in self.param_groups if any(p is parameter for p in g["params"]))
-        packed = self.packed[parameter]
-        accumulator = packed.get(_ACCUMULATOR)
-        if group["momentum"] and _MOMENTUM not in packed:
-            like = accumulator or weights.packed[parameter]
-            fmt = self.format
-            packed[_MOMENTUM] = PackedTensor.empty(
-                like.shape, like.stride, fmt, like.segment, gradient.device
-            )
-            packed[_MOMENTUM].words.zero_()  # the code of 0 is 0
-        momentum = packed[_MOMENTUM] if group["momentum"] else None
-        weight = None if self.recompute else weights.packed.get(parameter)
-        exact = self._stream(parameter, gradient, accumulator, momentum, weight, group, update_key)
-        if not exact:
-            weights.spoiled.add(parameter)
-        if accumulator is not None:
-            self._set_key(parameter, mix(mix(update_key, self.numbers[parameter]), WEIGHT))
-
-    def _stream(
-        self,
-        parameter: Tensor,
-        gradient: Tensor,
-        accumulator: PackedTensor | None,
-        momentum: PackedTensor | None,
-        weight: PackedTensor | None,
-        group: dict[str, Any],
-        update_key: int,
-    ) -> bool:
-        """Unpack, step and pack, segment by segment; return whether all numbers had a code."""
-        number, p = self.numbers[parameter], self.roundings
-        rates = (group["lr"], group["momentum"], group["weight_decay"])
-        packed = [t for t in (momentum, accumulator, weight) if t is not None]
-        first = accumulator or packed[-1]
-        gradients = flat_rows(gradient, first)
-        exact = True
-        segments = first.segments()
-        for segment, start, stop in segments[:2] if is_shape_only(gradient) else segments:
-            unpacked = {id(t): torch.empty(stop - start, device=gradient.device) for t in packed}
-            for t in packed:
-                if t is not weight or accumulator is None:
-                    t.read(segment, unpacked[id(t)])
-            v, acc, w = (
-                None if t is None else rows(unpacked[id(t)], first) for t in (momentum, accumulator, weight)
-            )
-            g = rows(gradients[start:stop], first)
-            w = torch.empty_like(g) if w is None else w
-            if not backend.sgd_step(
-                [g], None if v is None else [v], None if acc is None else [acc], [w], [number],
-                p, *rates, update_key, start,
-            ):  # fmt: skip
-                sgd_step(g, v, acc, w, p, *rates, mix(update_key, number))
-            for t in packed:
-                exact &= t.write(segment, unpacked[id(t)])
-        return exact
