@@ -72,6 +72,23 @@ def test_no_two_files_have_one_name():
     assert sorted(set(names)) == sorted(names)
 
 
+# Files of more than 300 lines that have a single idea, and why they are long.
+LONG = {
+    "arguments": "a reader for each kind of annotation, which all call each other",
+    "cli.evaluate": "options, a few lines each, with their help",
+    "cli.measure": "options, a few lines each, with their help",
+    "cli.pick": "options, a few lines each, with their help",
+    "lowprec.gpu.device": "one function for each kernel, with its fallback in plain torch",
+    "lowprec.network.mode": "one interceptor: what happens to each operation of a network",
+    "lowprec.rounding.loops": "the same loop for each kind of format; numba compiles each by itself",
+}
+
+
+def test_a_file_of_more_than_300_lines_has_a_reason():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    assert {name.removeprefix("peppp.") for name, count in lines.items() if count > 300} == set(LONG)
+
+
 @pytest.mark.parametrize(
     ("code", "kept_out"),
     [

@@ -142,13 +142,6 @@ class Pick:
             lines += run_lines(self.line, self.snippet)
         return "\n".join(lines)
 
-    def _format_b_lines(self) -> list[str]:
-        """The printed line on other Formats B that are as good."""
-        pair = formats_of(self.configuration)
-        if pair is None or not (alike := self.equally_good):
-            return []
-        return [f"format B  {alike}; {pair.format_b} takes the least memory with {pair.format_a}"]
-
     def _memory_lines(self) -> list[str]:
         """The printed lines on the peak, if the budget bounds it, and on kept memory by part."""
         kept = kept_in_words(self.footprint)
@@ -165,22 +158,22 @@ class Pick:
         run = self.measured.get(self.configuration)
         return "estimated" if run is None else f"estimated; a run had {run:.3f}"
 
-    @property
-    def equally_good(self) -> str:
-        """Which Formats B have the same expected error as the pick's, in words; empty if none has."""
+    def _format_b_lines(self) -> list[str]:
+        """The printed line on other Formats B whose expected error is as low as the pick's."""
         pair = formats_of(self.configuration)
-        if pair is None:
-            return ""
+        if pair is None or self.settled:
+            return []
         own = [
             p
             for p in self.predictions
             if p.permissible and (other := formats_of(p.configuration)) and other.format_a == pair.format_a
         ]
         near = [p for p in own if p.error <= self.predicted_error + self.tolerance]
-        if self.settled or len(near) < 2:
-            return ""
+        if len(near) < 2:
+            return []
         which = "any that fits is" if len(near) == len(own) else f"{len(near)} of {len(own)} that fit are"
-        return f"{which} expected to err as little (within {self.tolerance:g})"
+        alike = f"{which} expected to err as little (within {self.tolerance:g})"
+        return [f"format B  {alike}; {pair.format_b} takes the least memory with {pair.format_a}"]
 
     @property
     def settled(self) -> bool:

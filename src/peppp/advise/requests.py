@@ -75,6 +75,7 @@ def check_limit(limit: int, name: str, sizes: Mapping[Any, int], kind: str = "fo
         raise BudgetError(
             f"{name} of {format_bytes(limit)} is below every {kind}; the smallest that works is "
             f"{smallest}B ({format_bytes(smallest)}), for {cheapest}"
+            + ("; a number without a unit counts bytes" if limit < 1000 else "")
         )
 
 

@@ -37,12 +37,11 @@ from peppp.cli.options import (
     begun_from,
     check_device,
     is_given,
-    parse_configurations,
-    parse_list,
     parse_optimizer,
     use_data_root,
     worker_count,
 )
+from peppp.cli.parsing import parse_configurations, parse_list
 from peppp.errors import BudgetError
 from peppp.units import format_bytes, parse_bytes
 

@@ -9,16 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from peppp.cli.help import HelpAll
-from peppp.cli.options import (
-    Batch,
-    Freeze,
-    Json,
-    MicroBatch,
-    is_given,
-    parse_pairs,
-    print_json,
-    refuse_unused,
-)
+from peppp.cli.options import Batch, Freeze, Json, MicroBatch, is_given, print_json, refuse_unused
+from peppp.cli.parsing import parse_pairs
 from peppp.errors import NetworkError
 from peppp.formats import FP32_CONFIGURATION, Configuration
 from peppp.records import Footprint
