@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from peppp.lowprec.network.memory import NOTE, memories_of, note_on, settle, write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in, versions_of, whole
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, versions_of, whole
+from peppp.lowprec.network.nested import mapped, tensors_in
 from peppp.lowprec.network.rules import KINDS, NORMS_WITH_STATISTICS, RELUS, Kind, functions_of
 from peppp.lowprec.network.scaled_products import in_products
 from peppp.lowprec.rounding.functions import round_copy

@@ -27,6 +27,7 @@ from peppp.lowprec.network.memory import (
     settle,
     write_note,
 )
+from peppp.lowprec.network.nested import mapped, tensors_in
 from peppp.lowprec.network.rules import (
     COMPLEX,
     EMPTY,
@@ -42,7 +43,6 @@ from peppp.lowprec.rounding.quantize import round_to
 
 _ADD_IN_PLACE = Tensor.add_  # batch norm uses it to count its batches, in every pass
 _ROUNDED_TYPES = (torch.float32, torch.complex64)
-_NO_TENSORS = frozenset({type(None), int, float, bool, str, torch.dtype, torch.device})
 # The networks that are running, the innermost last: operations belong to that one.
 RUNNING: list[LowPrecision] = []
 
@@ -291,26 +291,3 @@ def versions_of(tensors: list[Tensor]) -> list[int]:
         return [tensor._version for tensor in tensors]
     except RuntimeError:  # inference tensors have no counter, and nobody may change them here
         return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
-
-
-def tensors_in(values: Any, found: list[Tensor]) -> list[Tensor]:
-    """Append the tensors in nested tuples, lists and dicts to ``found``, and return it."""
-    for value in values.values() if isinstance(values, dict) else values:
-        if value.__class__ in _NO_TENSORS:
-            continue
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list, dict)):
-            tensors_in(value, found)
-    return found
-
-
-def mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to the tensors in nested tuples, lists and dicts, in the order of tensors_in."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if isinstance(values, dict):
-        return {key: mapped(value, function) for key, value in values.items()}
-    if type(values) in (tuple, list):
-        return type(values)(mapped(value, function) for value in values)
-    return values

@@ -7,7 +7,6 @@ called directly, or a method other than forward, is rounded as the whole network
 import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import fields, is_dataclass, replace
 from types import CodeType
 from typing import Any
 
@@ -19,7 +18,8 @@ from peppp.errors import NetworkError
 from peppp.lowprec.network import recomputed
 from peppp.lowprec.network.casting import CastingInterceptor
 from peppp.lowprec.network.memory import write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, tensors_in
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor
+from peppp.lowprec.network.nested import mapped_alike, tensors_in
 from peppp.lowprec.network.parameters import Parameters, round_gradients
 from peppp.lowprec.network.replicas import agree
 from peppp.lowprec.network.sequences import is_run_by_hand, note_children, sequence_around
@@ -180,7 +180,7 @@ class Entry:
                 for tensor in tensors_in((args, kwargs), []):
                     write_note(tensor, () if tensor.is_floating_point() else None)
             elif self.is_forward:
-                args, kwargs = _map_tensors((args, kwargs), self._input)
+                args, kwargs = mapped_alike((args, kwargs), self._input)
             else:
                 given = tensors_in((args, kwargs), [])
                 running.inputs = {id(x): (x, None) for x in given if x.is_floating_point()}
@@ -249,20 +249,3 @@ def check_surroundings() -> None:
                 "autocast would compute a low-precision network in another type, unrounded; call it outside "
                 "of torch.autocast"
             )
-
-
-def _map_tensors(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to each tensor in nested tuples, lists, dicts and dataclasses."""
-    if isinstance(values, Tensor):
-        return function(values)
-    if isinstance(values, dict):
-        changed = {key: _map_tensors(value, function) for key, value in values.items()}
-        return type(values)(changed) if type(values) is not dict else changed
-    if isinstance(values, tuple) and hasattr(values, "_fields"):
-        return type(values)(*(_map_tensors(value, function) for value in values))
-    if isinstance(values, (tuple, list)):
-        return type(values)(_map_tensors(value, function) for value in values)
-    if is_dataclass(values) and not isinstance(values, type):
-        parts = {f.name: _map_tensors(getattr(values, f.name), function) for f in fields(values) if f.init}
-        return replace(values, **parts)
-    return values

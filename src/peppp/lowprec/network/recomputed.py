@@ -18,7 +18,8 @@ from torch.utils import checkpoint as checkpointing
 
 from peppp.lowprec.network.casting import CastingInterceptor
 from peppp.lowprec.network.memory import memory_of, note_on, settle, write_note
-from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor, mapped, tensors_in
+from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor
+from peppp.lowprec.network.nested import mapped, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
 
 _first_runs: list[object] = []  # reentrant functions in their first run, which has no gradients

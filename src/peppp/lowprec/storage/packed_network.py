@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from peppp.errors import NetworkError
 from peppp.formats import FloatFormat, Format
 from peppp.lowprec.network.memory import memory_of
-from peppp.lowprec.network.mode import tensors_in
+from peppp.lowprec.network.nested import tensors_in
 from peppp.lowprec.network.parameters import Parameters
 from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.lowprec.network.state import LowPrecision

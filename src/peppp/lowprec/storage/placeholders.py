@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.lowprec.network.memory import write_note
-from peppp.lowprec.network.mode import tensors_in
+from peppp.lowprec.network.nested import tensors_in
 from peppp.lowprec.network.rules import KINDS, Kind
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
