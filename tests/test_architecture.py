@@ -79,7 +79,6 @@ LONG = {
     "cli.measure": "options, a few lines each, with their help",
     "cli.pick": "options, a few lines each, with their help",
     "lowprec.gpu.device": "one function for each kernel, with its fallback in plain torch",
-    "lowprec.network.mode": "one interceptor: what happens to each operation of a network",
     "lowprec.rounding.loops": "the same loop for each kind of format; numba compiles each by itself",
 }
 
