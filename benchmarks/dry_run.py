@@ -1,8 +1,8 @@
 """How long a dry run of a pick takes: a folder of 2,000 photographs, beside importing torch and numba.
 
-All are whole processes, one after the other in each round. The first dry run has an empty cache, so it decodes
-the images and rehearses the steps; the second one finds both kept. The last line is a JSON object: ratios to the
-import, the median of the rounds and their range.
+All are whole processes, one after the other in each round. The first dry run has an empty cache, so it
+decodes the images and rehearses the steps; the second one finds both kept. The last line is a JSON object:
+ratios to the import, the median of the rounds and their range.
 
     python benchmarks/dry_run.py [--json FILE] [--rounds 3]
 """
