@@ -28,16 +28,14 @@ def mapped(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return function(values)
     if isinstance(values, dict):
         return {key: mapped(value, function) for key, value in values.items()}
-    if type(values) in (tuple, list):
-        return type(values)(mapped(value, function) for value in values)
+    if isinstance(values, (tuple, list)):
+        changed = [mapped(value, function) for value in values]
+        return type(values)(*changed) if hasattr(values, "_fields") else type(values)(changed)
     return values
 
 
 def mapped_alike(values: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply ``function`` to each tensor in nested tuples, lists, dicts and dataclasses, and keep their types.
-
-    It also looks into derived types such as named tuples, which :func:`mapped` returns as they are.
-    """
+    """Like :func:`mapped`, but also in dataclasses, and the types of derived dicts are kept."""
     if isinstance(values, Tensor):
         return function(values)
     if isinstance(values, dict):
