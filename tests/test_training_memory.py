@@ -96,6 +96,41 @@ def test_norms_lay_out_their_results_as_torch_s_kernels_do():
     assert estimated == seen
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 8, 5, 4),
+        torch.zeros(2, 8, 5, 4).contiguous(memory_format=torch.channels_last),
+        torch.zeros(2, 16, 5, 4).contiguous(memory_format=torch.channels_last)[:, :8],
+        torch.zeros(2, 1, 5, 4).expand(2, 8, 5, 4),
+        torch.zeros(2, 8, 5, 4, 3).contiguous(memory_format=torch.channels_last_3d),
+        torch.zeros(2, 5, 8).transpose(1, 2),
+    ],
+    ids=["dense", "channels_last", "part", "expanded", "channels_last_3d", "sequence"],
+)
+def test_a_group_norm_lays_out_its_results_as_torch_s_kernels_do(images):
+    seen = []
+
+    class Noted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.group = nn.GroupNorm(4, 8)
+
+        def forward(self, x):
+            x = x.detach().requires_grad_()
+            normed = self.group(x)
+            for made in (x, normed):
+                made.register_hook(lambda grad: seen.append(grad.stride()))
+            seen.append(normed.stride())
+            return normed.flatten(1)
+
+    training_memory(Noted(), images)
+    estimated = seen.copy()
+    seen.clear()
+    measure_training(Noted(), images)
+    assert estimated == seen
+
+
 class Gathered(nn.Module):
     """Some rows of a table, whose gradients are scattered into zeros."""
 

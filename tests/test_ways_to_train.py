@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import peppp
 from peppp.errors import NetworkError
 from peppp.formats import parse_format
+from peppp.lowprec.network import recomputed
 from peppp.lowprec.rounding.quantize import quantize
 
 STORAGES = ["simulated", "packed"]
@@ -449,7 +450,6 @@ def test_a_function_that_runs_its_block_again(inner, rounding):
 @pytest.mark.case("G")
 def test_the_private_names_of_torch_that_recomputation_hangs_on_are_there():
     converted()
-    assert checkpointing._checkpoint_without_reentrant_generator._peppp
     assert checkpointing.CheckpointFunction.__mro__[1].__name__ == "CheckpointFunction"
     for name in ("_current_graph_task_id", "_get_tracing_state", "_storage_Use_Count"):
         assert callable(getattr(torch._C, name))
@@ -458,6 +458,29 @@ def test_the_private_names_of_torch_that_recomputation_hangs_on_are_there():
     memory = torch.ones(2).untyped_storage()
     memory.note = 1
     assert torch.ones(0).set_(memory).untyped_storage().note == 1
+
+
+@pytest.mark.case("G")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_torch_s_checkpointing_goes_through_ours(monkeypatch, reentrant):
+    seen, wrap = [], recomputed.repeatable
+
+    def noted(function, args, **how):
+        seen.append((function, how.get("reentrant", False)))
+        return wrap(function, args, **how)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return checkpoint(self.inner, x, use_reentrant=reentrant)
+
+    net = converted(Net)
+    monkeypatch.setattr(recomputed, "repeatable", noted)
+    net(draw(6, 4).requires_grad_()).sum().backward()
+    assert seen == [(net.inner, reentrant)]
 
 
 class Critic(nn.Module):

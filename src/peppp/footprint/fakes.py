@@ -121,19 +121,34 @@ def laid_out(operation: Any, args: tuple[Any, ...], result: Any) -> Any:
     """Return a fake result with the strides of torch's kernels, where fake tensors get other strides.
 
     Later operations choose kernels and copies by strides. A layer norm returns dense results, in its backward
-    pass, too; a batch norm's backward pass returns a gradient with the strides of its input.
+    pass, too; a batch norm's backward pass returns a gradient with the strides of its input. A group norm
+    keeps channels_last in both passes, which torch 2.14's fake tensors do not.
     """
     norms = (aten.native_layer_norm.default, aten.native_layer_norm_backward.default)
     if operation in norms and result[0] is not None:
         return (_dense(result[0]), *result[1:])
     if operation is aten.native_batch_norm_backward.default and result[0] is not None:
         return (_like(result[0], args[1]), *result[1:])
+    if operation in (aten.native_group_norm.default, aten.native_group_norm_backward.default):
+        x = args[0] if operation is aten.native_group_norm.default else args[1]
+        if result[0] is not None and _is_channels_last(x):
+            return (_like(result[0], x), *result[1:])
     return result
 
 
 def _dense(x: Tensor) -> Tensor:
     empty = x.new_empty(x.shape)
     return x if x.stride() == empty.stride() else empty
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether a tensor, which may be a part of a larger one, has its channels last in memory."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
+    return last is not None and _strides(x) == _strides(x, last)
+
+
+def _strides(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> tuple[int, ...]:
+    return torch.empty_like(x, memory_format=memory_format).stride()
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from peppp.errors import NetworkError
 from peppp.footprint.fakes import fake_arguments, fake_mode, fake_module, silent, tensors
 from peppp.footprint.live import Live
-from peppp.lowprec.network.recomputed import CountedAlready
+from peppp.lowprec.network.recomputed import CountedAlready, repeatable
 from peppp.lowprec.rounding.shape_only import is_shape_only
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -194,7 +194,7 @@ class Recomputed:
             return nullcontext(), _Again(counts=self._counts, draws=self.draws and is_fake)
 
         return checkpoint(
-            self._forward,
+            repeatable(self._forward, (args, kwargs)),
             *args,
             use_reentrant=False,
             preserve_rng_state=self.draws,

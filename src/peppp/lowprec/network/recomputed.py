@@ -2,8 +2,9 @@
 
 Both of torch's forms of checkpointing call the function again during the backward pass, and offer no hook for
 that. Here each function is wrapped together with the network's position: the container's key, and how many
-operations it had seen. So any function can be recomputed: a module, a method, a lambda. This uses two private
-names of torch.utils.checkpoint, which are tested with each version of torch that is allowed.
+operations it had seen. So any function can be recomputed: a module, a method, a lambda. Our own blocks are
+wrapped before torch gets them. What others give to torch is wrapped within torch, by two private names of
+torch.utils.checkpoint, which are tested with each version of torch that is allowed.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ from peppp.lowprec.network.mode import RUNNING, RoundingInterceptor
 from peppp.lowprec.network.nested import mapped, tensors_in
 from peppp.lowprec.network.state import LowPrecision, Pass
 
+# What torch's checkpoint() runs: the first of these that there is. Torch 2.14 runs the first, older ones have
+# only the second.
+_GENERATORS = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
 _first_runs: list[object] = []  # reentrant functions in their first run, which has no gradients
 
 
@@ -33,22 +37,23 @@ def is_first_run() -> bool:
 def follow_checkpoints() -> None:
     """Make torch's checkpointing wrap its functions in ours, once per process."""
     names: Any = checkpointing
-    original = names._checkpoint_without_reentrant_generator
+    name = next(name for name in _GENERATORS if hasattr(names, name))
+    original = getattr(names, name)
     if getattr(original, "_peppp", False):
         return
 
     def generator(function: Callable[..., Any], *rest: Any, **kwargs: Any) -> Any:
-        again = _again(function, (*rest, kwargs), reentrant=False)
+        again = repeatable(function, (*rest, kwargs), first=False)
         with again.by_hand() if isinstance(again, _Again) else nullcontext():
             yield from original(again, *rest, **kwargs)
 
     generator._peppp = True  # type: ignore[attr-defined]
-    names.__dict__["_checkpoint_without_reentrant_generator"] = generator
+    names.__dict__[name] = generator
 
     class CheckpointFunction(names.CheckpointFunction):  # type: ignore[misc]
         @classmethod
         def apply(cls, function: Callable[..., Any], *rest: Any) -> Any:
-            again = _again(function, rest, reentrant=True)
+            again = repeatable(function, rest, reentrant=True)
             _first_runs.append(again)
             try:
                 return super().apply(again, *rest)
@@ -58,36 +63,48 @@ def follow_checkpoints() -> None:
     names.__dict__["CheckpointFunction"] = CheckpointFunction
 
 
-def _again(function: Callable[..., Any], args: Any, *, reentrant: bool) -> Callable[..., Any]:
-    """Wrap a function so that the running network can run it again."""
-    if not RUNNING:
+def repeatable(
+    function: Callable[..., Any], args: Any, *, first: bool = True, reentrant: bool = False
+) -> Callable[..., Any]:
+    """Wrap a function that is about to be checkpointed, so that the running network can run it again.
+
+    ``args`` holds all its arguments. ``first`` says whether the first run goes through the wrapper, too.
+    Without a running network the function stays as it is.
+    """
+    if not RUNNING or isinstance(function, _Again):
         return function
     values, given = [], tensors_in(args, [])
-    first = {id(tensor): place for place, tensor in reversed([*enumerate(given)])}
+    places = {id(tensor): place for place, tensor in reversed([*enumerate(given)])}
     with torch._C.DisableTorchFunction():  # so that the network's mode ignores our own operations
         for tensor in given:
             memory = memory_of(tensor)
             values.append(type(note_on(memory)) is tuple)
             if memory is not None and values[-1]:
                 settle(memory)  # so that what is saved is what is used
-    return _Again(RUNNING[-1], function, values, [first[id(tensor)] for tensor in given], reentrant)
+    same = [places[id(tensor)] for tensor in given]
+    return _Again(RUNNING[-1], function, values, same, first=first, reentrant=reentrant)
 
 
 class _Again:
-    """A checkpointed function; each call recomputes it, except the first of a reentrant one."""
+    """A checkpointed function; each call recomputes it, except the first call if it is the ``first`` run.
+
+    ``same`` gives, for each tensor that the function is given, the place at which that tensor comes first.
+    """
 
     def __init__(
         self,
         state: LowPrecision,
         function: Callable[..., Any],
         values: list[bool],
-        first: list[int],
+        same: list[int],
+        *,
+        first: bool,
         reentrant: bool,
     ) -> None:
         self.state, self.function, self.values, self.reentrant = state, function, values, reentrant
-        self.repeats = {place: one for place, one in enumerate(first) if place != one}
+        self.repeats = {place: one for place, one in enumerate(same) if place != one}
         self.scope = state.passes[-1].scope().copy()
-        self.first = reentrant
+        self.first = first
         self.waited: list[Any] = []
         owner = getattr(function, "func", function)  # of a partial
         owner = getattr(owner, "__self__", owner)
@@ -108,7 +125,8 @@ class _Again:
             self.first = False
             with self.by_hand():
                 results = self.function(*args, **kwargs)
-            self.waited = [note_on(memory_of(result)) for result in tensors_in((results,), [])]
+            if self.reentrant:
+                self.waited = [note_on(memory_of(result)) for result in tensors_in((results,), [])]
             return results
         state = self.state
         if self.repeats:
