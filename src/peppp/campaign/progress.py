@@ -1,6 +1,5 @@
 """Show the progress of a campaign: a bar on a terminal, or elsewhere a line for each measurement."""
 
-import textwrap
 from types import TracebackType
 from typing import Self
 
@@ -36,8 +35,7 @@ class Display:
 
     def read(self, dataset: Dataset) -> None:
         """Show a data set that was read."""
-        line = f"read      {described(dataset)}"
-        self._say(textwrap.fill(line, 80, subsequent_indent=" " * 10, break_on_hyphens=False))
+        self._say(f"read      {described(dataset)}")
 
     def begin(self, summary: Summary) -> None:
         """Show how many measurements are to make."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from peppp.cli.options import print_json, reading, wrapped
+from peppp.cli.options import print_json, reading
 from peppp.errors import BudgetError, DataError
 from peppp.precisions.known import Precision
 from peppp.units import format_bytes, parse_bytes
@@ -203,7 +203,7 @@ def dry_run_facts(
 def say_read(lines: list[str]) -> None:
     """Print the lines about the data sets that were read, once the command line is known to be valid."""
     for line in lines:
-        typer.echo(wrapped(f"read      {line}"), err=True)
+        typer.echo(f"read      {line}", err=True)
 
 
 def say(facts: dict[str, Any], store: str, json: bool) -> None:

@@ -30,7 +30,6 @@ from peppp.cli.options import (
     print_json,
     reading,
     refuse_unused,
-    wrapped,
 )
 from peppp.errors import BudgetError, FormatError, NetworkError
 from peppp.precisions.known import Precision, is_of_formats, parse_precision
@@ -214,7 +213,7 @@ def run(
             typer.echo(f"epoch     {done} of {epochs}", err=True)
 
     if say_read:
-        typer.echo(wrapped(f"read      {described(dataset)}"), err=True)
+        typer.echo(f"read      {described(dataset)}", err=True)
     begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
     for line in begins if not json else []:
         typer.echo(f"begins    {line}")
