@@ -919,9 +919,11 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     "error_matrix": [{"measurements": np.array(1.0)}],
     "read_table": [{"path": "a\nb"}, {"path": "\0"}, {"path": "x" * 5000}],
     "read_measurements": [{"place": "a\nb"}, {"place": "x" * 5000}],
-    "Store.open": [{"place": "\ud800"}, {"place": "x" * 5000}],
+    "Store.open": [{"place": "\ud800"}, {"place": "\udcff"}, {"place": "x" * 5000}],
     "Advisor": [{"tolerance": -1.0}, {"peaks": {GRID[0]: 1}}],
-    "Pick": [{"line": "bf16"}, {"predictions": ()}, {"configuration": ""}, {"planned": ["1-4-3"]}],
+    "Pick": [
+        {"interval": (math.nan, 1.0)}, {"line": "bf16"}, {"predictions": ()}, {"configuration": ""}, {"planned": ["1-4-3"]},
+    ],
     "Pick.frontier_over": [{"costs": [0]}, {"costs": [{GRID[0]: None}]}, {"costs": [{GRID[0]: "a"}]}],
     "quantize": [{"out": torch.zeros(1, 2).expand(2, 2)}],
     "rounding_points": [{"inputs": [torch.ones(1, 3)]}, {"inputs": []}],

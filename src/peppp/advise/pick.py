@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -84,6 +85,9 @@ class Pick:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise TableError(f"the {name} of a pick is {value}; give a finite number")
+        intervals = [self.interval, self.run_interval, *(p.interval for p in self.predictions)]
+        if not all(map(math.isfinite, chain.from_iterable(filter(None, intervals)))):
+            raise TableError("an interval of a pick or of its predictions is not finite; give two numbers")
 
     @property
     def peak(self) -> int | None:

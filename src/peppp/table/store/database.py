@@ -38,6 +38,8 @@ def connect(place: str | Path, *, create: bool) -> tuple[Engine, str]:
 
     Raises StoreError for a file that is not a store, and leaves it untouched.
     """
+    if not _is_unicode(str(place)):
+        raise StoreError(f"the name of a store is Unicode text, not {str(place)!a}; give another")
     url = _url(place)
     name = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and url.database:
@@ -49,6 +51,15 @@ def connect(place: str | Path, *, create: bool) -> tuple[Engine, str]:
         _check_file(path)
     with one_line(f"cannot open the store {name}"):
         return engine_of(url), name
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written; names of files can hold other bytes, which databases do not take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def engine_of(url: URL) -> Engine:
