@@ -922,7 +922,8 @@ FOUND: dict[str, list[dict[str, Any]]] = {
     "Store.open": [{"place": "\ud800"}, {"place": "\udcff"}, {"place": "x" * 5000}],
     "Advisor": [{"tolerance": -1.0}, {"peaks": {GRID[0]: 1}}],
     "Pick": [
-        {"interval": (math.nan, 1.0)}, {"line": "bf16"}, {"predictions": ()}, {"configuration": ""}, {"planned": ["1-4-3"]},
+        {"interval": (math.nan, 1.0)}, {"line": "bf16"}, {"predictions": ()}, {"configuration": ""},
+        {"planned": ["1-4-3"]},
     ],
     "Pick.frontier_over": [{"costs": [0]}, {"costs": [{GRID[0]: None}]}, {"costs": [{GRID[0]: "a"}]}],
     "quantize": [{"out": torch.zeros(1, 2).expand(2, 2)}],
