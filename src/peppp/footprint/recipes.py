@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from peppp.errors import NetworkError
 from peppp.formats import FP32, Format
+from peppp.lowprec.hooks import when_complete
 from peppp.precisions import products, sixteen
 from peppp.precisions.named import BF16, FP16
 from peppp.precisions.states import FP32_WEIGHTS
@@ -125,15 +126,27 @@ def finishing(
             stepper.zero_grad()
 
         return finish, [stepper]
-    steppers = {p: make([p]) for p in parameters}
+    released = _Released(parameters, make, scaler)
+    return released.finish, list(released.steppers.values())
 
-    def step(parameter: nn.Parameter) -> None:
-        scaler.step(steppers[parameter])
-        steppers[parameter].zero_grad()
 
-    for parameter in parameters:
-        parameter.register_post_accumulate_grad_hook(step)  # type: ignore[no-untyped-call]
-    return scaler.update, list(steppers.values())
+class _Released:
+    """An optimizer for each parameter, which steps as soon as the parameter's gradient is complete."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], make: MakesOptimizer, scaler: "torch.amp.GradScaler"
+    ) -> None:
+        self.scaler = scaler
+        self.steppers: dict[Tensor, torch.optim.Optimizer] = {p: make([p]) for p in parameters}
+        for parameter in self.steppers:
+            when_complete(parameter, self.step)
+
+    def step(self, parameter: Tensor) -> None:
+        self.scaler.step(self.steppers[parameter])
+        self.steppers[parameter].zero_grad()
+
+    def finish(self) -> None:
+        self.scaler.update()
 
 
 class CountedOptimizer(torch.optim.Optimizer):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from peppp.errors import NetworkError
+from peppp.lowprec.hooks import when_complete
 from peppp.lowprec.network.conversion import low_precision_state, parameters_of
 from peppp.lowprec.network.fingerprints import fingerprints
 from peppp.lowprec.network.parameters import SPARSE, known
@@ -83,7 +84,7 @@ class PackedOptimizer(LowPrecisionOptimizer):
             if parameter.requires_grad and parameter in self.packed and parameter not in self._hooks:
                 self._hooks[parameter] = [
                     parameter.register_hook(partial(self._stand_in, parameter)),  # type: ignore[no-untyped-call]
-                    parameter.register_post_accumulate_grad_hook(self._complete),  # type: ignore[no-untyped-call]
+                    when_complete(parameter, self._complete),
                 ]
 
     def let_go(self, parameter: Tensor) -> None:
