@@ -8,7 +8,7 @@ from PIL import Image
 
 from peppp.errors import DataError
 from peppp.tasks.folders import read_folder, suffixes
-from peppp.tasks.images import decode, decoded
+from peppp.tasks.images import decode, decoded, own_resolution
 from peppp.tasks.readers import load
 
 DRAW = np.random.default_rng(0)
@@ -99,10 +99,36 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 def test_all_broken_images_are_named_at_once(tmp_path):
-    root = folder(tmp_path / "d", "ab")
-    for name in ("a/1.png", "b/2.png", "b/3.png"):
-        (root / name).write_bytes(b"broken")
+    """Whether the header is wrong or the pixels end early, and in both parts."""
+    root = tmp_path / "d"
+    for part in ("train", "test"):
+        folder(root / part, "ab")
+        for name in ("a/1.png", "b/2.png"):
+            (root / part / name).write_bytes(b"broken")
+        Image.new("RGB", (40, 40), "red").save(root / part / "b/3.jpg")
+        whole = (root / part / "b/3.jpg").read_bytes()
+        (root / part / "b/3.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError) as raised:
         read_folder(root)
-    assert all(name in str(raised.value) for name in ("1.png", "2.png", "3.png"))
-    assert "\n" not in str(raised.value)
+    text = str(raised.value)
+    assert "\n" not in text
+    places = ("train/a/1.png", "train/b/2.png", "train/b/3.jpg", "test/a/1.png", "test/b/2.png")
+    assert all(place in text for place in places)
+    assert text.endswith("and 1 more")
+
+
+def test_the_side_of_images_is_found_without_looking_at_all_of_them():
+    looked = []
+
+    def sizes(*every):
+        for size in every:
+            looked.append(size)
+            yield size
+
+    assert own_resolution(sizes((20, 20), (20, 20))) == 20
+    assert own_resolution(sizes()) == 32
+    looked.clear()
+    assert own_resolution(sizes((160, 120), (20, 20))) == 32
+    assert own_resolution(sizes((65, 65), (65, 65))) == 32
+    assert own_resolution(sizes((20, 20), (20, 21), (20, 20))) == 32
+    assert looked == [(160, 120), (65, 65), (20, 20), (20, 21)]

@@ -7,7 +7,6 @@ import pytest
 
 from peppp.advise.caution import Asked, transfers
 from peppp.formats import FP32_CONFIGURATION, paper_grid
-from peppp.learn.task import Task
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
 from peppp.table.measured import error_matrix
@@ -39,8 +38,7 @@ def table(networks, tasks=6, configurations=GRID, resolutions=(16,)):
 def transferred(measurements, recipe, method="ed-mf", count=6, budget=np.inf):
     matrix = error_matrix(measurements)
     memory = np.arange(1.0, 1.0 + len(matrix.columns))
-    fits = memory <= budget
-    return transfers(matrix, lambda: matrix, recipe, Asked(method, count, 3, Task(memory, fits, fits)))
+    return transfers(matrix, lambda: matrix, recipe, Asked.of(method, count, 3, memory <= budget))
 
 
 def asked(**fields):

@@ -1,6 +1,6 @@
 """``pick``: from data, a network, a budget and a few measurements to the precision to train at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,9 @@ def pick(
     learned = learned_from(table, dataset, recipe, choices, rates, method)
     steps = Steps(dataset, recipe, **limits.how)
     sizes = limits.sizes(steps, choosable(learned.errors.columns, choices, dataset, recipe, device))
-    priced = [_cost(name, sizes.counted, dataset, recipe, learned.known) for name in dict.fromkeys(costs)]
+    priced = [
+        _cost(name, sizes.counted, dataset, recipe, learned.measurements) for name in dict.fromkeys(costs)
+    ]
 
     stops = spend is not None or until_sure is not None
     one_more = measurements is None and not stops
@@ -159,8 +161,8 @@ def pick(
     if fp32_is_column and fp32_error is not None:
         advisor.tell(FP32_CONFIGURATION, fp32_error)
     notes = [*learned.notes, *_of_weights(dataset, recipe, one_more=one_more)]
-    asked = Asked(advisor.method, advisor.measurements, rank, advisor.new_task)
-    notes += map(str, transfers(learned.errors, partial(learned.all_rows, advisor), recipe, asked))
+    asked = Asked.of(advisor.method, advisor.measurements, rank, advisor.new_task.feasible)
+    notes += map(str, transfers(learned.errors, learned.all_rows, recipe, asked, learned.everything))
     if progress is not None:
         progress.read(dataset)
 
@@ -239,7 +241,7 @@ def _cost(
     sizes: Mapping[Label, int],
     dataset: Dataset,
     recipe: Recipe,
-    known: Sequence[Measurement],
+    measurements: Callable[[], Sequence[Measurement]],
 ) -> Cost:
     """A cost by its name, for the configurations that have ``sizes``."""
     if any(isinstance(c, TunedConfiguration) for c in sizes):
@@ -249,9 +251,7 @@ def _cost(
     if name == "energy":
         return energy_cost(plain(sizes), *training_operations(dataset, recipe))
     if name == "time":
-        if not known:
-            raise TableError("an error matrix has no durations; give a store or a table for the cost time")
-        return time_cost(known, plain(sizes))
+        return time_cost(measurements(), plain(sizes))
     return column_cost(name, plain(sizes))
 
 

@@ -75,6 +75,8 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._sizes.get(key, (0, None))[0]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.prim.device.default:  # the attribute, which is asked for all the time
+            return func(*args)
         if func is aten._local_scalar_dense.default:  # .item(), of a number that does not exist
             value = self._value(args[0])
             if value is not None:

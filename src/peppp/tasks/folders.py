@@ -4,7 +4,8 @@ This module also reads the paper's ImageNet sets from ImageNet's ``train`` and `
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -136,11 +137,13 @@ def _class_folders(
 def _read(path: Path, parts: Sequence[_Part], classes: tuple[str, ...], side: int) -> Dataset:
     """Read the parts; without a test part, split one off the training part."""
     fingerprint = Fingerprint(classes)
-    pixels = []
+    pixels, broken = [], list[str]()
     for name, part in zip(("train", "test"), parts, strict=False):
         fingerprint.begin(name)
         fingerprint.add_former(*(["test"] if name == "test" else []))
-        pixels.append(_pixels(part, side, classes, fingerprint))
+        pixels.append(_pixels(part, side, classes, fingerprint, broken))
+    if broken:
+        raise DataError(several(broken))
     name = bare_name(path)
     return image_dataset(
         name,
@@ -238,26 +241,23 @@ def _notes(parts: Sequence[_Part]) -> tuple[str, ...]:
     return (*own, f"skipped {total.total()} (by suffix or reason: {reasons})")
 
 
-def _sizes(parts: Sequence[_Part]) -> list[tuple[int, int]]:
-    """Return width and height of all images; raise DataError naming the files that are no images."""
-    found, broken = [], []
+def _sizes(parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
+    """Yield width and height of the images; unreadable ones are left out, and named when all are read."""
     for part in parts:
         for file in part.files:
-            where = part.tree.where / file
-            try:
-                found.append(size_of(part.tree.source(file), str(where)))
-            except DataError as error:
-                broken.append(str(error))
-    if broken:
-        raise DataError(several(broken))
-    return found
+            with suppress(DataError):
+                yield size_of(part.tree.source(file), str(part.tree.where / file))
 
 
-def _pixels(part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerprint) -> Images:
-    """Decode and resize a part to [count, side, side, 3], holding one full-size image at a time."""
+def _pixels(
+    part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerprint, broken: list[str]
+) -> Images:
+    """Decode and resize a part to [count, side, side, 3], holding one full-size image at a time.
+
+    What is wrong with unreadable images is appended to ``broken``.
+    """
     check_resolution(side, str(part.where))
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
-    broken: list[str] = []
     for i, file in enumerate(part.files):
         data = part.tree.read(file)
         try:
@@ -269,8 +269,6 @@ def _pixels(part: _Part, side: int, classes: Sequence[str], fingerprint: Fingerp
         fingerprint.add(label, image, adjusted=adjusted)
         fingerprint.add_former(f"{classes[label]}/{PurePosixPath(file).name}", data)
         pixels[i] = square(image, side)
-    if broken:
-        raise DataError(several(broken))
     return pixels
 
 

@@ -99,10 +99,16 @@ def _why(error: Exception) -> str:
 
 
 def own_resolution(sizes: Iterable[tuple[int, int]]) -> int:
-    """Return the common side of square images of one size, if it is at most 64, else 32."""
-    sides = {side for size in sizes for side in size}
-    side = sides.pop()
-    return side if not sides and side <= _LARGEST_OWN_RESOLUTION else DEFAULT_RESOLUTION
+    """Return the common side of square images of one size, if it is at most 64, else 32.
+
+    It looks at no more of ``sizes`` than that takes.
+    """
+    sides: set[int] = set()
+    for size in sizes:
+        sides.update(size)
+        if len(sides) > 1 or max(sides) > _LARGEST_OWN_RESOLUTION:
+            return DEFAULT_RESOLUTION
+    return sides.pop() if sides else DEFAULT_RESOLUTION
 
 
 def check_resolution(side: int, where: str) -> None:
