@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from peppp.errors import DataError
-from peppp.tasks.folders import read_folder, suffixes
+from peppp.tasks.folders import is_image, read_folder, suffixes
 from peppp.tasks.images import decode, decoded, own_resolution
 from peppp.tasks.readers import load
 
@@ -96,6 +96,13 @@ def test_a_class_may_be_called_train(tmp_path):
     assert data.classes == ("bus", "car", "train", "truck")
     with pytest.raises(DataError, match="holds no class folders"):  # here the classes were forgotten
         read_folder(folder(tmp_path / "parts", ["train", "test"]))
+
+
+def test_a_name_is_an_image_by_its_suffix_in_any_case():
+    assert all(
+        map(is_image, ("a.jpg", "b.JPEG", "c.PnG", "d.webp", "e.1.tiff", *(f"x{s}" for s in suffixes())))
+    )
+    assert not any(map(is_image, ("a.txt", "png", "b.pdf", "c.jpg.txt", "d")))
 
 
 def test_all_broken_images_are_named_at_once(tmp_path):

@@ -32,6 +32,7 @@ from peppp.tasks.images import (
 from peppp.tasks.trees import FolderTree, Tree, bare_name, opened
 
 _USUAL = ".jpg, .png"  # the suffixes that messages name
+_COMMON = frozenset({".jpg", ".jpeg", ".png"})
 # Pillow opens these as well, but they hold pages, films or scientific data, or need another program.
 _NO_IMAGES = {"EPS", "PDF", "MPEG", "WMF", "GBR", "HDF5", "BUFR", "GRIB", "MSP", "FITS"}
 _MANY = 2000  # decoding this many images takes seconds, so their pixels are cached
@@ -48,13 +49,19 @@ def images_within(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            inner = sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes() and p.is_file())
+            inner = sorted(p for p in place.rglob("*") if is_image(p.name) and p.is_file())
             if not inner:
                 raise DataError(f"{place} holds no images ({_USUAL} or any other format that Pillow reads)")
             found += inner
         else:
             found.append(place)
     return found
+
+
+def is_image(name: str) -> bool:
+    """Return whether a file's name ends like an image."""
+    suffix = _suffix(name)
+    return suffix in _COMMON or suffix in suffixes()  # loading all of Pillow's formats takes a moment
 
 
 @lru_cache(maxsize=1)
@@ -208,7 +215,7 @@ def _listed(tree: Tree, folder: str, classes: Sequence[str]) -> _Part:
     for label, name in enumerate(classes):
         place = f"{folder}/{name}" if folder else name
         inner, names = tree.listed(place)
-        found = [one for one in names if one[0] != "." and _suffix(one) in suffixes()]
+        found = [one for one in names if one[0] != "." and is_image(one)]
         if not found:
             raise DataError(
                 f"class folder {tree.where / place} holds no images ({_USUAL} or any other format that "
