@@ -1,8 +1,11 @@
 """What the budget of a pick bounds: the peak of the training step of each configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
+
+from torch import Tensor, nn
 
 from peppp.errors import BudgetError
 from peppp.formats import FloatFormat
@@ -12,6 +15,7 @@ from peppp.records import Recipe
 from peppp.table.labels import Label, plain
 from peppp.tasks.dataset import Dataset
 from peppp.training.fitting import Fit, Fitting, fitting
+from peppp.training.step import step_of
 from peppp.units import format_bytes
 
 
@@ -24,6 +28,11 @@ class Steps:
     def __init__(self, dataset: Dataset, recipe: Recipe, **how: Any) -> None:
         self.dataset, self.recipe, self._how = dataset, recipe, how
         self._ways: dict[str, Fitting] = {}
+
+    @cached_property
+    def _step(self) -> tuple[nn.Module, Callable[[int], Tensor]]:
+        """The network and its inputs, which all precisions share."""
+        return step_of(self.dataset, self.recipe)
 
     @staticmethod
     def storage(precision: Precision) -> str:
@@ -42,7 +51,7 @@ class Steps:
         """How a step fits. Raises BudgetError if it does not."""
         storage = self.storage(precision)
         if storage not in self._ways:
-            self._ways[storage] = fitting(self.dataset, self.recipe, storage)
+            self._ways[storage] = fitting(self.dataset, self.recipe, storage, self._step)
         pair = precision if is_of_formats(precision) else None
         return self._ways[storage].within(budget, pair, **self._how)
 

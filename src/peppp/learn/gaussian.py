@@ -9,9 +9,10 @@ maximisation let K deviate from that kernel (an inverse-Wishart prior: Schwaigho
 posterior of a new task's f is an exact Gaussian. This model is not in the paper.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,35 +183,43 @@ class _Look:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Tasks with runs at m columns each: ``rows`` [t] and their ``columns`` [t, m].
+    """Tasks with runs at m columns each, as kinds: tasks with equally many runs at the same columns.
 
-    Tasks with equally many runs at the same columns have the same ``kind`` [t]; ``first`` has one of each.
+    ``columns`` [kinds, m] are the columns of each kind, and ``entries`` [kinds] the slice of its entries.
+    ``place`` [kinds * m * m] says where a matrix over the columns of each kind lies in one over all columns.
     """
 
-    rows: NDArray[np.intp]
     columns: NDArray[np.intp]
-    first: NDArray[np.intp]
-    kind: NDArray[np.intp]
+    entries: tuple[slice, ...]
+    place: NDArray[np.intp]
 
 
 class _Table:
-    """The runs in batches: tasks with runs at equally many columns are processed together."""
+    """The runs, kind by kind: the tasks of a kind share a covariance, so one inverse serves them all."""
 
     def __init__(self, runs: Runs, groups: NDArray[np.intp]) -> None:
         known = runs.counts > 0
         self.d, self.groups = runs.counts.shape[1], groups
         self.tasks = float(runs.weights[known.any(axis=1)].sum())
+        kinds = defaultdict[bytes, list[int]](list)
+        for row in np.flatnonzero(known.any(axis=1)).tolist():
+            kinds[runs.counts[row].tobytes()].append(row)
         sizes = known.sum(axis=1)
+        by_size = sorted(kinds.values(), key=lambda rows: int(sizes[rows[0]]))
+        self._row = np.concatenate([np.repeat(rows, sizes[rows[0]]) for rows in by_size])
+        self._column = np.concatenate(
+            [np.tile(np.flatnonzero(known[rows[0]]), len(rows)) for rows in by_size]
+        )
         self._batches = []
-        for size in np.unique(sizes[sizes > 0]):
-            rows = np.flatnonzero(sizes == size)
-            columns = np.nonzero(known[rows])[1].reshape(len(rows), size)
-            kinds = np.concatenate([columns, np.take_along_axis(runs.counts[rows], columns, axis=1)], axis=1)
-            _, first, kind = np.unique(kinds, axis=0, return_index=True, return_inverse=True)
-            self._batches.append(_Batch(rows, columns, first, kind.ravel()))
-        entries = [(np.repeat(b.rows, b.columns.shape[1]), b.columns.ravel()) for b in self._batches]
-        self._row = np.concatenate([row for row, _ in entries])
-        self._column = np.concatenate([column for _, column in entries])
+        start = 0
+        for m, of_size in groupby(by_size, key=lambda rows: int(sizes[rows[0]])):
+            entries = []
+            for rows in of_size:
+                entries.append(slice(start, start + len(rows) * m))
+                start += len(rows) * m
+            columns = np.array([self._column[its.start : its.start + m] for its in entries])
+            place = (columns[:, :, None] * self.d + columns[:, None, :]).ravel()
+            self._batches.append(_Batch(columns, tuple(entries), place))
         at = self._row, self._column
         self._y, self._count, self._square = runs.means[at], runs.counts[at], runs.squares[at]
         self._weight, self._group = runs.weights[self._row], groups[self._column]
@@ -222,34 +231,36 @@ class _Table:
     def look(self, K: Array, noise: Array) -> _Look:
         """Compute what the learning steps need, at the covariance K and the noise of each group."""
         d, variance = self.d, noise[self._group] / self._count
-        inverses: list[Array] = []
-        start = 0
-        precision = np.zeros(d * d)
+        inverses = []
+        P = np.zeros((d, d))
         for batch in self._batches:
-            end, m = start + batch.columns.size, batch.columns.shape[1]
-            columns = batch.columns[batch.first]
-            inner = K[columns[:, :, None], columns[:, None, :]]  # [kinds, m, m]
-            inner[:, np.arange(m), np.arange(m)] += variance[start:end].reshape(-1, m)[batch.first]
+            m = batch.columns.shape[1]
+            inner = K[batch.columns[:, :, None], batch.columns[:, None, :]]  # [kinds, m, m]
+            inner[:, np.arange(m), np.arange(m)] += [
+                variance[its.start : its.start + m] for its in batch.entries
+            ]
             Q = np.linalg.inv(inner).astype(np.float64)
-            inverses.append(Q[batch.kind])
-            weights = np.asarray(np.bincount(batch.kind, self._weight[start:end:m], len(Q)), np.float64)
-            precision += self._summed(Q, weights, columns)
-            start = end
-        from_level = self._through(inverses, self._y - self.level)
-        pull = np.bincount(self._column, self._weight * from_level, d)
-        P = precision.reshape(d, d)
+            inverses.append(Q)
+            weights = np.array([self._weight[its].sum() / m for its in batch.entries])
+            P += self._placed(batch, Q * weights[:, None, None])
+        pull = np.bincount(self._column, self._weight * self._through(inverses, self._y - self.level), d)
         unsure = np.linalg.solve(LEVEL_WEIGHT * np.eye(d) + K @ P, K)
         unsure = 0.5 * (unsure + unsure.T)
         mean = self.level + unsure @ pull
         a = self._through(inverses, self._y - mean[self._column])
-        pulls, start = np.zeros(d * d), 0
+        half = np.sqrt(self._weight) * a
+        pulls = np.zeros((d, d))
         for batch in self._batches:
-            end, m = start + batch.columns.size, batch.columns.shape[1]
-            of = a[start:end].reshape(batch.columns.shape)
-            pulls += self._summed(of[:, :, None] * of[:, None, :], self._weight[start:end:m], batch.columns)
-            start = end
-        q = np.concatenate([np.diagonal(Q, axis1=1, axis2=2).ravel() for Q in inverses])
-        return _Look(mean, unsure, P, pulls.reshape(d, d), a, q)
+            rows = [half[its].reshape(-1, batch.columns.shape[1]) for its in batch.entries]
+            pulls += self._placed(batch, np.array([of.T @ of for of in rows]))
+        q = np.concatenate(
+            [
+                np.tile(np.diagonal(of_kind), (its.stop - its.start) // len(of_kind))
+                for batch, Q in zip(self._batches, inverses, strict=True)
+                for its, of_kind in zip(batch.entries, Q, strict=True)
+            ]
+        )
+        return _Look(mean, unsure, P, pulls, a, q)
 
     def noise_by_likelihood(self, found: _Look, noise: Array) -> Array:
         """The noise variance of each group after one step towards the maximum marginal likelihood."""
@@ -274,15 +285,13 @@ class _Table:
 
     def _through(self, inverses: list[Array], values: Array) -> Array:
         """Multiply the inverse covariance of each task by its values [entries]."""
-        found, start = [], 0
-        for Q in inverses:
-            end = start + Q.shape[0] * Q.shape[1]
-            found.append((Q @ values[start:end].reshape(*Q.shape[:2], 1)).ravel())
-            start = end
-        return np.concatenate(found)
+        found = np.empty_like(values)
+        for batch, Q in zip(self._batches, inverses, strict=True):
+            for its, of_kind in zip(batch.entries, Q, strict=True):
+                found[its] = (values[its].reshape(-1, len(of_kind)) @ of_kind).ravel()
+        return found
 
-    def _summed(self, matrices: Array, weights: Array, columns: NDArray[np.intp]) -> Array:
-        """The weighted sum [d * d] of matrices [k, m, m], each at its columns [k, m]."""
-        place = (columns[:, :, None] * self.d + columns[:, None, :]).ravel()
-        values = (matrices * weights[:, None, None]).ravel()
-        return np.bincount(place, values, self.d**2).astype(np.float64)
+    def _placed(self, batch: _Batch, matrices: Array) -> Array:
+        """The sum [d, d] of matrices [kinds, m, m], each over the columns of its kind."""
+        summed = np.bincount(batch.place, matrices.ravel(), self.d**2)
+        return summed.astype(np.float64).reshape(self.d, self.d)

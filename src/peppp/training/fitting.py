@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from peppp.errors import BudgetError, NetworkError
@@ -172,13 +172,18 @@ def _too_small(limit: int, needed: int) -> BudgetError:
     return error
 
 
-def fitting(dataset: Dataset, recipe: Recipe, storage: str) -> Fitting:
+def fitting(
+    dataset: Dataset,
+    recipe: Recipe,
+    storage: str,
+    step: tuple[nn.Module, Callable[[int], Tensor]] | None = None,
+) -> Fitting:
     """The :class:`Fitting` of a recipe's network on a data set.
 
     ``storage`` is ``packed`` or ``simulated`` for pairs of formats, and ``fp32`` or the name of a precision
-    for steps in plain PyTorch.
+    for steps in plain PyTorch. ``step`` is the result of :func:`step_of`, if it is known.
     """
-    module, inputs = step_of(dataset, recipe)
+    module, inputs = step or step_of(dataset, recipe)
     targets = dataset.train_targets
     batch = min(recipe.batch_size, len(targets))
     # The order of an epoch, and the indices and targets of a batch.
