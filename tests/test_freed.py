@@ -9,7 +9,12 @@ from torch import nn
 
 import peppp
 from peppp.footprint.measuring import measure_step, measure_training
+from peppp.precisions.known import parse_precision
+from peppp.records import Recipe
+from peppp.tasks.dataset import blank_images
+from peppp.training import loop, measurement
 from peppp.training.blocks import compute_again
+from peppp.training.loop import fresh_network
 from peppp.training.planning import Planning
 from peppp.training.prepare import prepare
 
@@ -157,3 +162,19 @@ def test_memory_at_rest_is_without_garbage_of_the_first_step():
         return lambda: (forward, net.zero_grad)
 
     assert measure_step(training(garbage=True)) == measure_step(training(garbage=False))
+
+
+def test_a_measurement_of_a_large_network_leaves_nothing_behind(monkeypatch):
+    made = []
+
+    def noted(*arguments):
+        net = fresh_network(*arguments)
+        made.append(weakref.ref(net))
+        return net
+
+    monkeypatch.setattr(loop, "fresh_network", noted)
+    monkeypatch.setattr(measurement, "LARGE", 1000)
+    dataset = blank_images(3, 8, 32)
+    measurement.measure(dataset, parse_precision(PAIR), Recipe(network="resnet8-w8", epochs=1, min_steps=0))
+    assert len(made) == 1
+    assert made[0]() is None
