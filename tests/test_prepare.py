@@ -10,9 +10,10 @@ from torch import nn
 
 import peppp
 from peppp.errors import NetworkError, StoreError
-from peppp.precisions.known import PRECISIONS, parse_precision
+from peppp.precisions.known import PRECISIONS, is_of_formats, parse_precision
 from peppp.records import Recipe
 from peppp.tasks.readers import load
+from peppp.training import runs_here
 from peppp.training.fitting import fitting
 from peppp.training.kept_training import train_in_folder
 from peppp.training.loop import Run
@@ -265,3 +266,44 @@ def test_a_refused_training_leaves_no_folder(tmp_path):
     assert "keeps momentum in 8 bits" in refused(*start, *momentum)
     assert not (tmp_path / "run").exists()
     assert "there is no folder" in refused("precisions", "--page", tmp_path / "none" / "page.md")
+
+
+SECONDS = {"fp32": 1.0, "bf16": 0.5, "fp16": 9.0}  # of a convolution, on a processor with bfloat16 alone
+
+
+def slow_at(monkeypatch, **seconds):
+    monkeypatch.setattr(runs_here, "_convolution_seconds", lambda kind, device: (SECONDS | seconds)[kind])
+
+
+def test_a_precision_is_slow_if_its_type_is(monkeypatch):
+    slow_at(monkeypatch)
+    assert all(map(runs_here.is_slow, ("amp-fp16", "amp-fp16-sgd8bit")))
+    for name in ("fp32", "fp32-sgd8bit", "1-4-1/1-6-7", "amp-bf16", "bf16-sr", "bf16"):
+        assert not runs_here.is_slow(name)
+    slow_at(monkeypatch, bf16=3.0)
+    assert runs_here.is_slow("bf16-kahan")
+    slow_at(monkeypatch, bf16=2.9, fp16=2.9)
+    assert not any(map(runs_here.is_slow, ("bf16", "amp-fp16")))
+
+
+def test_types_are_really_timed():
+    times = [runs_here._convolution_seconds(kind, "cpu") for kind in SECONDS]
+    assert all(0 < seconds < 60 for seconds in times)
+
+
+def test_a_pick_that_is_slow_here_names_the_best_that_is_not(monkeypatch):
+    def notes():
+        found = peppp.pick("digits", budget="40MB", network="resnet8-w8", dry_run=True)
+        return found, [note for note in found.notes if "three times" in note]
+
+    slow_at(monkeypatch, bf16=0.5, fp16=0.5)
+    assert notes()[1] == []
+    slow_at(monkeypatch, bf16=9.0)
+    found, (note,) = notes()
+    picked = parse_precision(str(found.configuration))
+    assert not is_of_formats(picked)
+    assert note.startswith(f"{picked} computes in bfloat16")
+    fast = [p for p in found.predictions if p.permissible and not runs_here.is_slow(p.configuration)]
+    best = min(fast, key=lambda p: p.error)
+    assert f"; {best.configuration} is not slow" in note
+    assert best.error >= next(p.error for p in found.predictions if p.configuration == picked)

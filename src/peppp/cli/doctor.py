@@ -44,18 +44,20 @@ def command(
         from peppp.table.select import read_measurements
 
         facts["store"] = f"{len(read_measurements(store))} measurements in {Path(store).name}"
-    runs, lack = _precisions(device)
+    runs, slow, lack = _precisions(device)
     checks = self_test(device)
     passed = all(check.passed is not False for check in checks)
     verdict = convolutions.examine()
     if json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks]
-        more = {"runs": runs, "lacking": lack}
+        more = {"runs": runs, "slow": slow, "lacking": lack}
         print_json(more | {"passed": passed, "convolutions": verdict, "facts": facts, "checks": listed})
     else:
         for name, fact in facts.items():
             typer.echo(f"{name:<28}{fact}")
         typer.echo(f"{'trains here':<28}fp32, {', '.join(runs)}, packed pairs of formats")
+        if slow:
+            typer.echo(f"{'of these slow here':<28}{', '.join(slow)}")
         for name, reason in lack.items():
             typer.echo(f"note  {name}: {reason}")
         for check in checks:
@@ -69,14 +71,19 @@ def command(
         raise typer.Exit(1)
 
 
-def _precisions(device: str) -> tuple[list[str], dict[str, str]]:
-    """Return the named precisions that train for real on this device, and what the others lack."""
+def _precisions(device: str) -> tuple[list[str], list[str], dict[str, str]]:
+    """Return the named precisions that train for real on this device, the slow ones, and what others lack."""
     from peppp.precisions.known import PRECISIONS
-    from peppp.training.runs_here import lacking
+    from peppp.training.runs_here import is_slow, lacking
 
     reasons = {name: lacking(precision, device=device) for name, precision in PRECISIONS.items()}
     runs = [name for name, reason in reasons.items() if not reason]
-    return runs, {n: r for n, r in reasons.items() if r and not PRECISIONS[n].optimizer and "-all" not in n}
+    slow = [name for name in runs if is_slow(name, device=device)]
+    return (
+        runs,
+        slow,
+        {n: r for n, r in reasons.items() if r and not PRECISIONS[n].optimizer and "-all" not in n},
+    )
 
 
 def _version(name: str) -> str:

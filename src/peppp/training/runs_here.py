@@ -1,10 +1,12 @@
 """Find out which precisions run for real on this machine, and what the others need."""
 
+import time
 from functools import lru_cache
 from importlib.util import find_spec
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from peppp.errors import FormatError
 from peppp.precisions.known import PRECISIONS, Precision, parse_precision
@@ -55,6 +57,19 @@ def runnable(module: nn.Module | None = None, *, device: str = "cpu") -> tuple[N
     return tuple(p for p in PRECISIONS.values() if not lacking(p, module, device=device))
 
 
+def is_slow(precision: Precision | str, *, device: str = "cpu") -> bool:
+    """Whether a device takes at least three times as long in a precision's type as in float32.
+
+    This is measured on a small convolution. CPUs without instructions for a type take more than ten times as
+    long in it; most have none for float16, and many none for bfloat16.
+    """
+    precision = parse_precision(precision)
+    if not isinstance(precision, NamedPrecision) or not precision.rounds_values:
+        return False
+    kind = "bf16" if precision.values == BF16 else "fp16"
+    return _convolution_seconds(kind, device) >= 3 * _convolution_seconds("fp32", device)
+
+
 def _of_products(precision: NamedPrecision) -> str:
     nearest = "amp-bf16 is the nearest that runs"
     base = precision.name.partition("-")[0]
@@ -63,6 +78,22 @@ def _of_products(precision: NamedPrecision) -> str:
     if base == "fp8":
         return f"fp8 wants a GPU, and peppp only simulates it so far; {nearest}"
     return f"no library trains in {base} here; {nearest}"
+
+
+@lru_cache(maxsize=8)
+def _convolution_seconds(kind: str, device: str) -> float:
+    """The time of a small convolution and its gradients: the shortest of three, after one to warm up."""
+    x, weight = (
+        torch.rand(shape, device=device, dtype=_TYPES.get(kind, torch.float32), requires_grad=True)
+        for shape in ((8, 16, 32, 32), (16, 16, 3, 3))
+    )
+    times = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        functional.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
+        torch.ones((), device=device).item()  # wait for the device
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])
 
 
 @lru_cache(maxsize=16)
