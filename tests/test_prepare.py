@@ -286,6 +286,16 @@ def test_a_precision_is_slow_if_its_type_is(monkeypatch):
     assert not any(map(runs_here.is_slow, ("bf16", "amp-fp16")))
 
 
+def test_a_training_that_is_slow_here_says_so(monkeypatch, tmp_path):
+    slow_at(monkeypatch)
+    data = ["train", DATA, "--network", "resnet8-w8", "--epochs", "1", "--min-steps", "2", "--out"]
+    for name, said in (("amp-fp16", True), ("amp-bf16", False), ("packed:1-4-4/1-6-7", False)):
+        printed = line(*data, tmp_path / name.partition(":")[0], "--precision", name).stdout
+        assert (f"note      {name} computes in float16" in printed) == said
+    slow_at(monkeypatch, fp16=1.0)
+    assert runs_here.slowness("amp-fp16") == ""
+
+
 def test_types_are_really_timed():
     times = [runs_here._convolution_seconds(kind, "cpu") for kind in SECONDS]
     assert all(0 < seconds < 60 for seconds in times)

@@ -11,12 +11,12 @@ from peppp.advise.pick import Pick
 from peppp.errors import BudgetError
 from peppp.formats import FloatFormat
 from peppp.precisions.known import Precision, is_of_formats
-from peppp.precisions.named import BF16, NamedPrecision
+from peppp.precisions.named import NamedPrecision
 from peppp.records import Recipe
 from peppp.table.labels import Label, plain
 from peppp.tasks.dataset import Dataset
 from peppp.training.fitting import Fit, Fitting, fitting
-from peppp.training.runs_here import is_slow
+from peppp.training.runs_here import is_slow, slowness
 from peppp.training.step import step_of
 from peppp.units import format_bytes
 
@@ -122,12 +122,9 @@ def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
 def of_slowness(chosen: Pick, device: str) -> tuple[str, ...]:
     """A note if the device is slow at the pick's precision, with the best one at which it is not."""
     (picked,) = plain([chosen.configuration])
-    if not is_slow(picked, device=device):
+    note = slowness(picked, device=device)
+    if not note:
         return ()
-    note = (
-        f"{picked} computes in {'bfloat16' if picked.sides[0] == BF16 else 'float16'}, and a convolution in "
-        f"it takes at least three times as long as in float32 on this device (measured)"
-    )
     mine = next(p for p in chosen.predictions if p.configuration == chosen.configuration)
     fits = [p for p in chosen.predictions if p.permissible]
     fast = [p for p in fits if not is_slow(*plain([p.configuration]), device=device)]

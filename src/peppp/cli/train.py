@@ -182,7 +182,7 @@ def run(
     from peppp.tasks.dataset import described
     from peppp.training.kept_training import to_plain, train_in_folder
     from peppp.training.loop import check_recipe, fitted_weights
-    from peppp.training.runs_here import lacking, wants_another_optimizer
+    from peppp.training.runs_here import lacking, slowness, wants_another_optimizer
     from peppp.training.sizes import with_resolution
 
     recipe = with_resolution(recipe, dataset)
@@ -214,6 +214,8 @@ def run(
 
     if say_read:
         typer.echo(f"read      {described(dataset)}", err=True)
+    if not json and storage == "real" and (slow := slowness(configuration, device=device)):
+        typer.echo(f"note      {slow}")
     begins = fitted_weights(dataset, recipe) if recipe.pretrained else []
     for line in begins if not json else []:
         typer.echo(f"begins    {line}")

@@ -70,6 +70,18 @@ def is_slow(precision: Precision | str, *, device: str = "cpu") -> bool:
     return _convolution_seconds(kind, device) >= 3 * _convolution_seconds("fp32", device)
 
 
+def slowness(precision: Precision | str, *, device: str = "cpu") -> str:
+    """A line that says that a precision :func:`is_slow` on a device; "" if it is not."""
+    precision = parse_precision(precision)
+    if not is_slow(precision, device=device):
+        return ""
+    kind = "bfloat16" if precision.sides[0] == BF16 else "float16"
+    return (
+        f"{precision} computes in {kind}, and a convolution in it takes at least three times as long as in "
+        "float32 on this device (measured)"
+    )
+
+
 def _of_products(precision: NamedPrecision) -> str:
     nearest = "amp-bf16 is the nearest that runs"
     base = precision.name.partition("-")[0]
