@@ -2,21 +2,24 @@
 
 import gc
 import weakref
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from torch import nn
 
 import peppp
-from peppp.footprint.measuring import measure_step, measure_training
+from peppp.footprint.measuring import AllocatorTrace, measure_step, measure_training
 from peppp.precisions.known import parse_precision
 from peppp.records import Recipe
 from peppp.tasks.dataset import blank_images
 from peppp.training import loop, measurement
 from peppp.training.blocks import compute_again
+from peppp.training.kept_training import train_in_folder
 from peppp.training.loop import fresh_network
 from peppp.training.planning import Planning
 from peppp.training.prepare import prepare
+from peppp.training.sizes import with_resolution
 
 PAIR = "1-4-3/1-6-9"
 WAYS = {
@@ -178,3 +181,44 @@ def test_a_measurement_of_a_large_network_leaves_nothing_behind(monkeypatch):
     measurement.measure(dataset, parse_precision(PAIR), Recipe(network="resnet8-w8", epochs=1, min_steps=0))
     assert len(made) == 1
     assert made[0]() is None
+
+
+def test_what_others_left_behind_is_not_freed_while_a_training_is_measured(tmp_path):
+    """As another training in this process leaves its network."""
+    dataset = blank_images(3, 8, 32)
+    recipe = with_resolution(Recipe(network="resnet8-w8", epochs=1, min_steps=0, batch_size=8), dataset)
+    pair = parse_precision(PAIR)
+
+    def peak(name, *, dirty=False):
+        gc.collect()
+        gc.disable()
+        try:
+            if dirty:
+                with AllocatorTrace().stretch(
+                    "all"
+                ):  # torch does not count freed memory that it never traced
+                    ring = [torch.ones(1 << 20)]
+                ring.append(ring)
+                del ring
+            with collecting_in_steps() if dirty else nullcontext():
+                return train_in_folder(dataset, pair, recipe, 0, tmp_path / name).peak
+        finally:
+            gc.enable()
+
+    assert peak("dirty", dirty=True) == peak("clean") > 0
+
+
+@contextmanager
+def collecting_in_steps():
+    """Let the garbage collector run in every step, as it does sooner or later."""
+    before = loop.Run._step
+
+    def step(self, *arguments):
+        gc.collect()
+        return before(self, *arguments)
+
+    loop.Run._step = step
+    try:
+        yield
+    finally:
+        loop.Run._step = before

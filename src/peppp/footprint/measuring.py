@@ -45,6 +45,8 @@ class AllocatorTrace:
     @contextmanager
     def stretch(self, name: str) -> Iterator[None]:
         """Trace a piece of code; ``kept`` and ``peak`` continue from where the last one ended."""
+        if not self.stretches:
+            gc.collect()  # so that nothing that was traced before is freed meanwhile, such as another network
         if torch.device(self.device).type == "cuda":
             torch.cuda.synchronize(self.device)
             before = torch.cuda.memory_allocated(self.device)
@@ -91,7 +93,6 @@ def measure_step(
     ``build`` makes the network, the optimizer and a batch, and returns two functions: the forward pass, which
     returns the loss, and what a step does after ``backward``.
     """
-    gc.collect()  # so that nothing else is freed during the measurement
     trace = AllocatorTrace(device)
     with trace.stretch("build"):
         forward, finish = build()

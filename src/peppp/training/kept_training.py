@@ -1,5 +1,6 @@
 """Train in a folder: the training can resume after any epoch, and it leaves its weights there."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -85,6 +86,8 @@ def train_in_folder(
                 return
             with trace.stretch(f"step {step}"):
                 yield
+                if step == 1:
+                    gc.collect()  # compiling a kernel leaves tensors of the first step in cycles
             if step == 1:  # a warm-up; what it leaves allocated counts as memory at rest
                 trace.peak = 0
 
