@@ -210,6 +210,8 @@ def test_images_that_a_budget_forbids_are_not_decoded(tmp_path):
         (tmp_path / "photos" / "a" / "0.png").read_bytes()[:60]  # its size can be read, and nothing else
     )
     assert "below every peak" in refused("pick", "photos", "--budget", "2MB", cwd=tmp_path)
+    wide = refused("pick", "photos", "--budget", "2MB", "--resolution", "2000", cwd=tmp_path)
+    assert "a resolution of 2000 pixels is not between 4 and 1024" in wide
 
 
 def test_a_blank_data_set_needs_what_a_real_one_does():

@@ -82,11 +82,6 @@ class _Part:
     labels: Labels
     skipped: "Counter[str]" = field(default_factory=Counter)
 
-    @property
-    def where(self) -> Path:
-        """The part's folder, for messages."""
-        return self.tree.where / self.folder
-
 
 def read_folder(
     path: Path,
@@ -107,6 +102,7 @@ def read_folder(
     with opened(path) as tree:
         parts, classes = _class_folders(tree, only, tests)
         side = resolution or own_resolution(_sizes(parts))
+        check_resolution(side, str(path))
         if seen is not None:
             labels = parts[0].labels
             trained = len(labels) if len(parts) > 1 else int((~split(labels, classes)).sum())
@@ -263,7 +259,6 @@ def _pixels(
 
     What is wrong with unreadable images is appended to ``broken``.
     """
-    check_resolution(side, str(part.where))
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
     for i, file in enumerate(part.files):
         data = part.tree.read(file)
