@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import fsum
 from statistics import fmean
 
 import numpy as np
@@ -86,7 +87,7 @@ def error_matrix(
     squares = np.array(
         [
             [
-                sum((y - mean) ** 2 for y in cells.get((key, c), ()))
+                fsum((y - mean) ** 2 for y in cells.get((key, c), ()))  # alike in every version of Python
                 for c, mean in zip(columns, means, strict=True)
             ]
             for key, means in zip(keys, values, strict=True)
