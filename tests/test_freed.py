@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -183,42 +182,27 @@ def test_a_measurement_of_a_large_network_leaves_nothing_behind(monkeypatch):
     assert made[0]() is None
 
 
-def test_what_others_left_behind_is_not_freed_while_a_training_is_measured(tmp_path):
+def test_what_others_left_behind_is_not_freed_while_a_training_is_measured(tmp_path, monkeypatch):
     """As another training in this process leaves its network."""
     dataset = blank_images(3, 8, 32)
     recipe = with_resolution(Recipe(network="resnet8-w8", epochs=1, min_steps=0, batch_size=8), dataset)
-    pair = parse_precision(PAIR)
+    pair, step = parse_precision(PAIR), loop.Run._step
 
-    def peak(name, *, dirty=False):
+    def collecting(self, *arguments):
+        """Let the garbage collector run in every step, as it does sooner or later."""
         gc.collect()
-        gc.disable()
-        try:
-            if dirty:
-                with AllocatorTrace().stretch(
-                    "all"
-                ):  # torch does not count freed memory that it never traced
-                    ring = [torch.ones(1 << 20)]
-                ring.append(ring)
-                del ring
-            with collecting_in_steps() if dirty else nullcontext():
-                return train_in_folder(dataset, pair, recipe, 0, tmp_path / name).peak
-        finally:
-            gc.enable()
+        return step(self, *arguments)
 
-    assert peak("dirty", dirty=True) == peak("clean") > 0
-
-
-@contextmanager
-def collecting_in_steps():
-    """Let the garbage collector run in every step, as it does sooner or later."""
-    before = loop.Run._step
-
-    def step(self, *arguments):
-        gc.collect()
-        return before(self, *arguments)
-
-    loop.Run._step = step
+    clean = train_in_folder(dataset, pair, recipe, 0, tmp_path / "clean").peak
+    monkeypatch.setattr(loop.Run, "_step", collecting)
+    gc.disable()
     try:
-        yield
+        # Torch does not count freed memory that it never traced.
+        with AllocatorTrace().stretch("all"):
+            ring = [torch.ones(1 << 20)]
+        ring.append(ring)
+        del ring
+        dirty = train_in_folder(dataset, pair, recipe, 0, tmp_path / "dirty").peak
     finally:
-        loop.Run._step = before
+        gc.enable()
+    assert dirty == clean > 0

@@ -296,9 +296,22 @@ def test_a_training_that_is_slow_here_says_so(monkeypatch, tmp_path):
     assert runs_here.slowness("amp-fp16") == ""
 
 
-def test_types_are_really_timed():
-    times = [runs_here._convolution_seconds(kind, "cpu") for kind in SECONDS]
-    assert all(0 < seconds < 60 for seconds in times)
+def test_what_is_timed_is_a_convolution_in_the_type_itself(monkeypatch):
+    run, kinds = runs_here.functional.conv2d, []
+
+    def conv2d(x, weight, **options):
+        kinds.append((x.dtype, weight.dtype))
+        return run(x, weight, **options)
+
+    monkeypatch.setattr(runs_here.functional, "conv2d", conv2d)
+    runs_here._convolution_seconds.cache_clear()
+    threads = torch.get_num_threads()
+    runs_here.is_slow("amp-bf16")
+    runs_here.is_slow("amp-fp16")
+    assert torch.get_num_threads() == threads
+    types = torch.float32, torch.bfloat16, torch.float16
+    assert {*kinds} == {(one, one) for one in types}
+    assert len(kinds) == 3 * 4  # four of each type, which is then known
 
 
 def test_a_pick_that_is_slow_here_names_the_best_that_is_not(monkeypatch):

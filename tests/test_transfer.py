@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from peppp.advise.caution import Asked, transfers
+from peppp.advise.caution import Asked, digest_of, transfers
 from peppp.formats import FP32_CONFIGURATION, paper_grid
 from peppp.records import Footprint, Measurement, Outcome, Recipe
 from peppp.table.csv import write_table
@@ -38,7 +38,8 @@ def table(networks, tasks=6, configurations=GRID, resolutions=(16,)):
 def transferred(measurements, recipe, method="ed-mf", count=6, budget=np.inf):
     matrix = error_matrix(measurements)
     memory = np.arange(1.0, 1.0 + len(matrix.columns))
-    return transfers(matrix, lambda: matrix, recipe, Asked.of(method, count, 3, memory <= budget))
+    pick = Asked.of(method, count, 3, memory <= budget)
+    return transfers(matrix, lambda: matrix, recipe, pick, digest_of(matrix))
 
 
 def asked(**fields):

@@ -28,7 +28,7 @@ SHIPPED = SHIPPED_TABLE.with_name("transfers.json")
 FIELDS = ("network", "learning_rate", "resolution", "rounding", "error_format", "accumulator")
 _FEWEST_ROWS, _FEWEST_ERRORS = 3, 10
 _FOLDS = 3  # the time is proportional to it
-_ADMITTED = (1, 3, 10, 30)
+ADMITTED = (1, 3, 10, 30)
 
 Regrets: TypeAlias = tuple[int, float | None, float | None]
 """Of a cross-validation: the number of tasks, the mean regret across values of a field, and within them."""
@@ -53,7 +53,7 @@ class Asked:
         So the result of a cross-validation serves many budgets.
         """
         count = int(fits.sum())
-        steps = [step for step in _ADMITTED if count <= step < len(fits)]
+        steps = [step for step in ADMITTED if count <= step < len(fits)]
         return cls(method, measurements, rank, None if count == len(fits) or not steps else steps[0])
 
     def __str__(self) -> str:
@@ -99,13 +99,13 @@ def transfers(
     everything: Callable[[], ErrorMatrix],
     recipe: Recipe,
     asked: Asked,
-    digested: str | None = None,
+    digested: str,
 ) -> tuple[Transfer, ...]:
     """Each of :data:`FIELDS` in which no row ``taught`` has the value of ``recipe``, cross-validated.
 
     ``everything`` makes the matrix of all rows, whose columns are those of the new task. ``digested`` is its
-    :func:`digest_of`, if that is known. A cross-validation takes seconds. The results for default picks from
-    the shipped table ship with it. Others are kept in the user's cache.
+    :func:`digest_of`. A cross-validation takes seconds. The results for default picks from the shipped table
+    ship with it. Others are kept in the user's cache.
     """
     lacking = {}
     for field in FIELDS:
@@ -116,7 +116,7 @@ def transfers(
         return ()
     found = []
     for field, there in lacking.items():
-        regrets = _regrets_of(everything, field, asked, digested or digest_of(everything()))
+        regrets = _regrets_of(everything, field, asked, digested)
         found.append(Transfer(field, str(getattr(recipe, field)), there, *regrets, asked))
     return tuple(found)
 

@@ -126,12 +126,12 @@ def _from_plain(data: dict[str, Any]) -> ErrorMatrix:
     rows = tuple(
         Row(**row | {"recipe": row["recipe"] and Recipe.from_json(row["recipe"])}) for row in data["rows"]
     )
-    columns = tuple(map(parse_label, data["columns"]))
-    arrays = {
-        name: None if data[name] is None else np.array(data[name], dtype=np.float64)
+    values, *others = (
+        None if data[name] is None else np.array(data[name], dtype=np.float64)
         for name in ("values", "memory", "counts", "squares")
-    }
-    return ErrorMatrix(rows=rows, columns=columns, **arrays)  # type: ignore[arg-type]
+    )
+    assert values is not None
+    return ErrorMatrix(values, rows, tuple(map(parse_label, data["columns"])), *others)
 
 
 def _no_measurements() -> Sequence[Measurement]:

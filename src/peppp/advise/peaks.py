@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from peppp.advise.pick import Pick
 from peppp.errors import BudgetError
 from peppp.formats import FloatFormat
 from peppp.precisions.known import Precision, is_of_formats
@@ -16,7 +15,6 @@ from peppp.records import Recipe
 from peppp.table.labels import Label, plain
 from peppp.tasks.dataset import Dataset
 from peppp.training.fitting import Fit, Fitting, fitting
-from peppp.training.runs_here import is_slow, slowness
 from peppp.training.step import step_of
 from peppp.units import format_bytes
 
@@ -117,19 +115,3 @@ def of_trials(dataset: Dataset, recipe: Recipe, cap: int) -> tuple[str, ...]:
         f"the trainings for this pick were simulated in float32; their peak, {sizes}; `peppp train` "
         "keeps to the budget",
     )
-
-
-def of_slowness(chosen: Pick, device: str) -> tuple[str, ...]:
-    """A note if the device is slow at the pick's precision, with the best one at which it is not."""
-    (picked,) = plain([chosen.configuration])
-    note = slowness(picked, device=device)
-    if not note:
-        return ()
-    mine = next(p for p in chosen.predictions if p.configuration == chosen.configuration)
-    fits = [p for p in chosen.predictions if p.permissible]
-    fast = [p for p in fits if not is_slow(*plain([p.configuration]), device=device)]
-    if fast:
-        best = min(fast, key=lambda p: p.error)
-        more = best.error - mine.error
-        note += f"; {best.configuration} is not slow, and is expected to err {more:.3f} more"
-    return (note,)

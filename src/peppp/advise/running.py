@@ -4,8 +4,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 
+from peppp.advise.predictions import Prediction
 from peppp.precisions.known import Precision, is_of_formats
 from peppp.records import Recipe
+from peppp.table.labels import Label, plain
 
 _LEFT_OUT = (
     *("network", "resolution", "loss", "arithmetic_version"),
@@ -19,6 +21,24 @@ def text_of(precision: Precision) -> str:
     if is_of_formats(precision):
         return f"packed:{precision}"
     return "fp32" if precision.is_fp32 else str(precision)
+
+
+def of_slowness(configuration: Label, predictions: Sequence[Prediction], device: str) -> tuple[str, ...]:
+    """A note if the device is slow at a configuration, with the best within the budget where it is not."""
+    from peppp.training.runs_here import is_slow, slowness
+
+    (precision,) = plain([configuration])
+    note = slowness(precision, device=device)
+    if not note:
+        return ()
+    mine = next(p for p in predictions if p.configuration == configuration)
+    fits = [p for p in predictions if p.permissible]
+    fast = [p for p in fits if not is_slow(*plain([p.configuration]), device=device)]
+    if fast:
+        best = min(fast, key=lambda p: p.error)
+        more = best.error - mine.error
+        note += f"; {best.configuration} is not slow, and is expected to err {more:.3f} more"
+    return (note,)
 
 
 def train_line(

@@ -12,11 +12,11 @@ from peppp.advise.choices import CHOICES, choosable
 from peppp.advise.costs import Cost, check_costs, column_cost, energy_cost, memory_cost, time_cost
 from peppp.advise.learned import learned_from
 from peppp.advise.limits import Limits
-from peppp.advise.peaks import Steps, of_peaks, of_slowness, of_trials, plain_step
+from peppp.advise.peaks import Steps, of_peaks, of_trials, plain_step
 from peppp.advise.pick import Pick
 from peppp.advise.predictions import Reference
 from peppp.advise.requests import check_request
-from peppp.advise.running import text_of, train_line
+from peppp.advise.running import of_slowness, text_of, train_line
 from peppp.advise.trials import Trials, make_trials, training_of
 from peppp.arguments import checked
 from peppp.campaign.summary import Progress
@@ -191,7 +191,7 @@ def pick(
             notes += of_trials(dataset, recipe, limits.cap)
     else:
         in_fp32 = footprint(dataset, FP32_CONFIGURATION, recipe).total
-    notes += of_slowness(chosen, device)
+    notes += of_slowness(chosen.configuration, chosen.predictions, device)
     (picked,) = plain([chosen.configuration])
     _, as_picked = training_of(chosen.configuration, recipe)
     parts: dict[str, Any] = {"recomputed": chosen.recomputed, "micro_batch": chosen.micro_batch}

@@ -261,8 +261,8 @@ def _pixels(
     """
     pixels = np.empty((len(part.files), side, side, 3), dtype=np.uint8)
     for i, file in enumerate(part.files):
-        data = part.tree.read(file)
         try:
+            data = part.tree.read(file)
             image, adjusted = decoded(data, str(part.tree.where / file))
         except DataError as error:
             broken.append(str(error))

@@ -22,9 +22,8 @@ from peppp.training.runs_here import check_device
 from peppp.training.sizes import footprint, with_resolution
 from peppp.version import __version__
 
-LARGE = (
-    1 << 20
-)  # bytes of weights; smaller networks are left to Python, as collecting takes a seventh of a second
+# Bytes of weights. Smaller networks are left to Python, because collecting takes time.
+LARGE = 1 << 20
 
 
 @checked

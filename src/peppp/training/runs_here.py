@@ -60,8 +60,8 @@ def runnable(module: nn.Module | None = None, *, device: str = "cpu") -> tuple[N
 def is_slow(precision: Precision | str, *, device: str = "cpu") -> bool:
     """Whether a device takes at least three times as long in a precision's type as in float32.
 
-    This is measured on a small convolution. CPUs without instructions for a type take more than ten times as
-    long in it; most have none for float16, and many none for bfloat16.
+    This is measured on a small convolution. CPUs without instructions for a type are that slow in it: most of
+    them in float16, and many in bfloat16.
     """
     precision = parse_precision(precision)
     if not isinstance(precision, NamedPrecision) or not precision.rounds_values:
@@ -94,17 +94,25 @@ def _of_products(precision: NamedPrecision) -> str:
 
 @lru_cache(maxsize=8)
 def _convolution_seconds(kind: str, device: str) -> float:
-    """The time of a small convolution and its gradients: the shortest of three, after one to warm up."""
+    """The time of a small convolution and its gradients: the shortest of three, after one to warm up.
+
+    On a CPU this is the time that one thread computes, so that other programs do not matter.
+    """
+    clock = time.thread_time if device == "cpu" else time.perf_counter
     x, weight = (
         torch.rand(shape, device=device, dtype=_TYPES.get(kind, torch.float32), requires_grad=True)
         for shape in ((8, 16, 32, 32), (16, 16, 3, 3))
     )
-    times = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        functional.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
-        torch.ones((), device=device).item()  # wait for the device
-        times.append(time.perf_counter() - begun)
+    times, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(4):
+            begun = clock()
+            functional.conv2d(x, weight, padding=1).sum().backward()  # type: ignore[no-untyped-call]
+            torch.ones((), device=device).item()  # wait for the device
+            times.append(clock() - begun)
+    finally:
+        torch.set_num_threads(threads)
     return min(times[1:])
 
 
